@@ -1,0 +1,1 @@
+"""ONNX to ONNX: precision with measured accuracy."""
