@@ -1,0 +1,56 @@
+"""The error tree of sfpp: every expected failure is an :class:`SfppError`.
+
+A command prints the message alone and exits with ``exit_code``; anything that is not an ``SfppError`` is a bug and
+shows its traceback. A message says what was given, what was expected, and what to do next.
+"""
+
+from __future__ import annotations
+
+
+class SfppError(Exception):
+    """Base of every failure that sfpp foresees."""
+
+    exit_code = 1
+
+
+class UsageError(SfppError, ValueError):
+    """An argument has a value that cannot be meant: a size of 0x0, a variant that does not exist."""
+
+    exit_code = 2
+
+
+class RecipeError(UsageError):
+    """A merging recipe is malformed or does not fit the network's grid."""
+
+
+class CheckpointError(SfppError):
+    """A checkpoint cannot be read, or is not a network that sfpp knows."""
+
+
+class ModelFileError(SfppError):
+    """A model file cannot be opened or is not what it claims to be."""
+
+
+class ContractError(ModelFileError):
+    """A model file's contract is missing, malformed, or newer than this sfpp."""
+
+
+class BackendError(SfppError):
+    """An inference library is missing, refuses the graph, or failed while running it."""
+
+
+class MissingDependencyError(SfppError, ImportError):
+    """A library that a feature needs is not installed."""
+
+    def __init__(self, package: str, *, extra: str, purpose: str) -> None:
+        super().__init__(f"{purpose} needs {package}, which is not installed: pip install 'sfpp[{extra}]'")
+        self.package = package
+        self.extra = extra
+
+
+class MediaError(SfppError):
+    """An image, a video or a camera cannot be read or written."""
+
+
+class VerificationError(SfppError):
+    """A produced file does not agree with what it was made from, so it was not kept."""

@@ -1,0 +1,69 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from sfpp.runtime.errors import SfppError
+
+_DISK_ERRORS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "the file would exceed the allowed file size",
+    errno.EACCES: "permission denied",
+    errno.ENAMETOOLONG: "the name is too long",
+    errno.EROFS: "the file system is read-only",
+}
+
+
+@contextlib.contextmanager
+def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; rename it to ``path`` if the block succeeds, else remove it.
+
+    The temporary name keeps the suffix, since encoders and exporters choose their format by it.
+
+    Raises:
+        SfppError: ``path`` is a folder, its folder does not exist or cannot be written to, or the disk is full.
+    """
+    target = Path(path)
+    with _disk_errors_named(target):
+        _check_folders(target)
+        # A name may have 255 bytes; the temporary one is longer than the final one unless the stem is cut.
+        handle, name = tempfile.mkstemp(prefix=f".{target.stem[:40]}.", suffix=target.suffix, dir=target.parent)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            temporary.chmod(0o666 & ~_umask())  # mkstemp makes private files; the result is an ordinary one
+            yield temporary
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def _check_folders(target: Path) -> None:
+    if target.is_dir():
+        raise SfppError(f"cannot write {target}: it is a folder; give the name of a file")
+    if not target.parent.is_dir():
+        raise SfppError(f"cannot write {target}: the folder {target.parent} does not exist; create it first")
+
+
+@contextlib.contextmanager
+def _disk_errors_named(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = _DISK_ERRORS.get(error.errno or 0)
+        if reason is None:
+            raise
+        raise SfppError(f"cannot write {target}: {reason}; nothing was left behind") from error
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
