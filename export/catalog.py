@@ -1,0 +1,212 @@
+"""Sizes, variants and merging recipes by name, and recipes in the words of the SegFormer++ authors.
+
+A recipe file is JSON: a list of four objects, one a stage, with any of these keys (missing modes merge nothing):
+
+* ``q_mode``, ``kv_mode``: ``bsm``, ``n1d`` or ``n2d``, for queries and for keys and values;
+* with ``bsm``: ``q_r`` the ratio 0..1 of tokens to merge, ``q_sx`` and ``q_sy`` the cell's columns and rows;
+* with ``n2d``: ``q_s`` the window as [rows, columns]; with ``n1d``: ``q_s`` the window in tokens;
+* ``kv_r``, ``kv_sx``, ``kv_sy``, ``kv_s`` likewise.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sfpp.export.models.recipe import (
+    NO_MERGING,
+    Bipartite,
+    GridHw,
+    Merging,
+    MergingRecipe,
+    Pool1d,
+    Pool2d,
+    StageRecipe,
+    tokens_after,
+)
+from sfpp.runtime.errors import RecipeError, UsageError
+
+MODES = ("bsm", "n1d", "n2d")
+
+# (channels a stage, blocks a stage); arXiv 2105.15203, table 6.
+_WIDE = (64, 128, 320, 512)
+MIT_SIZES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
+    "b0": ((32, 64, 160, 256), (2, 2, 2, 2)),
+    "b1": (_WIDE, (2, 2, 2, 2)),
+    "b2": (_WIDE, (3, 4, 6, 3)),
+    "b3": (_WIDE, (3, 4, 18, 3)),
+    "b4": (_WIDE, (3, 8, 27, 3)),
+    "b5": (_WIDE, (3, 6, 40, 3)),
+}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A named way of merging: ``name`` goes into file names and contracts."""
+
+    name: str
+    recipe: MergingRecipe
+
+
+def _bsm_stages(key_value: tuple[float, int], query: tuple[float, int]) -> tuple[StageRecipe, ...]:
+    """Merge keys and values in stages 1 and 2, queries in stages 3 and 4, with square cells."""
+    early = StageRecipe(key_value=Bipartite(key_value[0], (key_value[1], key_value[1])))
+    late = StageRecipe(query=Bipartite(query[0], (query[1], query[1])))
+    return (early, early, late, late)
+
+
+# arXiv 2405.14467, section 4; the order is the one shown to users.
+VARIANTS: dict[str, MergingRecipe] = {
+    "original": NO_MERGING,
+    "hq": MergingRecipe(_bsm_stages((0.6, 2), (0.8, 4))),
+    "fast": MergingRecipe(_bsm_stages((0.9, 4), (0.9, 4))),
+    "2x2": MergingRecipe((StageRecipe(query=Pool2d((2, 2))),) * 4),
+    "downsample": MergingRecipe(input_step=2),
+}
+
+
+def variant_by_name(name_or_file: str | Path) -> Variant:
+    """Return a named variant, or the recipe of a JSON file.
+
+    Raises:
+        UsageError: neither a known name nor a file; the closest name is suggested.
+        RecipeError: the file's content is not a recipe.
+    """
+    text = str(name_or_file)
+    if text in VARIANTS:
+        return Variant(text, VARIANTS[text])
+    path = Path(text)
+    if path.is_file():
+        return Variant(path.stem, recipe_from_file(path))
+    if path.suffix == ".json" or path.parent != Path():
+        raise UsageError(f"the recipe file {path} does not exist")
+    raise UsageError(
+        f"unknown variant {text!r}{did_you_mean(text, VARIANTS)}; expected one of "
+        f"{', '.join(VARIANTS)}, or a recipe file (JSON)"
+    )
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return ``"; did you mean 'fast'?"`` for the closest known word, or nothing."""
+    close = difflib.get_close_matches(word.lower(), list(known), n=1, cutoff=0.5)
+    return f", did you mean {close[0]!r}?" if close else ""
+
+
+def recipe_from_file(path: Path) -> MergingRecipe:
+    """Read a recipe file.
+
+    Raises:
+        RecipeError: not JSON, or not a recipe.
+    """
+    try:
+        stages = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise RecipeError(f"the recipe {path} is not valid JSON: {error}") from error
+    return recipe_from_words(stages, origin=f"the recipe {path}")
+
+
+def recipe_from_words(stages: object, *, origin: str = "the recipe") -> MergingRecipe:
+    """Read a recipe in the authors' words; the module's docstring lists them.
+
+    Raises:
+        RecipeError: not four objects, an unknown mode or key, a value out of range; the stage is named.
+    """
+    if not isinstance(stages, list) or len(stages) != 4 or not all(isinstance(stage, dict) for stage in stages):
+        raise RecipeError(f"{origin} must be a list of four objects, one a stage; {{}} for a stage that does not merge")
+    return MergingRecipe(tuple(_stage_from_words(stage, f"{origin}, stage {n}") for n, stage in enumerate(stages, 1)))
+
+
+def _stage_from_words(words: Mapping[str, Any], where: str) -> StageRecipe:
+    known = {f"{side}_{key}" for side in ("q", "kv") for key in ("mode", "r", "s", "sx", "sy")}
+    for key in words:
+        if key not in known:
+            raise RecipeError(f"{where}: unknown key {key!r}{did_you_mean(key, known)}")
+    return StageRecipe(query=_merging(words, "q", where), key_value=_merging(words, "kv", where))
+
+
+def _merging(words: Mapping[str, Any], side: str, where: str) -> Merging | None:
+    mode = words.get(f"{side}_mode")
+    if mode is None:
+        if stray := [key for key in words if key.startswith(f"{side}_")]:
+            raise RecipeError(f"{where}: {stray[0]} is given without {side}_mode, so it would merge nothing")
+        return None
+    if mode == "bsm":
+        cell_hw = (_positive(words, f"{side}_sy", where), _positive(words, f"{side}_sx", where))
+        return Bipartite(_ratio(words, f"{side}_r", where), cell_hw)
+    if mode == "n2d":
+        return Pool2d(_window_2d(words, f"{side}_s", where))
+    if mode == "n1d":
+        return Pool1d(_positive(words, f"{side}_s", where))
+    raise RecipeError(f"{where}: unknown {side}_mode {mode!r}; expected one of {', '.join(MODES)}")
+
+
+def _positive(words: Mapping[str, Any], key: str, where: str) -> int:
+    value = words.get(key)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise RecipeError(f"{where}: {key} is {value!r}, expected a whole number of at least 1")
+    return value
+
+
+def _ratio(words: Mapping[str, Any], key: str, where: str) -> float:
+    value = words.get(key)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise RecipeError(f"{where}: {key} is {value!r}, expected a number in 0..1")
+    return float(value)
+
+
+def _window_2d(words: Mapping[str, Any], key: str, where: str) -> GridHw:
+    value = words.get(key)
+    if not isinstance(value, list) or len(value) != 2:
+        raise RecipeError(f"{where}: {key} is {value!r}, expected [rows, columns]")
+    sides = {"rows": value[0], "columns": value[1]}
+    return _positive(sides, "rows", f"{where}, {key}"), _positive(sides, "columns", f"{where}, {key}")
+
+
+def words_from_recipe(recipe: MergingRecipe) -> tuple[dict[str, Any], ...]:
+    """Return a recipe in the authors' words, one dictionary a stage; the inverse of :func:`recipe_from_words`."""
+    return tuple({**_words(stage.query, "q"), **_words(stage.key_value, "kv")} for stage in recipe.stages)
+
+
+def _words(merging: Merging | None, side: str) -> dict[str, Any]:
+    if merging is None:
+        return {}
+    if isinstance(merging, Bipartite):
+        rows, columns = merging.cell_hw
+        return {f"{side}_mode": "bsm", f"{side}_r": merging.ratio, f"{side}_sx": columns, f"{side}_sy": rows}
+    if isinstance(merging, Pool2d):
+        return {f"{side}_mode": "n2d", f"{side}_s": list(merging.window_hw)}
+    return {f"{side}_mode": "n1d", f"{side}_s": merging.window}
+
+
+@dataclass(frozen=True)
+class StageTokens:
+    """How many tokens the attention of one stage works on, before and after merging."""
+
+    grid_hw: GridHw
+    query: int
+    key_value: int
+    key_value_grid_hw: GridHw
+
+
+def plan_tokens(recipe: MergingRecipe, grids: Iterable[tuple[GridHw, GridHw]]) -> tuple[StageTokens, ...]:
+    """Count the tokens of every stage.
+
+    Args:
+        recipe: what to merge.
+        grids: for each stage its grid and the reduced grid of its keys and values, (rows, columns).
+
+    Raises:
+        RecipeError: a stage's cell or window is larger than its grid; the stage is named.
+    """
+    plan = []
+    for number, (stage, (grid_hw, reduced_hw)) in enumerate(zip(recipe.stages, grids, strict=True), 1):
+        try:
+            query, key_value = tokens_after(stage.query, grid_hw), tokens_after(stage.key_value, reduced_hw)
+        except RecipeError as error:
+            raise RecipeError(f"stage {number}: {error}; use a larger --res or a recipe with smaller cells") from error
+        plan.append(StageTokens(grid_hw, query, key_value, reduced_hw))
+    return tuple(plan)

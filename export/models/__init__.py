@@ -1,0 +1,1 @@
+"""The learned models, one architecture a file, and token merging as pure functions."""

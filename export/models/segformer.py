@@ -1,0 +1,270 @@
+"""SegFormer and SegFormer++: the MiT encoder with token merging, and the two decode heads.
+
+Sources: SegFormer (arXiv 2105.15203), SegFormer++ (arXiv 2405.14467). Images are (batch, 3, height, width) float, RGB,
+normalized; tokens are (batch, N, channels) over a grid of rows x columns in row-major order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sfpp.export.models.attention import attend
+from sfpp.export.models.recipe import NO_MERGING, GridHw, MergingRecipe, StageRecipe
+from sfpp.export.models.token_merging import merge_tokens
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """Sizes of a MiT encoder, one value a stage; the defaults are those that B0 to B5 share."""
+
+    channels: tuple[int, ...]
+    depths: tuple[int, ...]
+    heads: tuple[int, ...] = (1, 2, 5, 8)
+    reductions: tuple[int, ...] = (8, 4, 2, 1)
+    expansions: tuple[int, ...] = (4, 4, 4, 4)
+    patch_kernels: tuple[int, ...] = (7, 3, 3, 3)
+    patch_strides: tuple[int, ...] = (4, 2, 2, 2)
+    block_eps: float = 1e-6  # norm1, norm2 and the norm after each stage
+    embed_eps: float = 1e-6  # the norms after patch embedding and after spatial reduction
+
+    def stage_grids(self, size_hw: GridHw) -> tuple[GridHw, ...]:
+        """Return each stage's grid (rows, columns) for an image of ``size_hw`` pixels."""
+        grids = []
+        for kernel, stride in zip(self.patch_kernels, self.patch_strides, strict=True):
+            pad = kernel // 2
+            size_hw = ((size_hw[0] + 2 * pad - kernel) // stride + 1, (size_hw[1] + 2 * pad - kernel) // stride + 1)
+            grids.append(size_hw)
+        return tuple(grids)
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """Sizes of a decode head.
+
+    ``official`` projects each stage linearly with a bias; ``mmseg`` by a 1x1 convolution, batch norm and ReLU.
+    """
+
+    kind: Literal["official", "mmseg"]
+    width: int
+    classes: int
+
+
+@dataclass(frozen=True)
+class SegFormerConfig:
+    """A whole segmentation network."""
+
+    encoder: EncoderConfig
+    head: HeadConfig
+
+
+class SegFormer(nn.Module):
+    """The learned network; merging is an argument of the call, since it needs no weights."""
+
+    def __init__(self, config: SegFormerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config.encoder)
+        self.head = DecodeHead(config.head, config.encoder.channels)
+
+    def forward(self, image: Tensor, recipe: MergingRecipe = NO_MERGING) -> Tensor:
+        """Return logits (batch, classes, h, w) on the grid of the first stage.
+
+        Raises:
+            RecipeError: the recipe does not fit the grid of some stage.
+        """
+        step = recipe.input_step
+        if step > 1:
+            height, width = int(image.shape[2]) // step * step, int(image.shape[3]) // step * step
+            image = image[:, :, :height:step, :width:step]
+        logits: Tensor = self.head(self.encoder(image, recipe))
+        return logits
+
+
+class Encoder(nn.Module):
+    """Four stages, each at half the resolution of the one before; the first at a quarter of the image's."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.stages = nn.ModuleList(Stage(config, index) for index in range(len(config.channels)))
+
+    def forward(self, image: Tensor, recipe: MergingRecipe) -> list[Tensor]:
+        """Return one feature map (batch, channels, rows, columns) a stage."""
+        features = []
+        grids = self.config.stage_grids((int(image.shape[2]), int(image.shape[3])))
+        for stage, grid_hw, stage_recipe in zip(self.stages, grids, recipe.stages, strict=True):
+            image = stage(image, grid_hw, stage_recipe)
+            features.append(image)
+        return features
+
+
+class Stage(nn.Module):
+    """Patch embedding, transformer blocks, and a final norm."""
+
+    def __init__(self, config: EncoderConfig, index: int) -> None:
+        super().__init__()
+        previous = config.channels[index - 1] if index else 3
+        self.channels = config.channels[index]
+        self.patch_embed = PatchEmbed(
+            previous,
+            self.channels,
+            kernel=config.patch_kernels[index],
+            stride=config.patch_strides[index],
+            eps=config.embed_eps,
+        )
+        self.blocks = nn.ModuleList(Block(config, index) for _ in range(config.depths[index]))
+        self.norm = nn.LayerNorm(self.channels, eps=config.block_eps)
+
+    def forward(self, image: Tensor, grid_hw: GridHw, recipe: StageRecipe) -> Tensor:
+        """Return the stage's feature map (batch, channels, rows, columns)."""
+        tokens = self.patch_embed(image)
+        for block in self.blocks:
+            tokens = block(tokens, grid_hw, recipe)
+        return tokens_to_image(self.norm(tokens), grid_hw)
+
+
+class PatchEmbed(nn.Module):
+    """A strided, overlapping convolution and a norm: image to tokens."""
+
+    def __init__(self, in_channels: int, channels: int, *, kernel: int, stride: int, eps: float) -> None:
+        super().__init__()
+        self.projection = nn.Conv2d(in_channels, channels, kernel, stride, kernel // 2)
+        self.norm = nn.LayerNorm(channels, eps=eps)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return tokens (batch, rows * columns, channels)."""
+        tokens: Tensor = self.norm(image_to_tokens(self.projection(image)))
+        return tokens
+
+
+class Block(nn.Module):
+    """Attention on (possibly merged) tokens, then the Mix-FFN on all of them."""
+
+    def __init__(self, config: EncoderConfig, index: int) -> None:
+        super().__init__()
+        channels = config.channels[index]
+        self.norm1 = nn.LayerNorm(channels, eps=config.block_eps)
+        self.attention = Attention(
+            channels, heads=config.heads[index], reduction=config.reductions[index], eps=config.embed_eps
+        )
+        self.norm2 = nn.LayerNorm(channels, eps=config.block_eps)
+        self.ffn: nn.Module = MixFfn(channels, channels * config.expansions[index])
+
+    def forward(self, tokens: Tensor, grid_hw: GridHw, recipe: StageRecipe) -> Tensor:
+        """Return tokens of the same shape."""
+        tokens = tokens + self.attention(self.norm1(tokens), grid_hw, recipe)
+        updated: Tensor = tokens + self.ffn(self.norm2(tokens), grid_hw)
+        return updated
+
+
+class Attention(nn.Module):
+    """Multi-head attention whose keys and values come from a spatially reduced grid."""
+
+    def __init__(self, channels: int, *, heads: int, reduction: int, eps: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.scale = (channels // heads) ** -0.5
+        self.reduction_ratio = reduction
+        self.query = nn.Linear(channels, channels)
+        self.key_value = nn.Linear(channels, 2 * channels)  # keys first
+        self.output = nn.Linear(channels, channels)
+        if reduction > 1:
+            self.reduction = nn.Conv2d(channels, channels, reduction, reduction)
+            self.reduction_norm = nn.LayerNorm(channels, eps=eps)
+
+    def forward(self, tokens: Tensor, grid_hw: GridHw, recipe: StageRecipe) -> Tensor:
+        """Return the update for every token, (batch, N, channels), merged queries already copied back."""
+        queries, copy_back = merge_tokens(tokens, grid_hw, recipe.query)
+        context, context_grid = self.reduce(tokens, grid_hw)
+        context, _ = merge_tokens(context, context_grid, recipe.key_value)
+        channels = int(tokens.shape[2])
+        key_value = self.key_value(context)
+        key, value = key_value[..., :channels], key_value[..., channels:]
+        mixed = attend(self.query(queries), key, value, self.heads, self.scale)
+        return copy_back(self.output(mixed))
+
+    def reduce(self, tokens: Tensor, grid_hw: GridHw) -> tuple[Tensor, GridHw]:
+        """Return the tokens that keys and values are made of, and their grid."""
+        if self.reduction_ratio == 1:
+            return tokens, grid_hw
+        reduced = self.reduction(tokens_to_image(tokens, grid_hw))
+        return self.reduction_norm(image_to_tokens(reduced)), reduced_grid(grid_hw, self.reduction_ratio)
+
+
+class MixFfn(nn.Module):
+    """Expand, 3x3 depth-wise convolution, GELU, contract."""
+
+    def __init__(self, channels: int, hidden: int) -> None:
+        super().__init__()
+        self.expand = nn.Linear(channels, hidden)
+        self.depthwise = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden)
+        self.contract = nn.Linear(hidden, channels)
+
+    def forward(self, tokens: Tensor, grid_hw: GridHw) -> Tensor:
+        """Return tokens of the same shape."""
+        hidden = self.depthwise(tokens_to_image(self.expand(tokens), grid_hw))
+        contracted: Tensor = self.contract(F.gelu(image_to_tokens(hidden)))
+        return contracted
+
+
+class DecodeHead(nn.Module):
+    """All-MLP head: project each stage, upsample to the first stage's grid, fuse, classify.
+
+    The fusion's input channels are in the order of the stages, whatever the order in the checkpoint was.
+    """
+
+    def __init__(self, config: HeadConfig, channels: tuple[int, ...]) -> None:
+        super().__init__()
+        mmseg = config.kind == "mmseg"
+        self.projections = nn.ModuleList(ConvUnit(count, config.width, normed=mmseg) for count in channels)
+        self.fusion = ConvUnit(len(channels) * config.width, config.width, normed=True)
+        self.classifier = nn.Conv2d(config.width, config.classes, 1)
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        """Return logits (batch, classes, rows, columns) on the grid of ``features[0]``."""
+        grid_hw = (int(features[0].shape[2]), int(features[0].shape[3]))
+        projected = zip(self.projections, features, strict=True)
+        # No name for the parts: at 3840x2160 they and their concatenation take 2 GiB each, and only one is needed.
+        stacked = torch.cat([_raised(unit(feature), grid_hw) for unit, feature in projected], dim=1)
+        logits: Tensor = self.classifier(self.fusion(stacked))
+        return logits
+
+
+class ConvUnit(nn.Module):
+    """A 1x1 convolution, alone with a bias, or followed by batch norm and ReLU."""
+
+    def __init__(self, in_channels: int, channels: int, *, normed: bool) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, channels, 1, bias=not normed)
+        self.bn = nn.BatchNorm2d(channels) if normed else None
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return (batch, channels, rows, columns)."""
+        convolved: Tensor = self.conv(image)
+        return convolved if self.bn is None else F.relu(self.bn(convolved))
+
+
+def _raised(image: Tensor, size_hw: GridHw) -> Tensor:
+    return F.interpolate(image, size=size_hw, mode="bilinear", align_corners=False)
+
+
+def image_to_tokens(image: Tensor) -> Tensor:
+    """Return (batch, channels, rows, columns) as tokens (batch, rows * columns, channels)."""
+    batch, channels, rows, columns = (int(size) for size in image.shape)
+    return image.reshape(batch, channels, rows * columns).transpose(1, 2)
+
+
+def tokens_to_image(tokens: Tensor, grid_hw: GridHw) -> Tensor:
+    """Return tokens (batch, rows * columns, channels) as (batch, channels, rows, columns)."""
+    batch, _, channels = (int(size) for size in tokens.shape)
+    return tokens.transpose(1, 2).reshape(batch, channels, *grid_hw)
+
+
+def reduced_grid(grid_hw: GridHw, ratio: int) -> GridHw:
+    """Return the grid that spatial reduction leaves; rows and columns that do not fill a window are dropped."""
+    return grid_hw[0] // ratio, grid_hw[1] // ratio

@@ -1,0 +1,184 @@
+"""Token merging as pure functions: which tokens are alike, merge them, copy the answer back.
+
+Shapes: tokens are (batch, N, channels) float, N = grid height x grid width in row-major order. The functions decorated
+with ``custom_op`` behave like any other torch function; when a network is traced for export each of them stays a single
+node, which a lowering (``sfpp.export.lowering``) then spells out for its target.
+
+Source: SegFormer++ (arXiv 2405.14467), after Token Merging for Stable Diffusion (arXiv 2303.17604).
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sfpp.export.models.recipe import GridHw, Merging, Pool1d, Pool2d, partition_grid, pooled_grid, tokens_after
+
+# Added to the squared norm before the square root: a token of zeros is then like nothing, instead of NaN.
+NORM_EPS = 1e-12
+
+
+class CopyBack(Protocol):
+    """Copies an answer for merged tokens, (batch, merged, channels), back to every token of the grid."""
+
+    def __call__(self, answer: Tensor, /) -> Tensor:
+        """Return (batch, N, channels) in grid order."""
+
+
+def merge_tokens(tokens: Tensor, grid_hw: GridHw, merging: Merging | None) -> tuple[Tensor, CopyBack]:
+    """Merge tokens as ``merging`` says.
+
+    Args:
+        tokens: (batch, N, channels) over ``grid_hw``.
+        grid_hw: rows and columns.
+        merging: None, or a merging that takes nothing away on this grid, returns the tokens as they are.
+
+    Returns:
+        The merged tokens (batch, ``tokens_after(merging, grid_hw)``, channels), and the way back to the grid.
+
+    Raises:
+        RecipeError: the merging does not fit the grid.
+    """
+    if merging is None or tokens_after(merging, grid_hw) == grid_hw[0] * grid_hw[1]:
+        return tokens, lambda answer: answer
+    if isinstance(merging, Pool2d):
+        window_hw = merging.window_hw
+        return pool_2d(tokens, grid_hw, window_hw), lambda answer: copy_back_2d(answer, grid_hw, window_hw)
+    if isinstance(merging, Pool1d):
+        count = grid_hw[0] * grid_hw[1]
+        return pool_1d(tokens, merging.window), lambda answer: copy_back_1d(answer, count)
+    geometry = (*grid_hw, *merging.cell_hw)
+    kept, partner = match_bipartite(tokens, *geometry, merging.kept_count(grid_hw))
+    merged = merge_bipartite(tokens, kept, partner, *geometry)
+    return merged, lambda answer: unmerge_bipartite(answer, kept, partner, *geometry)
+
+
+@torch.library.custom_op("sfpp::match_bipartite", mutates_args=())
+def match_bipartite(
+    tokens: Tensor, grid_h: int, grid_w: int, cell_h: int, cell_w: int, keep: int
+) -> tuple[Tensor, Tensor]:
+    """Find each source's most similar destination (cosine), and the ``keep`` sources that resemble theirs least.
+
+    Returns:
+        kept: (batch, keep) int64, positions in the list of sources, in no particular order.
+        partner: (batch, S) int64, for every source the position of its destination in the list of destinations; the
+            first one on a tie.
+    """
+    destinations, sources = _partition_tensors((grid_h, grid_w), (cell_h, cell_w), tokens.device)
+    norm = (tokens.square().sum(-1, keepdim=True) + NORM_EPS).sqrt()
+    unit = tokens / norm
+    similarity = unit[:, sources] @ unit[:, destinations].transpose(1, 2)
+    best, partner = similarity.max(-1)
+    kept = best.topk(keep, largest=False).indices
+    return kept, partner
+
+
+@match_bipartite.register_fake
+def _(tokens: Tensor, grid_h: int, grid_w: int, cell_h: int, cell_w: int, keep: int) -> tuple[Tensor, Tensor]:
+    sources = len(partition_grid((grid_h, grid_w), (cell_h, cell_w)).sources)
+    batch = tokens.shape[0]
+    return tokens.new_empty((batch, keep), dtype=torch.int64), tokens.new_empty((batch, sources), dtype=torch.int64)
+
+
+@torch.library.custom_op("sfpp::merge_bipartite", mutates_args=())
+def merge_bipartite(
+    tokens: Tensor, kept: Tensor, partner: Tensor, grid_h: int, grid_w: int, cell_h: int, cell_w: int
+) -> Tensor:
+    """Replace each destination by the mean of itself and the sources merged into it.
+
+    Args:
+        tokens: (batch, N, channels).
+        kept: (batch, k) and partner (batch, S), as :func:`match_bipartite` returns them.
+
+    Returns:
+        (batch, k + D, channels): the kept sources in the order of ``kept``, then all destinations.
+    """
+    destinations, sources = _partition_tensors((grid_h, grid_w), (cell_h, cell_w), tokens.device)
+    source_tokens, merged = tokens[:, sources], tokens[:, destinations]
+    is_merged = torch.ones_like(partner, dtype=tokens.dtype).scatter(1, kept, 0.0).unsqueeze(-1)
+    totals = merged.scatter_add(1, _along_channels(partner, tokens), source_tokens * is_merged)
+    counts = torch.ones_like(merged[..., :1]).scatter_add(1, partner.unsqueeze(-1), is_merged)
+    kept_tokens = source_tokens.gather(1, _along_channels(kept, tokens))
+    return torch.cat([kept_tokens, totals / counts], dim=1)
+
+
+@merge_bipartite.register_fake
+def _(tokens: Tensor, kept: Tensor, partner: Tensor, grid_h: int, grid_w: int, cell_h: int, cell_w: int) -> Tensor:
+    destinations = len(partition_grid((grid_h, grid_w), (cell_h, cell_w)).destinations)
+    return tokens.new_empty((tokens.shape[0], kept.shape[1] + destinations, tokens.shape[2]))
+
+
+@torch.library.custom_op("sfpp::unmerge_bipartite", mutates_args=())
+def unmerge_bipartite(
+    merged: Tensor, kept: Tensor, partner: Tensor, grid_h: int, grid_w: int, cell_h: int, cell_w: int
+) -> Tensor:
+    """Give every token of the grid the row that it was merged into; the counterpart of :func:`merge_bipartite`.
+
+    Returns:
+        (batch, N, channels) in grid order: a kept source gets its own row, a merged source its destination's.
+    """
+    destinations, sources = _partition_tensors((grid_h, grid_w), (cell_h, cell_w), merged.device)
+    keep = kept.shape[1]
+    rows = torch.arange(keep, device=kept.device).expand_as(kept)
+    row_of_source = (partner + keep).scatter(1, kept, rows)
+    row_of_token = partner.new_empty((len(partner), grid_h * grid_w))
+    row_of_token[:, sources] = row_of_source
+    row_of_token[:, destinations] = torch.arange(keep, keep + len(destinations), device=kept.device)
+    return merged.gather(1, _along_channels(row_of_token, merged))
+
+
+@unmerge_bipartite.register_fake
+def _(merged: Tensor, kept: Tensor, partner: Tensor, grid_h: int, grid_w: int, cell_h: int, cell_w: int) -> Tensor:
+    return merged.new_empty((merged.shape[0], grid_h * grid_w, merged.shape[2]))
+
+
+def pool_2d(tokens: Tensor, grid_hw: GridHw, window_hw: GridHw) -> Tensor:
+    """Average windows of the grid.
+
+    Returns:
+        (batch, ceil(H / rows) * ceil(W / columns), channels); windows at the border average only what is inside.
+    """
+    batch, channels = int(tokens.shape[0]), int(tokens.shape[2])
+    image = tokens.transpose(1, 2).reshape(batch, channels, *grid_hw)
+    pooled = F.avg_pool2d(image, window_hw, window_hw, ceil_mode=True, count_include_pad=False)
+    out_h, out_w = pooled_grid(grid_hw, window_hw)
+    return pooled.reshape(batch, channels, out_h * out_w).transpose(1, 2)
+
+
+def copy_back_2d(pooled: Tensor, grid_hw: GridHw, window_hw: GridHw) -> Tensor:
+    """Copy pooled tokens back to (batch, H * W, channels) by nearest neighbour; the counterpart of :func:`pool_2d`."""
+    out_h, out_w = pooled_grid(grid_hw, window_hw)
+    rows, columns = _nearest(grid_hw[0], out_h), _nearest(grid_hw[1], out_w)
+    table = rows[:, None] * out_w + columns[None, :]
+    return pooled.index_select(1, torch.from_numpy(table.ravel()).to(pooled.device))
+
+
+def pool_1d(tokens: Tensor, window: int) -> Tensor:
+    """Average runs of ``window`` tokens along the flattened axis: (batch, ceil(N / window), channels)."""
+    flat = tokens.transpose(1, 2)
+    return F.avg_pool1d(flat, window, window, ceil_mode=True, count_include_pad=False).transpose(1, 2)
+
+
+def copy_back_1d(pooled: Tensor, tokens: int) -> Tensor:
+    """Copy pooled tokens back to (batch, tokens, channels) by nearest neighbour; the counterpart of :func:`pool_1d`."""
+    table = torch.from_numpy(_nearest(tokens, int(pooled.shape[1])))
+    return pooled.index_select(1, table.to(pooled.device))
+
+
+def _nearest(size: int, pooled_size: int) -> NDArray[np.int64]:
+    """Return for each of ``size`` positions the nearest-neighbour one of ``pooled_size``, in exact integers."""
+    return np.arange(size, dtype=np.int64) * pooled_size // size
+
+
+def _along_channels(index: Tensor, like: Tensor) -> Tensor:
+    return index.unsqueeze(-1).expand(-1, -1, like.shape[2])
+
+
+def _partition_tensors(grid_hw: GridHw, cell_hw: GridHw, device: torch.device) -> tuple[Tensor, Tensor]:
+    partition = partition_grid(grid_hw, cell_hw)
+    return torch.from_numpy(partition.destinations).to(device), torch.from_numpy(partition.sources).to(device)
