@@ -1,0 +1,134 @@
+"""The command ``sfpp-export``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from sfpp.runtime.errors import SfppError
+
+if TYPE_CHECKING:
+    from sfpp.export.to_onnx import ExportReport
+
+_DESCRIPTION = """\
+Export a trained SegFormer or SegFormer++ to an ONNX file, with token merging in the graph.
+The file is run in ONNX Runtime and compared with PyTorch before it is kept."""
+
+_EPILOG = """\
+variants (how many tokens attention works on):
+  original    all of them
+  hq          merge 60 % of keys and values in stages 1-2, 80 % of queries in stages 3-4
+  fast        merge 90 % of both
+  2x2         average queries in 2x2 windows, in every stage
+  downsample  halve the input instead; nothing is merged
+  FILE.json   your own recipe: a list of four objects, one a stage, such as
+              [{"kv_mode": "bsm", "kv_r": 0.6, "kv_sx": 2, "kv_sy": 2}, {}, {"q_mode": "n2d", "q_s": [2, 2]}, {}]
+
+examples:
+  sfpp-export --variant fast --res 3840x2160            the demonstration model, for 4K frames
+  sfpp-export --weights iter_160000.pth --classes cityscapes --variant hq --res 2048x1024
+  sfpp-export --weights nvidia-segformer-b2/ --output labels -o street.onnx"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser; it imports nothing heavy."""
+    parser = argparse.ArgumentParser(
+        prog="sfpp-export",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add(
+        "--weights",
+        metavar="PATH",
+        help="checkpoint (.pth, .safetensors) or Transformers folder; default: the demo model",
+    )
+    add(
+        "--variant",
+        default="original",
+        metavar="NAME|FILE",
+        help="how to merge tokens, see below (default: %(default)s)",
+    )
+    add("--res", default="1920x1080", metavar="WxH", help="input size, width x height in pixels (default: %(default)s)")
+    add(
+        "--output",
+        choices=("logits", "labels"),
+        default="logits",
+        help="logits at the model's stride, which the runtime raises to any frame size, or uint8 labels at the input's "
+        "size (default: %(default)s)",
+    )
+    add(
+        "--input",
+        choices=("uint8", "float32"),
+        default="uint8",
+        help="uint8 RGB frames with normalization in the graph, or normalized float32 images (default: %(default)s)",
+    )
+    add("--batch", type=int, default=1, metavar="N", help="frames in one run, fixed (default: %(default)s)")
+    add("--opset", type=int, default=17, metavar="N", help="ONNX operator set, 17 to 20 (default: %(default)s)")
+    add(
+        "--resize",
+        choices=("letterbox", "stretch"),
+        default="letterbox",
+        help="how the runtime fits frames of another shape (default: %(default)s)",
+    )
+    add(
+        "--classes", metavar="NAME|FILE", help="class names: cityscapes, ade20k, camvid, voc, or a file with one a line"
+    )
+    add(
+        "--image",
+        metavar="FILE",
+        help="picture to check the export with (default: a street scene that comes with sfpp)",
+    )
+    add("-o", "--path", metavar="FILE", help="file to write (default: named after model, variant and size)")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    arguments = build_parser().parse_args(argv)
+    try:
+        from sfpp.export import export_onnx
+
+        report = export_onnx(**vars(arguments), notify=lambda message: print(message, file=sys.stderr, flush=True))
+    except SfppError as error:
+        print(f"sfpp-export: error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("sfpp-export: interrupted; nothing was written", file=sys.stderr)
+        return 130
+    print(describe(report))
+    return 0
+
+
+def describe(report: ExportReport) -> str:
+    """Return what was made, how it agrees with PyTorch, and the next command."""
+    contract = report.contract
+    spec, total = contract.input, sum(report.seconds.values())
+    lines = [
+        f"{report.path}  ({report.size_bytes / 1e6:.1f} MB, {total:.1f} s)",
+        f"  {contract.family}-{contract.size} {contract.variant}, {spec.width}x{spec.height} (width x height), "
+        f"{len(contract.classes)} classes, {contract.outputs[0].kind}, opset {contract.opset}",
+        f"  against PyTorch: {report.parity.summary()}",
+    ]
+    for number, stage in enumerate(report.planned_tokens, 1):
+        grid_h, grid_w = stage.grid_hw
+        context = stage.key_value_grid_hw[0] * stage.key_value_grid_hw[1]
+        lines.append(
+            f"  stage {number}: {grid_h}x{grid_w} grid, queries {_shrunk(grid_h * grid_w, stage.query)}, "
+            f"keys/values {_shrunk(context, stage.key_value)}"
+        )
+    if contract.licence:
+        lines.append(f"  weights: {contract.licence}")
+    lines.append(f"next: sfpp-run {report.path} demo")
+    return "\n".join(lines)
+
+
+def _shrunk(before: int, after: int) -> str:
+    return f"{before}" if before == after else f"{before} -> {after}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,68 @@
+"""Writes nodes into an onnx-graphsurgeon graph: named by what they compute, constants stored once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from numpy.typing import DTypeLike, NDArray
+
+
+class Emitter:
+    """Appends nodes under the name of the node that they replace.
+
+    Args:
+        graph: receives the nodes.
+        constants: shared by all emitters of a graph, so that equal tables are stored once.
+        prefix: the path of the replaced node, such as ``encoder/stages.0/blocks.0/attention``.
+    """
+
+    def __init__(self, graph: gs.Graph, constants: dict[str, gs.Constant], prefix: str) -> None:
+        self._graph = graph
+        self._constants = constants
+        self._prefix = prefix
+
+    def constant(self, name: str, values: NDArray[Any]) -> gs.Constant:
+        """Return the constant called ``name``, making it on first use; the name must tell the content apart."""
+        if name not in self._constants:
+            self._constants[name] = gs.Constant(name, np.ascontiguousarray(values))
+        return self._constants[name]
+
+    def shape(self, *sizes: int) -> gs.Constant:
+        """Return the int64 constant that Reshape and its like take."""
+        return self.constant(f"shape/{'x'.join(map(str, sizes))}", np.array(sizes, np.int64))
+
+    def outputs(
+        self, op: str, inputs: list[Any], name: str, *outputs: tuple[DTypeLike, tuple[int, ...]], **attributes: Any
+    ) -> list[gs.Variable]:
+        """Append a node with one output for each (dtype, shape) and return its outputs."""
+        path = f"{self._prefix}/{name}"
+        names = [path] if len(outputs) == 1 else [f"{path}_{index}" for index in range(len(outputs))]
+        results = [
+            gs.Variable(each, np.dtype(dtype), shape) for each, (dtype, shape) in zip(names, outputs, strict=True)
+        ]
+        self._graph.nodes.append(gs.Node(op=op, name=path, inputs=inputs, outputs=results, attrs=attributes))
+        return results
+
+    def output(
+        self,
+        op: str,
+        inputs: list[Any],
+        name: str,
+        shape: tuple[int, ...],
+        *,
+        dtype: DTypeLike = np.float32,
+        **attributes: Any,
+    ) -> gs.Variable:
+        """Append a node with a single output and return it."""
+        return self.outputs(op, inputs, name, (dtype, shape), **attributes)[0]
+
+    def reshape(self, tensor: gs.Tensor, name: str, shape: tuple[int, ...]) -> gs.Variable:
+        """Append a Reshape."""
+        return self.output("Reshape", [tensor, self.shape(*shape)], name, shape, dtype=tensor.dtype)
+
+    def transpose(self, tensor: gs.Tensor, name: str, axes: tuple[int, ...]) -> gs.Variable:
+        """Append a Transpose."""
+        shape = tuple(tensor.shape[axis] for axis in axes)
+        return self.output("Transpose", [tensor], name, shape, dtype=tensor.dtype, perm=list(axes))
