@@ -15,13 +15,16 @@ class Emitter:
     Args:
         graph: receives the nodes.
         constants: shared by all emitters of a graph, so that equal tables are stored once.
-        prefix: the path of the replaced node, such as ``encoder/stages.0/blocks.0/attention``.
+        replaced: name of the node that is spelled out, such as ``stages.0/blocks.0/attention/MatchBipartite_1``:
+            its path, and its number where one attention merges both queries and keys, mark what is written here.
     """
 
-    def __init__(self, graph: gs.Graph, constants: dict[str, gs.Constant], prefix: str) -> None:
+    def __init__(self, graph: gs.Graph, constants: dict[str, gs.Constant], replaced: str) -> None:
         self._graph = graph
         self._constants = constants
-        self._prefix = prefix
+        self._prefix, _, last = replaced.strip("/").rpartition("/")
+        number = last.partition("_")[2]
+        self._suffix = f"_{number}" if number else ""
 
     def constant(self, name: str, values: NDArray[Any]) -> gs.Constant:
         """Return the constant called ``name``, making it on first use; the name must tell the content apart."""
@@ -37,7 +40,7 @@ class Emitter:
         self, op: str, inputs: list[Any], name: str, *outputs: tuple[DTypeLike, tuple[int, ...]], **attributes: Any
     ) -> list[gs.Variable]:
         """Append a node with one output for each (dtype, shape) and return its outputs."""
-        path = f"{self._prefix}/{name}"
+        path = f"{self._prefix}/{name}{self._suffix}"
         names = [path] if len(outputs) == 1 else [f"{path}_{index}" for index in range(len(outputs))]
         results = [
             gs.Variable(each, np.dtype(dtype), shape) for each, (dtype, shape) in zip(names, outputs, strict=True)

@@ -28,13 +28,21 @@ def lowered(model: onnx.ModelProto, target: str) -> onnx.ModelProto:
     graph.import_domains = [each for each in graph.import_domains if each.domain != DOMAIN]
     graph.cleanup().toposort()
     # Shapes that an unknown operator hid are known now, so what the trace computed from them folds away.
-    graph = gs.import_onnx(onnx.shape_inference.infer_shapes(gs.export_onnx(graph), strict_mode=True))
+    graph = gs.import_onnx(_with_shapes(graph))
     graph.fold_constants(error_ok=False).cleanup()
     share_constants(graph)
     name_tensors(graph)
-    finished: onnx.ModelProto = gs.export_onnx(graph.cleanup().toposort())
+    finished = _with_shapes(graph.cleanup().toposort())
     onnx.checker.check_model(finished, full_check=True)
     return finished
+
+
+def _with_shapes(graph: gs.Graph) -> onnx.ModelProto:
+    """Return the graph with the shape of every tensor, as far as it can be inferred."""
+    for tensor in graph.tensors().values():
+        if tensor.shape is not None and not all(isinstance(size, int) for size in tensor.shape):
+            tensor.shape = None  # a symbol left by an earlier inference would stand in the way of a number
+    return onnx.shape_inference.infer_shapes(gs.export_onnx(graph), strict_mode=True)
 
 
 def _replace_nodes(graph: gs.Graph, lowerings: Mapping[str, Lowering]) -> None:
@@ -43,7 +51,7 @@ def _replace_nodes(graph: gs.Graph, lowerings: Mapping[str, Lowering]) -> None:
         for index, tensor in enumerate(node.inputs):
             if tensor.shape is None:
                 tensor.shape, tensor.dtype = tuple(node.attrs[f"{INPUT_SHAPE}{index}"]), np.dtype(np.float32)
-        emit = Emitter(graph, constants, node.name.strip("/").rpartition("/")[0])
+        emit = Emitter(graph, constants, node.name)
         results = lowerings[node.op](emit, node)
         _reconnect(node, results if isinstance(results, tuple) else (results,))
 
