@@ -1,0 +1,41 @@
+"""OpenCV, imported when it is first needed, so that nothing pays for it that does not use it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sfpp.runtime.errors import MissingDependencyError
+
+_JETSON_MARKER = Path("/etc/nv_tegra_release")
+_JETSON_ADVICE = (
+    "on a Jetson take the system's own OpenCV, which has GStreamer (apt install python3-opencv), and a virtual "
+    "environment made with --system-site-packages"
+)
+
+
+def import_cv2(*, purpose: str) -> Any:
+    """Return the module ``cv2``; ``purpose`` begins the message when it cannot be had.
+
+    Raises:
+        MissingDependencyError: OpenCV is not installed, or is installed and does not load.
+    """
+    try:
+        import cv2
+    except ImportError as error:
+        raise _cv2_missing(error, purpose=purpose) from error
+    return cv2
+
+
+def _cv2_missing(cause: ImportError, *, purpose: str) -> MissingDependencyError:
+    error = MissingDependencyError("OpenCV", extra="cpu", purpose=purpose)
+    if _JETSON_MARKER.exists():
+        # The wheels of PyPI know neither GStreamer nor CUDA and would shadow the system's build.
+        error.msg = f"{purpose} needs OpenCV, which is not installed: {_JETSON_ADVICE}"
+    elif not isinstance(cause, ModuleNotFoundError):
+        # The usual reason is a desktop build on a machine without libGL.
+        error.msg = (
+            f"{purpose} needs OpenCV, which is installed but does not load ({cause}): "
+            "replace it by the build without windows, pip install opencv-python-headless"
+        )
+    return error

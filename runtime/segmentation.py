@@ -1,0 +1,255 @@
+"""Semantic segmentation: frames in, one class label a pixel at the frame's own size out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sfpp.runtime.backends.protocol import Arrays, Backend
+from sfpp.runtime.contract import ModelContract
+from sfpp.runtime.errors import BackendError, ModelFileError, UsageError
+from sfpp.runtime.images import Image, Placement, batch_from_frames
+from sfpp.runtime.labels import Labels, labels_from_logits, labels_resized
+from sfpp.runtime.opencv import import_cv2
+from sfpp.runtime.overlay import LegendEntry, Palette, color_mask, draw_labels, draw_legend
+
+__all__ = ["PreparedFrames", "Segmentation", "Segmenter", "labels_from_logits", "labels_resized"]
+
+
+@dataclass(frozen=True, eq=False)
+class Segmentation:
+    """The answer for one frame.
+
+    Attributes:
+        labels: (H, W) uint8 at the frame's size, an index into ``classes``.
+        classes: the classes' names.
+        palette: an (R, G, B) color, 0..255, for each class.
+    """
+
+    labels: Labels
+    classes: tuple[str, ...]
+    palette: Palette
+
+    def shares(self) -> dict[str, float]:
+        """Return the fraction of the frame's pixels, 0..1, that each class covers; all classes, in their order."""
+        shares = dict.fromkeys(self.classes, 0.0)
+        for name, share in zip(self.classes, self._shares_by_class(), strict=False):
+            shares[name] += share  # data sets exist in which two classes have the same name
+        return shares
+
+    def color_mask(self) -> Image:
+        """Return each pixel's class color, (H, W, 3) uint8 BGR."""
+        return color_mask(self.labels, self.palette)
+
+    def draw(self, frame_bgr: NDArray[Any], *, alpha: float = 0.5, legend: bool = True) -> Image:
+        """Return the frame with the classes' colors over it, and a legend of the classes that are present.
+
+        Args:
+            frame_bgr: the frame that was segmented, (H, W, 3) uint8 BGR, or grey or BGRA; it is left alone.
+            alpha: 0 shows the frame alone, 1 the colors alone.
+            legend: whether to draw names and shares into the upper left corner.
+
+        Raises:
+            UsageError: a frame of another size, or an alpha outside 0..1.
+            MediaError: the frame is not an image.
+        """
+        image = draw_labels(frame_bgr, self.labels, self.palette, alpha=alpha)
+        if legend:
+            facts = zip(self.classes, self.palette, self._shares_by_class(), strict=False)
+            draw_legend(image, [LegendEntry(name, color, share) for name, color, share in facts])
+        return image
+
+    def _shares_by_class(self) -> list[float]:
+        cv2 = import_cv2(purpose="counting pixels")
+        # Three times as fast as numpy.bincount, which first makes int64 of every label.
+        counts = cv2.calcHist([np.ascontiguousarray(self.labels)], [0], None, [256], [0, 256])
+        return [float(count) / self.labels.size for count in counts.ravel()]
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedFrames:
+    """A batch as the model takes it, and where each frame lies in it; a batch may hold fewer frames than its size."""
+
+    tensor: NDArray[Any]
+    placements: tuple[Placement, ...]
+
+
+class Segmenter:
+    """A segmentation model, ready to run: ``segmenter(frame_bgr).labels``.
+
+    A call is ``prepare``, ``infer``, ``finish``; a pipeline may run the three in threads of their own and time them.
+
+    Args:
+        backend: the opened model; it is closed with the segmenter.
+        contract: what the model takes and gives.
+
+    Raises:
+        ContractError: the model has neither logits nor labels.
+    """
+
+    def __init__(self, backend: Backend, contract: ModelContract) -> None:
+        self._output = contract.output_of_kind("logits", "labels")
+        self._backend = backend
+        self._contract = contract
+
+    @property
+    def contract(self) -> ModelContract:
+        """What the model takes and gives."""
+        return self._contract
+
+    @property
+    def description(self) -> str:
+        """The model and the library that runs it, in one line for people."""
+        spec, contract = self._contract.input, self._contract
+        model = f"{contract.family} {contract.size} {contract.variant} {contract.precision}"
+        return f"{model}, input {spec.width}x{spec.height} (width x height), {self._backend.description}"
+
+    def __call__(self, frame_bgr: NDArray[Any]) -> Segmentation:
+        """Segment one frame: (H, W, 3) uint8 BGR of any size, or grey (H, W), or BGRA.
+
+        Raises:
+            MediaError: not an image.
+            BackendError: the model failed, or gave NaN.
+            ModelFileError: the model's output does not fit its contract.
+        """
+        prepared = self.prepare(frame_bgr)
+        return self.finish(self.infer(prepared), prepared)
+
+    def segment_batch(self, frames_bgr: Sequence[NDArray[Any]]) -> list[Segmentation]:
+        """Segment any number of frames, as many at a time as the model takes; their sizes may differ.
+
+        Raises:
+            MediaError, BackendError, ModelFileError: as for one frame.
+        """
+        size = self._contract.input.batch
+        results: list[Segmentation] = []
+        for start in range(0, len(frames_bgr), size):
+            prepared = self.prepare_batch(frames_bgr[start : start + size])
+            results += self.finish_batch(self.infer(prepared), prepared)
+        return results
+
+    def prepare(self, frame_bgr: NDArray[Any]) -> PreparedFrames:
+        """Make the model's input from one frame.
+
+        Raises:
+            MediaError: not an image.
+        """
+        return self.prepare_batch([frame_bgr])
+
+    def prepare_batch(self, frames_bgr: Sequence[NDArray[Any]]) -> PreparedFrames:
+        """Make the model's input from at most ``contract.input.batch`` frames.
+
+        Raises:
+            MediaError: not an image.
+            UsageError: no frame or too many.
+        """
+        return PreparedFrames(*batch_from_frames(frames_bgr, self._contract.input))
+
+    def infer(self, prepared: PreparedFrames) -> dict[str, NDArray[Any]]:
+        """Run the model: its outputs by name.
+
+        Raises:
+            BackendError: the library refuses the input or fails.
+        """
+        return self._backend.run({self._contract.input.name: prepared.tensor})
+
+    def finish(self, outputs: Arrays, prepared: PreparedFrames) -> Segmentation:
+        """Make the answer for the one frame of ``prepared``.
+
+        Raises:
+            ModelFileError: the outputs do not fit the contract.
+            BackendError: the logits contain NaN.
+            UsageError: ``prepared`` holds several frames.
+        """
+        if len(prepared.placements) != 1:
+            raise UsageError(f"{len(prepared.placements)} frames were prepared: use finish_batch")
+        return self.finish_batch(outputs, prepared)[0]
+
+    def finish_batch(self, outputs: Arrays, prepared: PreparedFrames) -> list[Segmentation]:
+        """Make one answer for each frame of ``prepared``, in their order.
+
+        Raises:
+            ModelFileError: the outputs do not fit the contract.
+            BackendError: the logits contain NaN.
+        """
+        values = self._checked_output(outputs)
+        classes, palette = self._contract.classes, self._contract.palette
+        return [
+            Segmentation(self._labels(values[index], placement), classes, palette)
+            for index, placement in enumerate(prepared.placements)
+        ]
+
+    def close(self) -> None:
+        """Release the model."""
+        self._backend.close()
+
+    def __enter__(self) -> Segmenter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _labels(self, values: NDArray[Any], placement: Placement) -> Labels:
+        height, width = values.shape[-2:]
+        region = placement.region((height, width), model_size_hw=self._contract.input.size_hw)
+        if self._output.kind == "logits":
+            return labels_from_logits(values, placement.frame_size_hw, region=region)
+        return labels_resized(values.astype(np.uint8, copy=False), placement.frame_size_hw, region=region)
+
+    def _checked_output(self, outputs: Arrays) -> NDArray[Any]:
+        """Return the output that the contract names, once its shape, type and range are what the contract promises."""
+        name, kind = self._output.name, self._output.kind
+        if name not in outputs:
+            raise ModelFileError(
+                f"the contract promises the output {name!r}, but the model gives {', '.join(outputs) or 'nothing'}; "
+                "export the model again, or give a contract that fits it"
+            )
+        values = outputs[name]
+        fits = _logits_fit if kind == "logits" else _labels_fit
+        if not fits(values, self._contract, self._output.stride):
+            shape = "x".join(map(str, values.shape))
+            raise ModelFileError(
+                f"the output {name!r} is {shape} {values.dtype}, expected {self._expected_output()}; "
+                "the contract does not belong to this model: export it again, or give a contract that fits it"
+            )
+        if kind == "labels" and (values.max() >= len(self._contract.classes) or values.min() < 0):
+            raise BackendError(
+                f"the output {name!r} has labels {values.min()}..{values.max()}, "
+                f"but there are {len(self._contract.classes)} classes; the contract does not belong to this model"
+            )
+        return values
+
+    def _expected_output(self) -> str:
+        rows, columns = _cells(self._contract, self._output.stride)
+        batch, classes = self._contract.input.batch, len(self._contract.classes)
+        if self._output.kind == "logits":
+            return f"{batch}x{classes}x{rows}x{columns} (batch, classes, rows, columns) floating point"
+        return f"{batch}x{rows}x{columns} (batch, rows, columns) integers"
+
+
+def _cells(contract: ModelContract, stride: int) -> tuple[int, int]:
+    return -(-contract.input.height // stride), -(-contract.input.width // stride)
+
+
+def _logits_fit(values: NDArray[Any], contract: ModelContract, stride: int) -> bool:
+    leading = contract.input.batch, len(contract.classes)
+    floating = np.issubdtype(values.dtype, np.floating)
+    return floating and values.shape[:-2] == leading and _size_fits(values.shape[-2:], _cells(contract, stride))
+
+
+def _labels_fit(values: NDArray[Any], contract: ModelContract, stride: int) -> bool:
+    integral = np.issubdtype(values.dtype, np.integer)
+    size_fits = _size_fits(values.shape[-2:], _cells(contract, stride))
+    return integral and values.shape[:-2] == (contract.input.batch,) and size_fits
+
+
+def _size_fits(shape: tuple[int, ...], expected: tuple[int, int]) -> bool:
+    # A graph that halves its input before the network rounds twice and may come out one cell short.
+    return len(shape) == 2 and all(want - 1 <= have <= want for have, want in zip(shape, expected, strict=True))

@@ -1,0 +1,175 @@
+import dataclasses
+import json
+
+import pytest
+
+from sfpp.runtime.contract import SCHEMA_VERSION, InputSpec, ModelContract, OutputSpec, contract_from_json
+from sfpp.runtime.errors import ContractError, ModelFileError, SfppError
+
+CONTRACT = ModelContract(
+    task="segmentation",
+    family="segformer",
+    size="b0",
+    variant="fast",
+    input=InputSpec(name="frame", height=1080, width=1920, batch=2, mean=(1.5, 2.0, 3.0), resize="stretch"),
+    outputs=(OutputSpec(name="logits", kind="logits", stride=4), OutputSpec(name="labels", kind="labels", stride=1)),
+    classes=("Straße", "道路"),
+    palette=((128, 64, 128), (0, 255, 0)),
+    recipe=({"kv_mode": "bsm", "kv_r": 0.9, "kv_sx": 4}, {}, {"q_mode": "n2d"}, {}),
+    checkpoint_sha256="ab" * 32,
+    licence="research only",
+    sfpp_version="0.1.0",
+)
+
+
+def changed(**fields):
+    return json.dumps(json.loads(CONTRACT.to_json()) | fields)
+
+
+def test_round_trip_through_json_keeps_everything():
+    text = CONTRACT.to_json()
+    assert "\n" not in text
+    again = contract_from_json(text)
+    assert again == CONTRACT
+    assert again.to_json() == text
+
+
+def test_json_says_the_schema_version():
+    assert json.loads(CONTRACT.to_json())["schema_version"] == SCHEMA_VERSION
+
+
+def test_missing_optional_fields_take_their_defaults():
+    fields = json.loads(CONTRACT.to_json())
+    for name in ("recipe", "precision", "licence"):
+        del fields[name]
+    del fields["input"]["batch"]
+    again = contract_from_json(json.dumps(fields))
+    assert (again.precision, again.licence, again.input.batch) == ("fp32", "", 1)
+    assert again.recipe == ({}, {}, {}, {})
+
+
+def test_unknown_fields_of_a_known_schema_are_ignored():
+    assert contract_from_json(changed(color_of_the_box="grey")) == CONTRACT
+
+
+def test_newer_schema_is_refused_with_words():
+    with pytest.raises(ContractError, match=f"schema version {SCHEMA_VERSION + 1}.*upgrade sfpp"):
+        contract_from_json(changed(schema_version=SCHEMA_VERSION + 1))
+
+
+@pytest.mark.parametrize("version", [None, 0, -1, True, 1.0, "1"])
+def test_schema_version_must_be_a_positive_integer(version):
+    with pytest.raises(ContractError, match="no valid schema_version"):
+        contract_from_json(changed(schema_version=version))
+
+
+@pytest.mark.parametrize("text", ["", "{", "nonsense", "[" * 100_000])
+def test_text_that_is_not_json(text):
+    with pytest.raises(ContractError, match=r"model\.json is not valid JSON"):
+        contract_from_json(text, origin="model.json")
+
+
+@pytest.mark.parametrize("text", ["[]", "null", '"text"', "3"])
+def test_json_that_is_not_an_object(text):
+    with pytest.raises(ContractError, match="must be a JSON object"):
+        contract_from_json(text)
+
+
+@pytest.mark.parametrize("name", ["task", "input", "outputs", "classes", "palette"])
+def test_missing_field_is_named(name):
+    fields = json.loads(CONTRACT.to_json())
+    del fields[name]
+    with pytest.raises(ContractError, match=f"lacks the field '{name}'"):
+        contract_from_json(json.dumps(fields))
+
+
+def with_input(**fields):
+    return {"input": dataclasses.asdict(CONTRACT.input) | fields}
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"task": "pose"}, "task is 'pose', expected one of 'segmentation'"),
+        ({"task": ["segmentation"]}, "task is"),
+        ({"family": 3}, "family is 3, expected str"),
+        ({"opset": "17"}, "opset is '17', expected int"),
+        ({"opset": True}, "opset is True, expected int"),
+        ({"classes": "road"}, "classes is 'road', expected a list"),
+        ({"classes": [1, 2]}, "classes is 1, expected str"),
+        ({"palette": [[1, 2], [3, 4]]}, "palette has 2 values, expected 3"),
+        ({"palette": [[1, 2, 3.5], [1, 2, 3]]}, "palette is 3.5, expected int"),
+        ({"recipe": [1, 2]}, "recipe is 1, expected a JSON object"),
+        ({"outputs": [{"name": "x", "kind": "logits"}]}, "outputs lacks the field 'stride'"),
+        ({"outputs": ["logits"]}, "outputs must be a JSON object, not 'logits'"),
+        ({"input": None}, "input must be a JSON object"),
+        (with_input(height="tall"), "input: height is 'tall', expected int"),
+        (with_input(layout="HWC"), "layout is 'HWC', expected one of 'NHWC', 'NCHW'"),
+        (with_input(mean=[1, 2]), "mean has 2 values, expected 3"),
+        (with_input(mean=[1, 2, "x"]), "mean is 'x', expected float"),
+        (with_input(mean=[1, 2, 10**400]), "mean is too large"),
+        (with_input(normalized_in_graph=1), "normalized_in_graph is 1, expected bool"),
+    ],
+)
+def test_value_of_the_wrong_type_is_named(fields, message):
+    with pytest.raises(ContractError, match=message):
+        contract_from_json(changed(**fields))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (with_input(height=0), "2x0x1920 must be positive"),
+        (with_input(batch=-1), "must be positive"),
+        (with_input(mean=[1, 2, float("nan")]), "mean must be finite"),
+        (with_input(std=[1, 0, 1]), "std positive"),
+        (with_input(std=[1, float("inf"), 1]), "std positive"),
+        (with_input(normalized_in_graph=False), "uint8 cannot hold normalized values"),
+        ({"outputs": []}, "at least one output"),
+        ({"outputs": [{"name": "x", "kind": "logits", "stride": 0}]}, "stride must be at least 1"),
+        ({"classes": [], "palette": []}, "0 classes, expected 1 to 256"),
+        ({"classes": ["x"] * 257, "palette": [[0, 0, 0]] * 257}, "257 classes"),
+        ({"palette": [[1, 2, 3]]}, "1 colors for 2 classes"),
+        ({"palette": [[1, 2, 256], [0, 0, 0]]}, "palette values must lie in"),
+        ({"palette": [[-1, 2, 3], [0, 0, 0]]}, "palette values must lie in"),
+    ],
+)
+def test_value_that_no_model_can_mean(fields, message):
+    with pytest.raises(ContractError, match=f"cannot be right: .*{message}"):
+        contract_from_json(changed(**fields))
+
+
+def test_all_problems_are_told_at_once():
+    with pytest.raises(ContractError, match="must be positive; there must be at least one output"):
+        contract_from_json(changed(outputs=[], **with_input(width=0)))
+
+
+def test_values_are_checked_when_made_in_python_too():
+    with pytest.raises(ContractError, match="3 colors for 2 classes"):
+        dataclasses.replace(CONTRACT, palette=((0, 0, 0),) * 3)
+
+
+def test_contract_is_immutable():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        CONTRACT.family = "other"
+
+
+@pytest.mark.parametrize(("layout", "shape"), [("NHWC", (2, 1080, 1920, 3)), ("NCHW", (2, 3, 1080, 1920))])
+def test_shape_follows_the_layout(layout, shape):
+    spec = dataclasses.replace(CONTRACT.input, layout=layout)
+    assert spec.shape == shape
+    assert spec.size_hw == (1080, 1920)
+
+
+def test_output_of_kind_takes_the_first_that_fits():
+    assert CONTRACT.output_of_kind("labels").name == "labels"
+    assert CONTRACT.output_of_kind("labels", "logits").name == "logits"
+    only_labels = dataclasses.replace(CONTRACT, outputs=CONTRACT.outputs[1:])
+    with pytest.raises(ContractError, match="has the outputs labels, but logits is needed"):
+        only_labels.output_of_kind("logits")
+
+
+def test_contract_errors_are_model_file_errors_and_exit_with_1():
+    assert issubclass(ContractError, ModelFileError)
+    assert issubclass(ContractError, SfppError)
+    assert ContractError.exit_code == 1

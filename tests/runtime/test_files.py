@@ -1,0 +1,91 @@
+import errno
+import os
+import stat
+
+import pytest
+
+from sfpp.runtime.errors import SfppError
+from sfpp.runtime.files import whole_file
+
+
+def test_file_appears_when_the_block_succeeds(tmp_path):
+    target = tmp_path / "model.onnx"
+    with whole_file(target) as temporary:
+        temporary.write_text("new")
+        assert not target.exists()
+        assert temporary.suffix == ".onnx"
+        assert temporary.parent == target.parent
+    assert target.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_old_file_is_replaced_in_one_step(tmp_path):
+    target = tmp_path / "model.onnx"
+    target.write_text("old")
+    with whole_file(str(target)) as temporary:
+        temporary.write_text("new")
+        assert target.read_text() == "old"
+    assert target.read_text() == "new"
+
+
+def write_and_fail(target, error):
+    with whole_file(target) as temporary:
+        temporary.write_text("half")
+        raise error
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+def test_nothing_is_left_when_the_block_fails(tmp_path, error):
+    target = tmp_path / "model.onnx"
+    target.write_text("old")
+    with pytest.raises(error):
+        write_and_fail(target, error)
+    assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.parametrize(
+    ("number", "reason"),
+    [(errno.ENOSPC, "the disk is full"), (errno.EDQUOT, "quota"), (errno.EROFS, "read-only")],
+)
+def test_disk_errors_are_told_in_words(tmp_path, number, reason):
+    with pytest.raises(SfppError, match=rf"cannot write .*a\.onnx: .*{reason}.*nothing was left"):
+        write_and_fail(tmp_path / "a.onnx", OSError(number, os.strerror(number)))
+    assert not list(tmp_path.iterdir())
+
+
+def test_other_os_errors_pass_through(tmp_path):
+    with pytest.raises(ConnectionResetError):
+        write_and_fail(tmp_path / "a.onnx", ConnectionResetError(errno.ECONNRESET, "reset"))
+
+
+def test_missing_folder(tmp_path):
+    with (
+        pytest.raises(SfppError, match=r"the folder .*nowhere does not exist; create it first"),
+        whole_file(tmp_path / "nowhere" / "a.onnx"),
+    ):
+        pass
+
+
+def test_target_that_is_a_folder(tmp_path):
+    with pytest.raises(SfppError, match="it is a folder; give the name of a file"), whole_file(tmp_path):
+        pass
+
+
+def test_longest_name_that_the_file_system_takes(tmp_path):
+    target = tmp_path / ("n" * 250 + ".onnx")
+    with whole_file(target) as temporary:
+        temporary.write_text("new")
+    assert target.read_text() == "new"
+    with pytest.raises(SfppError, match="the name is too long"), whole_file(tmp_path / ("n" * 300)) as temporary:
+        temporary.write_text("new")
+    assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permission bits are POSIX")
+def test_file_gets_the_permissions_of_an_ordinary_new_file(tmp_path):
+    ordinary = tmp_path / "ordinary"
+    ordinary.touch()
+    with whole_file(tmp_path / "whole") as temporary:
+        temporary.write_text("new")
+    assert stat.S_IMODE((tmp_path / "whole").stat().st_mode) == stat.S_IMODE(ordinary.stat().st_mode)

@@ -1,0 +1,231 @@
+import dataclasses
+
+import cv2
+import numpy as np
+import pytest
+
+from sfpp.runtime.contract import InputSpec
+from sfpp.runtime.errors import MediaError, SfppError, UsageError
+from sfpp.runtime.images import (
+    batch_from_frames,
+    bgr_from_frame,
+    input_from_frame,
+    place_frame,
+    read_image,
+    write_image,
+)
+
+SPEC = InputSpec(name="frame", height=48, width=64)
+FLOAT_SPEC = dataclasses.replace(SPEC, name="image", layout="NCHW", dtype="float32", normalized_in_graph=False)
+
+
+def random_frame(height, width, *, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, size=(height, width, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("frame_hw", "expected"),
+    [
+        ((48, 64), (0, 0, 48, 64)),
+        ((96, 128), (0, 0, 48, 64)),
+        ((48, 32), (0, 16, 48, 32)),  # narrower: bars left and right
+        ((20, 64), (14, 0, 20, 64)),  # flatter: bars above and below
+        ((100, 50), (0, 20, 48, 24)),
+        ((1, 5000), (23, 0, 1, 64)),  # at least one row stays
+    ],
+)
+def test_letterbox_keeps_the_aspect_ratio_and_centers(frame_hw, expected):
+    placement = place_frame(frame_hw, SPEC)
+    assert (placement.top, placement.left, placement.height, placement.width) == expected
+    assert placement.scale_yx == (expected[2] / frame_hw[0], expected[3] / frame_hw[1])
+
+
+def test_stretch_fills_the_input():
+    placement = place_frame((10, 500), dataclasses.replace(SPEC, resize="stretch"))
+    assert (placement.top, placement.left, placement.height, placement.width) == (0, 0, 48, 64)
+
+
+def test_region_is_in_cells_of_the_output():
+    placement = place_frame((48, 32), SPEC)
+    assert placement.region((12, 16), model_size_hw=SPEC.size_hw) == (0, 4, 12, 8)
+    # A stride that does not divide the input: the 13 cells still stand for all of its 50 rows.
+    odd = dataclasses.replace(SPEC, height=50, resize="stretch")
+    assert place_frame((10, 10), odd).region((13, 16), model_size_hw=odd.size_hw) == (0, 0, 13, 16)
+
+
+def test_frame_of_the_models_size_is_not_resampled():
+    frame = random_frame(48, 64)
+    tensor, placement = input_from_frame(frame, SPEC)
+    assert tensor.shape == SPEC.shape
+    assert tensor.dtype == np.uint8
+    assert placement.scale_yx == (1, 1)
+    np.testing.assert_array_equal(tensor[0], frame[..., ::-1])
+
+
+def test_bgr_models_get_the_channels_as_they_are():
+    frame = random_frame(48, 64)[:, ::-1]
+    tensor, _ = input_from_frame(frame, dataclasses.replace(SPEC, color_order="BGR"))
+    np.testing.assert_array_equal(tensor[0], frame)
+    assert tensor.flags.c_contiguous
+
+
+@pytest.mark.parametrize("color_order", ["RGB", "BGR"])
+def test_float_input_is_normalized_by_the_formula(color_order):
+    spec = dataclasses.replace(FLOAT_SPEC, color_order=color_order, mean=(10, 20, 30), std=(2, 4, 8))
+    frame = random_frame(48, 64)
+    tensor, _ = input_from_frame(frame, spec)
+    assert tensor.shape == (1, 3, 48, 64)
+    assert tensor.dtype == np.float32
+    assert tensor.flags.c_contiguous
+    channels = frame[..., ::-1] if color_order == "RGB" else frame
+    expected = (channels.astype(np.float64) - (10, 20, 30)) / (2, 4, 8)
+    np.testing.assert_allclose(tensor[0], expected.transpose(2, 0, 1), rtol=1e-6)
+
+
+def test_float_input_stays_raw_when_the_graph_normalizes():
+    frame = random_frame(48, 64)
+    tensor, _ = input_from_frame(frame, dataclasses.replace(FLOAT_SPEC, normalized_in_graph=True, layout="NHWC"))
+    assert tensor.dtype == np.float32
+    np.testing.assert_array_equal(tensor[0], frame[..., ::-1])
+
+
+def test_letterbox_bars_hold_the_mean_color():
+    frame = random_frame(48, 32)
+    tensor, placement = input_from_frame(frame, SPEC)
+    inside = slice(placement.left, placement.left + placement.width)
+    np.testing.assert_array_equal(tensor[0, :, inside], frame[..., ::-1])
+    bars = np.delete(tensor[0], np.arange(64)[inside], axis=1)
+    assert bars.shape == (48, 32, 3)
+    assert (bars == (124, 116, 104)).all()
+    normalized, _ = input_from_frame(frame, FLOAT_SPEC)
+    assert np.abs(normalized[0, :, :, :16]).max() < 0.01
+
+
+@pytest.mark.parametrize(
+    ("frame_hw", "interpolation"),
+    [
+        ((96, 128), cv2.INTER_AREA),  # half the size: area
+        ((150, 200), cv2.INTER_AREA),
+        ((90, 120), cv2.INTER_LINEAR),  # less than half
+        ((24, 32), cv2.INTER_LINEAR),  # enlarged
+    ],
+)
+def test_area_averaging_from_half_the_size_on(frame_hw, interpolation):
+    frame = random_frame(*frame_hw)
+    tensor, _ = input_from_frame(frame, SPEC)
+    expected = cv2.resize(frame, (64, 48), interpolation=interpolation)
+    np.testing.assert_array_equal(tensor[0], expected[..., ::-1])
+
+
+def test_linear_when_only_one_axis_shrinks_by_two():
+    frame = random_frame(48, 256)
+    tensor, _ = input_from_frame(frame, dataclasses.replace(SPEC, resize="stretch"))
+    expected = cv2.resize(frame, (64, 48), interpolation=cv2.INTER_LINEAR)
+    np.testing.assert_array_equal(tensor[0], expected[..., ::-1])
+
+
+def test_non_contiguous_frames_give_what_their_copies_give():
+    frame = random_frame(96, 128)
+    for view in (frame[:, ::-1], frame[::2, ::2], frame[..., ::-1], frame.transpose(1, 0, 2)):
+        from_view, _ = input_from_frame(view, SPEC)
+        from_copy, _ = input_from_frame(view.copy(), SPEC)
+        np.testing.assert_array_equal(from_view, from_copy)
+
+
+def test_grey_and_bgra_frames_become_bgr():
+    frame = random_frame(8, 6)
+    np.testing.assert_array_equal(bgr_from_frame(frame[..., 0]), np.repeat(frame[..., :1], 3, axis=2))
+    with_alpha = np.dstack([frame, np.full((8, 6), 7, np.uint8)])
+    np.testing.assert_array_equal(bgr_from_frame(with_alpha), frame)
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        None,
+        [[1, 2], [3, 4]],
+        np.zeros((4, 4, 3), np.float32),
+        np.zeros((4, 4, 2), np.uint8),
+        np.zeros((1, 4, 4, 3), np.uint8),
+        np.zeros((0, 4, 3), np.uint8),
+    ],
+)
+def test_anything_else_is_refused_with_what_was_given(frame):
+    with pytest.raises(MediaError, match=r"the frame is a \w+ of shape .* and type .*; expected \(H, W, 3\) BGR"):
+        input_from_frame(frame, SPEC)
+
+
+def test_batch_equals_singles_and_repeats_the_last_frame():
+    spec = dataclasses.replace(SPEC, batch=4)
+    frames = [random_frame(30, 40, seed=1), random_frame(50, 20, seed=2)]
+    tensor, placements = batch_from_frames(frames, spec)
+    assert tensor.shape == spec.shape
+    singles = [input_from_frame(frame, spec) for frame in frames]
+    for index, single in enumerate([singles[0], singles[1], singles[1], singles[1]]):
+        np.testing.assert_array_equal(tensor[index], single[0][0])
+    assert placements == (singles[0][1], singles[1][1])
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_batch_of_no_frame_or_too_many_is_refused(count):
+    with pytest.raises(UsageError, match=f"{count} frames given, but the model takes 1 to 2"):
+        batch_from_frames([random_frame(4, 4)] * count, dataclasses.replace(SPEC, batch=2))
+
+
+def test_picture_survives_a_round_trip_under_a_name_in_any_script(tmp_path):
+    path = tmp_path / "Straße 道.png"
+    frame = random_frame(20, 30)
+    write_image(path, frame)
+    np.testing.assert_array_equal(read_image(path), frame)
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+
+
+def test_grey_and_16_bit_pictures_are_read_as_8_bit_bgr(tmp_path):
+    grey = random_frame(6, 5)[..., 0]
+    write_image(tmp_path / "grey.png", grey)
+    np.testing.assert_array_equal(read_image(tmp_path / "grey.png"), np.repeat(grey[..., np.newaxis], 3, axis=2))
+    (tmp_path / "deep.png").write_bytes(cv2.imencode(".png", grey.astype(np.uint16) * 256)[1].tobytes())
+    np.testing.assert_array_equal(read_image(tmp_path / "deep.png")[..., 1], grey)
+
+
+def test_exif_orientation_is_honoured(tmp_path):
+    frame = np.zeros((16, 32, 3), np.uint8)
+    frame[:, :16] = 255
+    encoded = cv2.imencode(".jpg", frame)[1].tobytes()
+    # A TIFF header with the one tag 0x0112: orientation 6, to be turned by 90 degrees clockwise.
+    tiff = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"
+    segment = b"Exif\0\0" + tiff
+    app1 = b"\xff\xe1" + (len(segment) + 2).to_bytes(2, "big") + segment
+    (tmp_path / "turned.jpg").write_bytes(encoded[:2] + app1 + encoded[2:])
+    upright = read_image(tmp_path / "turned.jpg")
+    assert upright.shape == (32, 16, 3)
+    assert upright[:12].mean() > 250  # the left half has become the upper half
+    assert upright[20:].mean() < 5
+
+
+@pytest.mark.parametrize("content", [b"", b"no picture", b"\xff\xd8\xff\xe0"])
+def test_file_that_is_no_picture(tmp_path, content):
+    (tmp_path / "broken.jpg").write_bytes(content)
+    with pytest.raises(MediaError, match=r"broken\.jpg.*not a picture"):
+        read_image(tmp_path / "broken.jpg")
+
+
+def test_missing_picture_and_folder(tmp_path):
+    with pytest.raises(MediaError, match=r"cannot read .*nothing\.png: No such file"):
+        read_image(tmp_path / "nothing.png")
+    with pytest.raises(MediaError, match="cannot read"):
+        read_image(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["mask", "mask.xyz"])
+def test_format_that_opencv_does_not_write(tmp_path, name):
+    with pytest.raises(MediaError, match=r"cannot write .*mask.*\.png or \.jpg"):
+        write_image(tmp_path / name, np.zeros((4, 4), np.uint8))
+    assert not list(tmp_path.iterdir())
+
+
+def test_write_refuses_other_types_and_missing_folders(tmp_path):
+    with pytest.raises(MediaError, match="float32"):
+        write_image(tmp_path / "a.png", np.zeros((4, 4), np.float32))
+    with pytest.raises(SfppError, match="does not exist"):
+        write_image(tmp_path / "no" / "a.png", np.zeros((4, 4), np.uint8))

@@ -1,0 +1,130 @@
+import dataclasses
+import logging
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+import sfpp.runtime
+from sfpp.runtime.contract import METADATA_KEY, InputSpec, ModelContract, OutputSpec
+from sfpp.runtime.errors import BackendError, ContractError, ModelFileError, UsageError
+from sfpp.runtime.model_file import load, read_contract_file
+
+CONTRACT = ModelContract(
+    task="segmentation",
+    family="segformer",
+    size="b0",
+    variant="fast",
+    input=InputSpec(name="frame", height=16, width=24),
+    outputs=(OutputSpec(name="logits", kind="logits", stride=1),),
+    classes=("red", "green", "blue"),
+    palette=((255, 0, 0), (0, 255, 0), (0, 0, 255)),
+)
+
+
+def write_model(path, metadata):
+    """A graph whose logits are the frame's own red, green and blue."""
+    nodes = [
+        helper.make_node("Cast", ["frame"], ["wide"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["wide"], ["logits"], perm=[0, 3, 1, 2]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "channels",
+        [helper.make_tensor_value_info("frame", TensorProto.UINT8, CONTRACT.input.shape)],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, (1, 3, 16, 24))],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    helper.set_model_props(model, metadata)
+    onnx.save(model, path)
+    return path
+
+
+@pytest.fixture
+def model_path(tmp_path):
+    return write_model(tmp_path / "model.onnx", {METADATA_KEY: CONTRACT.to_json()})
+
+
+def test_file_with_its_contract_segments_a_frame(model_path):
+    frame_bgr = np.random.default_rng(1).integers(0, 256, size=(16, 24, 3), dtype=np.uint8)
+    with load(model_path) as segmenter:
+        assert segmenter.contract == CONTRACT
+        labels = segmenter(frame_bgr).labels
+    np.testing.assert_array_equal(labels, frame_bgr[..., ::-1].argmax(axis=-1))
+
+
+def test_backend_and_reason_are_said_in_one_line(model_path, caplog):
+    lines = []
+    with caplog.at_level(logging.INFO, logger="sfpp"):
+        load(str(model_path), threads=1, notify=lines.append).close()
+    assert len(lines) == 1
+    assert lines[0].startswith("model.onnx runs in ONNX Runtime")
+    assert "the backend for ONNX files" in lines[0]
+    assert caplog.messages == lines
+
+
+def test_given_contract_wins_over_the_files(model_path):
+    other = dataclasses.replace(CONTRACT, classes=("a", "b", "c"))
+    with load(model_path, contract=other) as segmenter:
+        assert segmenter(np.zeros((16, 24, 3), np.uint8)).classes == ("a", "b", "c")
+
+
+def test_foreign_model_needs_a_contract(tmp_path):
+    path = write_model(tmp_path / "foreign.onnx", {})
+    with pytest.raises(ContractError, match=r"foreign\.onnx carries no contract .*contract=read_contract_file"):
+        load(path)
+    facts = tmp_path / "facts.json"
+    facts.write_text(CONTRACT.to_json(), encoding="utf-8")
+    with load(path, contract=read_contract_file(facts)) as segmenter:
+        assert segmenter(np.zeros((5, 5, 3), np.uint8)).labels.shape == (5, 5)
+
+
+def test_broken_contract_names_the_file(tmp_path):
+    path = write_model(tmp_path / "model.onnx", {METADATA_KEY: "{"})
+    with pytest.raises(ContractError, match=r"the contract in model\.onnx is not valid JSON"):
+        load(path)
+
+
+def test_contract_of_another_model_fails_with_words(model_path):
+    larger = dataclasses.replace(CONTRACT, input=dataclasses.replace(CONTRACT.input, height=32))
+    with load(model_path, contract=larger) as segmenter, pytest.raises(BackendError, match=r"ONNX Runtime .* failed"):
+        segmenter(np.zeros((16, 24, 3), np.uint8))
+    renamed = dataclasses.replace(CONTRACT, outputs=(OutputSpec(name="mask", kind="labels", stride=1),))
+    with load(model_path, contract=renamed) as segmenter, pytest.raises(ModelFileError, match=r"'mask'.*gives logits"):
+        segmenter(np.zeros((16, 24, 3), np.uint8))
+
+
+def test_threads_below_one(model_path):
+    with pytest.raises(UsageError, match="threads is 0"):
+        load(model_path, threads=0)
+
+
+def test_missing_model(tmp_path):
+    with pytest.raises(ModelFileError, match=r"nothing\.onnx is not a file"):
+        load(tmp_path / "nothing.onnx")
+
+
+def test_contract_file_that_is_none(tmp_path):
+    with pytest.raises(ContractError, match=r"cannot read the contract .*No such file"):
+        read_contract_file(tmp_path / "nothing.json")
+    (tmp_path / "binary.json").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ContractError, match="not a contract: it must be JSON in UTF-8"):
+        read_contract_file(tmp_path / "binary.json")
+    (tmp_path / "list.json").write_text("[]")
+    with pytest.raises(ContractError, match=r"list\.json must be a JSON object"):
+        read_contract_file(tmp_path / "list.json")
+
+
+def test_import_is_light():
+    heavy = "cv2 onnxruntime onnx torch av tqdm transformers"
+    code = f"import sys, sfpp.runtime; print([name for name in {heavy.split()} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_public_names_exist():
+    assert all(hasattr(sfpp.runtime, name) for name in sfpp.runtime.__all__)
+    assert {"load", "Segmenter", "Segmentation", "ModelContract", "SfppError"} <= set(sfpp.runtime.__all__)

@@ -1,0 +1,43 @@
+import sys
+
+import pytest
+
+from sfpp.runtime import opencv
+from sfpp.runtime.errors import MissingDependencyError
+from sfpp.runtime.opencv import import_cv2
+
+
+@pytest.fixture
+def no_cv2(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    monkeypatch.setattr(opencv, "_JETSON_MARKER", tmp_path / "no such file")
+
+
+def test_module_is_returned():
+    assert import_cv2(purpose="this test").__name__ == "cv2"
+
+
+@pytest.mark.usefixtures("no_cv2")
+def test_missing_opencv_names_purpose_and_extra():
+    with pytest.raises(MissingDependencyError, match=r"^reading needs OpenCV, .*pip install 'sfpp\[cpu\]'$") as caught:
+        import_cv2(purpose="reading")
+    assert caught.value.extra == "cpu"
+
+
+@pytest.mark.usefixtures("no_cv2")
+def test_jetson_is_pointed_to_the_systems_opencv(monkeypatch, tmp_path):
+    marker = tmp_path / "nv_tegra_release"
+    marker.touch()
+    monkeypatch.setattr(opencv, "_JETSON_MARKER", marker)
+    with pytest.raises(MissingDependencyError, match=r"apt install python3-opencv") as caught:
+        import_cv2(purpose="reading")
+    assert "pip" not in str(caught.value)
+
+
+def test_opencv_that_does_not_load_says_why(monkeypatch, tmp_path):
+    (tmp_path / "cv2.py").write_text("raise ImportError('libGL.so.1: cannot open shared object file')")
+    monkeypatch.delitem(sys.modules, "cv2", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(opencv, "_JETSON_MARKER", tmp_path / "no such file")
+    with pytest.raises(MissingDependencyError, match=r"does not load \(libGL\.so\.1.*opencv-python-headless"):
+        import_cv2(purpose="reading")

@@ -1,0 +1,237 @@
+import cv2
+import numpy as np
+import pytest
+
+from sfpp.runtime.backends import FunctionBackend
+from sfpp.runtime.contract import InputSpec, ModelContract, OutputSpec
+from sfpp.runtime.errors import BackendError, ContractError, MediaError, ModelFileError, UsageError
+from sfpp.runtime.labels import labels_from_logits
+from sfpp.runtime.segmentation import Segmentation, Segmenter
+
+CLASSES = ("red", "green", "blue")
+PALETTE = ((255, 0, 0), (0, 255, 0), (0, 0, 255))
+
+
+def contract_for(*, kind="logits", height=32, width=64, batch=1, stride=4):
+    return ModelContract(
+        task="segmentation",
+        family="segformer",
+        size="b0",
+        variant="fast",
+        input=InputSpec(name="frame", height=height, width=width, batch=batch),
+        outputs=(OutputSpec(name="out", kind=kind, stride=stride if kind == "logits" else 1),),
+        classes=CLASSES,
+        palette=PALETTE,
+    )
+
+
+def strongest_channel(inputs, *, stride=4):
+    """A model that looks at its input: the logits are the mean red, green and blue of each 4x4 block."""
+    frame = inputs["frame"].astype(np.float32)
+    n, h, w, _ = frame.shape
+    blocks = frame.reshape(n, h // stride, stride, w // stride, stride, 3).mean(axis=(2, 4))
+    return {"out": np.ascontiguousarray(blocks.transpose(0, 3, 1, 2))}
+
+
+def strongest_channel_labels(inputs):
+    return {"out": inputs["frame"].argmax(axis=-1).astype(np.uint8)}
+
+
+def segmenter_of(function, **options):
+    return Segmenter(FunctionBackend(function, metadata={}), contract_for(**options))
+
+
+def fixed_output(values):
+    return lambda _inputs: {"out": values}
+
+
+def quadrants(height, width):
+    """A BGR frame whose quarters are red, green / blue, red."""
+    frame = np.zeros((height, width, 3), np.uint8)
+    top, left = slice(0, height // 2), slice(0, width // 2)
+    bottom, right = slice(height // 2, None), slice(width // 2, None)
+    frame[top, left, 2] = frame[bottom, right, 2] = 250
+    frame[top, right, 1] = 250
+    frame[bottom, left, 0] = 250
+    return frame
+
+
+def quadrant_labels(height, width):
+    return quadrants(height, width)[..., ::-1].argmax(axis=-1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "function"),
+    [("logits", strongest_channel), ("labels", strongest_channel_labels)],
+    ids=["logits", "labels"],
+)
+@pytest.mark.parametrize("size_hw", [(32, 64), (64, 128), (100, 60), (20, 200), (10, 12)])
+def test_labels_lie_where_the_frame_shows_them(kind, function, size_hw):
+    result = segmenter_of(function, kind=kind)(quadrants(*size_hw))
+    assert result.labels.shape == size_hw
+    assert result.labels.dtype == np.uint8
+    # A letterbox, a crop or a mapping that is off by more than rounding would move the quarters' borders.
+    assert (result.labels == quadrant_labels(*size_hw)).mean() > (0.95 if min(size_hw) > 20 else 0.9)
+
+
+def test_logits_are_sampled_inside_the_letterbox():
+    frame = quadrants(64, 64)
+    result = segmenter_of(strongest_channel)(frame)
+    # 64x64 becomes 32x32 at column 16 of the input: logits columns 4..12.
+    logits = strongest_channel({"frame": segmenter_of(strongest_channel).prepare(frame).tensor})["out"][0]
+    np.testing.assert_array_equal(result.labels, labels_from_logits(logits, (64, 64), region=(0, 4, 8, 8)))
+
+
+def test_half_precision_logits_and_wide_labels_are_taken():
+    halves = segmenter_of(lambda inputs: {"out": strongest_channel(inputs)["out"].astype(np.float16)})
+    wide = segmenter_of(lambda inputs: {"out": inputs["frame"].argmax(axis=-1)}, kind="labels")  # int64
+    frame = quadrants(32, 64)
+    for segmenter in (halves, wide):
+        labels = segmenter(frame).labels
+        assert labels.dtype == np.uint8
+        assert (labels == quadrant_labels(32, 64)).mean() > 0.97
+
+
+def test_batch_equals_singles_in_order():
+    calls = []
+
+    def counted(inputs):
+        calls.append(inputs["frame"].shape)
+        return strongest_channel(inputs)
+
+    frames = [quadrants(40, 50), quadrants(40, 50)[:, ::-1], quadrants(90, 30), quadrants(32, 64), quadrants(8, 8)]
+    results = segmenter_of(counted, batch=2).segment_batch(frames)
+    assert calls == [(2, 32, 64, 3)] * 3
+    single = segmenter_of(strongest_channel)
+    for frame, result in zip(frames, results, strict=True):
+        np.testing.assert_array_equal(result.labels, single(frame).labels)
+    np.testing.assert_array_equal(segmenter_of(strongest_channel, batch=3)(frames[2]).labels, results[2].labels)
+    assert single.segment_batch([]) == []
+
+
+def test_three_steps_make_a_call():
+    segmenter = segmenter_of(strongest_channel)
+    frame = quadrants(50, 70)
+    prepared = segmenter.prepare(frame)
+    assert prepared.tensor.shape == (1, 32, 64, 3)
+    result = segmenter.finish(segmenter.infer(prepared), prepared)
+    np.testing.assert_array_equal(result.labels, segmenter(frame).labels)
+
+
+def test_finish_of_several_frames_points_to_finish_batch():
+    segmenter = segmenter_of(strongest_channel, batch=2)
+    prepared = segmenter.prepare_batch([quadrants(8, 8), quadrants(8, 8)])
+    with pytest.raises(UsageError, match=r"2 frames.*finish_batch"):
+        segmenter.finish(segmenter.infer(prepared), prepared)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (np.zeros((1, 3, 8), np.float32), r"1x3x8 float32, expected 1x3x8x16 \(batch, classes, rows, columns\)"),
+        (np.zeros((1, 4, 8, 16), np.float32), "1x4x8x16 float32, expected 1x3x8x16"),
+        (np.zeros((2, 3, 8, 16), np.float32), "2x3x8x16"),
+        (np.zeros((1, 3, 16, 8), np.float32), "1x3x16x8"),
+        (np.zeros((1, 3, 8, 14), np.float32), "1x3x8x14"),
+        (np.zeros((1, 3, 8, 16), np.int64), "int64"),
+    ],
+)
+def test_logits_that_do_not_fit_the_contract(values, message):
+    with pytest.raises(ModelFileError, match=message):
+        segmenter_of(fixed_output(values))(quadrants(32, 64))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (np.zeros((1, 32, 63), np.float32), r"float32, expected 1x32x64 \(batch, rows, columns\) integers"),
+        (np.zeros((1, 1, 32, 64), np.uint8), "1x1x32x64 uint8"),
+        (np.zeros((1, 64, 32), np.uint8), "1x64x32 uint8"),
+    ],
+)
+def test_labels_that_do_not_fit_the_contract(values, message):
+    with pytest.raises(ModelFileError, match=message):
+        segmenter_of(fixed_output(values), kind="labels")(quadrants(32, 64))
+
+
+@pytest.mark.parametrize("value", [3, -1, 300])
+def test_label_beyond_the_classes(value):
+    values = np.full((1, 32, 64), value, np.int32)
+    with pytest.raises(BackendError, match="3 classes"):
+        segmenter_of(fixed_output(values), kind="labels")(quadrants(32, 64))
+
+
+def test_output_one_cell_short_is_taken():
+    # What a graph gives that halves 9 rows to 4 before its stride of 4.
+    segmenter = segmenter_of(fixed_output(np.zeros((1, 3, 1, 2), np.float32)), height=9, width=16, stride=8)
+    assert segmenter(quadrants(9, 16)).labels.shape == (9, 16)
+
+
+def test_size_that_the_stride_does_not_divide_rounds_up():
+    segmenter = segmenter_of(fixed_output(np.zeros((1, 3, 9, 17), np.float32)), height=33, width=65)
+    assert segmenter(quadrants(33, 65)).labels.shape == (33, 65)
+
+
+def test_missing_output_lists_what_there_is():
+    segmenter = Segmenter(FunctionBackend(lambda _inputs: {"other": np.zeros(1)}, metadata={}), contract_for())
+    with pytest.raises(ModelFileError, match="promises the output 'out', but the model gives other"):
+        segmenter(quadrants(8, 8))
+
+
+def test_contract_without_a_usable_output():
+    contract = contract_for()
+    object.__setattr__(contract, "outputs", (OutputSpec(name="out", kind="heatmaps", stride=4),))
+    with pytest.raises(ContractError, match="heatmaps, but logits or labels is needed"):
+        Segmenter(FunctionBackend(strongest_channel, metadata={}), contract)
+
+
+def test_frame_that_is_none():
+    with pytest.raises(MediaError, match="NoneType"):
+        segmenter_of(strongest_channel)(None)
+
+
+def test_nan_logits_are_an_error():
+    with pytest.raises(BackendError, match="NaN"):
+        segmenter_of(fixed_output(np.full((1, 3, 8, 16), np.nan, np.float32)))(quadrants(32, 64))
+
+
+def test_context_manager_closes_the_backend():
+    closed = []
+
+    class Closing(FunctionBackend):
+        def close(self):
+            closed.append(True)
+
+    with Segmenter(Closing(strongest_channel, metadata={}), contract_for()) as segmenter:
+        assert not closed
+        assert segmenter.description == ("segformer b0 fast fp32, input 64x32 (width x height), python function")
+        assert segmenter.contract == contract_for()
+    assert closed == [True]
+
+
+def test_shares_are_fractions_of_the_pixels():
+    labels = np.array([[0, 0, 0], [2, 2, 0]], np.uint8)
+    shares = Segmentation(labels, CLASSES, PALETTE).shares()
+    assert list(shares) == list(CLASSES)
+    assert shares == pytest.approx({"red": 4 / 6, "green": 0, "blue": 2 / 6})
+    big = np.random.default_rng(1).integers(0, 3, size=(300, 500), dtype=np.uint8)
+    assert Segmentation(big, CLASSES, PALETTE).shares()["green"] == pytest.approx((big == 1).mean())
+
+
+def test_classes_of_the_same_name_add_up():
+    shares = Segmentation(np.array([[0, 1, 1, 2]], np.uint8), ("road", "car", "road"), PALETTE).shares()
+    assert shares == pytest.approx({"road": 0.5, "car": 0.5})
+
+
+def test_draw_shows_colors_and_a_legend_on_request():
+    labels = quadrant_labels(360, 480).astype(np.uint8)
+    result = Segmentation(labels, CLASSES, PALETTE)
+    frame = np.zeros((360, 480, 3), np.uint8)
+    plain = result.draw(frame, alpha=1, legend=False)
+    np.testing.assert_array_equal(plain, result.color_mask())
+    np.testing.assert_array_equal(plain, np.array(PALETTE, np.uint8)[labels][..., ::-1])
+    with_legend = result.draw(frame, alpha=1)
+    changed = cv2.absdiff(plain, with_legend).max(axis=2) > 0
+    assert changed[:120, :200].any()
+    assert not changed[180:].any()
+    assert not frame.any()
