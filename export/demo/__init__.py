@@ -6,7 +6,7 @@ from importlib import resources
 from pathlib import Path
 
 _WEIGHTS = "segformer_b0_camvid.safetensors"
-_FRAME = "highway.jpg"
+_FRAME = "street.jpg"
 
 
 def demo_checkpoint() -> Path:

@@ -1,0 +1,7 @@
+"""Reading trained SegFormer checkpoints in the styles in which people have them."""
+
+from __future__ import annotations
+
+from sfpp.export.checkpoints.reading import Checkpoint, read_checkpoint
+
+__all__ = ["Checkpoint", "read_checkpoint"]

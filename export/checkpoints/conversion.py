@@ -1,0 +1,105 @@
+"""From a checkpoint's own tensors to the canonical state dictionary, with every key accounted for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from sfpp.export.checkpoints.layout import FUSION, Slot, canonical_slots
+from sfpp.export.checkpoints.spelling import Spelling
+from sfpp.export.checkpoints.styles import Part
+from sfpp.export.models.segformer import SegFormerConfig
+from sfpp.runtime.errors import CheckpointError
+
+_SHOWN = 10
+
+Shape = tuple[int, ...]
+
+
+def canonical_state(
+    tensors: Mapping[str, Tensor], spelling: Spelling, config: SegFormerConfig, *, name: str
+) -> dict[str, Tensor]:
+    """Return the network's weights, float32 and independent of the file, under their canonical keys.
+
+    Raises:
+        CheckpointError: missing or unexpected keys, wrong shapes, or values that are not finite numbers; all listed.
+    """
+    slots = list(canonical_slots(config))
+    _check_keys(tensors, spelling, slots, f"{name} does not fit the {spelling.style.title} style of SegFormer")
+    state = {slot.key: _assemble(tensors, spelling, slot) for slot in slots}
+    if spelling.style.fused_last_first:
+        fusion = f"{FUSION}.weight"
+        state[fusion] = stages_reversed(state[fusion], stages=len(config.encoder.channels))
+    broken = [key for slot in slots if not torch.isfinite(state[slot.key]).all() for key in _keys(spelling, slot)]
+    if broken:
+        raise CheckpointError(
+            f"{name} has values that are not finite numbers in {_listing(broken)}: the training diverged or the file "
+            "is damaged; give an earlier checkpoint"
+        )
+    return state
+
+
+def stages_reversed(weight: Tensor, *, stages: int) -> Tensor:
+    """Return a fusion weight (width, stages * width, 1, 1) with its blocks of input channels in the opposite order."""
+    return torch.cat(weight.chunk(stages, dim=1)[::-1], dim=1)
+
+
+def _assemble(tensors: Mapping[str, Tensor], spelling: Spelling, slot: Slot) -> Tensor:
+    blocks = []
+    for part in spelling.parts(slot.module):
+        stored = tensors[part.key(slot.param, slot.i, slot.j)]
+        rows = stored.shape[0] // part.of
+        blocks.append(stored[part.index * rows : (part.index + 1) * rows])
+    # Joining copies even a single block, which cuts the tie to a file that may be mapped.
+    return torch.cat(blocks).reshape(slot.shape).to(torch.float32)
+
+
+def _keys(spelling: Spelling, slot: Slot) -> list[str]:
+    return [part.key(slot.param, slot.i, slot.j) for part in spelling.parts(slot.module)]
+
+
+def _check_keys(tensors: Mapping[str, Tensor], spelling: Spelling, slots: Sequence[Slot], claim: str) -> None:
+    expected = _expected_shapes(spelling, slots)
+    problems = {
+        "missing": [key for key in expected if key not in tensors],
+        "unexpected": [key for key in tensors if key not in expected and not spelling.is_unused(key)],
+        "of another shape": [
+            f"{key} {tuple(tensors[key].shape)}, expected {shape}"
+            for key, shape in expected.items()
+            if key in tensors and _essential(tuple(tensors[key].shape)) != _essential(shape)
+        ],
+        "not floating-point": [
+            f"{key} ({tensors[key].dtype})" for key in expected if key in tensors and not _is_plain(tensors[key])
+        ],
+    }
+    found = [f"{len(keys)} {kind}: {_listing(keys)}" for kind, keys in problems.items() if keys]
+    if found:
+        raise CheckpointError(f"{claim}. {'. '.join(found)}")
+
+
+def _expected_shapes(spelling: Spelling, slots: Sequence[Slot]) -> dict[str, Shape]:
+    expected: dict[str, Shape] = {}
+    for slot in slots:
+        parts: tuple[Part, ...] = spelling.parts(slot.module)
+        for part in parts:
+            rows = slot.shape[0] // len(parts) * part.of
+            expected[part.key(slot.param, slot.i, slot.j)] = (rows, *slot.shape[1:])
+    return expected
+
+
+def _essential(shape: Shape) -> Shape:
+    """Drop ones at the end: a linear layer and a 1x1 convolution are the same thing."""
+    while shape and shape[-1] == 1:
+        shape = shape[:-1]
+    return shape
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() and tensor.layout == torch.strided and not tensor.is_meta
+
+
+def _listing(items: Sequence[str]) -> str:
+    more = len(items) - _SHOWN
+    return ", ".join(items[:_SHOWN]) + (f", and {more} more" if more > 0 else "")

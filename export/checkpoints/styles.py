@@ -1,0 +1,194 @@
+"""How each family of checkpoints spells the network's tensors.
+
+A table leads from a canonical module to the stored one, where {i} is the stage from 0, {n} the stage from 1 and {j} the
+block from 0. Encoder names are relative to the style's encoder prefix, which a file may lack.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from sfpp.export.checkpoints.layout import BLOCK, CLASSIFIER, FUSION, PROJECTION
+
+StyleName = Literal["official", "mmseg", "transformers"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """The ``index``-th of ``of`` equal blocks of rows of a stored tensor; the whole tensor by default."""
+
+    module: str
+    index: int = 0
+    of: int = 1
+
+    def key(self, param: str, i: int, j: int) -> str:
+        """Return the stored key, still without the file's prefixes."""
+        # MultiheadAttention has in_proj_weight where any other module has a dot.
+        dot = "" if self.module.endswith("_") else "."
+        return f"{self.module.format(i=i, n=i + 1, j=j)}{dot}{param}"
+
+
+Table = Mapping[str, tuple[Part, ...]]
+
+
+@dataclass(frozen=True)
+class Style:
+    """One way of storing the network.
+
+    ``marker`` matches the keys of an encoder in this style; ``fused_last_first`` says that the fusion's input channels
+    begin with the last stage.
+    """
+
+    name: StyleName
+    title: str
+    head: Literal["official", "mmseg"]
+    encoder_prefix: str
+    marker: str
+    block_eps: float
+    embed_eps: float
+    fused_last_first: bool
+    table: Table
+    unused: str = r"$^"
+
+
+def _table(names: Mapping[str, str | tuple[Part, ...]]) -> Table:
+    return {module: (Part(name),) if isinstance(name, str) else name for module, name in names.items()}
+
+
+OFFICIAL = Style(
+    name="official",
+    title="official",
+    head="official",
+    encoder_prefix="backbone.",
+    marker=r"patch_embed\d\.proj\.|block\d\.\d+\.attn\.",
+    block_eps=1e-6,
+    embed_eps=1e-5,
+    fused_last_first=True,
+    unused=r"decode_head\.conv_seg\.",  # the base class makes a classifier that the head never calls
+    table=_table(
+        {
+            PROJECTION: "patch_embed{n}.proj",
+            "encoder.stages.{i}.patch_embed.norm": "patch_embed{n}.norm",
+            "encoder.stages.{i}.norm": "norm{n}",
+            BLOCK + "norm1": "block{n}.{j}.norm1",
+            BLOCK + "norm2": "block{n}.{j}.norm2",
+            BLOCK + "attention.query": "block{n}.{j}.attn.q",
+            BLOCK + "attention.key_value": "block{n}.{j}.attn.kv",
+            BLOCK + "attention.output": "block{n}.{j}.attn.proj",
+            BLOCK + "attention.reduction": "block{n}.{j}.attn.sr",
+            BLOCK + "attention.reduction_norm": "block{n}.{j}.attn.norm",
+            BLOCK + "ffn.expand": "block{n}.{j}.mlp.fc1",
+            BLOCK + "ffn.depthwise": "block{n}.{j}.mlp.dwconv.dwconv",
+            BLOCK + "ffn.contract": "block{n}.{j}.mlp.fc2",
+            "head.projections.{i}.conv": "linear_c{n}.proj",
+            FUSION: "linear_fuse.conv",
+            "head.fusion.bn": "linear_fuse.bn",
+            CLASSIFIER: "linear_pred",
+        }
+    ),
+)
+
+# One matrix holds queries, keys and values, in this order.
+_MMSEG_IN_PROJ = "layers.{i}.1.{j}.attn.attn.in_proj_"
+
+MMSEG = Style(
+    name="mmseg",
+    title="MMSegmentation",
+    head="mmseg",
+    encoder_prefix="backbone.",
+    marker=r"layers\.\d\.(0\.projection|1\.\d+\.attn)\.",
+    block_eps=1e-6,
+    embed_eps=1e-6,
+    fused_last_first=False,
+    table=_table(
+        {
+            PROJECTION: "layers.{i}.0.projection",
+            "encoder.stages.{i}.patch_embed.norm": "layers.{i}.0.norm",
+            "encoder.stages.{i}.norm": "layers.{i}.2",
+            BLOCK + "norm1": "layers.{i}.1.{j}.norm1",
+            BLOCK + "norm2": "layers.{i}.1.{j}.norm2",
+            BLOCK + "attention.query": (Part(_MMSEG_IN_PROJ, 0, 3),),
+            BLOCK + "attention.key_value": (Part(_MMSEG_IN_PROJ, 1, 3), Part(_MMSEG_IN_PROJ, 2, 3)),
+            BLOCK + "attention.output": "layers.{i}.1.{j}.attn.attn.out_proj",
+            BLOCK + "attention.reduction": "layers.{i}.1.{j}.attn.sr",
+            BLOCK + "attention.reduction_norm": "layers.{i}.1.{j}.attn.norm",
+            BLOCK + "ffn.expand": "layers.{i}.1.{j}.ffn.layers.0",
+            BLOCK + "ffn.depthwise": "layers.{i}.1.{j}.ffn.layers.1",
+            BLOCK + "ffn.contract": "layers.{i}.1.{j}.ffn.layers.4",
+            "head.projections.{i}.conv": "convs.{i}.conv",
+            "head.projections.{i}.bn": "convs.{i}.bn",
+            FUSION: "fusion_conv.conv",
+            "head.fusion.bn": "fusion_conv.bn",
+            CLASSIFIER: "conv_seg",
+        }
+    ),
+)
+
+
+def _transformers(marker: str, table: Mapping[str, str | tuple[Part, ...]]) -> Style:
+    # The library writes layer_norm_eps into config.json but builds every LayerNorm with torch's default.
+    return Style(
+        name="transformers",
+        title="Transformers",
+        head="official",
+        encoder_prefix="segformer.",
+        marker=marker,
+        block_eps=1e-5,
+        embed_eps=1e-5,
+        fused_last_first=True,
+        table=_table(
+            {**table, FUSION: "linear_fuse", "head.fusion.bn": "batch_norm", CLASSIFIER: "classifier"},
+        ),
+    )
+
+
+TRANSFORMERS = _transformers(
+    r"encoder\.(patch_embeddings\.\d|block\.\d\.\d+)\.",
+    {
+        PROJECTION: "encoder.patch_embeddings.{i}.proj",
+        "encoder.stages.{i}.patch_embed.norm": "encoder.patch_embeddings.{i}.layer_norm",
+        "encoder.stages.{i}.norm": "encoder.layer_norm.{i}",
+        BLOCK + "norm1": "encoder.block.{i}.{j}.layer_norm_1",
+        BLOCK + "norm2": "encoder.block.{i}.{j}.layer_norm_2",
+        BLOCK + "attention.query": "encoder.block.{i}.{j}.attention.self.query",
+        BLOCK + "attention.key_value": (
+            Part("encoder.block.{i}.{j}.attention.self.key"),
+            Part("encoder.block.{i}.{j}.attention.self.value"),
+        ),
+        BLOCK + "attention.output": "encoder.block.{i}.{j}.attention.output.dense",
+        BLOCK + "attention.reduction": "encoder.block.{i}.{j}.attention.self.sr",
+        BLOCK + "attention.reduction_norm": "encoder.block.{i}.{j}.attention.self.layer_norm",
+        BLOCK + "ffn.expand": "encoder.block.{i}.{j}.mlp.dense1",
+        BLOCK + "ffn.depthwise": "encoder.block.{i}.{j}.mlp.dwconv.dwconv",
+        BLOCK + "ffn.contract": "encoder.block.{i}.{j}.mlp.dense2",
+        "head.projections.{i}.conv": "linear_c.{i}.proj",
+    },
+)
+
+# Transformers 5 names its modules anew; `save_pretrained` still writes the names above, `torch.save` these.
+TRANSFORMERS_5 = _transformers(
+    r"stages\.\d\.(patch_embeddings|blocks\.\d+)\.",
+    {
+        PROJECTION: "stages.{i}.patch_embeddings.proj",
+        "encoder.stages.{i}.patch_embed.norm": "stages.{i}.patch_embeddings.layer_norm",
+        "encoder.stages.{i}.norm": "stages.{i}.layer_norm",
+        BLOCK + "norm1": "stages.{i}.blocks.{j}.layernorm_before",
+        BLOCK + "norm2": "stages.{i}.blocks.{j}.layernorm_after",
+        BLOCK + "attention.query": "stages.{i}.blocks.{j}.attention.q_proj",
+        BLOCK + "attention.key_value": (
+            Part("stages.{i}.blocks.{j}.attention.k_proj"),
+            Part("stages.{i}.blocks.{j}.attention.v_proj"),
+        ),
+        BLOCK + "attention.output": "stages.{i}.blocks.{j}.attention.o_proj",
+        BLOCK + "attention.reduction": "stages.{i}.blocks.{j}.attention.sequence_reduction.sequence_reduction",
+        BLOCK + "attention.reduction_norm": "stages.{i}.blocks.{j}.attention.sequence_reduction.layer_norm",
+        BLOCK + "ffn.expand": "stages.{i}.blocks.{j}.mlp.fc1",
+        BLOCK + "ffn.depthwise": "stages.{i}.blocks.{j}.mlp.dwconv.dwconv",
+        BLOCK + "ffn.contract": "stages.{i}.blocks.{j}.mlp.fc2",
+        "head.projections.{i}.conv": "linear_projections.{i}.proj",
+    },
+)
+
+STYLES = (OFFICIAL, MMSEG, TRANSFORMERS, TRANSFORMERS_5)

@@ -1,0 +1,145 @@
+"""Class names and colors: those of the usual data sets, those of a user's file, and generated ones.
+
+The tables of the data sets are in ``data/classes``, in the format that a user's own file may have. Their colors are
+the data sets' own: Cityscapes' labels by training index, Pascal VOC's bit-shuffled color map, the color coding of the
+MIT scene parsing benchmark for ADE20K, and SegNet's for CamVid.
+"""
+
+from __future__ import annotations
+
+import colorsys
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sfpp.export.catalog import did_you_mean
+from sfpp.runtime.errors import UsageError
+
+Color = tuple[int, int, int]
+
+CLASS_SETS = ("cityscapes", "ade20k", "camvid", "voc")
+
+_TABLES = Path(__file__).parent / "data" / "classes"
+_GOLDEN_RATIO = 0.61803398875
+# Saturation and value taken in turns, so that hues which come close after many classes still differ.
+_TONES = ((0.85, 1.0), (0.55, 0.75), (1.0, 0.6), (0.4, 1.0), (0.9, 0.8))
+
+
+@dataclass(frozen=True)
+class ClassSet:
+    """Names of classes in the order of the logits, and one (R, G, B) color, 0..255, for each."""
+
+    names: tuple[str, ...]
+    palette: tuple[Color, ...]
+
+
+def class_set(name_or_path: str | Path, count: int | None = None) -> ClassSet:
+    """Return the classes of a data set, or those listed in a file.
+
+    Args:
+        name_or_path: one of ``CLASS_SETS``; or a JSON list of names or of ``{"name": ..., "color": [r, g, b]}``; or
+            any other text file with one name a line. Where a file gives no color, one is generated.
+        count: how many classes the model has; None does not check.
+
+    Raises:
+        UsageError: neither a known name nor a file, a malformed file, or another number of classes than ``count``.
+    """
+    text = str(name_or_path)
+    classes = _from_file(_path_of(text))
+    if count is not None and len(classes.names) != count:
+        raise UsageError(
+            f"{text!r} names {len(classes.names)} classes, but the model has {count}: "
+            f"choose another of {', '.join(CLASS_SETS)}, or give a file with {count} names, one a line"
+        )
+    return classes
+
+
+def default_classes(count: int) -> ClassSet:
+    """Return ``class 0``, ``class 1``, ... with generated colors."""
+    return ClassSet(tuple(f"class {index}" for index in range(count)), generated_palette(count))
+
+
+def generated_palette(count: int) -> tuple[Color, ...]:
+    """Return ``count`` distinct colors, neighbors far apart in hue; the first ones do not depend on ``count``."""
+    return tuple(_generated_color(index) for index in range(count))
+
+
+def _generated_color(index: int) -> Color:
+    # Steps of the golden ratio spread any number of hues evenly without knowing the number beforehand.
+    hue = index * _GOLDEN_RATIO % 1.0
+    saturation, value = _TONES[index % len(_TONES)]
+    red, green, blue = colorsys.hsv_to_rgb(hue, saturation, value)
+    return round(red * 255), round(green * 255), round(blue * 255)
+
+
+def _path_of(text: str) -> Path:
+    if text in CLASS_SETS:
+        return _TABLES / f"{text}.json"
+    path = Path(text)
+    if path.is_file():
+        return path
+    if path.suffix or path.parent != Path():
+        raise UsageError(f"the class file {path} does not exist; give a file, or one of {', '.join(CLASS_SETS)}")
+    raise UsageError(
+        f"unknown classes {text!r}{did_you_mean(text, CLASS_SETS)}; expected one of {', '.join(CLASS_SETS)}, "
+        "or a file: a JSON list, or text with one name a line"
+    )
+
+
+def _from_file(path: Path) -> ClassSet:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"the class file {path} cannot be read as UTF-8 text: {error}") from error
+    entries = _json_entries(text, path) if path.suffix.lower() == ".json" else text.splitlines()
+    # An empty line at the end of a text file is no class.
+    return classes_from_entries([entry for entry in entries if entry != ""], origin=f"the class file {path}")
+
+
+def _json_entries(text: str, path: Path) -> list[Any]:
+    try:
+        entries = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"the class file {path} is not valid JSON: {error}") from error
+    if not isinstance(entries, list):
+        raise UsageError(f"the class file {path} must be a JSON list of names or of objects with name and color")
+    return entries
+
+
+def classes_from_entries(entries: Sequence[Any], *, origin: str) -> ClassSet:
+    """Make a class set of names, or of mappings with ``name`` and perhaps ``color``.
+
+    Raises:
+        UsageError: no entries, an entry without a name, or a color that is not three whole numbers 0..255.
+    """
+    if not entries:
+        raise UsageError(f"{origin} names no class; expected one name a class, in the order of the model's output")
+    generated = generated_palette(len(entries))
+    named = [_named_color(entry, f"{origin}, class {index}") for index, entry in enumerate(entries)]
+    palette = tuple(color or spare for (_, color), spare in zip(named, generated, strict=True))
+    return ClassSet(tuple(name for name, _ in named), palette)
+
+
+def _named_color(entry: object, where: str) -> tuple[str, Color | None]:
+    fields = entry if isinstance(entry, dict) else {"name": entry}
+    name, color = fields.get("name"), fields.get("color")
+    if not isinstance(name, str) or not name.strip():
+        raise UsageError(f"{where}: {entry!r} has no name; expected a text, or an object with name and color")
+    if color is None:
+        return name.strip(), None
+    checked = color_from(color)
+    if checked is None:
+        raise UsageError(f"{where}: the color of {name!r} is {color!r}, expected [red, green, blue] with 0..255 each")
+    return name.strip(), checked
+
+
+def color_from(value: object) -> Color | None:
+    """Return ``value`` as a color if it is three whole numbers 0..255, else None."""
+    if not isinstance(value, list | tuple) or len(value) != 3:
+        return None
+    if not all(isinstance(channel, int) and not isinstance(channel, bool) and 0 <= channel <= 255 for channel in value):
+        return None
+    red, green, blue = value
+    return red, green, blue

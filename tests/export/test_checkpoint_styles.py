@@ -1,0 +1,243 @@
+"""Every style of checkpoint becomes the same canonical network."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from sfpp.export.catalog import MIT_SIZES
+from sfpp.export.checkpoints import read_checkpoint
+from sfpp.export.checkpoints.conversion import stages_reversed
+from sfpp.export.demo import demo_checkpoint
+from sfpp.export.models.segformer import SegFormer
+from tests.golden import FOLDER, GoldenCase
+
+needs_golden = pytest.mark.skipif(not FOLDER.is_dir(), reason=f"the golden cases are not at {FOLDER}")
+
+
+def golden_state(name: str) -> dict[str, torch.Tensor]:
+    return GoldenCase(name).state_dict()
+
+
+@pytest.fixture(scope="module")
+def official() -> dict[str, torch.Tensor]:
+    return golden_state("segformer_b0_256x320")
+
+
+@pytest.fixture(scope="module")
+def mmseg() -> dict[str, torch.Tensor]:
+    return golden_state("segformerpp_b0_none_256x320")
+
+
+def saved(folder: Path, payload: object, name: str = "weights.pth") -> Path:
+    torch.save(payload, folder / name)
+    return folder / name
+
+
+def same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool:
+    return left.keys() == right.keys() and all(torch.equal(left[key], right[key]) for key in left)
+
+
+@needs_golden
+@pytest.mark.parametrize(
+    ("name", "style", "size", "width", "classes"),
+    [
+        ("segformer_b0_256x320", "official", "b0", 256, 150),
+        ("segformer_b2_192x256", "official", "b2", 768, 19),
+        ("segformerpp_b0_none_256x320", "mmseg", "b0", 256, 19),
+        ("segformerpp_b1_hq_192x256", "mmseg", "b1", 256, 150),
+        ("segformerpp_b5_fast_192x256", "mmseg", "b5", 256, 19),
+    ],
+)
+def test_style_size_and_head_are_told_from_the_keys(tmp_path, name, style, size, width, classes):
+    # One stored number a tensor is enough: this is about keys and shapes.
+    shapes = GoldenCase(name).facts["keys"]
+    checkpoint = read_checkpoint(saved(tmp_path, {key: torch.zeros(()).expand(shapes[key]) for key in shapes}))
+
+    assert (checkpoint.style, checkpoint.size) == (style, size)
+    assert (checkpoint.config.encoder.channels, checkpoint.config.encoder.depths) == MIT_SIZES[size]
+    assert (checkpoint.config.head.kind, checkpoint.config.head.width) == (style, width)
+    assert checkpoint.config.head.classes == classes
+    assert (checkpoint.classes, checkpoint.palette) == (None, None)
+    with torch.device("meta"):
+        network = SegFormer(checkpoint.config).state_dict()
+    expected = {key: tensor.shape for key, tensor in network.items() if not key.endswith("num_batches_tracked")}
+    assert {key: tensor.shape for key, tensor in checkpoint.state.items()} == expected
+    assert {tensor.dtype for tensor in checkpoint.state.values()} == {torch.float32}
+
+
+@needs_golden
+def test_official_norms_have_two_epsilons(tmp_path, official, mmseg):
+    encoder = read_checkpoint(saved(tmp_path, official)).config.encoder
+    assert (encoder.block_eps, encoder.embed_eps) == (1e-6, 1e-5)
+    encoder = read_checkpoint(saved(tmp_path, mmseg)).config.encoder
+    assert (encoder.block_eps, encoder.embed_eps) == (1e-6, 1e-6)
+
+
+@needs_golden
+def test_mmseg_in_projection_is_queries_keys_values(tmp_path, mmseg):
+    state = read_checkpoint(saved(tmp_path, mmseg)).state
+    stacked = mmseg["backbone.layers.2.1.1.attn.attn.in_proj_weight"]
+    assert torch.equal(state["encoder.stages.2.blocks.1.attention.query.weight"], stacked[:160])
+    assert torch.equal(state["encoder.stages.2.blocks.1.attention.key_value.weight"], stacked[160:])
+
+
+@needs_golden
+def test_official_fusion_begins_with_the_last_stage(tmp_path, official):
+    fused = read_checkpoint(saved(tmp_path, official)).state["head.fusion.conv.weight"]
+    stored = official["decode_head.linear_fuse.conv.weight"]
+    for stage in range(4):
+        canonical = fused[:, 256 * stage : 256 * (stage + 1)]
+        assert torch.equal(canonical, stored[:, 256 * (3 - stage) : 256 * (4 - stage)])
+
+
+def test_reversing_stages_twice_changes_nothing():
+    weight = torch.arange(24.0).reshape(2, 12, 1, 1)
+    assert torch.equal(stages_reversed(stages_reversed(weight, stages=4), stages=4), weight)
+    assert stages_reversed(weight, stages=4)[0, :, 0, 0].tolist() == [9, 10, 11, 6, 7, 8, 3, 4, 5, 0, 1, 2]
+
+
+def wrapped_in_state_dict(state):
+    return {"state_dict": state, "optimizer": {"state": {}, "param_groups": [{"lr": 1e-4}]}, "meta": {"epoch": 3}}
+
+
+def wrapped_in_model(state):
+    return {"model": state, "epoch": 12, "scheduler": None}
+
+
+def with_module(state):
+    return {"state_dict": {f"module.{key}": value for key, value in state.items()}}
+
+
+def with_model_prefix(state):
+    return {"state_dict": {f"model.{key}": value for key, value in state.items()}}
+
+
+def without_backbone(state):
+    return {key.removeprefix("backbone."): value for key, value in state.items()}
+
+
+def with_training_extras(state):
+    extras = {
+        "auxiliary_head.conv_seg.weight": torch.zeros(19, 8, 1, 1),
+        "auxiliary_head.convs.0.bn.num_batches_tracked": torch.tensor(7),
+        "data_preprocessor.mean": torch.zeros(3, 1, 1),
+    }
+    return {"state_dict": {**state, **extras}}
+
+
+WRAPPERS = [
+    wrapped_in_state_dict,
+    wrapped_in_model,
+    with_module,
+    with_model_prefix,
+    without_backbone,
+    with_training_extras,
+]
+
+
+@needs_golden
+@pytest.mark.parametrize("wrap", WRAPPERS)
+@pytest.mark.parametrize("style", ["official", "mmseg"])
+def test_wrapping_and_prefixes_change_nothing(tmp_path, request, style, wrap):
+    state = request.getfixturevalue(style)
+    plain = read_checkpoint(saved(tmp_path, state))
+    other = read_checkpoint(saved(tmp_path, wrap(state), "wrapped.pth"))
+    assert (other.style, other.size, other.config) == (style, plain.size, plain.config)
+    assert same(other.state, plain.state)
+
+
+@needs_golden
+def test_the_old_torch_format_and_safetensors_read_the_same(tmp_path, mmseg):
+    plain = read_checkpoint(saved(tmp_path, mmseg))
+    torch.save(mmseg, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    save_file(mmseg, tmp_path / "new.safetensors")
+    (tmp_path / "nameless").write_bytes((tmp_path / "new.safetensors").read_bytes())
+    for name in ("old.pth", "new.safetensors", "nameless"):
+        assert same(read_checkpoint(tmp_path / name).state, plain.state)
+
+
+@needs_golden
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_precisions_become_float32(tmp_path, mmseg, dtype):
+    stored = {key: value.to(dtype) if value.is_floating_point() else value for key, value in mmseg.items()}
+    state = read_checkpoint(saved(tmp_path, stored)).state
+    assert {tensor.dtype for tensor in state.values()} == {torch.float32}
+    assert torch.equal(state["head.classifier.bias"], stored["decode_head.conv_seg.bias"].float())
+
+
+@needs_golden
+def test_linear_and_pointwise_convolution_are_the_same(tmp_path, mmseg):
+    flat = {key: value.flatten(1) if ".ffn.layers.4.w" in key else value for key, value in mmseg.items()}
+    assert same(read_checkpoint(saved(tmp_path, flat)).state, read_checkpoint(saved(tmp_path, mmseg, "b.pth")).state)
+
+
+@needs_golden
+def test_weights_outlive_the_file(tmp_path, mmseg):
+    path = saved(tmp_path, mmseg)
+    state = read_checkpoint(path).state
+    before = {key: tensor.clone() for key, tensor in state.items()}
+    with path.open("r+b") as file:
+        file.write(b"\0" * path.stat().st_size)
+    assert same(state, before)
+
+
+NAMES = tuple(f"thing {index}" for index in range(19))
+PALETTE = [[index, 2 * index, 3 * index] for index in range(19)]
+
+
+@needs_golden
+@pytest.mark.parametrize(
+    "meta",
+    [
+        {"CLASSES": NAMES, "PALETTE": PALETTE, "epoch": 1},
+        {"dataset_meta": {"classes": NAMES, "palette": PALETTE}},
+        {"dataset_meta": {"CLASSES": list(NAMES), "PALETTE": PALETTE}},
+    ],
+)
+def test_mmseg_metadata_gives_names_and_palette(tmp_path, mmseg, meta):
+    checkpoint = read_checkpoint(saved(tmp_path, {"meta": meta, "state_dict": mmseg}))
+    assert checkpoint.classes == NAMES
+    assert checkpoint.palette == tuple(tuple(color) for color in PALETTE)
+    assert checkpoint.class_set().names == NAMES
+
+
+@needs_golden
+@pytest.mark.parametrize(
+    "meta",
+    [
+        {"CLASSES": NAMES[:18], "PALETTE": PALETTE[:18]},
+        {"CLASSES": "road", "PALETTE": "colorful"},
+        {"CLASSES": [1] * 19, "PALETTE": [[0, 0, 256]] * 19},
+        {"dataset_meta": None},
+    ],
+)
+def test_metadata_that_does_not_fit_is_left_aside(tmp_path, mmseg, meta):
+    checkpoint = read_checkpoint(saved(tmp_path, {"meta": meta, "state_dict": mmseg}))
+    assert (checkpoint.classes, checkpoint.palette) == (None, None)
+    assert checkpoint.class_set().names[18] == "class 18"
+    assert len(checkpoint.class_set().palette) == 19
+
+
+def test_the_demo_weights_tell_classes_and_terms():
+    checkpoint = read_checkpoint(demo_checkpoint())
+    assert (checkpoint.style, checkpoint.size, checkpoint.name) == ("mmseg", "b0", str(demo_checkpoint()))
+    assert checkpoint.classes[:2] == ("sky", "building")
+    assert checkpoint.palette[10] == (0, 128, 192)
+    assert "no commercial use" in checkpoint.licence
+    assert checkpoint.sha256 == hashlib.sha256(demo_checkpoint().read_bytes()).hexdigest()
+    assert demo_checkpoint().stat().st_size < 8_000_000
+
+
+def test_the_demo_weights_are_those_of_the_training(tmp_path):
+    original = FOLDER.parent / "weights" / "segformer_b0_camvid.pth"
+    if not original.is_file():
+        pytest.skip(f"the trained weights are not at {original}")
+    trained, shipped = read_checkpoint(original), read_checkpoint(demo_checkpoint())
+    assert trained.config == shipped.config
+    for key, tensor in trained.state.items():
+        torch.testing.assert_close(shipped.state[key], tensor, rtol=1e-3, atol=1e-6)
