@@ -142,8 +142,8 @@ def _smallest(emit: Emitter, values: gs.Variable, keep: int) -> gs.Variable:
         width = emit.constant(f"merging/topk_{size}", np.array([size], np.int64))
         shape = (batch, size)
         outputs = ((np.float32, shape), (np.int64, shape))
-        _, index = emit.outputs("TopK", [values, width], f"kept_{number}", *outputs, axis=1, largest=0)
-        found.append(_as_int32(emit, index, f"kept_index_{number}"))
+        _, index = emit.outputs("TopK", [values, width], f"least_{number}", *outputs, axis=1, largest=0)
+        found.append(_as_int32(emit, index, "kept" if keep <= TOPK_LIMIT else f"kept_part_{number}"))
     if len(found) == 1:
         return found[0]
     return emit.output("Concat", found, "kept", (batch, keep), dtype=np.int32, axis=1)

@@ -69,11 +69,8 @@ def match_bipartite(
         partner: (batch, S) int64, for every source the position of its destination in the list of destinations; the
             first one on a tie.
     """
-    destinations, sources = _partition_tensors((grid_h, grid_w), (cell_h, cell_w), tokens.device)
-    norm = (tokens.square().sum(-1, keepdim=True) + NORM_EPS).sqrt()
-    unit = tokens / norm
-    similarity = unit[:, sources] @ unit[:, destinations].transpose(1, 2)
-    best, partner = similarity.max(-1)
+    sources, destinations = unit_tokens(tokens, (grid_h, grid_w), (cell_h, cell_w))
+    best, partner = (sources @ destinations.transpose(1, 2)).max(-1)
     kept = best.topk(keep, largest=False).indices
     return kept, partner
 
@@ -83,6 +80,13 @@ def _(tokens: Tensor, grid_h: int, grid_w: int, cell_h: int, cell_w: int, keep: 
     sources = len(partition_grid((grid_h, grid_w), (cell_h, cell_w)).sources)
     batch = tokens.shape[0]
     return tokens.new_empty((batch, keep), dtype=torch.int64), tokens.new_empty((batch, sources), dtype=torch.int64)
+
+
+def unit_tokens(tokens: Tensor, grid_hw: GridHw, cell_hw: GridHw) -> tuple[Tensor, Tensor]:
+    """Return sources (batch, S, channels) and destinations (batch, D, channels), each token scaled to length 1."""
+    destinations, sources = _partition_tensors(grid_hw, cell_hw, tokens.device)
+    unit = tokens / (tokens.square().sum(-1, keepdim=True) + NORM_EPS).sqrt()
+    return unit[:, sources], unit[:, destinations]
 
 
 @torch.library.custom_op("sfpp::merge_bipartite", mutates_args=())

@@ -1,0 +1,80 @@
+"""PyTorch with the matching of an exported graph: is what the graph chose right, and is the rest exact?
+
+Where tokens are nearly equal (a clear sky, a padded border), float32 cannot tell which of many destinations resembles
+a source most, so two sound implementations merge differently. Comparing their logits then says little. Here the learned
+model is given the graph's choice: the logits must agree as closely as without merging, and every choice must be as good
+as PyTorch's own up to rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from sfpp.export.models.token_merging import unit_tokens
+
+_MATCH = torch.ops.sfpp.match_bipartite.default
+
+
+@dataclass(frozen=True)
+class GraphMatching:
+    """One matching as the graph made it: ``kept`` (batch, k) and ``partner`` (batch, S), positions as integers."""
+
+    kept: NDArray[np.integer[Any]]
+    partner: NDArray[np.integer[Any]]
+
+
+class PinnedMatching(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Inside this context each matching returns the graph's choice, in the order of the network.
+
+    Attributes:
+        worst_gap: by how much of cosine similarity the graph's choices fell short of the best possible ones at most.
+    """
+
+    def __init__(self, matchings: Sequence[GraphMatching]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.worst_gap = 0.0
+        self._matchings = iter(matchings)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is not _MATCH:
+            return func(*args, **(kwargs or {}))
+        matching = next(self._matchings)
+        kept = torch.from_numpy(matching.kept.astype(np.int64))
+        partner = torch.from_numpy(matching.partner.astype(np.int64))
+        tokens, grid_h, grid_w, cell_h, cell_w, keep = args
+        assert kept.shape[1] == keep
+        sources, destinations = unit_tokens(tokens, (grid_h, grid_w), (cell_h, cell_w))
+        self.worst_gap = max(self.worst_gap, matching_gap(sources, destinations, kept, partner))
+        return kept, partner
+
+
+def matching_gap(sources: Tensor, destinations: Tensor, kept: Tensor, partner: Tensor) -> float:
+    """Return how far a matching is from a best one, in cosine similarity; 0 is optimal, rounding gives about 1e-6.
+
+    Args:
+        sources: (batch, S, channels) of length 1.
+        destinations: (batch, D, channels) of length 1.
+        kept: (batch, k) sources that were not merged.
+        partner: (batch, S) destination of every source.
+
+    Returns:
+        The larger of: the best similarity of a source less that of its partner; the best similarity of a kept source
+        less that of a merged one, since the least similar are the ones to keep. Infinite if a source is kept twice.
+    """
+    best = (sources @ destinations.transpose(1, 2)).amax(-1)
+    chosen = (sources * destinations.gather(1, partner.unsqueeze(-1).expand_as(sources))).sum(-1)
+    gap = float((best - chosen).max())
+    is_kept = torch.zeros_like(best, dtype=torch.bool).scatter(1, kept, value=True)
+    if not bool((is_kept.sum(1) == kept.shape[1]).all()):
+        return float("inf")
+    most_similar_kept = best.masked_fill(~is_kept, -2.0).amax(1)
+    least_similar_merged = best.masked_fill(is_kept, 2.0).amin(1)
+    return max(gap, float((most_similar_kept - least_similar_merged).max()))

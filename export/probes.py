@@ -1,0 +1,95 @@
+"""Run an exported graph once with its insides reported: the tokens that each attention meets, and each matching."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from sfpp.export.pinning import GraphMatching
+from sfpp.runtime.contract import ModelContract
+from sfpp.runtime.errors import MissingDependencyError, VerificationError
+
+
+@dataclass(frozen=True)
+class AttentionTokens:
+    """How many query and key/value tokens one attention really worked on, measured while the graph ran."""
+
+    name: str
+    query: int
+    key_value: int
+
+
+@dataclass(frozen=True)
+class ProbedRun:
+    """The answer of a graph, and what was seen inside, both in the order of the network."""
+
+    answer: NDArray[Any]
+    tokens: tuple[AttentionTokens, ...]
+    matchings: tuple[GraphMatching, ...]
+
+
+def run_with_probes(path: Path, contract: ModelContract, frames: NDArray[Any]) -> ProbedRun:
+    """Run the ONNX file at ``path`` in ONNX Runtime on ``frames``, an input of the contract's shape and type.
+
+    Raises:
+        MissingDependencyError: ONNX Runtime is not installed.
+        VerificationError: the file does not run.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingDependencyError("onnxruntime", extra="export", purpose="checking the exported model") from error
+    model = onnx.load(str(path))
+    probes = _add_probes(model.graph)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.enable_cpu_mem_arena = False  # one run: an arena would only hold memory that nobody asks for again
+    try:
+        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        answer, *values = session.run([contract.outputs[0].name, *probes], {contract.input.name: frames})
+    except Exception as error:
+        raise VerificationError(f"the exported graph does not run in ONNX Runtime: {error}") from error
+    seen = dict(zip(probes, values, strict=True))
+    return ProbedRun(answer, tuple(_tokens(seen)), tuple(_matchings(seen)))
+
+
+def _add_probes(graph: onnx.GraphProto) -> list[str]:
+    """Make the shapes of query and key heads and the matchings outputs of the graph; return their names."""
+    names = []
+    for node in list(graph.node):
+        last = node.name.rpartition("/")[2]
+        if last in ("query_heads", "key_heads"):
+            shape = f"{node.name}/shape"
+            graph.node.append(onnx.helper.make_node("Shape", [node.output[0]], [shape]))
+            names.append(shape)
+        elif re.fullmatch(r"(kept|partner)(_\d+)?", last):
+            names.append(node.output[0])
+    kinds = {name: onnx.TensorProto.INT64 if name.endswith("/shape") else onnx.TensorProto.INT32 for name in names}
+    graph.output.extend(onnx.helper.make_tensor_value_info(name, kind, None) for name, kind in kinds.items())
+    return names
+
+
+def _tokens(seen: dict[str, NDArray[Any]]) -> Iterator[AttentionTokens]:
+    for name in sorted((each for each in seen if each.endswith("/query_heads/shape")), key=_network_order):
+        path = name.removesuffix("/query_heads/shape")
+        queries, keys = seen[name], seen[f"{path}/key_heads/shape"]
+        yield AttentionTokens(path, int(queries[2]), int(keys[3]))
+
+
+def _matchings(seen: dict[str, NDArray[Any]]) -> Iterator[GraphMatching]:
+    for name in sorted((each for each in seen if "/partner" in each), key=_network_order):
+        partner = seen[name]
+        nothing = np.zeros((len(partner), 0), np.int32)
+        yield GraphMatching(seen.get(name.replace("/partner", "/kept"), nothing), partner)
+
+
+def _network_order(name: str) -> list[int]:
+    """Return stage, block, and the number of the merging within the attention: queries come first."""
+    return [int(number) for number in re.findall(r"\d+", name)]

@@ -1,0 +1,51 @@
+"""The graph's matching in the place of PyTorch's, and how good it is."""
+
+import numpy as np
+import pytest
+import torch
+
+from sfpp.export.models import token_merging as tm
+from sfpp.export.models.recipe import Bipartite
+from sfpp.export.pinning import GraphMatching, PinnedMatching, matching_gap
+
+GRID, CELL, KEEP = (6, 8), (2, 2), 7
+
+
+@pytest.fixture
+def tokens():
+    return torch.randn(2, 48, 16, generator=torch.Generator().manual_seed(1))
+
+
+def test_the_own_matching_has_no_gap(tokens):
+    kept, partner = tm.match_bipartite(tokens, *GRID, *CELL, KEEP)
+    assert matching_gap(*tm.unit_tokens(tokens, GRID, CELL), kept, partner) < 1e-6
+
+
+def test_another_partner_and_another_kept_source_are_told(tokens):
+    kept, partner = tm.match_bipartite(tokens, *GRID, *CELL, KEEP)
+    units = tm.unit_tokens(tokens, GRID, CELL)
+    swapped = partner.clone()
+    swapped[1, 5] = (swapped[1, 5] + 1) % 12
+    assert matching_gap(*units, kept, swapped) > 1e-2
+    best = (units[0] @ units[1].transpose(1, 2)).amax(-1)
+    wrong = kept.clone()
+    wrong[0, 0] = best[0].argmax()
+    assert matching_gap(*units, wrong, partner) > 1e-2
+
+
+def test_a_source_kept_twice_is_infinitely_wrong(tokens):
+    kept, partner = tm.match_bipartite(tokens, *GRID, *CELL, KEEP)
+    kept[0, 1] = kept[0, 0]
+    assert matching_gap(*tm.unit_tokens(tokens, GRID, CELL), kept, partner) == float("inf")
+
+
+def test_merging_inside_uses_the_given_matching(tokens):
+    kept = torch.arange(20, 27).expand(2, -1)
+    partner = torch.full((2, 36), 3)
+    matching = GraphMatching(kept.numpy().astype(np.int32), partner.numpy().astype(np.int32))
+    with PinnedMatching([matching]) as pin:
+        merged, copy_back = tm.merge_tokens(tokens, GRID, Bipartite(29 / 48, CELL))
+    expected = tm.merge_bipartite(tokens, kept, partner, *GRID, *CELL)
+    torch.testing.assert_close(merged, expected)
+    torch.testing.assert_close(copy_back(merged), tm.unmerge_bipartite(expected, kept, partner, *GRID, *CELL))
+    assert pin.worst_gap > 0.1
