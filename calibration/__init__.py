@@ -1,1 +1,1 @@
-"""ONNX to ONNX: precision with measured accuracy."""
+"""ONNX to ONNX: precision with measured accuracy. So far: the frames to measure on."""

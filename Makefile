@@ -1,0 +1,57 @@
+# make demo       set up, export the demonstration model, segment the demonstration clip
+# make test       set up, then lint, types and quick tests: what CI runs
+# make test-slow  the tests that take minutes
+PYTHON ?= python3
+VENV ?= .venv
+OUT ?= out
+BIN := $(VENV)/bin
+
+.PHONY: demo test test-slow lint types format clean
+
+demo: $(VENV)/.demo
+	mkdir -p $(OUT)
+	$(BIN)/sfpp-export --variant fast --res 960x540 -o $(OUT)/segformer-b0-fast-960x540.onnx
+	$(BIN)/sfpp-run $(OUT)/segformer-b0-fast-960x540.onnx demo $(OUT)/demo.mp4 --snapshot $(OUT)/demo.png
+	@echo
+	@echo "video:   $(CURDIR)/$(OUT)/demo.mp4"
+	@echo "picture: $(CURDIR)/$(OUT)/demo.png"
+
+test: lint types
+	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/.dev
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+# mypy does not see through the package mapping of an editable install, so it is shown a tree of links.
+types: $(VENV)/.dev
+	mkdir -p build/typing/sfpp
+	for part in runtime export calibration; do ln -sfn $(CURDIR)/$$part build/typing/sfpp/$$part; done
+	MYPYPATH=build/typing $(BIN)/mypy -p sfpp
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+clean:
+	rm -rf build $(OUT) *.egg-info .mypy_cache .ruff_cache .pytest_cache
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# The CPU build of torch is a tenth of the default one. Where the index has no such build, the plain version is taken.
+$(VENV)/.torch: constraints.txt | $(BIN)/python
+	version=$$(sed -n 's/^torch==//p' constraints.txt); \
+	$(BIN)/pip install -q "torch==$$version+cpu" 2>/dev/null || $(BIN)/pip install -q "torch==$$version"
+	touch $@
+
+$(VENV)/.demo: $(VENV)/.torch pyproject.toml
+	$(BIN)/pip install -q -c constraints.txt -e '.[cpu,video,export]'
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.torch pyproject.toml
+	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
+	touch $@ $(VENV)/.demo

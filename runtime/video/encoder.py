@@ -1,0 +1,170 @@
+"""H.264 videos that browsers and phones play, through PyAV."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sfpp.runtime.errors import MediaError, MissingDependencyError
+from sfpp.runtime.files import whole_file
+from sfpp.runtime.video.frames import Frame
+
+if TYPE_CHECKING:
+    from av import VideoStream
+
+VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv")
+_CRF = 20
+_MILLISECOND = Fraction(1, 1000)
+_NOMINAL_LIVE_RATE = Fraction(30)  # only a hint to the encoder: live frames carry their own times
+_BT709 = 1  # the number of BT.709 in H.264's tables of primaries, transfer and matrix
+_LIMITED_RANGE = 1
+
+
+class _NothingWritten(Exception):  # noqa: N818 - a signal within this file
+    """No frame came, so there is to be no file."""
+
+
+@contextlib.contextmanager
+def video_sink(path: Path, *, frames_per_second: Fraction | None, crf: int = _CRF) -> Iterator[VideoEncoder]:
+    """Write a video that appears under its name when it is complete.
+
+    Ctrl-C within the block completes the video with the frames written so far; any other error leaves nothing behind.
+
+    Args:
+        path: ends in .mp4, .mov or .mkv.
+        frames_per_second: None gives each frame its own time, as live pictures need.
+        crf: quality of libx264; 18 cannot be told from the original, 23 is its default, 6 more halve the size.
+
+    Raises:
+        MissingDependencyError: PyAV is not installed.
+        SfppError: the folder does not exist, the disk is full, or the encoder failed.
+    """
+    interruption: KeyboardInterrupt | None = None
+    with contextlib.suppress(_NothingWritten), whole_file(path) as temporary:
+        encoder = VideoEncoder(path, temporary, frames_per_second=frames_per_second, crf=crf)
+        try:
+            try:
+                yield encoder
+            except KeyboardInterrupt as error:
+                interruption = error
+            if not encoder.frames_written:
+                raise interruption or _NothingWritten
+            encoder.finish()
+        finally:
+            encoder.release()
+    if interruption is not None:
+        raise interruption
+
+
+class VideoEncoder:
+    """Encodes frames of one size into ``temporary``; messages speak of ``path``. Use it through :func:`video_sink`."""
+
+    def __init__(self, path: Path, temporary: Path, *, frames_per_second: Fraction | None, crf: int) -> None:
+        try:
+            import av
+        except ImportError as error:
+            raise MissingDependencyError("PyAV", extra="video", purpose=f"writing {path.name}") from error
+        self.path = path
+        self.frames_written = 0
+        self._rate = frames_per_second
+        self._time_base = _MILLISECOND if frames_per_second is None else 1 / frames_per_second
+        self._last_pts = -1
+        self._crf = crf
+        self._size_hw = (0, 0)
+        self._stream: VideoStream | None = None
+        # With the index in front, a browser plays the file while it still loads. Matroska has no such option.
+        options = {} if path.suffix.lower() == ".mkv" else {"movflags": "+faststart"}
+        self._container = av.open(str(temporary), mode="w", options=options)
+
+    def write(self, frame: Frame, image: NDArray[np.uint8]) -> None:
+        """Encode ``image``, (H, W, 3) uint8 BGR; an odd height or width grows by one repeated row or column.
+
+        Raises:
+            MediaError: another size than the first frame's, or the encoder failed.
+            OSError: the disk is full, or similar.
+        """
+        import av
+
+        if self._stream is None:
+            self._size_hw = image.shape[:2]
+            self._stream = self._new_stream()
+        if image.shape[:2] != self._size_hw:
+            raise MediaError(
+                f"frame {frame.name} is {_words(image.shape[:2])}, but {self.path.name} began with "
+                f"{_words(self._size_hw)}, and a video has one size; give a folder as output"
+            )
+        picture = av.VideoFrame.from_ndarray(_even(image), format="bgr24")
+        picture = picture.reformat(format="yuv420p", dst_colorspace=_BT709)
+        picture.pts, picture.time_base = self._next_pts(frame), self._time_base
+        self._encode(picture)
+        self.frames_written += 1
+
+    def finish(self) -> None:
+        """Write what the encoder still holds, and the index.
+
+        Raises:
+            MediaError: the encoder failed.
+            OSError: the disk is full, or similar.
+        """
+        self._encode(None)
+        self._container.close()
+
+    def release(self) -> None:
+        """Close the file whatever its state; the caller has removed it, or finished it, or is about to remove it."""
+        import av
+
+        with contextlib.suppress(av.FFmpegError):
+            self._container.close()
+
+    def _new_stream(self) -> VideoStream:
+        # The model needs the cores more than the encoder: veryfast takes 0.4 of the default preset's time and, on the
+        # shipped clip, not one byte more.
+        options = {"crf": str(self._crf), "preset": "veryfast"}
+        stream: VideoStream = self._container.add_stream(
+            "libx264", rate=self._rate or _NOMINAL_LIVE_RATE, options=options
+        )
+        stream.height, stream.width = (side + side % 2 for side in self._size_hw)
+        stream.pix_fmt = "yuv420p"
+        # Without these notes players guess the colors by the size of the picture, and guess differently.
+        context: Any = stream.codec_context
+        context.color_primaries = context.color_trc = context.colorspace = _BT709
+        context.color_range = _LIMITED_RANGE
+        context.time_base = self._time_base
+        return stream
+
+    def _next_pts(self, frame: Frame) -> int:
+        """Time stamps must rise; two live frames may arrive within a millisecond."""
+        stamp = self.frames_written if self._rate is not None else round(frame.time_s / _MILLISECOND)
+        self._last_pts = max(self._last_pts + 1, stamp)
+        return self._last_pts
+
+    def _encode(self, picture: Any) -> None:
+        import av
+
+        assert self._stream is not None
+        try:
+            self._container.mux(self._stream.encode(picture))
+        except OSError:
+            raise  # PyAV's own OSErrors included: the writer of whole files explains them
+        except av.FFmpegError as error:
+            raise MediaError(
+                f"cannot encode {self.path}: {error.strerror}; try another suffix, such as .mp4"
+            ) from error
+
+
+def _even(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """4:2:0 keeps one color for two by two pixels, so both sides must be even; nothing is cut off."""
+    rows, columns = image.shape[0] % 2, image.shape[1] % 2
+    if not rows and not columns:
+        return np.ascontiguousarray(image)
+    return np.pad(image, ((0, rows), (0, columns), (0, 0)), mode="edge")
+
+
+def _words(size_hw: tuple[int, ...]) -> str:
+    return f"{size_hw[1]} wide and {size_hw[0]} high"

@@ -1,0 +1,117 @@
+"""A frame, and the stream of frames that every kind of input becomes."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sfpp.runtime.errors import MediaError
+
+SourceKind = Literal["picture", "folder", "video", "camera"]
+
+
+class Decoded(NamedTuple):
+    """What a decoder yields: the picture, (H, W, 3) uint8 BGR; its time from the start; a name for files made of it."""
+
+    image_bgr: NDArray[np.uint8]
+    time_s: float
+    name: str
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One picture of a source.
+
+    ``image_bgr`` is (H, W, 3) uint8 in BGR order, upright. ``index`` counts the source's frames from 0, ``time_s`` is
+    the time since the first of them. ``name`` is unique within the source and fit for a file name (without suffix).
+    """
+
+    index: int
+    image_bgr: NDArray[np.uint8]
+    time_s: float
+    name: str
+
+
+class Source:
+    """A stream of frames, iterated once; a context manager that releases files and cameras.
+
+    Args:
+        decoded: the decoder; nothing is decoded before the first frame is asked for.
+        kind: what the stream is made of, for choosing how to write the results.
+        name: what files made from the whole source are called.
+        frames_per_second: None for a camera, whose frames come when they come.
+        count: the number of frames if it can be told beforehand (for a video, what its header promises).
+        paths: the files that are read, so that nothing overwrites them.
+        warnings: filled by the decoder while it runs: what could not be read. One line each, for people.
+    """
+
+    def __init__(
+        self,
+        decoded: Generator[Decoded, None, None],
+        *,
+        kind: SourceKind,
+        name: str,
+        frames_per_second: Fraction | None,
+        count: int | None = None,
+        paths: tuple[Path, ...] = (),
+        warnings: list[str] | None = None,
+    ) -> None:
+        self.kind: SourceKind = kind
+        self.name = name
+        self.frames_per_second = frames_per_second
+        self.count = count
+        self.paths = paths
+        self.warnings: list[str] = [] if warnings is None else warnings
+        self._decoded = decoded
+        self._first: Frame | None = None
+        self._decoded_count = 0
+
+    @property
+    def size_hw(self) -> tuple[int, int]:
+        """Height and width of the first frame in pixels, upright; it is decoded for this and yielded later.
+
+        Raises:
+            MediaError: there is not a single frame.
+        """
+        if self._first is None:
+            self._first = self._first_frame()
+        height, width = self._first.image_bgr.shape[:2]
+        return height, width
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Yield the frames; MediaError if there is not a single one."""
+        frame: Frame | None = self._first or self._first_frame()
+        while frame is not None:
+            yield frame
+            frame = self._next()
+
+    def close(self) -> None:
+        """Release the file or the camera."""
+        self._decoded.close()
+
+    def __enter__(self) -> Source:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def _first_frame(self) -> Frame:
+        frame = self._next()
+        if frame is None:
+            reasons = f" ({'; '.join(self.warnings)})" if self.warnings else ""
+            raise MediaError(f"{self.name} holds no frame that can be decoded{reasons}; give another file or folder")
+        return frame
+
+    def _next(self) -> Frame | None:
+        decoded = next(self._decoded, None)
+        if decoded is None:
+            return None
+        self._decoded_count += 1
+        return Frame(self._decoded_count - 1, *decoded)

@@ -1,0 +1,91 @@
+"""What a run writes and where, decided before anything is opened or written."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from sfpp.runtime.errors import UsageError
+from sfpp.runtime.video.frames import Source
+from sfpp.runtime.video.run import expected_frames
+from sfpp.runtime.video.sinks import Sink, folder_sink, open_sink, snapshot_sink
+
+_DEFAULT_ENDINGS = {"picture": "-sfpp.png", "folder": "-sfpp/", "video": "-sfpp.mp4", "camera": "-sfpp.mp4"}
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """The places to write to; None for what is not wanted.
+
+    Attributes:
+        overlay: a video, a picture, or a folder (a final slash makes it one), as text, since paths drop the slash.
+        masks: a folder for PNGs of label values.
+        snapshot: a picture from the middle of the run.
+    """
+
+    overlay: str | None
+    masks: str | None = None
+    snapshot: str | None = None
+
+    def paths(self) -> tuple[Path, ...]:
+        """All places that are wanted."""
+        return tuple(Path(place) for place in (self.overlay, self.masks, self.snapshot) if place is not None)
+
+
+def default_overlay(source: Source) -> str:
+    """Name the output after the input, in the current folder: highway.mp4 -> highway-sfpp.mp4."""
+    return source.name + _DEFAULT_ENDINGS[source.kind]
+
+
+def check_outputs(outputs: Outputs, source: Source) -> None:
+    """Refuse outputs that would overwrite the input or each other.
+
+    Raises:
+        UsageError: they would.
+    """
+    inputs = {path.resolve() for path in source.paths}
+    folders = {path.parent for path in inputs}
+    taken: dict[Path, Path] = {}
+    for path in outputs.paths():
+        place = path.resolve()
+        if place in inputs:
+            raise UsageError(f"the output {path} is the input itself; give another name")
+        # Pictures in a folder are named after the frames, and so after the pictures that were read.
+        if place in folders and source.kind in ("picture", "folder"):
+            raise UsageError(
+                f"the output folder {path} holds the input, which would be overwritten; give another folder"
+            )
+        if place in taken:
+            raise UsageError(f"two outputs go to {path}; give each its own place")
+        taken[place] = path
+
+
+@contextlib.contextmanager
+def open_outputs(
+    outputs: Outputs, source: Source, *, every: int = 1, max_frames: int | None = None
+) -> Iterator[tuple[list[Sink], list[Sink]]]:
+    """Open what is wanted, and complete it at the end of the block.
+
+    ``every`` and ``max_frames`` as for the run: with every second frame, a video shows half as many frames a second.
+
+    Returns:
+        The sinks for overlays, and those for masks.
+
+    Raises:
+        SfppError: an output would overwrite the input, has a name of no known kind, or cannot be written.
+    """
+    check_outputs(outputs, source)
+    count = expected_frames(source, every=every, max_frames=max_frames)
+    rate = source.frames_per_second and source.frames_per_second / every
+    overlays: list[Sink] = []
+    masks: list[Sink] = []
+    with contextlib.ExitStack() as stack:
+        if outputs.overlay is not None:
+            overlays.append(stack.enter_context(open_sink(outputs.overlay, frames_per_second=rate, count=count)))
+        if outputs.snapshot is not None:
+            overlays.append(stack.enter_context(snapshot_sink(Path(outputs.snapshot), count=count)))
+        if outputs.masks is not None:
+            masks.append(stack.enter_context(folder_sink(Path(outputs.masks))))
+        yield overlays, masks

@@ -1,0 +1,171 @@
+"""Where segmented frames go: a video, a picture, a folder of pictures or masks, a snapshot."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from fractions import Fraction
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sfpp.runtime import images
+from sfpp.runtime.errors import MediaError, UsageError
+from sfpp.runtime.video.encoder import VIDEO_SUFFIXES, video_sink
+from sfpp.runtime.video.frames import Frame
+
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+_DEFAULT_RATE = Fraction(25)
+
+
+class Sink(Protocol):
+    """Takes pictures one by one: (H, W, 3) uint8 BGR overlays, or (H, W) uint8 label values."""
+
+    @property
+    def path(self) -> Path:
+        """The file or folder that is written."""
+
+    def write(self, frame: Frame, image: NDArray[np.uint8]) -> None:
+        """Take the picture made from ``frame``; it may be kept, but other sinks have it too and it must not be changed.
+
+        Raises:
+            SfppError: it cannot be written.
+        """
+
+
+def open_sink(
+    path: str | os.PathLike[str], *, frames_per_second: Fraction | None = _DEFAULT_RATE, count: int | None = None
+) -> AbstractContextManager[Sink]:
+    """Choose the sink by the name: .mp4, .mov, .mkv a video; .png, .jpg a picture; no suffix or a final / a folder.
+
+    Args:
+        path: where to write.
+        frames_per_second: of a video; None gives each frame its own time, as live pictures need.
+        count: how many pictures will come, None if unknown; only one fits into a picture file.
+
+    Raises:
+        UsageError: a suffix that is none of these, or a picture file for more than one picture.
+    """
+    target = Path(path)
+    suffix = target.suffix.lower()
+    if not suffix or target.is_dir() or os.fspath(path).endswith(("/", os.sep)):
+        return folder_sink(target)
+    if suffix in VIDEO_SUFFIXES:
+        return video_sink(target, frames_per_second=frames_per_second)
+    if suffix not in PICTURE_SUFFIXES:
+        known = ", ".join(VIDEO_SUFFIXES + PICTURE_SUFFIXES)
+        raise UsageError(f"cannot tell what to write to {target}: expected a folder, or a name ending in {known}")
+    if count != 1:
+        many = f"{count} frames" if count else "any number of frames"
+        raise UsageError(
+            f"{target} holds one picture, but {many} will come; "
+            "give a folder or a name ending in .mp4, or take one frame only"
+        )
+    return picture_sink(target)
+
+
+@contextlib.contextmanager
+def picture_sink(path: Path) -> Iterator[Sink]:
+    """Write one picture; its suffix chooses the format.
+
+    Raises:
+        UsageError: a suffix of no picture format.
+        MediaError: the folder does not exist.
+    """
+    _check_picture_path(path)
+    yield _Picture(path)
+
+
+@contextlib.contextmanager
+def folder_sink(path: Path, *, suffix: str = ".png") -> Iterator[Sink]:
+    """Write every picture into a folder under its frame's name; the folder is created, with its parents.
+
+    Raises:
+        MediaError: the folder cannot be created.
+    """
+    existed = path.is_dir()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MediaError(f"cannot create the folder {path}: {error.strerror}; give another place") from error
+    try:
+        yield _Folder(path, suffix)
+    finally:
+        if not existed and not any(path.iterdir()):
+            path.rmdir()
+
+
+@contextlib.contextmanager
+def snapshot_sink(path: Path, *, count: int | None = None) -> Iterator[Sink]:
+    """Keep one picture from about the middle of ``count`` (None: of however many come) and write it at the end.
+
+    Ctrl-C within the block still writes it; any other error does not.
+
+    Raises:
+        UsageError: a suffix of no picture format.
+        MediaError: the folder does not exist.
+    """
+    _check_picture_path(path)
+    snapshot = _Snapshot(path, count)
+    try:
+        yield snapshot
+    except KeyboardInterrupt:
+        snapshot.save()
+        raise
+    snapshot.save()
+
+
+def _check_picture_path(path: Path) -> None:
+    """Refuse early what would fail after the work is done."""
+    if path.suffix.lower() not in PICTURE_SUFFIXES:
+        raise UsageError(f"{path} is no name for a picture: expected it to end in {', '.join(PICTURE_SUFFIXES)}")
+    if not path.parent.is_dir():
+        raise MediaError(f"cannot write {path}: the folder {path.parent} does not exist; create it first")
+
+
+class _Picture:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._written = False
+
+    def write(self, frame: Frame, image: NDArray[np.uint8]) -> None:
+        if self._written:
+            raise MediaError(f"{self.path} holds one picture, and {frame.name} is the second; give a folder or a video")
+        images.write_image(self.path, image)
+        self._written = True
+
+
+class _Folder:
+    def __init__(self, path: Path, suffix: str) -> None:
+        self.path = path
+        self._suffix = suffix
+
+    def write(self, frame: Frame, image: NDArray[np.uint8]) -> None:
+        images.write_image(self.path / f"{frame.name}{self._suffix}", image)
+
+
+class _Snapshot:
+    def __init__(self, path: Path, count: int | None) -> None:
+        self.path = path
+        self._count = count
+        self._seen = 0
+        self._image: NDArray[np.uint8] | None = None
+
+    def write(self, frame: Frame, image: NDArray[np.uint8]) -> None:
+        if self._wanted():
+            self._image = image
+        self._seen += 1
+
+    def save(self) -> None:
+        if self._image is not None:
+            images.write_image(self.path, self._image)
+
+    def _wanted(self) -> bool:
+        if self._count is not None:
+            return self._seen <= self._count // 2
+        # Without a known end, every doubling: the picture is then from the second half of the run, whenever it ends.
+        return self._seen & (self._seen - 1) == 0

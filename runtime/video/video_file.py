@@ -1,0 +1,185 @@
+"""Frames from a video file through PyAV, or through OpenCV where PyAV is not installed."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sfpp.runtime.errors import MediaError
+from sfpp.runtime.video.frames import Decoded, Source
+from sfpp.runtime.video.video_opencv import open_video_with_opencv
+
+if TYPE_CHECKING:
+    from av import VideoFrame, VideoStream
+    from av.container import InputContainer
+
+_FALLBACK_RATE = Fraction(25)
+_HIGHEST_RATE = 1000
+_MICROSECONDS = 1_000_000
+_MATROSKA_DURATION = re.compile(r"(\d+):(\d+):(\d+\.?\d*)")  # 00:00:04.800000000, in the stream's metadata
+_BT709, _BT601 = 1, 5  # numbers of the YUV matrices in FFmpeg
+_EXPECTED = "expected a video file such as .mp4, .mkv, .mov or .avi"
+
+
+def open_video(path: Path) -> Source:
+    """Open a video file; a damaged one yields what can be decoded and says in ``warnings`` what could not.
+
+    Raises:
+        MediaError: the file is empty, is no video, or holds no frame that can be decoded.
+        MissingDependencyError: neither PyAV nor OpenCV is installed.
+    """
+    if path.stat().st_size == 0:
+        raise MediaError(f"{path} is empty (0 bytes); {_EXPECTED}")
+    if importlib.util.find_spec("av") is None:
+        return open_video_with_opencv(path)
+    container = _open_container(path)
+    stream = container.streams.video[0]
+    # Threads by frame would be faster alone, but hold frames back and lose them when a later packet is broken; and the
+    # model competes for the same cores.
+    stream.thread_type = "SLICE"
+    rate = _frames_per_second(stream)
+    duration_s = _duration_s(container, stream)
+    count = stream.frames or (round(duration_s * rate) if duration_s else None)
+    warnings: list[str] = []
+    tally = _Tally(path.name, rate=rate, declared_count=count, declared_s=duration_s)
+    frames = _decode(container, stream, tally, warnings)
+    return Source(
+        frames,
+        kind="video",
+        name=path.stem,
+        frames_per_second=rate,
+        count=count,
+        paths=(path,),
+        warnings=warnings,
+    )
+
+
+def _open_container(path: Path) -> InputContainer:
+    import av
+
+    try:
+        # An absolute path, since a relative one with a colon would be taken for the name of a protocol.
+        container = av.open(str(path.absolute()), metadata_errors="replace")
+    except av.FFmpegError as error:
+        raise MediaError(
+            f"{path} cannot be opened as a video ({error.strerror}); {_EXPECTED}. "
+            "An .mp4 that was cut off while it was written lacks its index and cannot be played"
+        ) from error
+    # FFmpeg renders any .txt as a terminal's screen, which nobody means.
+    if container.format.name == "tty" or not container.streams.video:
+        kinds = ", ".join(stream.type for stream in container.streams if stream.type != "video") or "text"
+        container.close()
+        raise MediaError(f"{path} holds no pictures, only {kinds}; {_EXPECTED}")
+    return container
+
+
+def _frames_per_second(stream: VideoStream) -> Fraction:
+    for rate in (stream.average_rate, stream.guessed_rate):
+        # Where a container knows no rate, FFmpeg may report its clock's, such as 90 000.
+        if rate and 0 < rate <= _HIGHEST_RATE:
+            return Fraction(rate)
+    return _FALLBACK_RATE
+
+
+def _duration_s(container: InputContainer, stream: VideoStream) -> float | None:
+    """How long the header says the pictures last; None if it does not say so for the pictures alone."""
+    if stream.duration is not None and stream.time_base is not None:
+        return float(stream.duration * stream.time_base)
+    clock = _MATROSKA_DURATION.fullmatch(stream.metadata.get("DURATION", ""))
+    if clock is not None:
+        hours, minutes, seconds = map(float, clock.groups())
+        return hours * 3600 + minutes * 60 + seconds
+    if container.duration is not None and len(container.streams) == 1:
+        return container.duration / _MICROSECONDS
+    return None
+
+
+@dataclass
+class _Tally:
+    """What a decoder met on its way, and what the file's header had promised."""
+
+    name: str
+    rate: Fraction
+    declared_count: int | None
+    declared_s: float | None
+    frames: int = 0
+    damaged: int = 0
+    end_s: float = 0.0
+    broken_off: bool = False
+    reason: str = ""
+
+    def warning(self) -> str | None:
+        """One line about what is missing, or None."""
+        # Counts alone mislead (edit lists leave frames out on purpose), and the last frame's duration is a guess.
+        tolerance_s = max(0.1, float(2 / self.rate))
+        short = self.declared_s is not None and self.end_s < self.declared_s - tolerance_s
+        if self.broken_off or short:
+            of = f" of {self.declared_count}" if self.declared_count else ""
+            reason = self.reason or "the rest is missing"
+            return f"{self.name}: the video breaks off after {self.frames}{of} frames ({reason}); kept what was decoded"
+        if self.damaged:
+            reason = f" ({self.reason})" if self.reason else ""
+            frames = "1 frame is" if self.damaged == 1 else f"{self.damaged} frames are"
+            return f"{self.name}: {frames} damaged{reason}: left out, or shown as far as decoded"
+        return None
+
+
+def _decode(
+    container: InputContainer, stream: VideoStream, tally: _Tally, warnings: list[str]
+) -> Generator[Decoded, None, None]:
+    try:
+        start_s = None
+        for frame in _raw_frames(container, stream, tally):
+            index = tally.frames
+            stamp_s = float(index / tally.rate) if frame.time is None else frame.time
+            start_s = stamp_s if start_s is None else start_s
+            tally.frames += 1
+            tally.end_s = stamp_s - start_s + float(1 / tally.rate)
+            yield Decoded(_upright_bgr(frame), stamp_s - start_s, f"{Path(tally.name).stem}-{index:06d}")
+        warning = tally.warning()
+        if warning is not None:
+            warnings.append(warning)
+    finally:
+        container.close()
+
+
+def _raw_frames(container: InputContainer, stream: VideoStream, tally: _Tally) -> Iterator[VideoFrame]:
+    """Decode to the end, past broken packets; a container that cannot be read on ends the video."""
+    import av
+
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets, None)
+        except av.FFmpegError as error:
+            tally.broken_off, tally.reason = True, error.strerror or str(error)
+            return
+        if packet is None:
+            return
+        try:
+            frames = packet.decode()
+        except av.FFmpegError as error:
+            tally.damaged += 1
+            tally.reason = error.strerror or str(error)
+            continue
+        for frame in frames:
+            tally.damaged += bool(frame.is_corrupt)
+            yield frame
+
+
+def _upright_bgr(frame: VideoFrame) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 BGR, turned as the camera noted when it was held upright or upside down."""
+    quarters = round(frame.rotation / 90)  # counter-clockwise, like rot90's
+    if frame.colorspace == _BT709:
+        # PyAV before 17 takes every video for BT.601 unless both sides are named: (0, 200, 0) became (4, 233, 14).
+        frame = frame.reformat(format="bgr24", src_colorspace=_BT709, dst_colorspace=_BT601)
+    image_bgr = cast(NDArray[np.uint8], frame.to_ndarray(format="bgr24"))
+    return np.ascontiguousarray(np.rot90(image_bgr, quarters)) if quarters % 4 else image_bgr

@@ -1,0 +1,144 @@
+from fractions import Fraction
+
+import cv2
+import numpy as np
+import pytest
+
+from sfpp.runtime import UsageError
+from sfpp.runtime.video import open_source, run_segmentation
+from sfpp.runtime.video.outputs import Outputs, check_outputs, default_overlay, open_outputs
+from sfpp.runtime.video.run import expected_frames
+from tests.runtime.video.clips import index_of, picture, read_clip, rgb_segmenter, write_clip
+
+
+class Collected:
+    """A sink that keeps what it is given."""
+
+    path = None
+
+    def __init__(self):
+        self.frames, self.images = [], []
+
+    def write(self, frame, image):
+        self.frames.append(frame)
+        self.images.append(image)
+
+
+@pytest.fixture
+def clip(tmp_path):
+    return write_clip(tmp_path / "clip.mp4", frames=20)
+
+
+def run(path, *, overlays=(), masks=(), **options):
+    with open_source(str(path)) as source, rgb_segmenter() as model:
+        return run_segmentation(model, source, overlays, masks=masks, **options)
+
+
+def test_sinks_receive_each_frames_own_answer(clip):
+    overlay, masks = Collected(), Collected()
+    report = run(clip, overlays=[overlay], masks=[masks], alpha=0.3, legend=False)
+    model = rgb_segmenter()
+    with open_source(str(clip)) as source:
+        for index, frame in enumerate(source):
+            result = model(frame.image_bgr)
+            np.testing.assert_array_equal(masks.images[index], result.labels)
+            expected = result.draw(frame.image_bgr, alpha=0.3, legend=False)
+            np.testing.assert_array_equal(overlay.images[index], expected)
+            assert overlay.frames[index].name == masks.frames[index].name == frame.name
+    assert report.frames == len(masks.images) == len(overlay.images) == 20
+    np.testing.assert_array_equal(report.last.labels, masks.images[-1])
+    assert not report.stopped
+
+
+def test_alpha_and_legend_reach_the_overlay(tmp_path):
+    clip = write_clip(tmp_path / "clip.mp4", frames=1, size_hw=(120, 160))
+    plain, tinted, named = Collected(), Collected(), Collected()
+    run(clip, overlays=[plain], alpha=0.0, legend=False, max_frames=1)
+    run(clip, overlays=[tinted], alpha=1.0, legend=False, max_frames=1)
+    run(clip, overlays=[named], alpha=0.0, max_frames=1)
+    np.testing.assert_array_equal(plain.images[0], plain.frames[0].image_bgr)
+    assert {tuple(color) for color in tinted.images[0].reshape(-1, 3)} <= {(255, 0, 0), (0, 255, 0), (0, 0, 255)}
+    assert not np.array_equal(named.images[0], plain.images[0])
+
+
+@pytest.mark.parametrize("every", [1, 2, 3, 7, 19, 20, 50])
+@pytest.mark.parametrize("max_frames", [None, 1, 2, 5, 20, 100])
+def test_every_and_max_frames_choose_like_a_slice(clip, every, max_frames):
+    masks, told = Collected(), []
+    with open_source(str(clip)) as source, rgb_segmenter() as model:
+        expected = expected_frames(source, every=every, max_frames=max_frames)
+        run_segmentation(model, source, masks=[masks], every=every, max_frames=max_frames, on_frame=told.append)
+    indices = list(range(20))[::every][:max_frames]
+    assert [frame.index for frame in masks.frames] == indices
+    assert [index_of(frame.image_bgr, among=20) for frame in masks.frames[:2]] == indices[:2]
+    assert told == list(range(1, len(indices) + 1))
+    assert expected == len(indices)
+
+
+def test_stages_are_timed_once_a_frame(clip):
+    report = run(clip, overlays=[Collected()], masks=[Collected()], max_frames=4)
+    assert report.timer.stages == ("decode", "prepare", "infer", "labels", "draw", "encode", "masks")
+    assert {report.timer.latency(stage).count for stage in report.timer.stages} == {4}
+    report = run(clip, masks=[Collected()])
+    assert "draw" not in report.timer.stages
+    assert report.timer.latency("decode").count == 20  # the end of the video is no frame
+
+
+def test_a_wish_to_stop_is_heard_after_the_frame(clip):
+    masks = Collected()
+    report = run(clip, masks=[masks], should_stop=lambda: len(masks.images) == 3)
+    assert (report.frames, report.stopped, len(masks.images)) == (3, True, 3)
+
+
+def test_warnings_of_the_source_are_in_the_report(tmp_path):
+    cv2.imwrite(str(tmp_path / "a.png"), picture(0))
+    (tmp_path / "b.png").write_text("no picture")
+    report = run(tmp_path)
+    assert report.frames == 1
+    assert len(report.warnings) == 1
+
+
+def test_every_second_frame_makes_half_the_rate(clip, tmp_path):
+    outputs = Outputs(overlay=str(tmp_path / "out.mp4"))
+    with (
+        open_source(str(clip)) as source,
+        rgb_segmenter() as model,
+        open_outputs(outputs, source, every=2) as (overlays, masks),
+    ):
+        run_segmentation(model, source, overlays, masks=masks, every=2, alpha=0, legend=False)
+    with open_source(str(tmp_path / "out.mp4")) as source:
+        assert source.frames_per_second == Fraction(25, 2)
+        assert source.count == 10
+    assert [index_of(image) for image in read_clip(tmp_path / "out.mp4")] == list(range(0, 20, 2))
+
+
+def test_outputs_are_named_after_the_input(clip, tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    cv2.imwrite(str(folder / "a.jpg"), picture(0))
+    names = {}
+    for path in (clip, folder, folder / "a.jpg"):
+        with open_source(str(path)) as source:
+            names[path.name] = default_overlay(source)
+    assert names == {"clip.mp4": "clip-sfpp.mp4", "pictures": "pictures-sfpp/", "a.jpg": "a-sfpp.png"}
+
+
+def test_outputs_must_not_meet_the_input_or_each_other(clip, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    cv2.imwrite(str(folder / "a.png"), picture(0))
+    (tmp_path / "link.mp4").symlink_to(clip)
+    cases = [
+        ("clip.mp4", Outputs("./clip.mp4"), "is the input itself"),
+        ("clip.mp4", Outputs("link.mp4"), "is the input itself"),
+        ("clip.mp4", Outputs("x.mp4", masks="x.mp4"), "two outputs go to x.mp4"),
+        ("pictures", Outputs("pictures/"), "holds the input, which would be overwritten"),
+        ("pictures", Outputs("out", snapshot="pictures/a.png"), "is the input itself"),
+        ("pictures/a.png", Outputs(None, masks="pictures"), "holds the input"),
+    ]
+    for text, outputs, words in cases:
+        with open_source(text) as source, pytest.raises(UsageError, match=words):
+            check_outputs(outputs, source)
+    with open_source("clip.mp4") as source:  # a folder of masks beside a video overwrites nothing
+        check_outputs(Outputs("out.mp4", masks="."), source)
