@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from sfpp.runtime.errors import SfppError
+from sfpp.runtime.arguments import exit_code_of
 
 if TYPE_CHECKING:
     from sfpp.export.to_onnx import ExportReport
@@ -89,16 +90,13 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     arguments = build_parser().parse_args(argv)
-    try:
-        from sfpp.export import export_onnx
+    return exit_code_of("sfpp-export", lambda: _run(arguments))
 
-        report = export_onnx(**vars(arguments), notify=lambda message: print(message, file=sys.stderr, flush=True))
-    except SfppError as error:
-        print(f"sfpp-export: error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("sfpp-export: interrupted; nothing was written", file=sys.stderr)
-        return 130
+
+def _run(arguments: argparse.Namespace) -> int:
+    from sfpp.export import export_onnx  # not at the top: --help must not wait for torch
+
+    report = export_onnx(**vars(arguments), notify=lambda message: print(message, file=sys.stderr, flush=True))
     print(describe(report))
     return 0
 
@@ -122,7 +120,7 @@ def describe(report: ExportReport) -> str:
         )
     if contract.licence:
         lines.append(f"  weights: {contract.licence}")
-    lines.append(f"next: sfpp-run {report.path} demo")
+    lines.append(f"next: sfpp-run {shlex.quote(str(report.path))} demo")
     return "\n".join(lines)
 
 

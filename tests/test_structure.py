@@ -1,0 +1,137 @@
+"""Promises about structure: floors, light imports, a complete wheel, samples that run."""
+
+import ast
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from sfpp.export import export_onnx
+from sfpp.export.demo import demo_frame
+from sfpp.runtime.demo import demo_clip
+
+ROOT = Path(__file__).parents[1]
+FLOORS = {
+    "runtime": {"torch", "onnx", "onnx_graphsurgeon", "transformers", "sfpp.export", "sfpp.calibration"},
+    "export": {"sfpp.calibration"},
+    "calibration": {"torch", "sfpp.export"},
+}
+
+
+def imported_modules(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("folder", FLOORS)
+def test_no_file_imports_upwards(folder):
+    files = list((ROOT / folder).rglob("*.py"))
+    assert files
+    for path in files:
+        for module in imported_modules(path):
+            assert not any(module == bad or module.startswith(f"{bad}.") for bad in FLOORS[folder]), (path, module)
+            assert module.split(".")[0] not in FLOORS, f"{path} imports {module} without the package"
+
+
+def run_python(*arguments, **options):
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.run(command, check=True, capture_output=True, text=True, **options)
+
+
+def loaded_by(statement):
+    """Return the top-level modules that a fresh interpreter has loaded after ``statement``."""
+    script = f"import sys\n{statement}\nprint(' '.join({{name.split('.')[0] for name in sys.modules}}))"
+    return set(run_python("-c", script).stdout.splitlines()[-1].split())
+
+
+def test_the_runtime_loads_no_training_library():
+    modules = [
+        "sfpp." + ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for path in (ROOT / "runtime").rglob("*.py")
+    ]
+    loaded = loaded_by("import " + ", ".join(sorted(modules)))
+    assert not loaded & {"torch", "onnx", "onnx_graphsurgeon", "transformers"}
+
+
+def test_a_run_of_the_runtime_loads_no_training_library(tmp_path):
+    report = export_onnx(path=tmp_path / "model.onnx", res="64x64")
+    loaded = loaded_by(
+        f"import sfpp.runtime as s; s.load({str(report.path)!r})(s.read_image({str(demo_frame())!r})).labels"
+    )
+    assert "onnxruntime" in loaded
+    assert not loaded & {"torch", "onnx", "onnx_graphsurgeon"}
+
+
+@pytest.mark.parametrize("command", ["sfpp.export.cli", "sfpp.runtime.cli"])
+def test_help_loads_nothing_heavy(command):
+    loaded = loaded_by(f"import {command} as c\ntry: c.main(['--help'])\nexcept SystemExit: pass")
+    assert not loaded & {"torch", "onnx", "onnxruntime", "cv2", "av", "tqdm"}
+
+
+def test_the_wheel_is_complete(tmp_path):
+    """Build from a copy, as setuptools leaves its work beside the source."""
+    source = tmp_path / "source"
+    skip = shutil.ignore_patterns(".venv", ".git", "build", "out", "*.egg-info", "__pycache__", ".*_cache", "*.onnx")
+    shutil.copytree(ROOT, source, ignore=skip)
+    run_python("-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", tmp_path, source)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        packed = {name for name in archive.namelist() if ".dist-info/" not in name}
+    expected = {
+        f"sfpp/{path.relative_to(source).as_posix()}"
+        for folder in FLOORS
+        for path in (source / folder).rglob("*")
+        if path.is_file() and path.name != "ruff.toml" and "__pycache__" not in path.parts
+    }
+    assert packed == expected
+    assert wheel.stat().st_size < 10e6 + 500_000  # weights and clip are at most 10 MB together
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return export_onnx(path=tmp_path_factory.mktemp("model") / "model.onnx", variant="fast", res="320x192").path
+
+
+def test_samples_run(model, tmp_path):
+    arguments = {
+        "segment_image.py": [model, demo_frame(), tmp_path / "overlay.png"],
+        "own_loop.py": [model, demo_clip()],
+        "export_and_compare.py": [tmp_path],
+    }
+    assert {path.name for path in (ROOT / "samples").glob("*.py")} == set(arguments)
+    printed = {name: run_python(ROOT / "samples" / name, *each).stdout for name, each in arguments.items()}
+    assert "labels.shape=(540, 960)" in printed["segment_image.py"]
+    assert (tmp_path / "overlay.png").stat().st_size > 10_000
+    assert len(re.findall(r"road ahead: \d+%", printed["own_loop.py"])) > 50
+    assert re.search(r"merging keeps 9\d\.\d% of the labels", printed["export_and_compare.py"])
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "samples").glob("*.py")), ids=lambda path: path.name)
+def test_samples_are_short(path):
+    assert len(path.read_text().splitlines()) <= 40
+
+
+def test_the_readmes_map_is_true():
+    """Every path of the README's map of the folders exists, and every folder of code is in it."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    block = text.split("## Map of the folders")[1].split("```")[1]
+    named, folder = set(), Path()
+    for line in block.splitlines():
+        if match := re.match(r"( *)([\w.*-]+/?)", line):
+            indent, name = len(match[1]) // 4, match[2]
+            folder = Path(*folder.parts[:indent]) / name
+            named.add(folder.as_posix())
+            assert list(ROOT.glob(folder.as_posix())), folder
+    packages = {
+        path.parent.relative_to(ROOT).as_posix() for top in FLOORS for path in (ROOT / top).rglob("__init__.py")
+    }
+    assert packages <= named
