@@ -9,9 +9,6 @@ busy machine slows them alike. Writes JSON into benchmarks/results and prints th
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -23,14 +20,13 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from benchmarks.machine import RESULTS, store
 from sfpp.export import export_onnx
 from sfpp.export.catalog import VARIANTS
 from sfpp.runtime import Segmenter, load, read_image
 from sfpp.runtime.agreement import ConfusionMatrix, label_agreement
-from sfpp.runtime.files import whole_file
 
 IGNORE = 11
-RESULTS = Path(__file__).parent / "results"
 
 
 @dataclass(frozen=True)
@@ -110,16 +106,6 @@ def markdown_table(results: Sequence[VariantResult]) -> str:
     return "\n".join(lines)
 
 
-def machine() -> dict[str, str | int | None]:
-    """Describe this machine, as far as it matters to the figures."""
-    model = "unknown"
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
-        model = names[0] if names else model
-    return {"processor": model, "cores": os.cpu_count(), "python": platform.python_version()}
-
-
 def main() -> None:
     """Run the measurement and keep its result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -130,9 +116,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         results = measure(arguments.data, variants=arguments.variants, every=arguments.every, folder=Path(folder))
-    stored = {"machine": machine(), "frames_every": arguments.every, "results": [asdict(each) for each in results]}
-    with whole_file(arguments.output) as temporary:
-        temporary.write_text(json.dumps(stored, indent=1))
+    store(arguments.output, frames_every=arguments.every, results=[asdict(each) for each in results])
     print(markdown_table(results))
 
 

@@ -67,7 +67,9 @@ def _open_container(path: Path) -> InputContainer:
 
     try:
         # An absolute path, since a relative one with a colon would be taken for the name of a protocol.
-        container = av.open(str(path.absolute()), metadata_errors="replace")
+        # From version 19 on, titles that are not UTF-8 are no error any more, and the option is gone.
+        lenient: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
+        container: InputContainer = av.open(str(path.absolute()), **lenient)
     except av.FFmpegError as error:
         raise MediaError(
             f"{path} cannot be opened as a video ({error.strerror}); {_EXPECTED}. "

@@ -247,7 +247,9 @@ def test_ctrl_c_leaves_a_playable_video(here, sent, code):
     process = start("model.onnx", "clip.mp4", "out.mp4", "--snapshot", "s.png", "--alpha", "0", "--no-legend")
     before = 0
     while before < 100:
-        before += process.stderr.readline() == "frame\n"
+        line = process.stderr.readline()
+        assert line, process.stdout.read()  # the command ended by itself
+        before += line == "frame\n"
     for name in sent:
         process.send_signal(getattr(signal, name))
     out, err = process.communicate(timeout=60)
