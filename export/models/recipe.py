@@ -68,6 +68,20 @@ class MergingRecipe:
 NO_MERGING = MergingRecipe()
 
 
+@dataclass(frozen=True)
+class IsrRecipe:
+    """Inference spatial reduction of EDAFormer: factors on the trained pooling sizes.
+
+    ``encoder`` holds one a stage, ``decoder`` one for each of the stages 2, 3 and 4; 1 is as trained.
+    """
+
+    encoder: tuple[int, ...] = (1, 1, 1, 1)
+    decoder: tuple[int, ...] = (1, 1, 1)
+
+    def __str__(self) -> str:
+        return f"{''.join(map(str, self.encoder))}-{''.join(map(str, self.decoder))}"
+
+
 class Partition(NamedTuple):
     """Flat token indices, int64, ascending: (D,) destinations and (S,) sources; together every token once."""
 
@@ -105,6 +119,16 @@ def pooled_grid(grid_hw: GridHw, window_hw: GridHw) -> GridHw:
         sizes = f"{window_hw[0]}x{window_hw[1]} tokens does not fit a grid of {grid_hw[0]}x{grid_hw[1]}"
         raise RecipeError(f"a window of {sizes} (rows x columns)")
     return -(-grid_hw[0] // window_hw[0]), -(-grid_hw[1] // window_hw[1])
+
+
+def strided_grids(size_hw: GridHw, kernels: tuple[int, ...], strides: tuple[int, ...]) -> tuple[GridHw, ...]:
+    """Return the grids (rows, columns) after each of a chain of strided convolutions padded by half their kernel."""
+    grids = []
+    for kernel, stride in zip(kernels, strides, strict=True):
+        pad = kernel // 2
+        size_hw = ((size_hw[0] + 2 * pad - kernel) // stride + 1, (size_hw[1] + 2 * pad - kernel) // stride + 1)
+        grids.append(size_hw)
+    return tuple(grids)
 
 
 def tokens_after(merging: Merging | None, grid_hw: GridHw) -> int:

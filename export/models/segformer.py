@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sfpp.export.models.attention import attend
-from sfpp.export.models.recipe import NO_MERGING, GridHw, MergingRecipe, StageRecipe
+from sfpp.export.models.recipe import NO_MERGING, GridHw, MergingRecipe, StageRecipe, strided_grids
 from sfpp.export.models.token_merging import merge_tokens
 
 
@@ -34,12 +34,7 @@ class EncoderConfig:
 
     def stage_grids(self, size_hw: GridHw) -> tuple[GridHw, ...]:
         """Return each stage's grid (rows, columns) for an image of ``size_hw`` pixels."""
-        grids = []
-        for kernel, stride in zip(self.patch_kernels, self.patch_strides, strict=True):
-            pad = kernel // 2
-            size_hw = ((size_hw[0] + 2 * pad - kernel) // stride + 1, (size_hw[1] + 2 * pad - kernel) // stride + 1)
-            grids.append(size_hw)
-        return tuple(grids)
+        return strided_grids(size_hw, self.patch_kernels, self.patch_strides)
 
 
 @dataclass(frozen=True)
