@@ -80,7 +80,7 @@ def variant_by_name(name_or_file: str | Path) -> Variant:
     if text in VARIANTS:
         return Variant(text, VARIANTS[text])
     path = Path(text)
-    if path.is_file():
+    if _is_file(path):
         return Variant(path.stem, recipe_from_file(path))
     if path.suffix == ".json" or path.parent != Path():
         raise UsageError(f"the recipe file {path} does not exist")
@@ -90,9 +90,16 @@ def variant_by_name(name_or_file: str | Path) -> Variant:
     )
 
 
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # too long for a name: a recipe written out in the place of its file, say
+        return False
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return ``"; did you mean 'fast'?"`` for the closest known word, or nothing."""
-    close = difflib.get_close_matches(word.lower(), list(known), n=1, cutoff=0.5)
+    """Return ``", did you mean 'fast'?"`` for the closest known word, or nothing."""
+    close = difflib.get_close_matches(word.lower(), sorted(known), n=1, cutoff=0.5)
     return f", did you mean {close[0]!r}?" if close else ""
 
 
@@ -100,10 +107,12 @@ def recipe_from_file(path: Path) -> MergingRecipe:
     """Read a recipe file.
 
     Raises:
-        RecipeError: not JSON, or not a recipe.
+        RecipeError: unreadable, not JSON, or not a recipe.
     """
     try:
         stages = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecipeError(f"the recipe {path} cannot be read: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
         raise RecipeError(f"the recipe {path} is not valid JSON: {error}") from error
     return recipe_from_words(stages, origin=f"the recipe {path}")
@@ -131,7 +140,7 @@ def _stage_from_words(words: Mapping[str, Any], where: str) -> StageRecipe:
 def _merging(words: Mapping[str, Any], side: str, where: str) -> Merging | None:
     mode = words.get(f"{side}_mode")
     if mode is None:
-        if stray := [key for key in words if key.startswith(f"{side}_")]:
+        if stray := [key for key in words if key.startswith(f"{side}_") and key != f"{side}_mode"]:
             raise RecipeError(f"{where}: {stray[0]} is given without {side}_mode, so it would merge nothing")
         return None
     if mode == "bsm":

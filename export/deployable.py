@@ -51,8 +51,8 @@ class DeployableSegFormer(nn.Module):
             block.ffn = ConvMixFfn(block.ffn)
             fold_scale(block.attention)
         self.head = RewrittenHead(model.head)
-        self.register_buffer("mean", torch.tensor(spec.mean), persistent=False)
-        self.register_buffer("std", torch.tensor(spec.std), persistent=False)
+        self.register_buffer("mean", torch.tensor(spec.mean).reshape(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(spec.std).reshape(1, 3, 1, 1), persistent=False)
 
     def forward(self, frame: Tensor) -> Tensor:
         """Return logits or labels for a batch of frames of exactly the spec's shape and type."""
@@ -65,14 +65,14 @@ class DeployableSegFormer(nn.Module):
 
     def _image_from_frame(self, frame: Tensor) -> Tensor:
         """Thin out and normalize: (batch, 3, height, width) float32."""
-        if self.spec.normalized_in_graph:
-            frame = (frame.to(torch.float32) - self.mean) / self.std
-        image = frame.permute(0, 3, 1, 2) if self.spec.layout == "NHWC" else frame
-        step = self.recipe.input_step
-        if step == 1:
-            return image
-        height, width = (size // step * step for size in self.spec.size_hw)
-        return image[:, :, :height:step, :width:step]
+        # The cast comes first, since TensorRT knows uint8 only as an input; the transposition before the arithmetic,
+        # since constants along the last axis defeat the vector loops of CPU runtimes.
+        image = frame.to(torch.float32)
+        image = image.permute(0, 3, 1, 2) if self.spec.layout == "NHWC" else image
+        if (step := self.recipe.input_step) > 1:
+            height, width = (size // step * step for size in self.spec.size_hw)
+            image = image[:, :, :height:step, :width:step]
+        return (image - self.mean) / self.std if self.spec.normalized_in_graph else image
 
 
 class ConvMixFfn(nn.Module):
@@ -114,7 +114,7 @@ class RewrittenHead(nn.Module):
             self.stages.append(stage)
             bias = bias + stage_bias
         self.bias = nn.Parameter(bias.reshape(1, width, 1, 1), requires_grad=False)
-        self.classifier = head.classifier
+        self.classifier = copy.deepcopy(head.classifier)
 
     def forward(self, features: list[Tensor]) -> Tensor:
         """Return logits (batch, classes, rows, columns) on the grid of ``features[0]``."""

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sfpp.export.models.token_merging import unit_tokens
+from sfpp.runtime.errors import VerificationError
 
 _MATCH = torch.ops.sfpp.match_bipartite.default
 
@@ -34,6 +35,8 @@ class GraphMatching:
 class PinnedMatching(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Inside this context each matching returns the graph's choice, in the order of the network.
 
+    A graph that merges on another grid, in other cells or in other places raises :class:`VerificationError`.
+
     Attributes:
         worst_gap: by how much of cosine similarity the graph's choices fell short of the best possible ones at most.
     """
@@ -46,14 +49,26 @@ class PinnedMatching(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is not _MATCH:
             return func(*args, **(kwargs or {}))
-        matching = next(self._matchings)
+        tokens, grid_h, grid_w, cell_h, cell_w, keep = args
+        sources, destinations = unit_tokens(tokens, (grid_h, grid_w), (cell_h, cell_w))
+        count_s, count_d = int(sources.shape[1]), int(destinations.shape[1])
+        matching = next(self._matchings, None)
+        if matching is None or not _fits(matching, len(tokens), keep=keep, sources=count_s, destinations=count_d):
+            raise VerificationError(
+                f"merging is not in the graph as planned: on a grid of {grid_h}x{grid_w} (rows x columns) with cells "
+                f"of {cell_h}x{cell_w}, {keep} of {count_s} tokens should stay; please report this with the command"
+            )
         kept = torch.from_numpy(matching.kept.astype(np.int64))
         partner = torch.from_numpy(matching.partner.astype(np.int64))
-        tokens, grid_h, grid_w, cell_h, cell_w, keep = args
-        assert kept.shape[1] == keep
-        sources, destinations = unit_tokens(tokens, (grid_h, grid_w), (cell_h, cell_w))
         self.worst_gap = max(self.worst_gap, matching_gap(sources, destinations, kept, partner))
         return kept, partner
+
+
+def _fits(matching: GraphMatching, batch: int, *, keep: int, sources: int, destinations: int) -> bool:
+    """Return whether the positions are as many, and as large, as this grid and cell allow."""
+    shapes = matching.kept.shape == (batch, keep) and matching.partner.shape == (batch, sources)
+    limits = ((matching.kept, sources), (matching.partner, destinations))
+    return shapes and all(bool(((values >= 0) & (values < limit)).all()) for values, limit in limits)
 
 
 def matching_gap(sources: Tensor, destinations: Tensor, kept: Tensor, partner: Tensor) -> float:

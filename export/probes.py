@@ -35,6 +35,19 @@ class ProbedRun:
     matchings: tuple[GraphMatching, ...]
 
 
+def require_onnxruntime() -> Any:
+    """Return the module, which folds constants too, so an export asks for it before anything else.
+
+    Raises:
+        MissingDependencyError: ONNX Runtime is not installed.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingDependencyError("onnxruntime", extra="export", purpose="checking the exported model") from error
+    return onnxruntime
+
+
 def run_with_probes(path: Path, contract: ModelContract, frames: NDArray[Any]) -> ProbedRun:
     """Run the ONNX file at ``path`` in ONNX Runtime on ``frames``, an input of the contract's shape and type.
 
@@ -42,10 +55,7 @@ def run_with_probes(path: Path, contract: ModelContract, frames: NDArray[Any]) -
         MissingDependencyError: ONNX Runtime is not installed.
         VerificationError: the file does not run.
     """
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise MissingDependencyError("onnxruntime", extra="export", purpose="checking the exported model") from error
+    onnxruntime = require_onnxruntime()
     model = onnx.load(str(path))
     probes = _add_probes(model.graph)
     options = onnxruntime.SessionOptions()

@@ -26,15 +26,20 @@ def resolution_from(value: str | tuple[int, int]) -> Resolution:
     Raises:
         UsageError: not two whole numbers, or a side outside 1..16384.
     """
-    if isinstance(value, str):
-        match = re.fullmatch(r"\s*(\d{1,9})\s*[xX]\s*(\d{1,9})\s*", value)
-        if match is None:
-            raise UsageError(f"--res is {value!r}, expected WIDTHxHEIGHT in pixels, such as 3840x2160")
-        value = (int(match[1]), int(match[2]))
-    width, height = value
+    width, height = _sides(value)
     if not (1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE):
         raise UsageError(
             f"--res is {width}x{height} (width x height), expected 1 to {MAX_SIDE} pixels on each side, "
             "such as 3840x2160"
         )
-    return Resolution(int(width), int(height))
+    return Resolution(width, height)
+
+
+def _sides(value: object) -> tuple[int, int]:
+    match = re.fullmatch(r"\s*(\d{1,9})\s*[xX]\s*(\d{1,9})\s*", value) if isinstance(value, str) else None
+    if match is not None:
+        return int(match[1]), int(match[2])
+    # A list is what JSON and argument parsers make of a pair.
+    if isinstance(value, tuple | list) and len(value) == 2 and all(type(side) is int for side in value):
+        return value[0], value[1]
+    raise UsageError(f"--res is {value!r}, expected WIDTHxHEIGHT in pixels, such as 3840x2160")

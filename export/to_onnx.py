@@ -27,6 +27,7 @@ from sfpp.export.lowering.symbolic import trace_to_onnx
 from sfpp.export.models.recipe import MergingRecipe
 from sfpp.export.models.segformer import EncoderConfig, SegFormer, reduced_grid
 from sfpp.export.parity import ParityReport, compare_with_pytorch, require_parity, require_tokens
+from sfpp.export.probes import require_onnxruntime
 from sfpp.export.resolution import Resolution, resolution_from
 from sfpp.runtime.contract import METADATA_KEY, InputDtype, InputSpec, ModelContract, OutputKind, OutputSpec, ResizeRule
 from sfpp.runtime.errors import UsageError
@@ -88,12 +89,14 @@ def export_onnx(
 
     Raises:
         UsageError: an argument that cannot be meant.
+        MissingDependencyError: ONNX Runtime is not installed.
         CheckpointError: the weights cannot be read.
         VerificationError: the written file does not agree with PyTorch; it was removed.
     """
     size = resolution_from(res)
-    _check_options(output=output, input=input, batch=batch, opset=opset, resize=resize)
+    _check_options(path=path, output=output, input=input, batch=batch, opset=opset, resize=resize)
     chosen = variant_by_name(variant)
+    require_onnxruntime()
     clock = _Clock(notify)
     with clock.step("reading the weights"):
         checkpoint = read_checkpoint(weights if weights is not None else demo_checkpoint())
@@ -180,12 +183,17 @@ def default_name(contract: ModelContract) -> str:
     return "-".join(parts) + ".onnx"
 
 
-def _check_options(*, output: str, input: str, batch: int, opset: int, resize: str) -> None:
+def _check_options(
+    *, path: str | os.PathLike[str] | None, output: str, input: str, batch: int, opset: int, resize: str
+) -> None:
+    # By other suffixes onnx would write text or JSON, and the runtime tells a model file by its suffix.
+    if path is not None and Path(path).suffix != ".onnx":
+        raise UsageError(f"the file to write is {os.fspath(path)!r}, expected a name that ends in .onnx")
     choices = (("output", output, OutputKind), ("input", input, InputDtype), ("resize", resize, ResizeRule))
     for name, value, literal in choices:
         if value not in get_args(literal):
             raise UsageError(f"{name} is {value!r}, expected one of {', '.join(get_args(literal))}")
-    if not isinstance(batch, int) or not 1 <= batch <= 64:
+    if isinstance(batch, bool) or not isinstance(batch, int) or not 1 <= batch <= 64:
         raise UsageError(f"batch is {batch!r}, expected a whole number from 1 to 64")
     if opset not in OPSETS:
         raise UsageError(
@@ -223,7 +231,9 @@ def _contract(
 
 def _example(spec: InputSpec, image_bgr: NDArray[Any]) -> NDArray[Any]:
     """Return an input batch made of the picture; further frames are mirrored and shifted, so that a mix-up shows."""
-    first, _ = input_from_frame(image_bgr, spec)
+    # Stretched whatever the rule: in the empty border of a letterbox all tokens are equally alike, and which of them
+    # are merged is then a matter of rounding.
+    first, _ = input_from_frame(image_bgr, dataclasses.replace(spec, resize="stretch"))
     axis = 2 if spec.layout == "NHWC" else 3
     others = [np.roll(np.flip(first, axis), 7 * index, axis) for index in range(1, spec.batch)]
     return np.ascontiguousarray(np.concatenate([first, *others]))

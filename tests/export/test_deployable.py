@@ -1,0 +1,181 @@
+"""The network rewritten for a graph is the same function as the learned one."""
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+import torch.nn.functional as F
+
+from sfpp.export.deployable import DeployableSegFormer, RewrittenHead, conv_1x1, folded_batch_norm
+from sfpp.export.lowering import portable
+from sfpp.export.lowering.passes import lowered
+from sfpp.export.lowering.symbolic import trace_to_onnx
+from sfpp.export.models.recipe import NO_MERGING, Bipartite, MergingRecipe, Pool2d, StageRecipe
+from sfpp.export.models.segformer import EncoderConfig, HeadConfig, MixFfn, SegFormer, SegFormerConfig
+from sfpp.export.models.token_merging import merge_tokens
+from sfpp.runtime.contract import InputSpec
+
+TINY = EncoderConfig(
+    channels=(6, 8, 12, 20), depths=(1, 2, 1, 1), heads=(1, 2, 3, 5), reductions=(4, 3, 2, 1), expansions=(2, 4, 3, 2)
+)
+HEIGHT, WIDTH = 75, 98
+FRAMES = InputSpec("frame", HEIGHT, WIDTH, batch=2, mean=(90.0, 120.0, 150.0), std=(40.0, 60.0, 80.0))
+IMAGES = InputSpec("image", HEIGHT, WIDTH, batch=2, layout="NCHW", dtype="float32", normalized_in_graph=False)
+RECIPES = {
+    "original": NO_MERGING,
+    "downsample": MergingRecipe(input_step=2),
+    "both sides": MergingRecipe((StageRecipe(Bipartite(0.5, (2, 2)), Pool2d((2, 2))),) * 3 + (StageRecipe(),)),
+}
+
+
+@pytest.fixture(autouse=True)
+def _in_float64():
+    """Modules made in a test are float64, so that only wrong arithmetic shows, not rounding."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def learned(kind="mmseg"):
+    """Every weight, bias and statistic matters."""
+    torch.manual_seed(21)
+    model = SegFormer(SegFormerConfig(TINY, HeadConfig(kind, width=10, classes=5))).eval()
+    with torch.no_grad():
+        for name, tensor in model.state_dict().items():
+            if name.endswith("running_var"):
+                tensor.uniform_(0.5, 2.0)
+            elif tensor.is_floating_point():
+                tensor.normal_(1.0 if tensor.ndim == 1 and name.endswith("weight") else 0.0, 0.4)
+    return model.requires_grad_(False)
+
+
+class Unmerged(torch.nn.Module):
+    """The learned model with an image alone as its argument, as a trace needs it."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, image):
+        return self.model(image)
+
+
+def random_frames():
+    return torch.from_numpy(np.random.default_rng(22).integers(0, 256, (2, HEIGHT, WIDTH, 3), np.uint8))
+
+
+def normalized(frames):
+    """(batch, 3, height, width), one channel at a time."""
+    channels = [(frames[..., i].double() - FRAMES.mean[i]) / FRAMES.std[i] for i in range(3)]
+    return torch.stack(channels, 1)
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+@pytest.mark.parametrize("kind", ["official", "mmseg"])
+def test_logits_equal_those_of_the_learned_model(kind, recipe):
+    model, frames = learned(kind), random_frames()
+    deployable = DeployableSegFormer(model, recipe, spec=FRAMES, output="logits")
+    expected = model(normalized(frames), recipe)
+    assert expected.std() > 0.1
+    torch.testing.assert_close(deployable(frames), expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+def test_images_are_taken_as_they_are(recipe):
+    torch.set_default_dtype(torch.float32)
+    model, image = learned(), normalized(random_frames()).float()
+    deployable = DeployableSegFormer(model, recipe, spec=IMAGES, output="logits")
+    torch.testing.assert_close(deployable(image), model(image, recipe), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+def test_labels_are_the_best_class_at_the_input_size(recipe):
+    model, frames = learned(), random_frames()
+    # Else one class is the best everywhere.
+    model.head.classifier.bias -= model(normalized(frames), recipe).mean((0, 2, 3))
+    labels = DeployableSegFormer(model, recipe, spec=FRAMES, output="labels")(frames)
+    logits = model(normalized(frames), recipe)
+    raised = F.interpolate(logits, size=(HEIGHT, WIDTH), mode="bilinear", align_corners=False)
+    assert (labels.shape, labels.dtype) == ((2, HEIGHT, WIDTH), torch.uint8)
+    assert torch.equal(labels, raised.argmax(1).to(torch.uint8))
+    assert len(labels.unique()) > 2
+
+
+@pytest.mark.parametrize("kind", ["official", "mmseg"])
+def test_the_learned_model_is_left_alone(kind):
+    model = learned(kind)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    scales = [block.attention.scale for stage in model.encoder.stages for block in stage.blocks]
+    deployable = DeployableSegFormer(model, NO_MERGING, spec=FRAMES, output="logits")
+    with torch.no_grad():
+        for tensor in [*deployable.parameters(), *deployable.buffers()]:
+            tensor.zero_()
+    after = model.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+    assert [block.attention.scale for stage in model.encoder.stages for block in stage.blocks] == scales
+    assert all(type(block.ffn) is MixFfn for stage in model.encoder.stages for block in stage.blocks)
+
+
+def test_a_learned_model_makes_any_number_of_deployables():
+    model, frames = learned(), random_frames()
+    first, second = (DeployableSegFormer(model, NO_MERGING, spec=FRAMES, output="logits") for _ in range(2))
+    assert torch.equal(first(frames), second(frames))
+
+
+@pytest.mark.parametrize("kind", ["official", "mmseg"])
+def test_the_head_fuses_before_it_raises(kind):
+    """No convolution of the head works on the concatenated channels, and an official stage is one matrix."""
+    head = RewrittenHead(learned(kind).head)
+    inputs = [
+        [conv.in_channels for conv in stage.modules() if isinstance(conv, torch.nn.Conv2d)] for stage in head.stages
+    ]
+    expected = [[count] if kind == "official" else [count, 10] for count in TINY.channels]
+    assert inputs == expected
+    assert head.bias.shape == (1, 10, 1, 1)
+
+
+@pytest.mark.parametrize("kind", ["official", "mmseg"])
+def test_a_batch_norm_folds_into_its_convolution(kind):
+    unit, image = learned(kind).head.fusion, torch.randn(2, 40, 3, 4)
+    weight, bias = folded_batch_norm(unit)
+    torch.testing.assert_close(F.conv2d(image, weight, bias), unit.bn(unit.conv(image)), rtol=1e-12, atol=1e-12)
+
+
+def test_a_pointwise_convolution_takes_matrices_of_either_form():
+    weight, bias, image = torch.randn(3, 4), torch.randn(3), torch.randn(1, 4, 2, 5)
+    expected = torch.einsum("oi,bihw->bohw", weight, image)
+    torch.testing.assert_close(conv_1x1(weight, None)(image), expected)
+    torch.testing.assert_close(conv_1x1(weight[:, :, None, None], bias)(image), expected + bias.reshape(-1, 1, 1))
+
+
+def test_attention_with_a_scale_of_its_own_lowers_too(monkeypatch):
+    """A learned model still carries the factor that a deployable one has in its query weights."""
+    monkeypatch.setattr(portable, "SCORE_BYTES_LIMIT", 5_000)  # in parts, with the last one shorter
+    torch.set_default_dtype(torch.float32)
+    model, image = Unmerged(learned().float()).eval(), torch.randn(1, 3, HEIGHT, WIDTH)
+    graph = lowered(trace_to_onnx(model, image, names=("image", "logits"), opset=17), "portable")
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    assert sum(node.op_type == "Softmax" for node in graph.graph.node) > 5
+    np.testing.assert_allclose(session.run(None, {"image": image.numpy()})[0], model(image).numpy(), atol=2e-4)
+
+
+class MergeAndBack(torch.nn.Module):
+    """So little is merged that more tokens stay than one TopK of TensorRT may take."""
+
+    def forward(self, tokens):
+        merged, copy_back = merge_tokens(tokens, (80, 80), Bipartite(300 / 6400, (2, 2)))
+        return 2 * copy_back(merged)
+
+
+def test_more_than_3840_tokens_are_kept_in_two_passes():
+    torch.set_default_dtype(torch.float32)
+    module, tokens = MergeAndBack().eval(), torch.randn(1, 6400, 8, generator=torch.Generator().manual_seed(23))
+    graph = lowered(trace_to_onnx(module, tokens, names=("tokens", "back"), opset=17), "portable")
+    constants = {each.name: onnx.numpy_helper.to_array(each) for each in graph.graph.initializer}
+    widths = [constants[node.input[1]].item() for node in graph.graph.node if node.op_type == "TopK"]
+    assert widths == [1, 3840, 660]  # the best partner, then 4500 of 4800 sources
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    rows_equal = np.isclose(session.run(None, {"tokens": tokens.numpy()})[0], module(tokens), atol=1e-5).all(-1)
+    assert rows_equal.mean() > 0.999  # where two similarities are equal up to rounding, another one may be merged
