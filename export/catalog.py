@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +22,13 @@ from sfpp.export.models.recipe import (
     NO_MERGING,
     Bipartite,
     GridHw,
+    IsrRecipe,
     Merging,
     MergingRecipe,
     Pool1d,
     Pool2d,
+    Recipe,
     StageRecipe,
-    tokens_after,
 )
 from sfpp.runtime.errors import RecipeError, UsageError
 
@@ -49,7 +51,7 @@ class Variant:
     """A named way of merging: ``name`` goes into file names and contracts."""
 
     name: str
-    recipe: MergingRecipe
+    recipe: Recipe
 
 
 def _bsm_stages(key_value: tuple[float, int], query: tuple[float, int]) -> tuple[StageRecipe, ...]:
@@ -66,7 +68,52 @@ VARIANTS: dict[str, MergingRecipe] = {
     "fast": MergingRecipe(_bsm_stages((0.9, 4), (0.9, 4))),
     "2x2": MergingRecipe((StageRecipe(query=Pool2d((2, 2))),) * 4),
     "downsample": MergingRecipe(input_step=2),
+    # Ours: what inference spatial reduction is to EDAFormer, for SegFormer. Stage 4 has no reduction to add to.
+    "kv2x2": MergingRecipe((*(StageRecipe(key_value=Pool2d((2, 2))),) * 3, StageRecipe())),
 }
+
+# arXiv 2407.17261, table 6: EDAFormer as trained, and the reduction that its authors recommend.
+ISR_VARIANTS: dict[str, IsrRecipe] = {"original": IsrRecipe(), "isr": IsrRecipe((2, 2, 1, 1), (2, 2, 2))}
+
+
+def variant_for(family: str, name_or_file: str | Path, isr: str | None = None) -> Variant:
+    """Return the variant of a network of ``family``, ``segformer`` or ``edaformer``.
+
+    Raises:
+        UsageError: unknown, or meant for the other family.
+    """
+    if family != "edaformer":
+        if isr is not None or name_or_file == "isr":
+            raise UsageError(
+                "inference spatial reduction is EDAFormer's, and these weights are a SegFormer's; its sibling, keys "
+                "and values averaged in 2x2 windows, is --variant kv2x2"
+            )
+        return variant_by_name(name_or_file)
+    if isr is not None:
+        recipe = isr_from_text(isr)
+        return Variant(f"isr-{recipe}", recipe)
+    if (name := str(name_or_file)) not in ISR_VARIANTS:
+        raise UsageError(
+            f"the variant is {name!r}, but these weights are an EDAFormer's, which merges no tokens; expected one of "
+            f"{', '.join(ISR_VARIANTS)}, or --isr with factors of your own, such as 2211-222"
+        )
+    return Variant(name, ISR_VARIANTS[name])
+
+
+def isr_from_text(text: str) -> IsrRecipe:
+    """Read EDAFormer's reduction factors: ``2211-222``, four for the encoder's stages and three for the decoder's.
+
+    Raises:
+        UsageError: not seven digits from 1 to 9 in this form.
+    """
+    match = re.fullmatch(r"([1-9]{4})-([1-9]{3})", str(text))
+    if match is None:
+        raise UsageError(
+            f"--isr is {text!r}, expected a factor for each of the encoder's stages 1 to 4, a hyphen, and one for each "
+            "of the decoder's stages 2 to 4, such as 2211-222; 1 is as trained"
+        )
+    encoder, decoder = (tuple(int(digit) for digit in digits) for digits in match.groups())
+    return IsrRecipe(encoder, decoder)
 
 
 def variant_by_name(name_or_file: str | Path) -> Variant:
@@ -175,8 +222,13 @@ def _window_2d(words: Mapping[str, Any], key: str, where: str) -> GridHw:
     return _positive(sides, "rows", f"{where}, {key}"), _positive(sides, "columns", f"{where}, {key}")
 
 
-def words_from_recipe(recipe: MergingRecipe) -> tuple[dict[str, Any], ...]:
-    """Return a recipe in the authors' words, one dictionary a stage; the inverse of :func:`recipe_from_words`."""
+def words_from_recipe(recipe: Recipe) -> tuple[dict[str, Any], ...]:
+    """Return a recipe in the authors' words, one dictionary a stage; the inverse of :func:`recipe_from_words`.
+
+    EDAFormer's reduction is one dictionary, such as ``{"isr": "2211-222"}``.
+    """
+    if isinstance(recipe, IsrRecipe):
+        return ({"isr": str(recipe)},)
     return tuple({**_words(stage.query, "q"), **_words(stage.key_value, "kv")} for stage in recipe.stages)
 
 
@@ -189,33 +241,3 @@ def _words(merging: Merging | None, side: str) -> dict[str, Any]:
     if isinstance(merging, Pool2d):
         return {f"{side}_mode": "n2d", f"{side}_s": list(merging.window_hw)}
     return {f"{side}_mode": "n1d", f"{side}_s": merging.window}
-
-
-@dataclass(frozen=True)
-class StageTokens:
-    """How many tokens the attention of one stage works on, before and after merging."""
-
-    grid_hw: GridHw
-    query: int
-    key_value: int
-    key_value_grid_hw: GridHw
-
-
-def plan_tokens(recipe: MergingRecipe, grids: Iterable[tuple[GridHw, GridHw]]) -> tuple[StageTokens, ...]:
-    """Count the tokens of every stage.
-
-    Args:
-        recipe: what to merge.
-        grids: for each stage its grid and the reduced grid of its keys and values, (rows, columns).
-
-    Raises:
-        RecipeError: a stage's cell or window is larger than its grid; the stage is named.
-    """
-    plan = []
-    for number, (stage, (grid_hw, reduced_hw)) in enumerate(zip(recipe.stages, grids, strict=True), 1):
-        try:
-            query, key_value = tokens_after(stage.query, grid_hw), tokens_after(stage.key_value, reduced_hw)
-        except RecipeError as error:
-            raise RecipeError(f"stage {number}: {error}; use a larger --res or a recipe with smaller cells") from error
-        plan.append(StageTokens(grid_hw, query, key_value, reduced_hw))
-    return tuple(plan)

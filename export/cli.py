@@ -12,6 +12,7 @@ from sfpp.runtime.arguments import exit_code_of
 
 if TYPE_CHECKING:
     from sfpp.export.to_onnx import ExportReport
+    from sfpp.runtime.contract import ModelContract
 
 _DESCRIPTION = """\
 Export a trained SegFormer or SegFormer++ to an ONNX file, with token merging in the graph.
@@ -24,13 +25,19 @@ variants (how many tokens attention works on):
   fast        merge 90 % of both
   2x2         average queries in 2x2 windows, in every stage
   downsample  halve the input instead; nothing is merged
+  kv2x2       average keys and values in 2x2 windows in stages 1-3 (ours)
+  isr         EDAFormer only: inference spatial reduction 2211-222, its authors' choice;
+              --isr takes other factors: encoder stages 1-4, then decoder stages 2-4
   FILE.json   your own recipe: a list of four objects, one a stage, such as
               [{"kv_mode": "bsm", "kv_r": 0.6, "kv_sx": 2, "kv_sy": 2}, {}, {"q_mode": "n2d", "q_s": [2, 2]}, {}]
 
 examples:
   sfpp-export --variant fast --res 3840x2160            the demonstration model, for 4K frames
   sfpp-export --weights iter_160000.pth --classes cityscapes --variant hq --res 2048x1024
-  sfpp-export --weights nvidia-segformer-b2/ --output labels -o street.onnx"""
+  sfpp-export --weights nvidia-segformer-b2/ --output labels -o street.onnx
+  sfpp-export --weights edaformer_t.pth --isr 2222-222 --res 2048x1024
+  sfpp-export --task pose --variant hq                  the demonstration pose model
+  sfpp-export --weights pose.pth --keypoints coco17 --res 288x384 --batch 4"""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -53,13 +60,14 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="NAME|FILE",
         help="how to merge tokens, see below (default: %(default)s)",
     )
-    add("--res", default="1920x1080", metavar="WxH", help="input size, width x height in pixels (default: %(default)s)")
+    add("--isr", metavar="FACTORS", help="an EDAFormer's reduction factors, such as 2211-222 (see below)")
+    add("--res", metavar="WxH", help="input size, width x height in pixels (default: 1920x1080; for pose 192x256)")
+    add("--task", choices=("segmentation", "pose"), help="which demo model, if --weights is not given")
     add(
         "--output",
-        choices=("logits", "labels"),
-        default="logits",
-        help="logits at the model's stride, which the runtime raises to any frame size, or uint8 labels at the input's "
-        "size (default: %(default)s)",
+        choices=("logits", "labels", "heatmaps"),
+        help="logits at the model's stride, which the runtime raises to any frame size (default), uint8 labels at the "
+        "input's size, or heatmaps (default for pose)",
     )
     add(
         "--input",
@@ -78,6 +86,7 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "--classes", metavar="NAME|FILE", help="class names: cityscapes, ade20k, camvid, voc, or a file with one a line"
     )
+    add("--keypoints", metavar="NAME|FILE", help="keypoints of a pose network: coco17, lsp14, jump20, or a JSON file")
     add(
         "--image",
         metavar="FILE",
@@ -108,20 +117,27 @@ def describe(report: ExportReport) -> str:
     lines = [
         f"{report.path}  ({report.size_bytes / 1e6:.1f} MB, {total:.1f} s)",
         f"  {contract.family}-{contract.size} {contract.variant}, {spec.width}x{spec.height} (width x height), "
-        f"{len(contract.classes)} classes, {contract.outputs[0].kind}, opset {contract.opset}",
+        f"{_names(contract)}, {contract.outputs[0].kind}, opset {contract.opset}",
+        f"  {report.multiply_adds / 1e9:.1f} G multiply-adds",
         f"  against PyTorch: {report.parity.summary()}",
     ]
-    for number, stage in enumerate(report.planned_tokens, 1):
+    for stage in report.planned_tokens:
         grid_h, grid_w = stage.grid_hw
         context = stage.key_value_grid_hw[0] * stage.key_value_grid_hw[1]
         lines.append(
-            f"  stage {number}: {grid_h}x{grid_w} grid, queries {_shrunk(grid_h * grid_w, stage.query)}, "
+            f"  {stage.name}: {grid_h}x{grid_w} grid, queries {_shrunk(grid_h * grid_w, stage.query)}, "
             f"keys/values {_shrunk(context, stage.key_value)}"
         )
     if contract.licence:
         lines.append(f"  weights: {contract.licence}")
     lines.append(f"next: sfpp-run {shlex.quote(str(report.path))} demo")
     return "\n".join(lines)
+
+
+def _names(contract: ModelContract) -> str:
+    if contract.keypoints is not None:
+        return f"{len(contract.keypoints.names)} keypoints"
+    return f"{len(contract.classes)} classes"
 
 
 def _shrunk(before: int, after: int) -> str:

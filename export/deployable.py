@@ -7,12 +7,16 @@ and outputs have the fixed names and shapes of ``sfpp.runtime.contract``.
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sfpp.export.models.recipe import GridHw, MergingRecipe
+from sfpp.export.models.edaformer import Block as EdaBlock
+from sfpp.export.models.edaformer import Decoder, EdaFormer
+from sfpp.export.models.recipe import GridHw, IsrRecipe, MergingRecipe, Recipe
 from sfpp.export.models.segformer import (
     Attention,
     Block,
@@ -25,40 +29,44 @@ from sfpp.export.models.segformer import (
 )
 from sfpp.runtime.contract import InputSpec, OutputKind
 
+Network = SegFormer | EdaFormer
+_Part = TypeVar("_Part", bound=nn.Module)
 
-class DeployableSegFormer(nn.Module):
-    """Frames in, logits or labels out; made from a learned model, which stays untouched.
+
+class Deployable(nn.Module):
+    """Frames in; logits, labels or heatmaps out. Made from a learned model, which stays untouched.
 
     Args:
         model: the learned network, in evaluation mode.
-        recipe: what to merge.
+        recipe: what to merge, or EDAFormer's reduction.
         spec: name, size, layout and type of the input tensor.
-        output: ``logits`` (batch, classes, h, w) float32 at the model's stride, or ``labels`` (batch, height, width)
-            uint8.
+        output: ``logits`` or ``heatmaps`` (batch, channels, h, w) float32 at the model's stride, or ``labels`` (batch,
+            height, width) uint8.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, model: SegFormer, recipe: MergingRecipe, *, spec: InputSpec, output: OutputKind) -> None:
+    def __init__(self, model: Network, recipe: Recipe, *, spec: InputSpec, output: OutputKind) -> None:
         super().__init__()
         self.recipe = recipe
         self.spec = spec
         self.output = output
-        self.encoder = copy.deepcopy(model.encoder)
-        for block in (module for module in self.encoder.modules() if isinstance(module, Block)):
-            assert isinstance(block.ffn, MixFfn)
-            block.ffn = ConvMixFfn(block.ffn)
-            fold_scale(block.attention)
-        self.head = RewrittenHead(model.head)
+        self.step = recipe.input_step if isinstance(recipe, MergingRecipe) else 1
+        self.encoder = with_rewritten_blocks(model.encoder)
+        if isinstance(model, EdaFormer):
+            assert isinstance(recipe, IsrRecipe)
+            self.head: nn.Module = RewrittenEdaHead(model.head, recipe)
+        else:
+            self.head = RewrittenHead(model.head)
         self.register_buffer("mean", torch.tensor(spec.mean).reshape(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(spec.std).reshape(1, 3, 1, 1), persistent=False)
 
     def forward(self, frame: Tensor) -> Tensor:
-        """Return logits or labels for a batch of frames of exactly the spec's shape and type."""
+        """Return the output for a batch of frames of exactly the spec's shape and type."""
         image = self._image_from_frame(frame)
         logits: Tensor = self.head(self.encoder(image, self.recipe))
-        if self.output == "logits":
+        if self.output != "labels":
             return logits
         raised = F.interpolate(logits, size=self.spec.size_hw, mode="bilinear", align_corners=False)
         return raised.argmax(1).to(torch.uint8)
@@ -69,9 +77,9 @@ class DeployableSegFormer(nn.Module):
         # since constants along the last axis defeat the vector loops of CPU runtimes.
         image = frame.to(torch.float32)
         image = image.permute(0, 3, 1, 2) if self.spec.layout == "NHWC" else image
-        if (step := self.recipe.input_step) > 1:
-            height, width = (size // step * step for size in self.spec.size_hw)
-            image = image[:, :, :height:step, :width:step]
+        if self.step > 1:
+            height, width = (size // self.step * self.step for size in self.spec.size_hw)
+            image = image[:, :, : height : self.step, : width : self.step]
         return (image - self.mean) / self.std if self.spec.normalized_in_graph else image
 
 
@@ -84,17 +92,38 @@ class ConvMixFfn(nn.Module):
 
     def __init__(self, ffn: MixFfn) -> None:
         super().__init__()
+        self.rectified = ffn.rectified
         self.expand = _conv_from_linear(ffn.expand)
         self.depthwise = ffn.depthwise
         self.contract = _conv_from_linear(ffn.contract)
 
     def forward(self, tokens: Tensor, grid_hw: GridHw) -> Tensor:
         """Return tokens of the same shape."""
-        hidden = self.depthwise(self.expand(tokens_to_image(tokens, grid_hw)))
+        hidden = self.expand(tokens_to_image(tokens, grid_hw))
+        hidden = self.depthwise(F.relu(hidden) if self.rectified else hidden)
         return image_to_tokens(self.contract(F.gelu(hidden)))
 
 
-class RewrittenHead(nn.Module):
+class FusedSum(nn.Module):
+    """What is left of a head whose fusion moved into the stages: classifier(relu(sum(up(stage_i(map_i))) + bias))."""
+
+    def __init__(self, stages: Sequence[nn.Module], bias: Tensor, classifier: nn.Conv2d) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList(stages)
+        self.bias = nn.Parameter(bias.reshape(1, -1, 1, 1), requires_grad=False)
+        self.classifier = copy.deepcopy(classifier)
+
+    def forward(self, maps: list[Tensor]) -> Tensor:
+        """Return logits (batch, classes, rows, columns) on the grid of ``maps[0]``."""
+        grid_hw = (int(maps[0].shape[2]), int(maps[0].shape[3]))
+        total = self.stages[0](maps[0]) + self.bias
+        for stage, image in zip(self.stages[1:], maps[1:], strict=True):
+            total = total + F.interpolate(stage(image), size=grid_hw, mode="bilinear", align_corners=False)
+        logits: Tensor = self.classifier(F.relu(total))
+        return logits
+
+
+class RewrittenHead(FusedSum):
     """The decode head with the fusion applied before the upsampling, at each stage's own resolution.
 
     Bilinear upsampling is linear and acts on each channel alone, so ``fusion(cat(up(a_i))) = sum(up(W_i a_i))``, where
@@ -103,27 +132,43 @@ class RewrittenHead(nn.Module):
     """
 
     def __init__(self, head: DecodeHead) -> None:
-        super().__init__()
         weight, bias = folded_batch_norm(head.fusion)
-        width = head.fusion.conv.out_channels
-        parts = torch.chunk(weight, len(head.projections), dim=1)
-        self.stages = nn.ModuleList()
-        for unit, part in zip(head.projections, parts, strict=True):
+        stages = []
+        for unit, part in zip(head.projections, torch.chunk(weight, len(head.projections), dim=1), strict=True):
             assert isinstance(unit, ConvUnit)
             stage, stage_bias = _fused_stage(unit, part)
-            self.stages.append(stage)
+            stages.append(stage)
             bias = bias + stage_bias
-        self.bias = nn.Parameter(bias.reshape(1, width, 1, 1), requires_grad=False)
-        self.classifier = copy.deepcopy(head.classifier)
+        super().__init__(stages, bias, head.classifier)
+
+
+class RewrittenEdaHead(nn.Module):
+    """EDAFormer's decoder with its blocks' FFN as convolutions and its fusion applied before the upsampling."""
+
+    def __init__(self, head: Decoder, recipe: IsrRecipe) -> None:
+        super().__init__()
+        self.recipe = recipe
+        self.decoder = with_rewritten_blocks(head)
+        weight, bias = folded_batch_norm(head.fusion)
+        parts = torch.split_with_sizes(weight, list(head.channels), dim=1)
+        self.fusion = FusedSum([conv_1x1(part, None) for part in parts], bias, head.classifier)
 
     def forward(self, features: list[Tensor]) -> Tensor:
-        """Return logits (batch, classes, rows, columns) on the grid of ``features[0]``."""
-        grid_hw = (int(features[0].shape[2]), int(features[0].shape[3]))
-        total = self.stages[0](features[0]) + self.bias
-        for stage, feature in zip(self.stages[1:], features[1:], strict=True):
-            total = total + F.interpolate(stage(feature), size=grid_hw, mode="bilinear", align_corners=False)
-        logits: Tensor = self.classifier(F.relu(total))
+        """Return logits (batch, classes, rows, columns) on the grid of ``features[1]``."""
+        logits: Tensor = self.fusion(self.decoder.attended(features, self.recipe))
         return logits
+
+
+def with_rewritten_blocks(part: _Part) -> _Part:
+    """Return a copy of an encoder or decoder whose blocks hold the cheaper equivalents."""
+    copied = copy.deepcopy(part)
+    for module in list(copied.modules()):
+        if isinstance(module, Block | EdaBlock):
+            assert isinstance(module.ffn, MixFfn)
+            module.ffn = ConvMixFfn(module.ffn)
+        if isinstance(module, Attention):
+            fold_scale(module)
+    return copied
 
 
 def fold_scale(attention: Attention) -> None:

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from sfpp.export.models.recipe import MergingRecipe
-from sfpp.export.models.segformer import SegFormer
+from sfpp.export.deployable import Network
+from sfpp.export.models.recipe import Recipe
 from sfpp.export.pinning import PinnedMatching
 from sfpp.export.probes import AttentionTokens, run_with_probes
 from sfpp.runtime.agreement import label_agreement
@@ -90,7 +90,7 @@ def _label_failure(agreement: float, kind: str) -> list[str]:
 
 
 def compare_with_pytorch(
-    path: Path, model: SegFormer, recipe: MergingRecipe, contract: ModelContract, frames: NDArray[Any]
+    path: Path, model: Network, recipe: Recipe, contract: ModelContract, frames: NDArray[Any]
 ) -> ParityReport:
     """Run the ONNX file at ``path`` and the learned model on the same input.
 
@@ -153,9 +153,7 @@ def require_tokens(report: ParityReport, expected: list[tuple[int, int]]) -> Non
         raise VerificationError(f"merging is not in the graph as planned: attentions saw {seen}, planned {expected}")
 
 
-def _run_pytorch(
-    model: SegFormer, recipe: MergingRecipe, contract: ModelContract, frames: NDArray[Any]
-) -> NDArray[Any]:
+def _run_pytorch(model: Network, recipe: Recipe, contract: ModelContract, frames: NDArray[Any]) -> NDArray[Any]:
     """Return the learned model's logits or labels; normalization is done here once more, apart from the graph's."""
     spec = contract.input
     image = torch.from_numpy(frames).to(torch.float32)

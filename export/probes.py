@@ -100,6 +100,6 @@ def _matchings(seen: dict[str, NDArray[Any]]) -> Iterator[GraphMatching]:
         yield GraphMatching(seen.get(name.replace("/partner", "/kept"), nothing), partner)
 
 
-def _network_order(name: str) -> list[int]:
-    """Return stage, block, and the number of the merging within the attention: queries come first."""
-    return [int(number) for number in re.findall(r"\d+", name)]
+def _network_order(name: str) -> tuple[bool, list[int]]:
+    """Return decoder or not, stage, block, and the number of the merging within the attention: queries come first."""
+    return name.startswith("head/"), [int(number) for number in re.findall(r"\d+", name)]

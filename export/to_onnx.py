@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,24 +16,28 @@ import onnx
 import torch
 from numpy.typing import NDArray
 
-from sfpp.export.catalog import StageTokens, Variant, plan_tokens, variant_by_name, words_from_recipe
+from sfpp.export.arithmetic import multiply_adds
+from sfpp.export.catalog import ISR_VARIANTS, isr_from_text, variant_by_name, variant_for
 from sfpp.export.checkpoints import Checkpoint, read_checkpoint
-from sfpp.export.classes import class_set
-from sfpp.export.demo import demo_checkpoint, demo_frame
-from sfpp.export.deployable import DeployableSegFormer
+from sfpp.export.contracts import contract_for, default_name, input_spec
+from sfpp.export.demo import demo_checkpoint, demo_frame, demo_pose_checkpoint
+from sfpp.export.deployable import Deployable, Network
 from sfpp.export.lowering.passes import lowered
 from sfpp.export.lowering.symbolic import trace_to_onnx
-from sfpp.export.models.recipe import MergingRecipe
-from sfpp.export.models.segformer import EncoderConfig, SegFormer, reduced_grid
+from sfpp.export.models.edaformer import EdaFormer, EdaFormerConfig
+from sfpp.export.models.recipe import Recipe
+from sfpp.export.models.segformer import SegFormer
 from sfpp.export.parity import ParityReport, compare_with_pytorch, require_parity, require_tokens
+from sfpp.export.planning import StageTokens, plan_for, tokens_by_block
 from sfpp.export.probes import require_onnxruntime
 from sfpp.export.resolution import Resolution, resolution_from
-from sfpp.runtime.contract import METADATA_KEY, InputDtype, InputSpec, ModelContract, OutputKind, OutputSpec, ResizeRule
+from sfpp.runtime.contract import METADATA_KEY, InputDtype, InputSpec, ModelContract, OutputKind, ResizeRule, Task
 from sfpp.runtime.errors import UsageError
 from sfpp.runtime.files import whole_file
 from sfpp.runtime.images import input_from_frame, read_image
 
 OPSETS = (17, 18, 19, 20)  # below 17 layer normalization is not one node; above 20 the tracing exporter does not write
+DEFAULT_SIZES: dict[Task, Resolution] = {"segmentation": Resolution(1920, 1080), "pose": Resolution(192, 256)}
 Notify = Callable[[str], None]
 
 
@@ -42,7 +45,8 @@ Notify = Callable[[str], None]
 class ExportReport:
     """What an export made and how well it agrees with PyTorch.
 
-    ``planned_tokens`` has one entry a stage; ``seconds`` is the time of each step by name.
+    ``planned_tokens`` has one entry a stage; ``multiply_adds`` are those of one run; ``seconds`` is the time of each
+    step by name.
     """
 
     path: Path
@@ -50,6 +54,7 @@ class ExportReport:
     size_bytes: int
     parity: ParityReport
     planned_tokens: tuple[StageTokens, ...]
+    multiply_adds: int
     seconds: dict[str, float]
 
 
@@ -58,25 +63,31 @@ def export_onnx(
     path: str | os.PathLike[str] | None = None,
     *,
     variant: str | Path = "original",
-    res: str | tuple[int, int] = "1920x1080",
-    output: OutputKind = "logits",
+    isr: str | None = None,
+    res: str | tuple[int, int] | None = None,
+    task: Task | None = None,
+    output: OutputKind | None = None,
     input: InputDtype = "uint8",
     batch: int = 1,
     opset: int = 17,
     resize: ResizeRule = "letterbox",
     classes: str | Path | None = None,
+    keypoints: str | Path | None = None,
     image: str | os.PathLike[str] | None = None,
     notify: Notify = lambda message: None,
 ) -> ExportReport:
     """Export a checkpoint to an ONNX file with its contract inside, checked against PyTorch.
 
     Args:
-        weights: a checkpoint file or a Transformers folder; None takes the demonstration model.
+        weights: a checkpoint file or a Transformers folder; None takes the demonstration model of ``task``.
         path: the file to write; None names it after model, variant and size, in the current folder.
-        variant: ``original``, ``hq``, ``fast``, ``2x2``, ``downsample``, or a recipe file (JSON).
-        res: width x height of the model's input, as text or as (width, height).
-        output: ``logits`` (batch, classes, h, w) float32 at the model's stride, or ``labels`` (batch, height, width)
-            uint8.
+        variant: ``original``, ``hq``, ``fast``, ``2x2``, ``downsample``, ``kv2x2``, or a recipe file (JSON); for an
+            EDAFormer ``original`` or ``isr``.
+        isr: an EDAFormer's own reduction factors, such as ``2211-222``.
+        res: width x height of the model's input, as text or as (width, height); None is 1920x1080, or 192x256 for pose.
+        task: ``segmentation`` or ``pose``: which demonstration model is meant; weights tell theirs by themselves.
+        output: ``logits`` (batch, classes, h, w) float32 at the model's stride, ``labels`` (batch, height, width)
+            uint8, or for pose ``heatmaps`` (batch, keypoints, h, w) float32; None is ``logits`` or ``heatmaps``.
         input: ``uint8`` for ``frame`` (batch, height, width, 3) RGB with normalization in the graph, or ``float32``
             for ``image`` (batch, 3, height, width), already normalized.
         batch: frames in one run, fixed.
@@ -84,6 +95,8 @@ def export_onnx(
         resize: how the runtime fits frames of another shape: ``letterbox`` keeps the aspect ratio, ``stretch`` does
             not.
         classes: a data set's name or a file, for class names and colors; None takes what the checkpoint says.
+        keypoints: ``coco17``, ``lsp14``, ``jump20`` or a file; None takes what the checkpoint says, or the set that has
+            as many keypoints.
         image: a picture for the check; None takes the demonstration frame.
         notify: is told what is being done.
 
@@ -93,16 +106,21 @@ def export_onnx(
         CheckpointError: the weights cannot be read.
         VerificationError: the written file does not agree with PyTorch; it was removed.
     """
-    size = resolution_from(res)
-    _check_options(path=path, output=output, input=input, batch=batch, opset=opset, resize=resize)
-    chosen = variant_by_name(variant)
+    size = None if res is None else resolution_from(res)
+    _check_options(path=path, output=output, input=input, batch=batch, opset=opset, resize=resize, task=task)
+    _check_variant(variant, isr)
     require_onnxruntime()
     clock = _Clock(notify)
     with clock.step("reading the weights"):
-        checkpoint = read_checkpoint(weights if weights is not None else demo_checkpoint())
+        checkpoint = _read(weights, task)
+        chosen = variant_for(checkpoint.family, variant, isr)
+        size = size or DEFAULT_SIZES[checkpoint.task]
         spec = input_spec(size, input=input, batch=batch, resize=resize)
-        plan = plan_for(chosen.recipe, checkpoint.config.encoder, spec)
-        contract = _contract(checkpoint, chosen, spec, output=output, opset=opset, classes=classes)
+        plan = plan_for(chosen.recipe, checkpoint.config, spec)
+        kind = _output_kind(checkpoint, output)
+        contract = contract_for(
+            checkpoint, chosen, spec, output=kind, opset=opset, classes=classes, keypoints=keypoints
+        )
         frames = _example(spec, read_image(image if image is not None else demo_frame()))
     target = Path(path) if path is not None else Path(default_name(contract))
     model = learned_model(checkpoint)
@@ -111,28 +129,28 @@ def export_onnx(
             graph = graph_from_model(model, chosen.recipe, contract, frames)
         with clock.step("writing"):
             onnx.save(with_contract(graph, contract), str(temporary))
+            arithmetic = multiply_adds(graph).total()
             del graph
         with clock.step("checking against PyTorch in ONNX Runtime"):
             parity = compare_with_pytorch(temporary, model, chosen.recipe, contract, frames)
             require_parity(parity, target)
-            require_tokens(parity, _tokens_by_block(plan, checkpoint.config.encoder))
-    return ExportReport(target, contract, target.stat().st_size, parity, plan, clock.seconds)
+            require_tokens(parity, tokens_by_block(plan))
+    return ExportReport(target, contract, target.stat().st_size, parity, plan, arithmetic, clock.seconds)
 
 
-def learned_model(checkpoint: Checkpoint) -> SegFormer:
+def learned_model(checkpoint: Checkpoint) -> Network:
     """Return the checkpoint's network in evaluation mode, float32."""
-    model = SegFormer(checkpoint.config)
+    config = checkpoint.config
+    model: Network = EdaFormer(config) if isinstance(config, EdaFormerConfig) else SegFormer(config)
     # The counters of batch norm are not part of a checkpoint's canonical state.
     model.load_state_dict(checkpoint.state, strict=False)
     return model.eval().requires_grad_(False)
 
 
-def graph_from_model(
-    model: SegFormer, recipe: MergingRecipe, contract: ModelContract, example: NDArray[Any]
-) -> onnx.ModelProto:
+def graph_from_model(model: Network, recipe: Recipe, contract: ModelContract, example: NDArray[Any]) -> onnx.ModelProto:
     """Return the portable graph of a learned model for an input of the example's shape and type."""
     output = contract.outputs[0]
-    deployable = DeployableSegFormer(model, recipe, spec=contract.input, output=output.kind).eval()
+    deployable = Deployable(model, recipe, spec=contract.input, output=output.kind).eval()
     names = (contract.input.name, output.name)
     traced = trace_to_onnx(deployable, torch.from_numpy(example), names=names, opset=contract.opset)
     return lowered(traced, contract.target)
@@ -145,53 +163,48 @@ def with_contract(graph: onnx.ModelProto, contract: ModelContract) -> onnx.Model
     return graph
 
 
-def plan_for(recipe: MergingRecipe, encoder: EncoderConfig, spec: InputSpec) -> tuple[StageTokens, ...]:
-    """Return the tokens of every stage for an input of the spec's size.
-
-    Raises:
-        UsageError: the input is too small for the network.
-        RecipeError: a stage's cell or window is larger than its grid.
-    """
-    height, width = (size // recipe.input_step for size in spec.size_hw)
-    grids = encoder.stage_grids((height, width))
-    pairs = [(grid, reduced_grid(grid, ratio)) for grid, ratio in zip(grids, encoder.reductions, strict=True)]
-    for number, (grid, reduced) in enumerate(pairs, 1):
-        if min(*grid, *reduced) < 1:
-            raise UsageError(
-                f"--res {spec.width}x{spec.height} (width x height) is too small: stage {number} has no key/value "
-                f"tokens left after its spatial reduction; use at least {32 * recipe.input_step} pixels on each side"
-            )
-    return plan_tokens(recipe, pairs)
+def _read(weights: str | os.PathLike[str] | None, task: Task | None) -> Checkpoint:
+    """Read the weights, or those of the task's demonstration model."""
+    if weights is None:
+        return read_checkpoint(demo_pose_checkpoint() if task == "pose" else demo_checkpoint())
+    checkpoint = read_checkpoint(weights)
+    if task is not None and checkpoint.task != task:
+        raise UsageError(f"--task is {task}, but {checkpoint.name} was trained for {checkpoint.task}")
+    return checkpoint
 
 
-def input_spec(size: Resolution, *, input: InputDtype, batch: int, resize: ResizeRule) -> InputSpec:
-    """Return the input's contract: raw uint8 RGB frames, or normalized float32 images."""
-    spec = InputSpec(name="frame", height=size.height, width=size.width, batch=batch, resize=resize)
-    if input == "uint8":
-        return spec
-    return dataclasses.replace(spec, name="image", layout="NCHW", dtype="float32", normalized_in_graph=False)
+def _output_kind(checkpoint: Checkpoint, output: OutputKind | None) -> OutputKind:
+    kinds: dict[Task, tuple[OutputKind, ...]] = {"segmentation": ("logits", "labels"), "pose": ("heatmaps",)}
+    allowed = kinds[checkpoint.task]
+    if output is not None and output not in allowed:
+        raise UsageError(f"--output is {output}, but a {checkpoint.task} network gives {' or '.join(allowed)}")
+    return output or allowed[0]
 
 
-def default_name(contract: ModelContract) -> str:
-    """Return the file name that says what is in the file."""
-    spec = contract.input
-    parts = [contract.family, contract.size, contract.variant, f"{spec.width}x{spec.height}"]
-    if contract.outputs[0].kind == "labels":
-        parts.append("labels")
-    if spec.batch > 1:
-        parts.append(f"batch{spec.batch}")
-    return "-".join(parts) + ".onnx"
+def _check_variant(variant: str | Path, isr: str | None) -> None:
+    """Refuse a name or factors that no family knows before any weights are read."""
+    if isr is not None:
+        isr_from_text(isr)
+    if variant not in ISR_VARIANTS:
+        variant_by_name(variant)
 
 
 def _check_options(
-    *, path: str | os.PathLike[str] | None, output: str, input: str, batch: int, opset: int, resize: str
+    *,
+    path: str | os.PathLike[str] | None,
+    output: str | None,
+    input: str,
+    batch: int,
+    opset: int,
+    resize: str,
+    task: str | None,
 ) -> None:
     # By other suffixes onnx would write text or JSON, and the runtime tells a model file by its suffix.
     if path is not None and Path(path).suffix != ".onnx":
         raise UsageError(f"the file to write is {os.fspath(path)!r}, expected a name that ends in .onnx")
     choices = (("output", output, OutputKind), ("input", input, InputDtype), ("resize", resize, ResizeRule))
-    for name, value, literal in choices:
-        if value not in get_args(literal):
+    for name, value, literal in (*choices, ("task", task, Task)):
+        if value is not None and value not in get_args(literal):
             raise UsageError(f"{name} is {value!r}, expected one of {', '.join(get_args(literal))}")
     if isinstance(batch, bool) or not isinstance(batch, int) or not 1 <= batch <= 64:
         raise UsageError(f"batch is {batch!r}, expected a whole number from 1 to 64")
@@ -199,34 +212,6 @@ def _check_options(
         raise UsageError(
             f"opset is {opset!r}, expected {OPSETS[0]} to {OPSETS[-1]}; 17 suits every TensorRT from 8.6 on"
         )
-
-
-def _contract(
-    checkpoint: Checkpoint,
-    variant: Variant,
-    spec: InputSpec,
-    *,
-    output: OutputKind,
-    opset: int,
-    classes: str | Path | None,
-) -> ModelContract:
-    names = checkpoint.class_set() if classes is None else class_set(classes, checkpoint.config.head.classes)
-    stride = 1 if output == "labels" else checkpoint.config.encoder.patch_strides[0] * variant.recipe.input_step
-    return ModelContract(
-        task="segmentation",
-        family="segformer",
-        size=checkpoint.size,
-        variant=variant.name,
-        recipe=words_from_recipe(variant.recipe),
-        input=spec,
-        outputs=(OutputSpec(output, output, stride),),
-        classes=names.names,
-        palette=names.palette,
-        opset=opset,
-        checkpoint_sha256=checkpoint.sha256,
-        licence=checkpoint.licence,
-        sfpp_version=metadata.version("sfpp"),
-    )
 
 
 def _example(spec: InputSpec, image_bgr: NDArray[Any]) -> NDArray[Any]:
@@ -237,12 +222,6 @@ def _example(spec: InputSpec, image_bgr: NDArray[Any]) -> NDArray[Any]:
     axis = 2 if spec.layout == "NHWC" else 3
     others = [np.roll(np.flip(first, axis), 7 * index, axis) for index in range(1, spec.batch)]
     return np.ascontiguousarray(np.concatenate([first, *others]))
-
-
-def _tokens_by_block(plan: tuple[StageTokens, ...], encoder: EncoderConfig) -> list[tuple[int, int]]:
-    return [
-        (stage.query, stage.key_value) for stage, depth in zip(plan, encoder.depths, strict=True) for _ in range(depth)
-    ]
 
 
 class _Clock:

@@ -9,20 +9,23 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar, cast, get_args, get_type_hints
+from typing import Any, Literal, TypeVar
 
 from sfpp.runtime.errors import ContractError
+from sfpp.runtime.typed_json import dataclass_from_json
 
 METADATA_KEY = "sfpp.contract"
 SCHEMA_VERSION = 1
 
-Task = Literal["segmentation"]
+Task = Literal["segmentation", "pose"]
 Layout = Literal["NHWC", "NCHW"]
 InputDtype = Literal["uint8", "float32"]
 ResizeRule = Literal["letterbox", "stretch"]
-OutputKind = Literal["logits", "labels"]
+OutputKind = Literal["logits", "labels", "heatmaps"]
+Decoding = Literal["quarter"]
 
 _T = TypeVar("_T")
 
@@ -65,7 +68,7 @@ class OutputSpec:
     """One output tensor.
 
     ``logits`` is (batch, classes, h, w) float32 with h = ceil(height / stride); ``labels`` is (batch, height, width)
-    uint8 and has stride 1.
+    uint8 and has stride 1; ``heatmaps`` is (batch, keypoints, h, w) float32, about 1 where a keypoint is sure.
     """
 
     name: str
@@ -74,11 +77,43 @@ class OutputSpec:
 
 
 @dataclass(frozen=True)
+class KeypointSpec:
+    """The keypoints of a pose model, and how they are read from heatmaps.
+
+    ``skeleton`` holds the limbs and ``flip_pairs`` the keypoints that change places in a mirror, left one first; both
+    are pairs of indices into ``names``. A person's box is grown by ``box_padding`` before it is cropped. ``quarter``
+    decoding takes the heatmap's maximum, moved a quarter cell towards the higher neighbor on each axis.
+
+    Raises:
+        ContractError: no name or one twice, an index out of range, a limb twice, a keypoint in two flip pairs.
+    """
+
+    names: tuple[str, ...]
+    skeleton: tuple[tuple[int, int], ...] = ()
+    flip_pairs: tuple[tuple[int, int], ...] = ()
+    decoding: Decoding = "quarter"
+    box_padding: float = 1.25
+
+    def __post_init__(self) -> None:
+        if problems := _keypoint_problems(self):
+            raise ContractError(f"the keypoints cannot be right: {'; '.join(problems)}")
+
+    @property
+    def flip_indices(self) -> tuple[int, ...]:
+        """For each keypoint the one that it becomes in a mirror; itself where it lies in the middle."""
+        indices = list(range(len(self.names)))
+        for left, right in self.flip_pairs:
+            indices[left], indices[right] = right, left
+        return tuple(indices)
+
+
+@dataclass(frozen=True)
 class ModelContract:
     """Everything a model file says about itself; immutable, and the same after a trip through JSON.
 
     ``recipe`` holds one dictionary a stage in the words of the SegFormer++ authors (``q_mode``, ``kv_r``, ...), empty
-    where a stage does not merge. ``palette`` holds an (R, G, B) color, 0..255, for each class.
+    where a stage does not merge. A segmentation model has ``classes``, and in ``palette`` an (R, G, B) color, 0..255,
+    for each; a pose model has ``keypoints``.
     """
 
     task: Task
@@ -87,8 +122,9 @@ class ModelContract:
     variant: str
     input: InputSpec
     outputs: tuple[OutputSpec, ...]
-    classes: tuple[str, ...]
-    palette: tuple[tuple[int, int, int], ...]
+    classes: tuple[str, ...] = ()
+    palette: tuple[tuple[int, int, int], ...] = ()
+    keypoints: KeypointSpec | None = None
     recipe: tuple[dict[str, Any], ...] = ({}, {}, {}, {})
     matching: str = "exact"
     precision: str = "fp32"
@@ -141,57 +177,7 @@ def contract_from_json(text: str, *, origin: str = "the contract") -> ModelContr
             f"{origin} has schema version {version}, and this sfpp reads up to {SCHEMA_VERSION}: "
             "upgrade sfpp on this machine, or export the model again with this version"
         )
-    return _build(ModelContract, fields, origin)
-
-
-def _build(cls: type[_T], fields: Any, where: str) -> _T:
-    """Make the dataclass ``cls`` from JSON values, checking each field's type on the way."""
-    if not isinstance(fields, Mapping):
-        raise ContractError(f"{where} must be a JSON object, not {fields!r}")
-    hints = get_type_hints(cls)
-    values: dict[str, Any] = {}
-    for field in dataclasses.fields(cast(Any, cls)):
-        if field.name in fields:
-            values[field.name] = _typed(fields[field.name], hints[field.name], f"{where}: {field.name}")
-        elif field.default is dataclasses.MISSING:
-            raise ContractError(f"{where} lacks the field {field.name!r}; export the model again")
-    return cls(**values)
-
-
-def _typed(value: Any, hint: Any, where: str) -> Any:
-    """Return ``value`` as the type ``hint`` or raise; lists become tuples, since JSON has no tuples."""
-    if dataclasses.is_dataclass(hint):
-        return _build(cast(type[Any], hint), value, where)
-    origin, arguments = getattr(hint, "__origin__", None), get_args(hint)
-    if origin is Literal:
-        if value not in arguments:
-            raise ContractError(f"{where} is {value!r}, expected one of {', '.join(map(repr, arguments))}")
-        return value
-    if origin is tuple:
-        return _typed_tuple(value, arguments, where)
-    if origin is dict:
-        if not isinstance(value, dict):
-            raise ContractError(f"{where} is {value!r}, expected a JSON object")
-        return value
-    accepted = (int, float) if hint is float else hint
-    if not isinstance(value, accepted) or (isinstance(value, bool) and hint is not bool):
-        raise ContractError(f"{where} is {value!r}, expected {hint.__name__}")
-    if hint is not float:
-        return value
-    try:
-        return float(value)
-    except OverflowError as error:  # JSON has integers of any length
-        raise ContractError(f"{where} is too large to be a number of this model") from error
-
-
-def _typed_tuple(value: Any, arguments: tuple[Any, ...], where: str) -> tuple[Any, ...]:
-    if not isinstance(value, list):
-        raise ContractError(f"{where} is {value!r}, expected a list")
-    if arguments[-1] is Ellipsis:
-        return tuple(_typed(item, arguments[0], where) for item in value)
-    if len(value) != len(arguments):
-        raise ContractError(f"{where} has {len(value)} values, expected {len(arguments)}")
-    return tuple(_typed(item, hint, where) for item, hint in zip(value, arguments, strict=True))
+    return dataclass_from_json(ModelContract, fields, where=origin)
 
 
 def _check_values(contract: ModelContract) -> None:
@@ -208,11 +194,43 @@ def _check_values(contract: ModelContract) -> None:
         problems.append("there must be at least one output")
     if any(output.stride < 1 for output in contract.outputs):
         problems.append("an output's stride must be at least 1")
-    if not 1 <= len(contract.classes) <= 256:
-        problems.append(f"there are {len(contract.classes)} classes, expected 1 to 256 (labels are uint8)")
+    problems += _task_problems(contract)
     if len(contract.palette) != len(contract.classes):
         problems.append(f"{len(contract.palette)} colors for {len(contract.classes)} classes")
     if any(not 0 <= channel <= 255 for color in contract.palette for channel in color):
         problems.append("palette values must lie in 0..255")
     if problems:
         raise ContractError(f"the contract cannot be right: {'; '.join(problems)}")
+
+
+def _task_problems(contract: ModelContract) -> list[str]:
+    """Name what a model of this task lacks."""
+    problems = []
+    if contract.task == "segmentation" and not 1 <= len(contract.classes) <= 256:
+        problems.append(f"there are {len(contract.classes)} classes, expected 1 to 256 (labels are uint8)")
+    if contract.task == "pose" and contract.keypoints is None:
+        problems.append("a pose model needs keypoints")
+    if contract.task == "pose" and all(output.kind != "heatmaps" for output in contract.outputs):
+        problems.append("a pose model needs an output of the kind heatmaps")
+    return problems
+
+
+def _keypoint_problems(spec: KeypointSpec) -> list[str]:
+    problems = []
+    if not spec.names:
+        problems.append("there must be at least one keypoint")
+    problems += [f"the name {name!r} is given twice" for name in _repeated(spec.names)]
+    for kind, pairs in (("skeleton", spec.skeleton), ("flip_pairs", spec.flip_pairs)):
+        wrong = [pair for pair in pairs if pair[0] == pair[1] or not all(0 <= i < len(spec.names) for i in pair)]
+        if wrong:
+            problems.append(f"{kind} has {wrong[0]}, expected two different indices in 0..{len(spec.names) - 1}")
+    problems += [f"the limb {limb} is given twice" for limb in _repeated(tuple(sorted(pair)) for pair in spec.skeleton)]
+    in_pairs = (index for pair in spec.flip_pairs for index in pair)
+    problems += [f"keypoint {index} is in two flip_pairs" for index in _repeated(in_pairs)]
+    if not 0 < spec.box_padding < math.inf:
+        problems.append(f"box_padding is {spec.box_padding}, expected a positive number, 1.25 as a rule")
+    return problems
+
+
+def _repeated(values: Iterable[_T]) -> list[_T]:
+    return [value for value, count in Counter(values).items() if count > 1]

@@ -1,4 +1,4 @@
-"""Opening a model file: its contract and a backend, together a :class:`Segmenter`."""
+"""Opening a model file: its contract and a backend, together a :class:`Segmenter` or a :class:`PoseEstimator`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from sfpp.runtime.backends import Backend, open_backend
 from sfpp.runtime.contract import METADATA_KEY, ModelContract, contract_from_json
 from sfpp.runtime.errors import ContractError, UsageError
+from sfpp.runtime.pose import PoseEstimator
 from sfpp.runtime.segmentation import Segmenter
 
 _LOGGER = logging.getLogger("sfpp")
@@ -20,9 +21,13 @@ def load(
     *,
     contract: ModelContract | None = None,
     threads: int | None = None,
+    flip_test: bool = False,
     notify: Callable[[str], object] | None = None,
-) -> Segmenter:
+) -> Segmenter | PoseEstimator:
     """Open a model file that sfpp-export wrote, or any ONNX file together with a contract.
+
+    The contract's task decides what comes back. Where a type checker should know it, :func:`load_segmenter` and
+    :func:`load_pose` take the same arguments and accept that task only.
 
     Which backend was chosen, and why, goes to the logger ``sfpp`` at level INFO.
 
@@ -30,20 +35,21 @@ def load(
         path: the .onnx file.
         contract: what the model takes and gives; None reads it from the file. A given one wins over the file's.
         threads: threads within an operator; None leaves the choice to the backend.
+        flip_test: for a pose model, average with the answer for the mirrored person; see :class:`PoseEstimator`.
         notify: called with the same line as the logger, for a command to print.
 
     Raises:
         ModelFileError: the file does not exist or no backend can open it.
         ContractError: the file carries no contract and none is given, or its contract is malformed or too new.
         MissingDependencyError: the backend's library is not installed.
-        UsageError: fewer than one thread.
+        UsageError: fewer than one thread, or a flip test with a segmentation model.
     """
     if threads is not None and threads < 1:
         raise UsageError(f"threads is {threads}, expected at least 1, or None for the backend's own choice")
     file = Path(path)
     backend, reason = open_backend(file, threads=threads)
     try:
-        segmenter = Segmenter(backend, contract if contract is not None else _contract_in(backend, file))
+        model = _model(backend, contract or _contract_in(backend, file), flip_test=flip_test)
     except BaseException:
         backend.close()
         raise
@@ -51,7 +57,48 @@ def load(
     _LOGGER.info(line)
     if notify is not None:
         notify(line)
-    return segmenter
+    return model
+
+
+def load_segmenter(
+    path: str | os.PathLike[str],
+    *,
+    contract: ModelContract | None = None,
+    threads: int | None = None,
+    notify: Callable[[str], object] | None = None,
+) -> Segmenter:
+    """Open a segmentation model; see :func:`load`.
+
+    Raises:
+        UsageError: the model does something else.
+        ModelFileError, ContractError, MissingDependencyError: as for :func:`load`.
+    """
+    model = load(path, contract=contract, threads=threads, notify=notify)
+    if isinstance(model, Segmenter):
+        return model
+    model.close()
+    raise UsageError(f"{os.fspath(path)} is a {model.contract.task} model: open it with load_pose, or with load")
+
+
+def load_pose(
+    path: str | os.PathLike[str],
+    *,
+    contract: ModelContract | None = None,
+    threads: int | None = None,
+    flip_test: bool = False,
+    notify: Callable[[str], object] | None = None,
+) -> PoseEstimator:
+    """Open a pose model; see :func:`load`.
+
+    Raises:
+        UsageError: the model does something else.
+        ModelFileError, ContractError, MissingDependencyError: as for :func:`load`.
+    """
+    model = load(path, contract=contract, threads=threads, flip_test=flip_test, notify=notify)
+    if isinstance(model, PoseEstimator):
+        return model
+    model.close()
+    raise UsageError(f"{os.fspath(path)} is a {model.contract.task} model: open it with load_segmenter, or with load")
 
 
 def read_contract_file(path: str | os.PathLike[str]) -> ModelContract:
@@ -69,11 +116,19 @@ def read_contract_file(path: str | os.PathLike[str]) -> ModelContract:
     return contract_from_json(text, origin=os.fspath(path))
 
 
+def _model(backend: Backend, contract: ModelContract, *, flip_test: bool) -> Segmenter | PoseEstimator:
+    if contract.task == "pose":
+        return PoseEstimator(backend, contract, flip_test=flip_test)
+    if flip_test:
+        raise UsageError(f"the flip test is for pose models, and this is a {contract.task} model; leave it off")
+    return Segmenter(backend, contract)
+
+
 def _contract_in(backend: Backend, file: Path) -> ModelContract:
     text = backend.metadata.get(METADATA_KEY)
     if text is None:
         raise ContractError(
-            f"{file.name} carries no contract (metadata {METADATA_KEY!r}), so its input and classes are unknown; "
+            f"{file.name} carries no contract (metadata {METADATA_KEY!r}), so its input and outputs are unknown; "
             "export it with sfpp-export, or give the facts: load(path, contract=read_contract_file('facts.json'))"
         )
     return contract_from_json(text, origin=f"the contract in {file.name}")

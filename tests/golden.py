@@ -50,8 +50,14 @@ class GoldenCase:
         torch.save({"state_dict": self.state_dict()}, path)
         return path
 
-    def variant_file(self, folder: Path) -> str | Path:
-        """A variant's name, or a recipe file for what has no name."""
+    def variant(self, folder: Path) -> dict[str, str | Path]:
+        """The arguments of an export: a variant's name, a recipe file for what has no name, or reduction factors."""
+        if "backbone_reduction" in self.facts:
+            factors = (self.facts["backbone_reduction"], self.facts["decoder_reduction"])
+            return {"isr": "-".join("".join(map(str, each)) for each in factors)}
+        return {"variant": self._merging(folder)}
+
+    def _merging(self, folder: Path) -> str | Path:
         variant = self.facts["variant"]
         if variant == "custom":
             path = folder / "custom.json"

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from sfpp.export.models.attention import attend
 from sfpp.export.models.recipe import GridHw, IsrRecipe, strided_grids
-from sfpp.export.models.segformer import ConvUnit, PatchEmbed, image_to_tokens, tokens_to_image
+from sfpp.export.models.segformer import ConvUnit, MixFfn, PatchEmbed, image_to_tokens, tokens_to_image
 
 AS_TRAINED = IsrRecipe()
 
@@ -110,7 +110,7 @@ class Stage(nn.Module):
             Block(
                 channels,
                 attention=Attention(channels, heads=config.heads[index], pool=config.pools[index], norm_eps=None),
-                ffn=ConvFfn(channels, config.hidden[index], rectified=True),
+                ffn=MixFfn(channels, config.hidden[index], rectified=True),
                 eps=config.block_eps,
             )
             for _ in range(config.depths[index])
@@ -128,7 +128,7 @@ class Stage(nn.Module):
 class Block(nn.Module):
     """Attention, then the feed-forward network, each on normed tokens and added to what came in."""
 
-    def __init__(self, channels: int, *, attention: Attention, ffn: ConvFfn, eps: float) -> None:
+    def __init__(self, channels: int, *, attention: Attention, ffn: MixFfn, eps: float) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(channels, eps=eps)
         self.attention = attention
@@ -174,24 +174,6 @@ class Attention(nn.Module):
         return update
 
 
-class ConvFfn(nn.Module):
-    """Expand, (ReLU in the encoder,) 3x3 depth-wise convolution, GELU, contract."""
-
-    def __init__(self, channels: int, hidden: int, *, rectified: bool) -> None:
-        super().__init__()
-        self.rectified = rectified
-        self.expand = nn.Linear(channels, hidden)
-        self.depthwise = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden)
-        self.contract = nn.Linear(hidden, channels)
-
-    def forward(self, tokens: Tensor, grid_hw: GridHw) -> Tensor:
-        """Return tokens of the same shape."""
-        hidden = self.expand(tokens)
-        hidden = tokens_to_image(F.relu(hidden) if self.rectified else hidden, grid_hw)
-        contracted: Tensor = self.contract(F.gelu(image_to_tokens(self.depthwise(hidden))))
-        return contracted
-
-
 class Decoder(nn.Module):
     """All-attention decoder: blocks on stages 2 to 4, upsampled to stage 2's grid, fused, classified.
 
@@ -200,6 +182,7 @@ class Decoder(nn.Module):
 
     def __init__(self, config: EdaDecoderConfig, channels: tuple[int, ...]) -> None:
         super().__init__()
+        self.channels = channels
         self.stages = nn.ModuleList(
             nn.ModuleList(self._block(config, count, level) for _ in range(config.depths[level]))
             for level, count in enumerate(channels)
@@ -210,13 +193,14 @@ class Decoder(nn.Module):
     @staticmethod
     def _block(config: EdaDecoderConfig, channels: int, level: int) -> Block:
         attention = Attention(channels, heads=config.heads[level], pool=config.pools[level], norm_eps=config.eps)
-        ffn = ConvFfn(channels, config.hidden[level], rectified=False)
+        ffn = MixFfn(channels, config.hidden[level])
         return Block(channels, attention=attention, ffn=ffn, eps=config.eps)
 
     def attended(self, features: list[Tensor], recipe: IsrRecipe) -> list[Tensor]:
         """Return the decoder's maps for stages 2, 3 and 4, each at its own resolution."""
         maps = []
         for blocks, feature, factor in zip(self.stages, features[1:], recipe.decoder, strict=True):
+            assert isinstance(blocks, nn.ModuleList)
             grid_hw = (int(feature.shape[2]), int(feature.shape[3]))
             tokens = image_to_tokens(feature)
             for block in blocks:

@@ -121,6 +121,9 @@ def pooled_grid(grid_hw: GridHw, window_hw: GridHw) -> GridHw:
     return -(-grid_hw[0] // window_hw[0]), -(-grid_hw[1] // window_hw[1])
 
 
+Recipe = MergingRecipe | IsrRecipe
+
+
 def strided_grids(size_hw: GridHw, kernels: tuple[int, ...], strides: tuple[int, ...]) -> tuple[GridHw, ...]:
     """Return the grids (rows, columns) after each of a chain of strided convolutions padded by half their kernel."""
     grids = []

@@ -192,17 +192,19 @@ class Attention(nn.Module):
 
 
 class MixFfn(nn.Module):
-    """Expand, 3x3 depth-wise convolution, GELU, contract."""
+    """Expand, (ReLU in EDAFormer's encoder,) 3x3 depth-wise convolution, GELU, contract."""
 
-    def __init__(self, channels: int, hidden: int) -> None:
+    def __init__(self, channels: int, hidden: int, *, rectified: bool = False) -> None:
         super().__init__()
+        self.rectified = rectified
         self.expand = nn.Linear(channels, hidden)
         self.depthwise = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden)
         self.contract = nn.Linear(hidden, channels)
 
     def forward(self, tokens: Tensor, grid_hw: GridHw) -> Tensor:
         """Return tokens of the same shape."""
-        hidden = self.depthwise(tokens_to_image(self.expand(tokens), grid_hw))
+        hidden = self.expand(tokens)
+        hidden = self.depthwise(tokens_to_image(F.relu(hidden) if self.rectified else hidden, grid_hw))
         contracted: Tensor = self.contract(F.gelu(image_to_tokens(hidden)))
         return contracted
 

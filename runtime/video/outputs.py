@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from sfpp.runtime.errors import UsageError
 from sfpp.runtime.video.frames import Source
+from sfpp.runtime.video.keypoints_file import KeypointsFile, keypoints_file
 from sfpp.runtime.video.run import expected_frames
 from sfpp.runtime.video.sinks import Sink, folder_sink, open_sink, snapshot_sink
 
@@ -23,15 +24,18 @@ class Outputs:
         overlay: a video, a picture, or a folder (a final slash makes it one), as text, since paths drop the slash.
         masks: a folder for PNGs of label values.
         snapshot: a picture from the middle of the run.
+        keypoints: a file for keypoints as JSON lines.
     """
 
     overlay: str | None
     masks: str | None = None
     snapshot: str | None = None
+    keypoints: str | None = None
 
     def paths(self) -> tuple[Path, ...]:
         """All places that are wanted."""
-        return tuple(Path(place) for place in (self.overlay, self.masks, self.snapshot) if place is not None)
+        places = self.overlay, self.masks, self.snapshot, self.keypoints
+        return tuple(Path(place) for place in places if place is not None)
 
 
 def default_overlay(source: Source) -> str:
@@ -39,14 +43,15 @@ def default_overlay(source: Source) -> str:
     return source.name + _DEFAULT_ENDINGS[source.kind]
 
 
-def check_outputs(outputs: Outputs, source: Source) -> None:
-    """Refuse outputs that would overwrite the input or each other.
+def check_outputs(outputs: Outputs, source: Source, *, also_read: Sequence[str] = ()) -> None:
+    """Refuse outputs that would overwrite the input, or other files that are ``also_read``, or each other.
 
     Raises:
         UsageError: they would.
     """
-    inputs = {path.resolve() for path in source.paths}
-    folders = {path.parent for path in inputs}
+    frames = {path.resolve() for path in source.paths}
+    inputs = frames | {Path(path).resolve() for path in also_read}
+    folders = {path.parent for path in frames}
     taken: dict[Path, Path] = {}
     for path in outputs.paths():
         place = path.resolve()
@@ -66,7 +71,7 @@ def check_outputs(outputs: Outputs, source: Source) -> None:
 def open_outputs(
     outputs: Outputs, source: Source, *, every: int = 1, max_frames: int | None = None
 ) -> Iterator[tuple[list[Sink], list[Sink]]]:
-    """Open what is wanted, and complete it at the end of the block.
+    """Open the pictures that are wanted, and complete them at the end of the block.
 
     ``every`` and ``max_frames`` as for the run: with every second frame, a video shows half as many frames a second.
 
@@ -89,3 +94,14 @@ def open_outputs(
         if outputs.masks is not None:
             masks.append(stack.enter_context(folder_sink(Path(outputs.masks))))
         yield overlays, masks
+
+
+@contextlib.contextmanager
+def open_keypoints(outputs: Outputs) -> Iterator[list[KeypointsFile]]:
+    """Open the file for keypoints, if it is wanted, and complete it at the end of the block.
+
+    Raises:
+        SfppError: it cannot be written.
+    """
+    with contextlib.ExitStack() as stack:
+        yield [] if outputs.keypoints is None else [stack.enter_context(keypoints_file(outputs.keypoints))]

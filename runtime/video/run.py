@@ -1,28 +1,30 @@
-"""The loop from a source through a model to the sinks."""
+"""The loop from a source through a model: which frames, until when, and what is told about it."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sfpp.runtime.segmentation import Segmentation, Segmenter
 from sfpp.runtime.timing import StageTimer
 from sfpp.runtime.video.frames import Frame, Source
 from sfpp.runtime.video.sinks import Sink
 
+Answer = TypeVar("Answer")
+
 
 @dataclass(frozen=True, eq=False)
-class RunReport:
+class RunReport(Generic[Answer]):
     """What a run did.
 
     Attributes:
-        frames: how many frames were segmented.
+        frames: how many frames went through the model.
         stopped: whether ``should_stop`` ended it before the source did.
-        timer: latencies by stage: decode, prepare, infer, labels, and where there are sinks draw, encode, masks.
+        timer: latencies by stage: decode, and those of the model and the sinks.
         warnings: what of the source could not be read, one line each.
         last: the answer for the last frame.
     """
@@ -31,62 +33,59 @@ class RunReport:
     stopped: bool
     timer: StageTimer
     warnings: tuple[str, ...]
-    last: Segmentation
+    last: Answer
 
 
-def run_segmentation(
-    model: Segmenter,
+def run_frames(
+    answer: Callable[[Frame, StageTimer], Answer],
     source: Source,
-    overlays: Sequence[Sink] = (),
     *,
-    masks: Sequence[Sink] = (),
     every: int = 1,
     max_frames: int | None = None,
-    alpha: float = 0.5,
-    legend: bool = True,
     should_stop: Callable[[], bool] = lambda: False,
     on_frame: Callable[[int], object] = lambda done: None,
-) -> RunReport:
-    """Segment the frames of a source one after the other and hand each to the sinks.
+) -> RunReport[Answer]:
+    """Answer the frames of a source one after the other.
 
     Args:
-        model: what segments.
+        answer: does all that is to be done with one frame, and measures its stages.
         source: where the frames come from.
-        overlays: take each frame with the classes' colors over it; nothing is drawn if there are none.
-        masks: take each frame's labels, (H, W) uint8.
         every: take only every Nth frame, beginning with the first.
-        max_frames: end after so many segmented frames; None goes on to the source's end.
-        alpha: weight of the colors in overlays, 0..1.
-        legend: whether overlays name the classes.
-        should_stop: asked after every frame; the sinks then close as if the source had ended.
+        max_frames: end after so many frames; None goes on to the source's end.
+        should_stop: asked after every frame.
         on_frame: told after every frame how many are done.
 
     Raises:
-        SfppError: the source holds no frame, the model failed, or a sink cannot write.
+        SfppError: the source holds no frame, or ``answer`` failed.
     """
     timer = StageTimer()
-    done, stopped, last = 0, False, None
+    done, stopped = 0, False
     for frame in _chosen(source, timer, every=every, max_frames=max_frames):
-        last = _segment(model, frame, timer)
-        if overlays:
-            with timer.measure("draw"):
-                picture_bgr = last.draw(frame.image_bgr, alpha=alpha, legend=legend)
-            _write(frame, picture_bgr, overlays, timer, stage="encode")
-        if masks:
-            _write(frame, last.labels, masks, timer, stage="masks")
+        last = answer(frame, timer)
         done += 1
         on_frame(done)
         stopped = should_stop()
         if stopped:
             break
-    assert last is not None  # a source without a frame raises
+    assert done  # a source without a frame raises
     return RunReport(frames=done, stopped=stopped, timer=timer, warnings=tuple(source.warnings), last=last)
 
 
 def expected_frames(source: Source, *, every: int = 1, max_frames: int | None = None) -> int | None:
-    """How many frames a run will segment, as far as the source knows its own length."""
+    """How many frames a run will take, as far as the source knows its own length."""
     count = None if source.count is None else -(-source.count // every)
     return min((number for number in (count, max_frames) if number is not None), default=None)
+
+
+def write_to(sinks: Sequence[Sink], frame: Frame, image: NDArray[np.uint8], timer: StageTimer, *, stage: str) -> None:
+    """Hand the picture made from ``frame`` to all sinks, as one pass of ``stage``.
+
+    Raises:
+        SfppError: a sink cannot write it.
+    """
+    with timer.measure(stage):
+        for sink in sinks:
+            sink.write(frame, image)
 
 
 def _chosen(source: Source, timer: StageTimer, *, every: int, max_frames: int | None) -> Iterator[Frame]:
@@ -99,18 +98,3 @@ def _chosen(source: Source, timer: StageTimer, *, every: int, max_frames: int | 
         except StopIteration:
             return
         yield frame
-
-
-def _segment(model: Segmenter, frame: Frame, timer: StageTimer) -> Segmentation:
-    with timer.measure("prepare"):
-        prepared = model.prepare(frame.image_bgr)
-    with timer.measure("infer"):
-        outputs = model.infer(prepared)
-    with timer.measure("labels"):
-        return model.finish(outputs, prepared)
-
-
-def _write(frame: Frame, image: NDArray[np.uint8], sinks: Sequence[Sink], timer: StageTimer, *, stage: str) -> None:
-    with timer.measure(stage):
-        for sink in sinks:
-            sink.write(frame, image)

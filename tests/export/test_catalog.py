@@ -8,13 +8,13 @@ from sfpp.export.catalog import (
     MIT_SIZES,
     VARIANTS,
     did_you_mean,
-    plan_tokens,
     recipe_from_file,
     recipe_from_words,
     variant_by_name,
     words_from_recipe,
 )
 from sfpp.export.models.recipe import NO_MERGING, Bipartite, Pool1d, Pool2d
+from sfpp.export.planning import plan_tokens
 from sfpp.runtime.errors import RecipeError, UsageError
 from tests.golden import FOLDER, golden_cases
 

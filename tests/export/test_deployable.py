@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sfpp.export.deployable import DeployableSegFormer, RewrittenHead, conv_1x1, folded_batch_norm
+from sfpp.export.deployable import Deployable, RewrittenHead, conv_1x1, folded_batch_norm
 from sfpp.export.lowering import portable
 from sfpp.export.lowering.passes import lowered
 from sfpp.export.lowering.symbolic import trace_to_onnx
@@ -75,7 +75,7 @@ def normalized(frames):
 @pytest.mark.parametrize("kind", ["official", "mmseg"])
 def test_logits_equal_those_of_the_learned_model(kind, recipe):
     model, frames = learned(kind), random_frames()
-    deployable = DeployableSegFormer(model, recipe, spec=FRAMES, output="logits")
+    deployable = Deployable(model, recipe, spec=FRAMES, output="logits")
     expected = model(normalized(frames), recipe)
     assert expected.std() > 0.1
     torch.testing.assert_close(deployable(frames), expected, rtol=1e-10, atol=1e-10)
@@ -85,7 +85,7 @@ def test_logits_equal_those_of_the_learned_model(kind, recipe):
 def test_images_are_taken_as_they_are(recipe):
     torch.set_default_dtype(torch.float32)
     model, image = learned(), normalized(random_frames()).float()
-    deployable = DeployableSegFormer(model, recipe, spec=IMAGES, output="logits")
+    deployable = Deployable(model, recipe, spec=IMAGES, output="logits")
     torch.testing.assert_close(deployable(image), model(image, recipe), rtol=1e-4, atol=1e-4)
 
 
@@ -94,7 +94,7 @@ def test_labels_are_the_best_class_at_the_input_size(recipe):
     model, frames = learned(), random_frames()
     # Else one class is the best everywhere.
     model.head.classifier.bias -= model(normalized(frames), recipe).mean((0, 2, 3))
-    labels = DeployableSegFormer(model, recipe, spec=FRAMES, output="labels")(frames)
+    labels = Deployable(model, recipe, spec=FRAMES, output="labels")(frames)
     logits = model(normalized(frames), recipe)
     raised = F.interpolate(logits, size=(HEIGHT, WIDTH), mode="bilinear", align_corners=False)
     assert (labels.shape, labels.dtype) == ((2, HEIGHT, WIDTH), torch.uint8)
@@ -107,7 +107,7 @@ def test_the_learned_model_is_left_alone(kind):
     model = learned(kind)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     scales = [block.attention.scale for stage in model.encoder.stages for block in stage.blocks]
-    deployable = DeployableSegFormer(model, NO_MERGING, spec=FRAMES, output="logits")
+    deployable = Deployable(model, NO_MERGING, spec=FRAMES, output="logits")
     with torch.no_grad():
         for tensor in [*deployable.parameters(), *deployable.buffers()]:
             tensor.zero_()
@@ -120,7 +120,7 @@ def test_the_learned_model_is_left_alone(kind):
 
 def test_a_learned_model_makes_any_number_of_deployables():
     model, frames = learned(), random_frames()
-    first, second = (DeployableSegFormer(model, NO_MERGING, spec=FRAMES, output="logits") for _ in range(2))
+    first, second = (Deployable(model, NO_MERGING, spec=FRAMES, output="logits") for _ in range(2))
     assert torch.equal(first(frames), second(frames))
 
 

@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from sfpp.runtime.contract import SCHEMA_VERSION, InputSpec, ModelContract, OutputSpec, contract_from_json
+from sfpp.runtime.contract import SCHEMA_VERSION, InputSpec, KeypointSpec, ModelContract, OutputSpec, contract_from_json
 from sfpp.runtime.errors import ContractError, ModelFileError, SfppError
 
 CONTRACT = ModelContract(
@@ -22,15 +22,29 @@ CONTRACT = ModelContract(
 )
 
 
-def changed(**fields):
-    return json.dumps(json.loads(CONTRACT.to_json()) | fields)
+POSE = ModelContract(
+    task="pose",
+    family="segformer",
+    size="b0",
+    variant="fast",
+    input=InputSpec(name="frame", height=384, width=288, batch=4),
+    outputs=(OutputSpec(name="heatmaps", kind="heatmaps", stride=4),),
+    keypoints=KeypointSpec(
+        names=("nose", "left_eye", "right_eye"), skeleton=((0, 1), (2, 0)), flip_pairs=((1, 2),), box_padding=1.5
+    ),
+)
 
 
-def test_round_trip_through_json_keeps_everything():
-    text = CONTRACT.to_json()
+def changed(contract=CONTRACT, **fields):
+    return json.dumps(json.loads(contract.to_json()) | fields)
+
+
+@pytest.mark.parametrize("contract", [CONTRACT, POSE], ids=["segmentation", "pose"])
+def test_round_trip_through_json_keeps_everything(contract):
+    text = contract.to_json()
     assert "\n" not in text
     again = contract_from_json(text)
-    assert again == CONTRACT
+    assert again == contract
     assert again.to_json() == text
 
 
@@ -75,7 +89,7 @@ def test_json_that_is_not_an_object(text):
         contract_from_json(text)
 
 
-@pytest.mark.parametrize("name", ["task", "input", "outputs", "classes", "palette"])
+@pytest.mark.parametrize("name", ["task", "family", "input", "outputs"])
 def test_missing_field_is_named(name):
     fields = json.loads(CONTRACT.to_json())
     del fields[name]
@@ -90,7 +104,7 @@ def with_input(**fields):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"task": "pose"}, "task is 'pose', expected one of 'segmentation'"),
+        ({"task": "depth"}, "task is 'depth', expected one of 'segmentation', 'pose'"),
         ({"task": ["segmentation"]}, "task is"),
         ({"family": 3}, "family is 3, expected str"),
         ({"opset": "17"}, "opset is '17', expected int"),
@@ -137,6 +151,68 @@ def test_value_of_the_wrong_type_is_named(fields, message):
 def test_value_that_no_model_can_mean(fields, message):
     with pytest.raises(ContractError, match=f"cannot be right: .*{message}"):
         contract_from_json(changed(**fields))
+
+
+def with_keypoints(**fields):
+    return {"keypoints": dataclasses.asdict(POSE.keypoints) | fields}
+
+
+def test_segmentation_needs_classes_and_pose_does_not():
+    fields = json.loads(CONTRACT.to_json())
+    del fields["classes"], fields["palette"]
+    with pytest.raises(ContractError, match="0 classes, expected 1 to 256"):
+        contract_from_json(json.dumps(fields))
+    assert POSE.classes == ()
+    assert CONTRACT.keypoints is None
+
+
+def test_pose_needs_keypoints_and_heatmaps():
+    with pytest.raises(ContractError, match="a pose model needs keypoints"):
+        contract_from_json(changed(POSE, keypoints=None))
+    with pytest.raises(ContractError, match="an output of the kind heatmaps"):
+        contract_from_json(changed(POSE, outputs=[{"name": "x", "kind": "logits", "stride": 4}]))
+
+
+def test_missing_fields_of_keypoints_take_their_defaults():
+    again = contract_from_json(changed(POSE, keypoints={"names": ["a", "b"]}))
+    assert again.keypoints == KeypointSpec(names=("a", "b"), skeleton=(), flip_pairs=(), box_padding=1.25)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"keypoints": ["nose"]}, r"keypoints must be a JSON object, not \['nose'\]"),
+        ({"keypoints": {}}, "keypoints lacks the field 'names'"),
+        (with_keypoints(names="nose"), "names is 'nose', expected a list"),
+        (with_keypoints(names=[1]), "names is 1, expected str"),
+        (with_keypoints(skeleton=[[0, 1, 2]]), "skeleton has 3 values, expected 2"),
+        (with_keypoints(skeleton=[["nose", "left_eye"]]), "skeleton is 'nose', expected int"),
+        (with_keypoints(flip_pairs=[[True, 2]]), "flip_pairs is True, expected int"),
+        (with_keypoints(decoding="dark"), "decoding is 'dark', expected one of 'quarter'"),
+        (with_keypoints(box_padding="1"), "box_padding is '1', expected float"),
+        (with_keypoints(names=[], skeleton=[], flip_pairs=[]), "at least one keypoint"),
+        (with_keypoints(names=["a", "b", "a"]), "the name 'a' is given twice"),
+        (with_keypoints(skeleton=[[0, 3]]), r"skeleton has \(0, 3\), expected two different indices in 0..2"),
+        (with_keypoints(skeleton=[[-1, 0]]), r"skeleton has \(-1, 0\)"),
+        (with_keypoints(skeleton=[[1, 1]]), r"skeleton has \(1, 1\)"),
+        (with_keypoints(skeleton=[[0, 1], [1, 0]]), r"the limb \(0, 1\) is given twice"),
+        (with_keypoints(flip_pairs=[[1, 3]]), r"flip_pairs has \(1, 3\)"),
+        (with_keypoints(flip_pairs=[[2, 2]]), r"flip_pairs has \(2, 2\)"),
+        (with_keypoints(flip_pairs=[[0, 1], [1, 2]]), "keypoint 1 is in two flip_pairs"),
+        (with_keypoints(box_padding=0), "box_padding is 0.0, expected a positive number"),
+        (with_keypoints(box_padding=float("nan")), "box_padding is nan"),
+        (with_keypoints(box_padding=float("inf")), "box_padding is inf"),
+    ],
+)
+def test_keypoints_that_no_model_can_mean(fields, message):
+    with pytest.raises(ContractError, match=message):
+        contract_from_json(changed(POSE, **fields))
+
+
+def test_flip_indices_exchange_the_pairs_only():
+    spec = KeypointSpec(names=tuple("abcde"), flip_pairs=((4, 1), (0, 3)))
+    assert spec.flip_indices == (3, 4, 2, 0, 1)
+    assert tuple(spec.flip_indices[index] for index in spec.flip_indices) == (0, 1, 2, 3, 4)
 
 
 def test_all_problems_are_told_at_once():

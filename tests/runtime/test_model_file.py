@@ -9,9 +9,11 @@ import pytest
 from onnx import TensorProto, helper
 
 import sfpp.runtime
-from sfpp.runtime.contract import METADATA_KEY, InputSpec, ModelContract, OutputSpec
+from sfpp.runtime.contract import METADATA_KEY, InputSpec, KeypointSpec, ModelContract, OutputSpec
 from sfpp.runtime.errors import BackendError, ContractError, ModelFileError, UsageError
-from sfpp.runtime.model_file import load, read_contract_file
+from sfpp.runtime.model_file import load, load_pose, load_segmenter, read_contract_file
+from sfpp.runtime.pose import PoseEstimator
+from sfpp.runtime.segmentation import Segmenter
 
 CONTRACT = ModelContract(
     task="segmentation",
@@ -22,6 +24,16 @@ CONTRACT = ModelContract(
     outputs=(OutputSpec(name="logits", kind="logits", stride=1),),
     classes=("red", "green", "blue"),
     palette=((255, 0, 0), (0, 255, 0), (0, 0, 255)),
+)
+
+
+POSE = dataclasses.replace(
+    CONTRACT,
+    task="pose",
+    outputs=(OutputSpec(name="logits", kind="heatmaps", stride=1),),
+    classes=(),
+    palette=(),
+    keypoints=KeypointSpec(names=("a", "b", "c"), flip_pairs=((0, 1),), box_padding=1.0),
 )
 
 
@@ -54,6 +66,49 @@ def test_file_with_its_contract_segments_a_frame(model_path):
         assert segmenter.contract == CONTRACT
         labels = segmenter(frame_bgr).labels
     np.testing.assert_array_equal(labels, frame_bgr[..., ::-1].argmax(axis=-1))
+
+
+@pytest.fixture
+def pose_path(tmp_path):
+    return write_model(tmp_path / "pose.onnx", {METADATA_KEY: POSE.to_json()})
+
+
+def test_task_decides_what_comes_back(model_path, pose_path):
+    with load(model_path) as model:
+        assert isinstance(model, Segmenter)
+    with load(pose_path) as model:
+        assert isinstance(model, PoseEstimator)
+        assert not model.flip_test
+        assert model.contract == POSE
+    with load(pose_path, flip_test=True) as model:
+        assert model.flip_test
+    with load(model_path, contract=POSE) as model:
+        assert isinstance(model, PoseEstimator)
+
+
+def test_pose_file_finds_the_brightest_pixels(pose_path):
+    frame_bgr = np.zeros((16, 24, 3), np.uint8)
+    frame_bgr[5, 7, 2] = frame_bgr[11, 20, 1] = frame_bgr[2, 3, 0] = 1
+    with load_pose(pose_path) as model:
+        pose = model(frame_bgr, [(0, 0, 24, 16)])
+    np.testing.assert_allclose(pose.keypoints_xy, [[[7, 5], [20, 11], [3, 2]]], atol=1e-5)
+    np.testing.assert_array_equal(pose.scores, [[1, 1, 1]])
+
+
+def test_loaders_of_one_task_refuse_the_other(model_path, pose_path):
+    with load_segmenter(model_path, threads=1) as model:
+        assert isinstance(model, Segmenter)
+    with load_pose(pose_path, flip_test=True) as model:
+        assert model.flip_test
+    with pytest.raises(UsageError, match=r"pose\.onnx is a pose model: open it with load_pose"):
+        load_segmenter(pose_path)
+    with pytest.raises(UsageError, match=r"model\.onnx is a segmentation model: open it with load_segmenter"):
+        load_pose(model_path)
+
+
+def test_flip_test_is_for_pose(model_path):
+    with pytest.raises(UsageError, match="flip test is for pose models, and this is a segmentation model"):
+        load(model_path, flip_test=True)
 
 
 def test_backend_and_reason_are_said_in_one_line(model_path, caplog):
@@ -127,4 +182,6 @@ def test_import_is_light():
 
 def test_public_names_exist():
     assert all(hasattr(sfpp.runtime, name) for name in sfpp.runtime.__all__)
-    assert {"load", "Segmenter", "Segmentation", "ModelContract", "SfppError"} <= set(sfpp.runtime.__all__)
+    assert {"load", "Segmenter", "Segmentation", "Pose", "PoseEstimator", "ModelContract", "SfppError"} <= set(
+        sfpp.runtime.__all__
+    )

@@ -1,0 +1,1 @@
+"""What `sfpp-run` does for each task, and what the tasks share."""

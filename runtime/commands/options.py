@@ -1,0 +1,170 @@
+"""The options of `sfpp-run`, and which of them belong to which task."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from sfpp.runtime.arguments import positive_int, unit_interval
+from sfpp.runtime.contract import Task
+from sfpp.runtime.errors import UsageError
+
+COMMAND = "sfpp-run"
+
+# By name of the attribute. Their default is None, so that it can be told whether they were given; the library's
+# functions have the real defaults.
+_TASK_OPTIONS: dict[Task, dict[str, str]] = {
+    "segmentation": {"masks": "--masks", "alpha": "--alpha", "legend": "--no-legend"},
+    "pose": {
+        "detector": "--detector",
+        "boxes": "--boxes",
+        "person": "--person",
+        "detect_every": "--detect-every",
+        "threshold": "--threshold",
+        "flip_test": "--flip-test",
+        "keypoints_json": "--keypoints-json",
+    },
+}
+
+_EPILOG = """\
+examples, segmentation:
+  sfpp-run model.onnx demo                        the clip that ships with sfpp, to highway-sfpp.mp4
+  sfpp-run model.onnx street.mp4                  to street-sfpp.mp4 in the current folder
+  sfpp-run model.onnx street.mp4 out/street.mkv   to this file
+  sfpp-run model.onnx photo.jpg                   to photo-sfpp.png, and the share of each class
+  sfpp-run model.onnx images/ overlays/           a folder of images, one picture each
+  sfpp-run model.onnx street.mp4 --masks labels/  only the labels: PNGs whose pixels are class numbers
+  sfpp-run model.onnx 0 camera.mp4                a webcam, until Ctrl-C
+
+examples, human pose:
+  sfpp-run pose.onnx jump.mp4 --detector yolox.onnx --detect-every 5
+  sfpp-run pose.onnx jump.mp4 --boxes people.json --flip-test
+  sfpp-run pose.onnx jump.mp4 --keypoints-json jump.jsonl  only the keypoints: one line a person
+  sfpp-run pose.onnx athlete.jpg --person full-frame       a picture cut to one person
+
+Ctrl-C ends the run after the current frame; what was written until then is complete and can be played.
+exit codes: 0 done, 1 failed, 2 wrong usage, 130 stopped by Ctrl-C.
+"""
+
+
+def run_parser() -> argparse.ArgumentParser:
+    """Return the parser of `sfpp-run`."""
+    parser = argparse.ArgumentParser(
+        prog=COMMAND,
+        description="Segment an image, a folder of images, a video or a webcam's pictures with an exported model,\n"
+        "or find people's keypoints in them: the model says which.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("model", metavar="MODEL", help="the .onnx file that sfpp-export wrote")
+    parser.add_argument(
+        "input", metavar="INPUT", help="an image, a folder, a video, a webcam's number, or the word demo"
+    )
+    parser.add_argument(
+        "output",
+        metavar="OUTPUT",
+        nargs="?",
+        help="the frames with the classes' colors or the skeletons over them: .mp4, .mov or .mkv for a video (H.264), "
+        ".png or .jpg for a picture, a name without suffix or with a final / for a folder (default: named after INPUT)",
+    )
+    _add_frame_options(parser)
+    _add_model_options(parser)
+    _add_segmentation_options(parser)
+    _add_people_options(parser)
+    _add_pose_options(parser)
+    return parser
+
+
+def check_options(arguments: argparse.Namespace, task: Task) -> None:
+    """Refuse options that mean nothing for the model's task.
+
+    Raises:
+        UsageError: there are some.
+    """
+    for other, options in _TASK_OPTIONS.items():
+        foreign = [option for name, option in options.items() if getattr(arguments, name) is not None]
+        if other != task and foreign:
+            are = "are" if len(foreign) > 1 else "is"
+            raise UsageError(
+                f"{', '.join(foreign)} {are} for {other} models, but {arguments.model} is a {task} model; "
+                "leave it out, or give another model"
+            )
+
+
+def files_read(arguments: argparse.Namespace) -> list[str]:
+    """Return the files beside INPUT that the options name for reading."""
+    return [arguments.model, *given(arguments, "contract", "detector", "boxes").values()]
+
+
+def given(arguments: argparse.Namespace, *names: str) -> dict[str, Any]:
+    """Return those of the named options that were given, as arguments for a function that has the defaults."""
+    return {name: value for name in names if (value := getattr(arguments, name)) is not None}
+
+
+def _add_frame_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("which frames, and a picture of one")
+    group.add_argument("--max-frames", type=positive_int, metavar="N", help="stop after N frames")
+    group.add_argument(
+        "--every", type=positive_int, default=1, metavar="N", help="take every Nth frame only (default: %(default)s)"
+    )
+    group.add_argument(
+        "--snapshot", metavar="FILE", help="also write one picture from the middle of the run, to look at"
+    )
+
+
+def _add_model_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("the model")
+    group.add_argument(
+        "--threads", type=positive_int, metavar="N", help="threads within an operator (default: all cores)"
+    )
+    group.add_argument("--contract", metavar="FILE", help="the contract as JSON, for an ONNX file that carries none")
+
+
+def _add_segmentation_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("segmentation models")
+    group.add_argument(
+        "--masks", metavar="DIR", help="write label values as PNGs into DIR; without OUTPUT, nothing else is written"
+    )
+    group.add_argument("--alpha", type=unit_interval, metavar="X", help="weight of the colors, 0 to 1 (default: 0.5)")
+    group.add_argument(
+        "--no-legend", dest="legend", action="store_false", default=None, help="leave the classes' names out"
+    )
+
+
+def _add_people_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("pose models: how people are found (default: --person hog where OpenCV has it)")
+    way = group.add_mutually_exclusive_group()
+    way.add_argument("--detector", metavar="FILE", help="a YOLOX- or YOLOv8-style detector as an ONNX file")
+    way.add_argument("--boxes", metavar="FILE", help="boxes found beforehand: COCO-style JSON, or JSON lines")
+    way.add_argument(
+        "--person",
+        choices=("hog", "full-frame"),
+        help="hog: OpenCV's own detector of upright people; full-frame: each frame is one person",
+    )
+    group.add_argument(
+        "--detect-every",
+        type=positive_int,
+        metavar="N",
+        help="find people in every Nth frame only, and follow their keypoints in between (default: 1)",
+    )
+
+
+def _add_pose_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("pose models")
+    group.add_argument(
+        "--threshold",
+        type=unit_interval,
+        metavar="X",
+        help="leave out keypoints with a lower score, and people without any other, 0 to 1 (default: 0.3)",
+    )
+    group.add_argument(
+        "--flip-test",
+        action="store_true",
+        default=None,
+        help="average with the mirrored person: more accurate, twice the work",
+    )
+    group.add_argument(
+        "--keypoints-json",
+        metavar="FILE",
+        help="write keypoints as COCO results, one line a person; without OUTPUT, nothing else is written",
+    )

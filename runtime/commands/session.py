@@ -1,0 +1,95 @@
+"""What every run of `sfpp-run` needs whatever its task: outputs, progress, signals, the printed end."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from sfpp.runtime.commands.options import COMMAND
+from sfpp.runtime.video.frames import Source
+from sfpp.runtime.video.keypoints_file import KeypointsFile
+from sfpp.runtime.video.outputs import Outputs, default_overlay, open_keypoints, open_outputs
+from sfpp.runtime.video.run import RunReport, expected_frames
+from sfpp.runtime.video.sinks import Sink
+from sfpp.runtime.video.stopping import StopRequest, stop_on_signals
+
+_SIGNAL_EXIT = 128  # shells report a program ended by a signal as this plus the signal's number
+
+
+@dataclass(frozen=True, eq=False)
+class Session:
+    """An opened run: sinks, and in ``loop`` the arguments that the loop over the frames takes for every task."""
+
+    overlays: list[Sink]
+    masks: list[Sink]
+    keypoints: list[KeypointsFile]
+    loop: dict[str, Any]
+    stop: StopRequest
+
+    def exit_code(self, report: RunReport[Any]) -> int:
+        """Return 0, or what shells expect of a program that a signal has ended."""
+        return _SIGNAL_EXIT + self.stop.signal_number if report.stopped and self.stop.signal_number else 0
+
+
+def outputs_of(arguments: argparse.Namespace, source: Source) -> Outputs:
+    """Return what is to be written: masks or keypoints alone are a reason to run, else there is always an overlay."""
+    overlay = arguments.output
+    if overlay is None and arguments.masks is None and arguments.keypoints_json is None:
+        overlay = default_overlay(source)
+    return Outputs(overlay, arguments.masks, arguments.snapshot, arguments.keypoints_json)
+
+
+@contextlib.contextmanager
+def open_session(arguments: argparse.Namespace, source: Source, outputs: Outputs) -> Iterator[Session]:
+    """Open the outputs and hear signals; at the end of the block the outputs are complete.
+
+    Raises:
+        SfppError: an output cannot be written.
+    """
+    frames = {"every": arguments.every, "max_frames": arguments.max_frames}
+    with (
+        stop_on_signals() as stop,
+        open_outputs(outputs, source, **frames) as (overlays, masks),
+        open_keypoints(outputs) as keypoints,
+        stop.heard_within(),
+        _progress(expected_frames(source, **frames)) as on_frame,
+    ):
+        loop = {**frames, "should_stop": stop, "on_frame": on_frame}
+        yield Session(overlays, masks, keypoints, loop, stop)
+
+
+def print_report(report: RunReport[Any], outputs: Outputs, source: Source, *, about: str = "") -> None:
+    """Print the stages, how many frames there were (with ``about`` them), and what was written."""
+    for line in report.timer.summary():
+        print(line)
+    ending = ": stopped early, and what is written is complete" if report.stopped else ""
+    print(f"{report.frames} frame{'s' * (report.frames != 1)} of {source.name}{about}{ending}")
+    for path in outputs.paths():
+        print(f"wrote {path}")
+
+
+def warn(line: str) -> None:
+    """Print a warning on stderr."""
+    note(f"warning: {line}")
+
+
+def note(line: str) -> None:
+    """Print a line on stderr, where it is not part of the result."""
+    print(f"{COMMAND}: {line}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _progress(expected: int | None) -> Iterator[Callable[[int], object]]:
+    """A progress bar on stderr, if a person looks at it and there is more than one frame to wait for."""
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        yield lambda done: None
+        return
+    hidden = expected == 1 or not sys.stderr.isatty()
+    with tqdm(total=expected, unit="frame", disable=hidden, file=sys.stderr) as bar:
+        yield lambda done: bar.update(1)

@@ -1,0 +1,149 @@
+"""Sets of keypoints by name, and sets that users describe in a file.
+
+A keypoint file is JSON: an object with ``names`` (in the order of the model's heatmaps), and, if wanted, ``skeleton``
+(limbs as pairs of indices or of names), ``flip_pairs`` (pairs of left and right, likewise) and ``box_padding``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from sfpp.runtime.contract import KeypointSpec
+from sfpp.runtime.errors import ContractError, UsageError
+from sfpp.runtime.typed_json import dataclass_from_json
+
+_PAIRED = ("skeleton", "flip_pairs")
+_FILE_FIELDS = ("names", *_PAIRED, "box_padding")
+
+
+def _named_set(names: str, limbs: str) -> KeypointSpec:
+    """Make a set from names and limbs (``a-b a-c``); ``left_x`` and ``right_x`` change places in a mirror."""
+    order = tuple(names.split())
+    pairs = [limb.split("-") for limb in limbs.split()]
+    mirrored = [(name, name.replace("left_", "right_", 1)) for name in order if name.startswith("left_")]
+    return KeypointSpec(
+        names=order,
+        skeleton=tuple((order.index(a), order.index(b)) for a, b in pairs),
+        flip_pairs=tuple((order.index(left), order.index(right)) for left, right in mirrored),
+    )
+
+
+KEYPOINT_SETS: dict[str, KeypointSpec] = {
+    # COCO's person keypoints.
+    "coco17": _named_set(
+        "nose left_eye right_eye left_ear right_ear left_shoulder right_shoulder left_elbow right_elbow left_wrist "
+        "right_wrist left_hip right_hip left_knee right_knee left_ankle right_ankle",
+        "left_ankle-left_knee left_knee-left_hip right_ankle-right_knee right_knee-right_hip left_hip-right_hip "
+        "left_shoulder-left_hip right_shoulder-right_hip left_shoulder-right_shoulder left_shoulder-left_elbow "
+        "right_shoulder-right_elbow left_elbow-left_wrist right_elbow-right_wrist left_eye-right_eye nose-left_eye "
+        "nose-right_eye left_eye-left_ear right_eye-right_ear left_ear-left_shoulder right_ear-right_shoulder",
+    ),
+    # Leeds Sports Pose, also the extended set.
+    "lsp14": _named_set(
+        "right_ankle right_knee right_hip left_hip left_knee left_ankle right_wrist right_elbow right_shoulder "
+        "left_shoulder left_elbow left_wrist neck head_top",
+        "right_ankle-right_knee right_knee-right_hip right_hip-left_hip left_hip-left_knee left_knee-left_ankle "
+        "right_wrist-right_elbow right_elbow-right_shoulder right_shoulder-neck left_shoulder-neck "
+        "left_shoulder-left_elbow left_elbow-left_wrist right_shoulder-right_hip left_shoulder-left_hip neck-head_top",
+    ),
+    # The jump broadcast data set (arXiv 2304.02939): broadcasts of triple, high and long jumps.
+    "jump20": _named_set(
+        "head neck right_shoulder right_elbow right_wrist right_hand left_shoulder left_elbow left_wrist left_hand "
+        "right_hip right_knee right_ankle right_heel right_toes left_hip left_knee left_ankle left_heel left_toes",
+        "head-neck neck-right_shoulder right_shoulder-right_elbow right_elbow-right_wrist right_wrist-right_hand "
+        "neck-left_shoulder left_shoulder-left_elbow left_elbow-left_wrist left_wrist-left_hand "
+        "right_shoulder-right_hip right_hip-right_knee right_knee-right_ankle right_ankle-right_heel "
+        "right_heel-right_toes left_shoulder-left_hip left_hip-left_knee left_knee-left_ankle left_ankle-left_heel "
+        "left_heel-left_toes",
+    ),
+}
+
+
+def keypoint_set(name_or_file: str | os.PathLike[str], count: int | None = None) -> KeypointSpec:
+    """Return a named set of keypoints, or the set of a JSON file.
+
+    Args:
+        name_or_file: ``coco17``, ``lsp14``, ``jump20``, or a file as the module's docstring describes it.
+        count: how many heatmaps the model has, if that is known.
+
+    Raises:
+        UsageError: neither a known name nor a file (the closest name is suggested), a file that does not describe
+            keypoints, or another number of them than ``count``.
+    """
+    text = os.fspath(name_or_file)
+    spec = KEYPOINT_SETS.get(text) or _set_from_file(text)
+    if count is not None and len(spec.names) != count:
+        raise UsageError(
+            f"{text} has {len(spec.names)} keypoints, but the model has {count} heatmaps{_sets_of(count)}; "
+            "give the set that the model was trained with"
+        )
+    return spec
+
+
+def _sets_of(count: int) -> str:
+    fitting = [name for name, spec in KEYPOINT_SETS.items() if len(spec.names) == count]
+    return f", which is what {' and '.join(fitting)} has" if fitting else ""
+
+
+def _set_from_file(text: str) -> KeypointSpec:
+    path = Path(text)
+    if not path.is_file():
+        if path.suffix == ".json" or path.parent != Path():
+            raise UsageError(f"the keypoint file {path} does not exist")
+        raise UsageError(
+            f"unknown keypoint set {text!r}{_did_you_mean(text, KEYPOINT_SETS)}; "
+            f"expected one of {', '.join(KEYPOINT_SETS)}, or a JSON file"
+        )
+    where = f"the keypoint file {path}"
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read {where}: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:  # a file that is not UTF-8 is a ValueError, too
+        raise UsageError(f"{where} is not valid JSON: {error}") from error
+    return _set_from_fields(fields, where)
+
+
+def _set_from_fields(fields: Any, where: str) -> KeypointSpec:
+    if not isinstance(fields, dict):
+        raise UsageError(f"{where} must be a JSON object with {', '.join(_FILE_FIELDS)}, not {type(fields).__name__}")
+    for key in fields:
+        if key not in _FILE_FIELDS:
+            raise UsageError(
+                f"{where}: unknown key {key!r}{_did_you_mean(key, _FILE_FIELDS)}; expected {', '.join(_FILE_FIELDS)}"
+            )
+    if "names" not in fields:
+        raise UsageError(f'{where} lacks names: expected {{"names": ["nose", "left_eye"], ...}}')
+    names = fields["names"]
+    by_index = {key: _by_index(fields[key], names, f"{where}: {key}") for key in _PAIRED if key in fields}
+    try:
+        return dataclass_from_json(KeypointSpec, {**fields, **by_index}, where=where)
+    except ContractError as error:
+        prefix = "" if str(error).startswith(where) else f"{where}: "
+        raise UsageError(f"{prefix}{error}") from error
+
+
+def _by_index(pairs: Any, names: Any, where: str) -> Any:
+    """Replace names by their indices; what is not made of pairs of known names is left for the type check."""
+    if not isinstance(pairs, list) or not isinstance(names, list):
+        return pairs
+    return [[_index(end, names, where) for end in pair] if isinstance(pair, list) else pair for pair in pairs]
+
+
+def _index(end: Any, names: list[Any], where: str) -> Any:
+    if not isinstance(end, str):
+        return end
+    if end not in names:
+        known = [name for name in names if isinstance(name, str)]
+        raise UsageError(f"{where} has {end!r}, which is not among the names{_did_you_mean(end, known)}")
+    return names.index(end)
+
+
+def _did_you_mean(word: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word.lower(), list(known), n=1, cutoff=0.5)
+    return f", did you mean {close[0]!r}?" if close else ""

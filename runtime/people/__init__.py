@@ -1,0 +1,26 @@
+"""Where the boxes of people come from, and who is who from frame to frame."""
+
+from __future__ import annotations
+
+from sfpp.runtime.people.boxes_file import BoxesFile
+from sfpp.runtime.people.choice import choose_finder
+from sfpp.runtime.people.detections import Detections, FullFrame, PersonFinder
+from sfpp.runtime.people.detector import OnnxDetector
+from sfpp.runtime.people.detector_output import DetectorContract
+from sfpp.runtime.people.following import Follower, People
+from sfpp.runtime.people.hog import HogPeople
+from sfpp.runtime.people.tracking import Tracker
+
+__all__ = [
+    "BoxesFile",
+    "Detections",
+    "DetectorContract",
+    "Follower",
+    "FullFrame",
+    "HogPeople",
+    "OnnxDetector",
+    "People",
+    "PersonFinder",
+    "Tracker",
+    "choose_finder",
+]

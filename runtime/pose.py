@@ -1,0 +1,235 @@
+"""Human pose: a frame and people's boxes in, keypoints in frame pixels out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sfpp.runtime.backends.protocol import Arrays, Backend
+from sfpp.runtime.contract import KeypointSpec, ModelContract
+from sfpp.runtime.crops import Boxes, checked_boxes, crop_from_box, frame_from_heatmap, warp_from_box
+from sfpp.runtime.errors import ContractError, ModelFileError, UsageError
+from sfpp.runtime.heatmaps import Floats, average_with_mirrored, keypoints_from_heatmaps
+from sfpp.runtime.images import Image, batch_from_frames, bgr_from_frame
+from sfpp.runtime.skeleton import draw_skeletons
+
+__all__ = ["Pose", "PoseEstimator", "PreparedPeople", "keypoints_from_heatmaps", "warp_from_box"]
+
+
+@dataclass(frozen=True, eq=False)
+class Pose:
+    """The answer for the P people of one frame; P may be 0.
+
+    Attributes:
+        keypoints_xy: (P, K, 2) float32, x then y in frame pixels, where (0, 0) is the center of the first pixel, so the
+            frame spans -0.5..W-0.5; a keypoint may lie outside of it.
+        scores: (P, K) float32, 0..1, the heatmaps' maxima.
+        boxes_xywh: (P, 4) float32, the boxes as they were given: left, top, width, height in frame pixels.
+        spec: the keypoints' names, limbs, and left/right pairs.
+    """
+
+    keypoints_xy: Floats
+    scores: Floats
+    boxes_xywh: Boxes
+    spec: KeypointSpec
+
+    def __len__(self) -> int:
+        """The number of people."""
+        return len(self.scores)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The keypoints' names."""
+        return self.spec.names
+
+    @property
+    def skeleton(self) -> tuple[tuple[int, int], ...]:
+        """The limbs, as pairs of indices into ``names``."""
+        return self.spec.skeleton
+
+    def above(self, threshold: float) -> NDArray[np.bool_]:
+        """Return which keypoints have at least this score, (P, K) bool."""
+        return self.scores >= threshold
+
+    def draw(self, frame_bgr: NDArray[Any], *, threshold: float = 0.3, ids: Sequence[int] | None = None) -> Image:
+        """Return the frame with the people's skeletons over it; without people, a copy.
+
+        Args:
+            frame_bgr: the frame that was given, (H, W, 3) uint8 BGR, or grey or BGRA; it is left alone.
+            threshold: keypoints with a lower score are left out, and limbs that need them.
+            ids: a number for each person, to be written beside the score.
+
+        Raises:
+            UsageError: a threshold outside 0..1, or another number of ids than of people.
+            MediaError: the frame is not an image.
+        """
+        return draw_skeletons(frame_bgr, self.keypoints_xy, self.scores, self.spec, threshold=threshold, ids=ids)
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedPeople:
+    """The people of one frame as the model takes them.
+
+    ``batches`` holds the crops in groups of the model's batch size, the last group filled up; with the flip test, the
+    mirrored crops follow the others. ``boxes_xywh`` is (P, 4) float32.
+    """
+
+    batches: tuple[NDArray[Any], ...]
+    boxes_xywh: Boxes
+
+
+class PoseEstimator:
+    """A top-down pose model, ready to run: ``estimator(frame_bgr, boxes_xywh).keypoints_xy``.
+
+    A call is ``prepare``, ``infer``, ``finish``; a pipeline may run the three in threads of their own and time them.
+
+    Args:
+        backend: the opened model; it is closed with the estimator.
+        contract: what the model takes and gives.
+        flip_test: average with the answer for the mirrored person: more accurate, twice the work.
+
+    Raises:
+        ContractError: the model has no heatmaps or no keypoints.
+        UsageError: a flip test with keypoints of which no left/right pairs are known.
+    """
+
+    def __init__(self, backend: Backend, contract: ModelContract, *, flip_test: bool = False) -> None:
+        self._output = contract.output_of_kind("heatmaps")
+        if contract.keypoints is None:
+            raise ContractError(f"this is a {contract.task} model without keypoints; load it with sfpp.runtime.load")
+        if flip_test and not contract.keypoints.flip_pairs:
+            raise UsageError(
+                "the flip test exchanges left and right, but this model's keypoints have no flip_pairs; "
+                "export it with a keypoint set that has them, or leave the flip test off"
+            )
+        self._spec = contract.keypoints
+        self._backend = backend
+        self._contract = contract
+        self._flip_test = flip_test
+
+    @property
+    def contract(self) -> ModelContract:
+        """What the model takes and gives."""
+        return self._contract
+
+    @property
+    def flip_test(self) -> bool:
+        """Whether answers are averaged with those for the mirrored people."""
+        return self._flip_test
+
+    @property
+    def description(self) -> str:
+        """The model and the library that runs it, in one line for people."""
+        spec, contract = self._contract.input, self._contract
+        model = f"{contract.family} {contract.size} {contract.variant} {contract.precision} pose"
+        flip = ", flip test" if self._flip_test else ""
+        return (
+            f"{model}, {len(self._spec.names)} keypoints, input {spec.width}x{spec.height} (width x height){flip}, "
+            f"{self._backend.description}"
+        )
+
+    def __call__(self, frame_bgr: NDArray[Any], boxes_xywh: ArrayLike) -> Pose:
+        """Find the keypoints of the people in the boxes.
+
+        Args:
+            frame_bgr: (H, W, 3) uint8 BGR of any size, or grey (H, W), or BGRA.
+            boxes_xywh: (P, 4), left, top, width, height of each person in frame pixels; any number, also none. A box
+                may reach beyond the frame.
+
+        Raises:
+            MediaError: not an image.
+            UsageError: a box with NaN, without area, or wholly outside of the frame.
+            BackendError: the model failed, or gave NaN.
+            ModelFileError: the model's output does not fit its contract.
+        """
+        prepared = self.prepare(frame_bgr, boxes_xywh)
+        return self.finish(self.infer(prepared), prepared)
+
+    def prepare(self, frame_bgr: NDArray[Any], boxes_xywh: ArrayLike) -> PreparedPeople:
+        """Make the model's inputs: crop each person, and mirror the crops if the flip test asks for it.
+
+        Raises:
+            MediaError, UsageError: as for a call.
+        """
+        image = bgr_from_frame(frame_bgr)
+        height, width = image.shape[:2]
+        boxes = checked_boxes(boxes_xywh, (height, width))
+        spec, padding = self._contract.input, self._spec.box_padding
+        crops = [crop_from_box(image, box, spec.size_hw, padding=padding) for box in boxes]
+        if self._flip_test:
+            crops += [crop[:, ::-1] for crop in crops]
+        # A crop has the input's size already, so this only changes types, color order and layout.
+        groups = (crops[start : start + spec.batch] for start in range(0, len(crops), spec.batch))
+        return PreparedPeople(tuple(batch_from_frames(group, spec)[0] for group in groups), boxes)
+
+    def infer(self, prepared: PreparedPeople) -> list[dict[str, NDArray[Any]]]:
+        """Run the model: its outputs by name for each batch of ``prepared``; nothing for nobody.
+
+        Raises:
+            BackendError: the library refuses the input or fails.
+        """
+        name = self._contract.input.name
+        return [self._backend.run({name: batch}) for batch in prepared.batches]
+
+    def finish(self, outputs: Sequence[Arrays], prepared: PreparedPeople) -> Pose:
+        """Make the answer from the outputs for each batch of ``prepared``.
+
+        Raises:
+            ModelFileError: the outputs do not fit the contract.
+            BackendError: the heatmaps contain NaN or infinity.
+        """
+        boxes = prepared.boxes_xywh
+        if not len(boxes):
+            return Pose(*self._nobody(), boxes, self._spec)
+        heatmaps = np.concatenate([self._checked_output(each) for each in outputs])
+        if self._flip_test:
+            plain, mirrored = heatmaps[: len(boxes)], heatmaps[len(boxes) : 2 * len(boxes)]
+            heatmaps = average_with_mirrored(plain, mirrored, self._spec.flip_indices)
+        cells, scores = keypoints_from_heatmaps(heatmaps[: len(boxes)])
+        rows, columns = heatmaps.shape[2:]
+        keypoints_xy = frame_from_heatmap(
+            cells, boxes, (rows, columns), self._contract.input.size_hw, padding=self._spec.box_padding
+        )
+        return Pose(keypoints_xy, scores, boxes, self._spec)
+
+    def close(self) -> None:
+        """Release the model."""
+        self._backend.close()
+
+    def __enter__(self) -> PoseEstimator:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _nobody(self) -> tuple[Floats, Floats]:
+        count = len(self._spec.names)
+        return np.zeros((0, count, 2), np.float32), np.zeros((0, count), np.float32)
+
+    def _checked_output(self, outputs: Arrays) -> NDArray[Any]:
+        """Return the heatmaps of one batch, once their shape and type are what the contract promises."""
+        name, spec = self._output.name, self._contract.input
+        if name not in outputs:
+            raise ModelFileError(
+                f"the contract promises the output {name!r}, but the model gives {', '.join(outputs) or 'nothing'}; "
+                "export the model again, or give a contract that fits it"
+            )
+        values = outputs[name]
+        rows, columns = (-(-side // self._output.stride) for side in spec.size_hw)
+        # A graph that halves its input before the network rounds twice and may come out one cell short.
+        sizes = {(rows - r, columns - c) for r in (0, 1) for c in (0, 1)}
+        leading = spec.batch, len(self._spec.names)
+        if values.shape[:2] != leading or values.shape[2:] not in sizes or not np.issubdtype(values.dtype, np.floating):
+            raise ModelFileError(
+                f"the output {name!r} is {'x'.join(map(str, values.shape))} {values.dtype}, expected "
+                f"{leading[0]}x{leading[1]}x{rows}x{columns} (batch, keypoints, rows, columns) floating point; "
+                "the contract does not belong to this model: export it again, or give a contract that fits it"
+            )
+        return values

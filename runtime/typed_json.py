@@ -1,0 +1,74 @@
+"""Frozen dataclasses from parsed JSON, each value checked against the type of its field."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
+
+from sfpp.runtime.errors import ContractError
+
+_T = TypeVar("_T")
+
+
+def dataclass_from_json(cls: type[_T], fields: Any, *, where: str) -> _T:
+    """Make the dataclass ``cls`` from a JSON object; fields that it does not have are ignored.
+
+    Args:
+        cls: a dataclass whose fields are numbers, strings, literals, tuples, dictionaries or dataclasses, or None.
+        fields: what the JSON parser gave.
+        where: begins the message of every error.
+
+    Raises:
+        ContractError: not an object, a missing field, or a value of the wrong type.
+    """
+    if not isinstance(fields, Mapping):
+        raise ContractError(f"{where} must be a JSON object, not {fields!r}")
+    hints = get_type_hints(cls)
+    values: dict[str, Any] = {}
+    for field in dataclasses.fields(cast(Any, cls)):
+        if field.name in fields:
+            values[field.name] = _typed(fields[field.name], hints[field.name], f"{where}: {field.name}")
+        elif field.default is dataclasses.MISSING:
+            raise ContractError(f"{where} lacks the field {field.name!r}; export the model again")
+    return cls(**values)
+
+
+def _typed(value: Any, hint: Any, where: str) -> Any:
+    """Return ``value`` as the type ``hint`` or raise; lists become tuples, since JSON has no tuples."""
+    if dataclasses.is_dataclass(hint):
+        return dataclass_from_json(cast(type[Any], hint), value, where=where)
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is UnionType:  # the only unions here are "... | None"
+        (present,) = (argument for argument in arguments if argument is not NoneType)
+        return None if value is None else _typed(value, present, where)
+    if origin is Literal:
+        if value not in arguments:
+            raise ContractError(f"{where} is {value!r}, expected one of {', '.join(map(repr, arguments))}")
+        return value
+    if origin is tuple:
+        return _typed_tuple(value, arguments, where)
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise ContractError(f"{where} is {value!r}, expected a JSON object")
+        return value
+    accepted = (int, float) if hint is float else hint
+    if not isinstance(value, accepted) or (isinstance(value, bool) and hint is not bool):
+        raise ContractError(f"{where} is {value!r}, expected {hint.__name__}")
+    if hint is not float:
+        return value
+    try:
+        return float(value)
+    except OverflowError as error:  # JSON has integers of any length
+        raise ContractError(f"{where} is too large to be a number of this model") from error
+
+
+def _typed_tuple(value: Any, arguments: tuple[Any, ...], where: str) -> tuple[Any, ...]:
+    if not isinstance(value, list):
+        raise ContractError(f"{where} is {value!r}, expected a list")
+    if arguments[-1] is Ellipsis:
+        return tuple(_typed(item, arguments[0], where) for item in value)
+    if len(value) != len(arguments):
+        raise ContractError(f"{where} has {len(value)} values, expected {len(arguments)}")
+    return tuple(_typed(item, hint, where) for item, hint in zip(value, arguments, strict=True))

@@ -1,0 +1,69 @@
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from sfpp.runtime import BackendError, UsageError
+from sfpp.runtime.people import BoxesFile, FullFrame, HogPeople, OnnxDetector, choose_finder
+from tests.runtime.people.detector_files import write_detector, yolov8_output
+
+
+@pytest.fixture
+def with_hog(monkeypatch):
+    class Hog:
+        def setSVMDetector(self, detector):  # noqa: N802 - OpenCV's name
+            pass
+
+    monkeypatch.setattr(cv2, "HOGDescriptor", Hog, raising=False)
+    monkeypatch.setattr(cv2, "HOGDescriptor_getDefaultPeopleDetector", lambda: "people", raising=False)
+
+
+@pytest.fixture
+def without_hog(monkeypatch):
+    monkeypatch.delattr(cv2, "HOGDescriptor", raising=False)
+
+
+def test_what_is_asked_for_is_taken(tmp_path, with_hog):
+    detector = write_detector(tmp_path / "d.onnx", yolov8_output([], (64, 96)), size_hw=(64, 96))
+    boxes = tmp_path / "boxes.json"
+    boxes.write_text(json.dumps([{"image_id": 0, "bbox": [1, 2, 3, 4]}]))
+    finder, line = choose_finder(detector=detector, threads=1)
+    assert isinstance(finder, OnnxDetector)
+    assert line.startswith("people are found by d.onnx (yolov8 style, 96x64) in ONNX Runtime")
+    finder, line = choose_finder(boxes=boxes)
+    assert isinstance(finder, BoxesFile)
+    assert line == "people are found by boxes.json, which has boxes for 1 frame"
+    finder, line = choose_finder(person="hog")
+    assert isinstance(finder, HogPeople)
+    assert line == f"people are found by the HOG people detector of OpenCV {cv2.__version__}"
+    finder, line = choose_finder(person="full-frame")
+    assert isinstance(finder, FullFrame)
+    assert line == "people are found by taking each whole frame as one person"
+
+
+def test_without_a_wish_hog_is_taken(with_hog):
+    finder, line = choose_finder()
+    assert isinstance(finder, HogPeople)
+    assert line.endswith(", as no detector was given")
+
+
+def test_without_a_wish_and_without_hog_the_full_frame_is_taken(without_hog):
+    finder, line = choose_finder()
+    assert isinstance(finder, FullFrame)
+    assert f"no detector was given and OpenCV {cv2.__version__} has no HOG; --detector FILE or --boxes FILE" in line
+    with pytest.raises(BackendError, match="has no HOG people detector"):
+        choose_finder(person="hog")
+
+
+def test_wishes_that_cannot_be_met():
+    with pytest.raises(UsageError, match="in one way only"):
+        choose_finder(detector="a.onnx", person="hog")
+    with pytest.raises(UsageError, match="person is 'dog', expected one of hog, full-frame"):
+        choose_finder(person="dog")
+
+
+def test_the_full_frame_is_one_person():
+    found = FullFrame().find(np.zeros((30, 40, 3), np.uint8))
+    np.testing.assert_array_equal(found.boxes_xywh, [[0, 0, 40, 30]])
+    np.testing.assert_array_equal(found.scores, [1])

@@ -1,0 +1,174 @@
+import json
+
+import numpy as np
+import pytest
+
+from sfpp.runtime import SfppError, UsageError
+from sfpp.runtime.people import BoxesFile, FullFrame
+from sfpp.runtime.video import keypoints_file, run_pose
+from sfpp.runtime.video.outputs import Outputs, check_outputs
+from tests.runtime.people.dots import Known, box_of, dots_estimator, keypoints_of, picture, source_of
+
+
+class Collected:
+    """A sink that keeps what it is given."""
+
+    path = None
+
+    def __init__(self):
+        self.frames, self.given = [], []
+
+    def write(self, frame, *given):
+        self.frames.append(frame)
+        self.given.append(given)
+
+    @property
+    def ids(self):
+        return [ids.tolist() for _, ids in self.given]
+
+
+# Two people, one walking to the right and one standing.
+WALK = [[(40 + 6 * index, 50), (160, 60)] for index in range(8)]
+IMAGES = [picture(*middles) for middles in WALK]
+BOXES = [[box_of(middle) for middle in middles] for middles in WALK]
+
+
+def run(images, *, finder, overlays=(), **options):
+    with source_of(images) as source, dots_estimator() as model:
+        return run_pose(model, source, overlays, finder=finder, **options)
+
+
+@pytest.mark.parametrize("detect_every", [1, 2, 3, 100])
+def test_each_frames_people_reach_the_sinks(detect_every):
+    finder, keypoints = Known(BOXES), Collected()
+    report = run(IMAGES, finder=finder, keypoints=[keypoints], detect_every=detect_every)
+    assert finder.asked == list(range(0, 8, detect_every))
+    assert keypoints.ids == [[1, 2]] * 8
+    for frame, (pose, _), middles in zip(keypoints.frames, keypoints.given, WALK, strict=True):
+        expected = [keypoints_of(middle) for middle in middles]
+        np.testing.assert_allclose(pose.keypoints_xy, expected, atol=6, err_msg=frame.name)  # a cell is 5 wide
+        assert pose.scores.min() > 0.9
+    assert (report.frames, report.people, report.empty_frames) == (8, 16, 0)
+    assert report.people_per_frame == 2
+    np.testing.assert_array_equal(report.last.pose.keypoints_xy, keypoints.given[-1][0].keypoints_xy)
+
+
+def test_overlays_show_the_skeletons_and_ids():
+    overlay, keypoints = Collected(), Collected()
+    run(IMAGES[:2], finder=Known(BOXES), overlays=[overlay], keypoints=[keypoints], threshold=0.5)
+    for image, (drawn,), (pose, ids) in zip(IMAGES, overlay.given, keypoints.given, strict=False):
+        np.testing.assert_array_equal(drawn, pose.draw(image, threshold=0.5, ids=ids.tolist()))
+        assert not np.array_equal(drawn, pose.draw(image, threshold=0.5))
+        assert not np.array_equal(drawn, image)
+
+
+def test_people_of_whom_nothing_is_seen_are_left_out_and_frames_without_anybody_counted():
+    images = [picture((40, 50)), picture(), picture((40, 50), colors=(1,)), picture((160, 60))]
+    boxes = [[box_of((160, 60)), box_of((40, 50))]] * 4
+    overlay, keypoints = Collected(), Collected()
+    report = run(images, finder=Known(boxes), overlays=[overlay], keypoints=[keypoints])
+    assert keypoints.ids == [[2], [], [2], [1]]
+    assert (report.people, report.empty_frames) == (3, 1)
+    np.testing.assert_array_equal(overlay.given[1][0], images[1])
+    for pose, ids in keypoints.given:
+        assert len(pose.boxes_xywh) == len(pose.scores) == len(pose.keypoints_xy) == len(ids)
+    report = run(images, finder=Known(boxes), threshold=0.0)
+    assert (report.people, report.empty_frames) == (8, 0)
+
+
+def test_no_boxes_and_boxes_outside_of_the_frame_are_frames_without_people():
+    keypoints = Collected()
+    boxes = [[], [[500, 0, 20, 20], [-50, 0, 20, 20]], [box_of((40, 50)), [0, 300, 9, 9]]]
+    report = run([IMAGES[0]] * 3, finder=Known(boxes), keypoints=[keypoints], overlays=[Collected()])
+    assert [len(ids) for ids in keypoints.ids] == [0, 0, 1]
+    assert (report.people, report.empty_frames) == (1, 2)
+
+
+def test_nan_in_a_box_is_refused_in_words():
+    with pytest.raises(UsageError, match="nan"):
+        run(IMAGES[:1], finder=Known([[[1, 2, np.nan, 4]]]))
+
+
+def test_who_leaves_the_frame_is_dropped():
+    images = [picture((30 - 25 * index, 60)) for index in range(4)]
+    keypoints = Collected()
+    run(images, finder=Known([[box_of((30, 60))]]), keypoints=[keypoints], detect_every=100)
+    assert keypoints.ids == [[1], [1], [], []]
+
+
+def test_stages_are_timed_and_finding_only_where_it_happens():
+    report = run(IMAGES, finder=Known(BOXES), detect_every=3, overlays=[Collected()], keypoints=[Collected()])
+    counts = {stage: report.timer.latency(stage).count for stage in report.timer.stages}
+    assert counts == {
+        "decode": 8, "detect": 3, "prepare": 8, "infer": 8, "keypoints": 8, "draw": 8, "encode": 8, "json": 8
+    }  # fmt: skip
+    assert {"draw", "encode", "json"}.isdisjoint(run(IMAGES, finder=Known(BOXES)).timer.stages)
+
+
+def test_every_max_frames_and_stopping_are_those_of_the_common_loop():
+    finder, told = Known(BOXES), []
+    report = run(IMAGES, finder=finder, every=3, max_frames=2, on_frame=told.append)
+    assert (finder.asked, told, report.stopped) == ([0, 3], [1, 2], False)
+    report = run(IMAGES, finder=Known(BOXES), should_stop=lambda: True)
+    assert (report.frames, report.stopped) == (1, True)
+
+
+def test_lines_are_coco_results(tmp_path):
+    path = tmp_path / "keypoints.jsonl"
+    poses = Collected()
+    with keypoints_file(path) as file:
+        run(IMAGES[:3], finder=Known(BOXES), keypoints=[file, poses], every=2)
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [(line["image_id"], line["track_id"], line["time_s"]) for line in lines] == [
+        (0, 1, 0.0), (0, 2, 0.0), (2, 1, 0.08), (2, 2, 0.08)
+    ]  # fmt: skip
+    people = [(pose, row) for pose, _ in poses.given for row in (0, 1)]
+    for line, (pose, row) in zip(lines, people, strict=True):
+        table = np.array(line["keypoints"]).reshape(-1, 3)
+        np.testing.assert_allclose(table[:, :2], pose.keypoints_xy[row], atol=0.006)
+        np.testing.assert_allclose(table[:, 2], pose.scores[row], atol=6e-5)
+        assert line["score"] == pytest.approx(pose.scores[row].mean(), abs=6e-5)
+        np.testing.assert_allclose(line["bbox"], pose.boxes_xywh[row], atol=0.006)
+        assert line["category_id"] == 1
+    assert lines[2]["frame_name"] == "dots-000002"
+    # What a run has written can be given to the next one.
+    again = Collected()
+    run(IMAGES[:3], finder=BoxesFile(path), keypoints=[again], every=2)
+    assert again.ids == poses.ids
+    np.testing.assert_allclose(again.given[1][0].keypoints_xy, poses.given[1][0].keypoints_xy, atol=0.1)
+
+
+def test_the_file_is_whole_or_not_there(tmp_path):
+    path = tmp_path / "keypoints.jsonl"
+
+    def ends_with(error):
+        with keypoints_file(path) as file:
+            run(IMAGES[:1], finder=Known(BOXES), keypoints=[file])
+            raise error
+
+    with pytest.raises(SfppError, match="no more"):
+        ends_with(SfppError("no more"))
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(KeyboardInterrupt):
+        ends_with(KeyboardInterrupt())
+    assert len(path.read_text().splitlines()) == 2
+    assert list(tmp_path.iterdir()) == [path]
+    with pytest.raises(SfppError, match="create it first"), keypoints_file(tmp_path / "no" / "k.jsonl"):
+        pass
+
+
+def test_a_run_without_anybody_leaves_an_empty_file(tmp_path):
+    with keypoints_file(tmp_path / "keypoints.jsonl") as file:
+        report = run([picture()], finder=FullFrame(), keypoints=[file])
+    assert (tmp_path / "keypoints.jsonl").read_text() == ""
+    assert (report.people, report.people_per_frame, report.empty_frames) == (0, 0, 1)
+
+
+def test_keypoints_must_not_overwrite_what_is_read(tmp_path):
+    boxes = tmp_path / "boxes.json"
+    with source_of(IMAGES) as source:
+        check_outputs(Outputs(None, keypoints=str(boxes)), source)
+        with pytest.raises(UsageError, match="is the input itself"):
+            check_outputs(Outputs(None, keypoints=str(boxes)), source, also_read=[str(boxes)])
+        with pytest.raises(UsageError, match="two outputs go to"):
+            check_outputs(Outputs(None, snapshot=str(boxes), keypoints=str(boxes)), source)
