@@ -224,7 +224,9 @@ def _keypoint_problems(spec: KeypointSpec) -> list[str]:
         wrong = [pair for pair in pairs if pair[0] == pair[1] or not all(0 <= i < len(spec.names) for i in pair)]
         if wrong:
             problems.append(f"{kind} has {wrong[0]}, expected two different indices in 0..{len(spec.names) - 1}")
+    # A limb has no direction: 3-5 and 5-3 would be drawn on each other.
     problems += [f"the limb {limb} is given twice" for limb in _repeated(tuple(sorted(pair)) for pair in spec.skeleton)]
+    # Exchanging one keypoint with two others would be no mirror.
     in_pairs = (index for pair in spec.flip_pairs for index in pair)
     problems += [f"keypoint {index} is in two flip_pairs" for index in _repeated(in_pairs)]
     if not 0 < spec.box_padding < math.inf:

@@ -120,6 +120,7 @@ def _set_from_fields(fields: Any, where: str) -> KeypointSpec:
     if "names" not in fields:
         raise UsageError(f'{where} lacks names: expected {{"names": ["nose", "left_eye"], ...}}')
     names = fields["names"]
+    # Contracts hold indices alone; names are a convenience of this file.
     by_index = {key: _by_index(fields[key], names, f"{where}: {key}") for key in _PAIRED if key in fields}
     try:
         return dataclass_from_json(KeypointSpec, {**fields, **by_index}, where=where)

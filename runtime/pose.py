@@ -162,6 +162,7 @@ class PoseEstimator:
         spec, padding = self._contract.input, self._spec.box_padding
         crops = [crop_from_box(image, box, spec.size_hw, padding=padding) for box in boxes]
         if self._flip_test:
+            # Mirrored crops are people like the others, so one person fills a batch of two.
             crops += [crop[:, ::-1] for crop in crops]
         # A crop has the input's size already, so this only changes types, color order and layout.
         groups = (crops[start : start + spec.batch] for start in range(0, len(crops), spec.batch))
@@ -187,6 +188,7 @@ class PoseEstimator:
         if not len(boxes):
             return Pose(*self._nobody(), boxes, self._spec)
         heatmaps = np.concatenate([self._checked_output(each) for each in outputs])
+        # Whatever comes after the people and their mirror images filled up the last batch.
         if self._flip_test:
             plain, mirrored = heatmaps[: len(boxes)], heatmaps[len(boxes) : 2 * len(boxes)]
             heatmaps = average_with_mirrored(plain, mirrored, self._spec.flip_indices)
