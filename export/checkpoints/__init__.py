@@ -1,4 +1,4 @@
-"""Reading trained SegFormer checkpoints in the styles in which people have them."""
+"""Reading trained SegFormer, SegFormer++ and EDAFormer checkpoints in the styles in which people have them."""
 
 from __future__ import annotations
 

@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from sfpp.export.checkpoints.layout import FUSION, Slot, canonical_slots
+from sfpp.export.checkpoints.layout import FUSION, NetworkConfig, Slot, canonical_slots, fused_widths
 from sfpp.export.checkpoints.spelling import Spelling
 from sfpp.export.checkpoints.styles import Part
-from sfpp.export.models.segformer import SegFormerConfig
 from sfpp.runtime.errors import CheckpointError
 
 _SHOWN = 10
@@ -19,19 +18,19 @@ Shape = tuple[int, ...]
 
 
 def canonical_state(
-    tensors: Mapping[str, Tensor], spelling: Spelling, config: SegFormerConfig, *, name: str
+    tensors: Mapping[str, Tensor], spelling: Spelling, config: NetworkConfig, *, name: str
 ) -> dict[str, Tensor]:
     """Return the network's weights, float32 and independent of the file, under their canonical keys.
 
     Raises:
         CheckpointError: missing or unexpected keys, wrong shapes, or values that are not finite numbers; all listed.
     """
-    slots = list(canonical_slots(config))
-    _check_keys(tensors, spelling, slots, f"{name} does not fit the {spelling.style.title} style of SegFormer")
+    slots = canonical_slots(config)
+    _check_keys(tensors, spelling, slots, f"{name} does not fit the {spelling.style.title} style")
     state = {slot.key: _assemble(tensors, spelling, slot) for slot in slots}
     if spelling.style.fused_last_first:
         fusion = f"{FUSION}.weight"
-        state[fusion] = stages_reversed(state[fusion], stages=len(config.encoder.channels))
+        state[fusion] = stages_reversed(state[fusion], widths=fused_widths(config)[::-1])
     broken = [key for slot in slots if not torch.isfinite(state[slot.key]).all() for key in _keys(spelling, slot)]
     if broken:
         raise CheckpointError(
@@ -41,9 +40,14 @@ def canonical_state(
     return state
 
 
-def stages_reversed(weight: Tensor, *, stages: int) -> Tensor:
-    """Return a fusion weight (width, stages * width, 1, 1) with its blocks of input channels in the opposite order."""
-    return torch.cat(weight.chunk(stages, dim=1)[::-1], dim=1)
+def stages_reversed(weight: Tensor, *, widths: Sequence[int]) -> Tensor:
+    """Return a fusion weight (width, sum of ``widths``, 1, 1) with its blocks of input channels in the opposite order.
+
+    Args:
+        weight: its input channels come in blocks, one a stage.
+        widths: of the blocks, in the order in which they are now.
+    """
+    return torch.cat(torch.split(weight, list(widths), dim=1)[::-1], dim=1)
 
 
 def _assemble(tensors: Mapping[str, Tensor], spelling: Spelling, slot: Slot) -> Tensor:

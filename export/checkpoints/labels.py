@@ -1,4 +1,4 @@
-"""Class names and colors that a checkpoint brings along; where they are malformed or do not fit, it brings none."""
+"""Names that a checkpoint brings along; where they are malformed or do not fit, it brings none."""
 
 from __future__ import annotations
 
@@ -43,6 +43,12 @@ def stored_labels(metadata: Mapping[str, Any], settings: Mapping[str, Any] | Non
         inner.get("palette", inner.get("PALETTE")),
     ]
     return StoredLabels(_first_valid(names, _valid_names, count), _first_valid(palettes, _valid_palette, count))
+
+
+def stored_keypoints(metadata: Mapping[str, Any]) -> str | None:
+    """Return the keypoint set that was stored with the weights, its name or its JSON; None where none was."""
+    text = metadata.get("sfpp.keypoints")
+    return text.strip() or None if isinstance(text, str) else None
 
 
 def _first_valid(values: Iterable[object], validate: Callable[[object, int], _T | None], count: int) -> _T | None:

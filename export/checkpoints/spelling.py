@@ -14,15 +14,16 @@ _TRAINING_ONLY = r".*num_batches_tracked$|auxiliary_head\.|data_preprocessor\."
 
 @dataclass(frozen=True)
 class Spelling:
-    """A style with the prefixes that one file has: ``root`` before everything (``module.``), ``encoder`` after it."""
+    """A style with one file's prefixes: ``root`` before everything (``module.``), ``encoder`` and ``head`` after it."""
 
     style: Style
     root: str
     encoder: str
+    head: str
 
     def parts(self, module: str) -> tuple[Part, ...]:
         """Return the stored parts whose rows, one after another, make up a canonical module's tensors."""
-        prefix = self.root + (self.encoder if module.startswith("encoder.") else "decode_head.")
+        prefix = self.root + (self.encoder if module.startswith("encoder.") else self.head)
         return tuple(Part(prefix + part.module, part.index, part.of) for part in self.style.table[module])
 
     def is_unused(self, key: str) -> bool:
@@ -34,39 +35,42 @@ def recognize(keys: Collection[str], name: str) -> Spelling:
     """Tell from its keys how a checkpoint is spelled; ``name`` stands for the file in messages.
 
     Raises:
-        CheckpointError: no style that sfpp knows, another network, or an encoder without a segmentation head.
+        CheckpointError: no style that sfpp knows, another network, or an encoder without the head that goes with it.
     """
-    spelling = _spelling(keys)
-    if spelling is None:
+    found = _encoder(keys)
+    if found is None:
         raise CheckpointError(
-            f"{name} is not a SegFormer in a known style: it has keys such as "
-            f"{', '.join(sorted(keys)[:3])}. Expected keys like backbone.patch_embed1.proj.weight (official), "
-            "backbone.layers.0.0.projection.weight (MMSegmentation) or "
+            f"{name} is not a SegFormer or EDAFormer in a known style: it has keys such as "
+            f"{', '.join(sorted(keys)[:3])}. Expected keys like backbone.patch_embed1.proj.weight (official SegFormer, "
+            "EDAFormer), backbone.layers.0.0.projection.weight (MMSegmentation, MMPose) or "
             "segformer.encoder.patch_embeddings.0.proj.weight (Transformers)"
         )
-    head = f"{spelling.root}decode_head."
-    if any(key.startswith(f"{head}attn") for key in keys):
-        raise CheckpointError(f"{name} is an EDAFormer, expected a SegFormer or SegFormer++ checkpoint")
-    if not any(key.startswith(head) for key in keys):
-        raise CheckpointError(_without_head(spelling, keys, name))
-    return spelling
+    encoder_style, root, encoder = found
+    # Segmentation and pose have the same encoder: the head tells them apart.
+    for style in (style for style in STYLES if style.marker == encoder_style.marker):
+        for head in style.head_prefixes:
+            if any(key.startswith(root + head + style.head_start) for key in keys):
+                return Spelling(style, root, encoder, head)
+    raise CheckpointError(_without_head(encoder_style, root, encoder, keys, name))
 
 
-def _spelling(keys: Collection[str]) -> Spelling | None:
+def _encoder(keys: Collection[str]) -> tuple[Style, str, str] | None:
+    """Return the first style whose encoder is among the keys, with the prefixes of the file and of the encoder."""
     for style in STYLES:
         # Lazy, so that the encoder's prefix is not taken into the root.
         pattern = re.compile(rf"(.*?)({re.escape(style.encoder_prefix)})?(?:{style.marker})")
         for key in keys:
             if found := pattern.match(key):
-                return Spelling(style, found[1], found[2] or "")
+                return style, found[1], found[2] or ""
     return None
 
 
-def _without_head(spelling: Spelling, keys: Collection[str], name: str) -> str:
-    encoder = spelling.root + spelling.encoder
-    rest = [key for key in keys if key.startswith(f"{spelling.root}head.") or not key.startswith(encoder)]
+def _without_head(style: Style, root: str, encoder: str, keys: Collection[str], name: str) -> str:
+    heads = tuple(f"{root}{head}" for head in ("head.", "decode_head."))
+    rest = [key for key in keys if key.startswith(heads) or not key.startswith(root + encoder)]
     found = f"; found instead {', '.join(sorted(rest)[:3])}" if rest else ""
     return (
-        f"{name} holds an encoder in the {spelling.style.title} style without a segmentation head (no key begins with "
-        f"{spelling.root}decode_head.{found}): give a checkpoint that was trained for segmentation"
+        f"{name} holds an encoder in the {style.title} style without a segmentation head (no key begins with "
+        f"{root}{style.head_prefixes[0]}{style.head_start}{found}): give a checkpoint that was trained for "
+        "segmentation or pose"
     )

@@ -1,18 +1,21 @@
 """How each family of checkpoints spells the network's tensors.
 
-A table leads from a canonical module to the stored one, where {i} is the stage from 0, {n} the stage from 1 and {j} the
-block from 0. Encoder names are relative to the style's encoder prefix, which a file may lack.
+A table leads from a canonical module to the stored one, where {i} is the stage from 0, {n} the stage from 1, {j} the
+block from 0 and {nn} EDAFormer's name of a decoder block: 4, 44 and 444 are the three blocks on stage 4. Encoder names
+are relative to the style's encoder prefix, which a file may lack, all others to the head's prefix.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from sfpp.export.checkpoints.layout import BLOCK, CLASSIFIER, FUSION, PROJECTION
+from sfpp.export.checkpoints.layout import BLOCK, CLASSIFIER, DECODER_BLOCK, FUSION, PROJECTION
+from sfpp.runtime.contract import Task
 
-StyleName = Literal["official", "mmseg", "transformers"]
+StyleName = Literal["official", "edaformer", "mmseg", "mmpose", "transformers"]
+Family = Literal["segformer", "edaformer"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,9 @@ class Part:
         """Return the stored key, still without the file's prefixes."""
         # MultiheadAttention has in_proj_weight where any other module has a dot.
         dot = "" if self.module.endswith("_") else "."
-        return f"{self.module.format(i=i, n=i + 1, j=j)}{dot}{param}"
+        # The first of EDAFormer's decoder levels is the encoder's second stage.
+        repeated = str(i + 2) * (j + 1)
+        return f"{self.module.format(i=i, n=i + 1, j=j, nn=repeated)}{dot}{param}"
 
 
 Table = Mapping[str, tuple[Part, ...]]
@@ -37,55 +42,105 @@ Table = Mapping[str, tuple[Part, ...]]
 class Style:
     """One way of storing the network.
 
-    ``marker`` matches the keys of an encoder in this style; ``fused_last_first`` says that the fusion's input channels
-    begin with the last stage.
+    ``marker`` matches the keys of an encoder in this style; a head in it has keys that begin with one of
+    ``head_prefixes`` and then ``head_start``. ``fused_last_first`` says that the fusion's input channels begin with the
+    last stage.
     """
 
     name: StyleName
     title: str
-    head: Literal["official", "mmseg"]
+    head: Literal["official", "mmseg", "edaformer"]
     encoder_prefix: str
     marker: str
     block_eps: float
     embed_eps: float
     fused_last_first: bool
     table: Table
+    task: Task = "segmentation"
+    head_prefixes: tuple[str, ...] = ("decode_head.",)
+    head_start: str = ""
     unused: str = r"$^"
+
+    @property
+    def family(self) -> Family:
+        """Which of the architectures it is."""
+        return "edaformer" if self.head == "edaformer" else "segformer"
 
 
 def _table(names: Mapping[str, str | tuple[Part, ...]]) -> Table:
     return {module: (Part(name),) if isinstance(name, str) else name for module, name in names.items()}
 
 
+# The base class of mmseg 0.x makes a classifier that these heads never call.
+_UNCALLED_CLASSIFIER = r"decode_head\.conv_seg\."
+
+# What EDAFormer's authors took over from SegFormer's.
+_OFFICIAL_STAGE = {
+    PROJECTION: "patch_embed{n}.proj",
+    "encoder.stages.{i}.patch_embed.norm": "patch_embed{n}.norm",
+    "encoder.stages.{i}.norm": "norm{n}",
+}
+_OFFICIAL_BLOCK = {
+    "norm1": "norm1",
+    "norm2": "norm2",
+    "attention.output": "attn.proj",
+    "ffn.expand": "mlp.fc1",
+    "ffn.depthwise": "mlp.dwconv.dwconv",
+    "ffn.contract": "mlp.fc2",
+}
+_OFFICIAL_FUSION = {FUSION: "linear_fuse.conv", "head.fusion.bn": "linear_fuse.bn", CLASSIFIER: "linear_pred"}
+
+
+def _blocks(canonical: str, stored: str, names: Mapping[str, str]) -> dict[str, str]:
+    return {canonical + ours: stored + theirs for ours, theirs in names.items()}
+
+
 OFFICIAL = Style(
     name="official",
-    title="official",
+    title="official SegFormer",
     head="official",
     encoder_prefix="backbone.",
+    marker=r"block\d\.\d+\.attn\.(q|kv)\.",
+    block_eps=1e-6,
+    embed_eps=1e-5,
+    fused_last_first=True,
+    unused=_UNCALLED_CLASSIFIER,
+    table=_table(
+        {
+            **_OFFICIAL_STAGE,
+            **_blocks(BLOCK, "block{n}.{j}.", _OFFICIAL_BLOCK),
+            BLOCK + "attention.query": "block{n}.{j}.attn.q",
+            BLOCK + "attention.key_value": "block{n}.{j}.attn.kv",
+            BLOCK + "attention.reduction": "block{n}.{j}.attn.sr",
+            BLOCK + "attention.reduction_norm": "block{n}.{j}.attn.norm",
+            "head.projections.{i}.conv": "linear_c{n}.proj",
+            **_OFFICIAL_FUSION,
+        }
+    ),
+)
+
+# Its attn.sr reduces nothing: it is the one projection that makes keys and values.
+_EDAFORMER_BLOCK = {**_OFFICIAL_BLOCK, "attention.key_value": "attn.sr"}
+
+EDAFORMER = Style(
+    name="edaformer",
+    title="EDAFormer",
+    head="edaformer",
+    encoder_prefix="backbone.",
+    # These keys are the official SegFormer's too, which is asked about first.
     marker=r"patch_embed\d\.proj\.|block\d\.\d+\.attn\.",
     block_eps=1e-6,
     embed_eps=1e-5,
     fused_last_first=True,
-    unused=r"decode_head\.conv_seg\.",  # the base class makes a classifier that the head never calls
+    head_start="attn",
+    unused=_UNCALLED_CLASSIFIER,
     table=_table(
         {
-            PROJECTION: "patch_embed{n}.proj",
-            "encoder.stages.{i}.patch_embed.norm": "patch_embed{n}.norm",
-            "encoder.stages.{i}.norm": "norm{n}",
-            BLOCK + "norm1": "block{n}.{j}.norm1",
-            BLOCK + "norm2": "block{n}.{j}.norm2",
-            BLOCK + "attention.query": "block{n}.{j}.attn.q",
-            BLOCK + "attention.key_value": "block{n}.{j}.attn.kv",
-            BLOCK + "attention.output": "block{n}.{j}.attn.proj",
-            BLOCK + "attention.reduction": "block{n}.{j}.attn.sr",
-            BLOCK + "attention.reduction_norm": "block{n}.{j}.attn.norm",
-            BLOCK + "ffn.expand": "block{n}.{j}.mlp.fc1",
-            BLOCK + "ffn.depthwise": "block{n}.{j}.mlp.dwconv.dwconv",
-            BLOCK + "ffn.contract": "block{n}.{j}.mlp.fc2",
-            "head.projections.{i}.conv": "linear_c{n}.proj",
-            FUSION: "linear_fuse.conv",
-            "head.fusion.bn": "linear_fuse.bn",
-            CLASSIFIER: "linear_pred",
+            **_OFFICIAL_STAGE,
+            **_blocks(BLOCK, "block{n}.{j}.", _EDAFORMER_BLOCK),
+            **_blocks(DECODER_BLOCK, "attn{nn}.", _EDAFORMER_BLOCK),
+            DECODER_BLOCK + "attention.key_value_norm": "attn{nn}.attn.norm",
+            **_OFFICIAL_FUSION,
         }
     ),
 )
@@ -124,6 +179,16 @@ MMSEG = Style(
             CLASSIFIER: "conv_seg",
         }
     ),
+)
+
+MMPOSE = replace(
+    MMSEG,
+    name="mmpose",
+    title="MMPose",
+    task="pose",
+    head_prefixes=("head.", "keypoint_head."),  # of MMPose 1.x and 0.x
+    head_start="convs.",
+    table={**MMSEG.table, CLASSIFIER: (Part("final_layer"),)},
 )
 
 
@@ -191,4 +256,5 @@ TRANSFORMERS_5 = _transformers(
     },
 )
 
-STYLES = (OFFICIAL, MMSEG, TRANSFORMERS, TRANSFORMERS_5)
+# Where one key fits several styles, the first one is meant.
+STYLES = (OFFICIAL, EDAFORMER, MMSEG, MMPOSE, TRANSFORMERS, TRANSFORMERS_5)

@@ -6,12 +6,18 @@ from importlib import resources
 from pathlib import Path
 
 _WEIGHTS = "segformer_b0_camvid.safetensors"
+_POSE_WEIGHTS = "segformer_b0_lsp14_pose.safetensors"
 _FRAME = "street.jpg"
 
 
 def demo_checkpoint() -> Path:
     """Return the path of the shipped SegFormer-B0 trained on CamVid: 11 classes, float16 safetensors."""
     return _shipped(_WEIGHTS)
+
+
+def demo_pose_checkpoint() -> Path:
+    """Return the path of the shipped SegFormer-B0 for human pose: 14 joints, crops of 192x256 pixels, float16."""
+    return _shipped(_POSE_WEIGHTS)
 
 
 def demo_frame() -> Path:

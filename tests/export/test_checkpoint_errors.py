@@ -182,11 +182,12 @@ def test_an_encoder_without_a_head(tmp_path, weights):
 
 def test_other_networks(tmp_path):
     message = refused_state(tmp_path, {"conv1.weight": torch.zeros(64, 3, 7, 7), "fc.bias": torch.zeros(10)})
-    assert "not a SegFormer in a known style: it has keys such as conv1.weight, fc.bias" in message
+    assert "not a SegFormer or EDAFormer in a known style: it has keys such as conv1.weight, fc.bias" in message
     message = refused_state(
         tmp_path, {"backbone.block1.0.attn.sr.weight": torch.zeros(1), "decode_head.attn3.norm1.bias": torch.zeros(1)}
     )
-    assert "is an EDAFormer" in message
+    assert "backbone.patch_embed1.proj.weight is missing" in message
+    assert "(EDAFormer style)" in message
 
 
 def test_something_else_than_a_state_dictionary(tmp_path):

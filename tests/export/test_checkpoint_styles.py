@@ -97,8 +97,9 @@ def test_official_fusion_begins_with_the_last_stage(tmp_path, official):
 
 def test_reversing_stages_twice_changes_nothing():
     weight = torch.arange(24.0).reshape(2, 12, 1, 1)
-    assert torch.equal(stages_reversed(stages_reversed(weight, stages=4), stages=4), weight)
-    assert stages_reversed(weight, stages=4)[0, :, 0, 0].tolist() == [9, 10, 11, 6, 7, 8, 3, 4, 5, 0, 1, 2]
+    once = stages_reversed(weight, widths=(5, 4, 2, 1))
+    assert once[0, :, 0, 0].tolist() == [11, 9, 10, 5, 6, 7, 8, 0, 1, 2, 3, 4]
+    assert torch.equal(stages_reversed(once, widths=(1, 2, 4, 5)), weight)
 
 
 def wrapped_in_state_dict(state):
