@@ -150,32 +150,65 @@ def test_a_pointwise_convolution_takes_matrices_of_either_form():
     torch.testing.assert_close(conv_1x1(weight[:, :, None, None], bias)(image), expected + bias.reshape(-1, 1, 1))
 
 
-def test_attention_with_a_scale_of_its_own_lowers_too(monkeypatch):
+@pytest.mark.parametrize(("limit", "parts"), [(50_000, 5), (25_000, 6), (5_000, 10 + 2 * 3 + 1 + 1)])
+def test_attention_with_a_scale_of_its_own_lowers_too(monkeypatch, limit, parts):
     """A learned model still carries the factor that a deployable one has in its query weights."""
-    monkeypatch.setattr(portable, "SCORE_BYTES_LIMIT", 5_000)  # in parts, with the last one shorter
+    monkeypatch.setattr(portable, "SCORE_BYTES_LIMIT", limit)  # in parts, with the last one shorter
     torch.set_default_dtype(torch.float32)
     model, image = Unmerged(learned().float()).eval(), torch.randn(1, 3, HEIGHT, WIDTH)
     graph = lowered(trace_to_onnx(model, image, names=("image", "logits"), opset=17), "portable")
     session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
-    assert sum(node.op_type == "Softmax" for node in graph.graph.node) > 5
+    assert sum(node.op_type == "Softmax" for node in graph.graph.node) == parts
     np.testing.assert_allclose(session.run(None, {"image": image.numpy()})[0], model(image).numpy(), atol=2e-4)
 
 
 class MergeAndBack(torch.nn.Module):
-    """So little is merged that more tokens stay than one TopK of TensorRT may take."""
+    """Queries merged and copied back; each answer tells its row, so that a mix-up of rows shows."""
+
+    def __init__(self, grid_hw, merging):
+        super().__init__()
+        self.grid_hw, self.merging = grid_hw, merging
 
     def forward(self, tokens):
-        merged, copy_back = merge_tokens(tokens, (80, 80), Bipartite(300 / 6400, (2, 2)))
+        merged, copy_back = merge_tokens(tokens, self.grid_hw, self.merging)
         return 2 * copy_back(merged)
 
 
-def test_more_than_3840_tokens_are_kept_in_two_passes():
-    torch.set_default_dtype(torch.float32)
-    module, tokens = MergeAndBack().eval(), torch.randn(1, 6400, 8, generator=torch.Generator().manual_seed(23))
-    graph = lowered(trace_to_onnx(module, tokens, names=("tokens", "back"), opset=17), "portable")
+def lowered_answer(module, tokens):
+    """The graph's answer to the tokens, and the sizes of its TopK nodes."""
+    graph = lowered(trace_to_onnx(module.eval(), tokens, names=("tokens", "back"), opset=17), "portable")
     constants = {each.name: onnx.numpy_helper.to_array(each) for each in graph.graph.initializer}
     widths = [constants[node.input[1]].item() for node in graph.graph.node if node.op_type == "TopK"]
-    assert widths == [1, 3840, 660]  # the best partner, then 4500 of 4800 sources
     session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
-    rows_equal = np.isclose(session.run(None, {"tokens": tokens.numpy()})[0], module(tokens), atol=1e-5).all(-1)
+    return session.run(None, {"tokens": tokens.numpy()})[0], widths
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize(
+    ("grid_hw", "cell_hw", "ratio", "widths"),
+    [
+        ((6, 8), (2, 2), 0.5, [1, 12]),
+        ((7, 9), (2, 3), 0.1, [1, 20, 20, 8]),
+        ((5, 7), (3, 2), 1.0, [1]),
+        ((9, 6), (2, 2), 0.375, [1, 20, 2]),
+    ],
+)
+def test_lowered_merging_equals_torchs(monkeypatch, grid_hw, cell_hw, ratio, widths, batch):
+    monkeypatch.setattr(portable, "TOPK_LIMIT", 20)
+    torch.set_default_dtype(torch.float32)
+    tokens = torch.randn(batch, grid_hw[0] * grid_hw[1], 8, generator=torch.Generator().manual_seed(24))
+    module = MergeAndBack(grid_hw, Bipartite(ratio, cell_hw))
+    answer, sizes = lowered_answer(module, tokens)
+    np.testing.assert_allclose(answer, module(tokens), atol=1e-5)
+    assert sizes == widths
+
+
+def test_more_than_3840_tokens_are_kept_in_two_passes():
+    """So little is merged that more tokens stay than one TopK of TensorRT may take."""
+    torch.set_default_dtype(torch.float32)
+    tokens = torch.randn(1, 6400, 8, generator=torch.Generator().manual_seed(23))
+    module = MergeAndBack((80, 80), Bipartite(300 / 6400, (2, 2)))
+    answer, widths = lowered_answer(module, tokens)
+    assert widths == [1, 3840, 660]  # the best partner, then 4500 of 4800 sources
+    rows_equal = np.isclose(answer, module(tokens), atol=1e-5).all(-1)
     assert rows_equal.mean() > 0.999  # where two similarities are equal up to rounding, another one may be merged

@@ -201,7 +201,7 @@ NAN = float("nan")
         ({"label_agreement": 0.999}, []),
         ({"label_agreement": 0.9985}, ["labels agree on 99.850% of the pixels, expected 99.9%"]),
         ({"label_agreement": NAN}, ["labels agree on nan% of the pixels, expected 99.9%"]),
-        ({"max_error": 9.9e-4}, []),  # of a scale of 10
+        ({"max_error": 1e-3}, []),  # of a scale of 10
         ({"max_error": 1.1e-3}, ["the maximum error is 1.10e-03, expected at most 1e-03"]),
         ({"max_error": 1.1e-4, "largest_logit": 0.1}, ["the maximum error is 1.10e-04, expected at most 1e-04"]),
         ({"max_error": NAN}, ["the maximum error is nan, expected at most 1e-03"]),
