@@ -5,6 +5,8 @@ PYTHON ?= python3
 VENV ?= .venv
 OUT ?= out
 BIN := $(VENV)/bin
+# Threads that wait by spinning slow a busy machine down several times.
+export OMP_WAIT_POLICY ?= passive
 
 .PHONY: demo test test-slow lint types format clean
 

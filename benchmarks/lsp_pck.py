@@ -4,8 +4,8 @@
 
 PCK@0.2: a visible joint counts as right within 0.2 times the torso, the distance from left shoulder to right hip; crops
 in which one of these two is not annotated are left out. The crops are the persons' boxes already grown, so the box
-handed to the runtime is the crop shrunk by what the runtime adds. Writes JSON into benchmarks/results and prints the table
-of the README.
+handed to the runtime is the crop shrunk by what the runtime adds. Writes JSON into benchmarks/results and prints the
+table of the README.
 """
 
 from __future__ import annotations

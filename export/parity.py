@@ -16,7 +16,7 @@ from sfpp.export.models.recipe import Recipe
 from sfpp.export.pinning import PinnedMatching
 from sfpp.export.probes import AttentionTokens, run_with_probes
 from sfpp.runtime.agreement import label_agreement
-from sfpp.runtime.contract import ModelContract
+from sfpp.runtime.contract import ModelContract, OutputKind
 from sfpp.runtime.errors import VerificationError
 
 # float32 in another order of summation stays within this part of the largest logit (measured: about 1e-5).
@@ -41,8 +41,8 @@ class ParityReport:
     """Agreement of an exported model with the learned one on one input.
 
     ``max_error`` and ``mean_error`` are absolute, in logits, and None where the model answers with labels;
-    ``largest_logit`` is the scale to see them against; ``label_agreement`` is the fraction of equal labels. ``pinned``
-    is there where bipartite matching met near ties.
+    ``largest_logit`` is the scale to see them against; ``label_agreement`` is the fraction of equal labels, or of
+    heatmaps with their maximum in the same cell. ``pinned`` is there where bipartite matching met near ties.
     """
 
     label_agreement: float
@@ -105,23 +105,26 @@ def compare_with_pytorch(
         MissingDependencyError: ONNX Runtime is not installed.
         VerificationError: the file does not run.
     """
+    kind = contract.outputs[0].kind
     run = run_with_probes(path, contract, frames)
     expected = _run_pytorch(model, recipe, contract, frames)
-    report = _compare(expected, run.answer, run.tokens)
+    report = _compare(expected, run.answer, run.tokens, kind)
     if not run.matchings or not report.failures():
         return report
     with PinnedMatching(run.matchings) as pin:
-        pinned = _compare(_run_pytorch(model, recipe, contract, frames), run.answer, run.tokens)
+        pinned = _compare(_run_pytorch(model, recipe, contract, frames), run.answer, run.tokens, kind)
     return replace(report, pinned=PinnedReport(pinned.label_agreement, pin.worst_gap, pinned.max_error))
 
 
-def _compare(expected: NDArray[Any], answer: NDArray[Any], tokens: tuple[AttentionTokens, ...]) -> ParityReport:
-    """Compare logits (batch, classes, h, w), or labels (batch, height, width)."""
-    if expected.ndim == 3:
+def _compare(
+    expected: NDArray[Any], answer: NDArray[Any], tokens: tuple[AttentionTokens, ...], kind: OutputKind
+) -> ParityReport:
+    """Compare logits (batch, classes, h, w), heatmaps (batch, keypoints, h, w) or labels (batch, height, width)."""
+    if kind == "labels":
         return ParityReport(label_agreement(answer, expected), tokens)
     difference = np.abs(expected - answer)
     return ParityReport(
-        label_agreement=label_agreement(answer.argmax(1), expected.argmax(1)),
+        label_agreement=label_agreement(_decided(answer, kind), _decided(expected, kind)),
         tokens=tokens,
         max_error=float(difference.max()),
         mean_error=float(difference.mean()),
@@ -151,6 +154,13 @@ def require_tokens(report: ParityReport, expected: list[tuple[int, int]]) -> Non
     seen = [(each.query, each.key_value) for each in report.tokens]
     if seen != expected:
         raise VerificationError(f"merging is not in the graph as planned: attentions saw {seen}, planned {expected}")
+
+
+def _decided(values: NDArray[Any], kind: OutputKind) -> NDArray[Any]:
+    """Return what a user sees of the values: each pixel's class, or the cell of each keypoint's maximum."""
+    by_map = values.reshape(*values.shape[:2], -1)
+    decided: NDArray[Any] = by_map.argmax(-1) if kind == "heatmaps" else values.argmax(1)
+    return decided
 
 
 def _run_pytorch(model: Network, recipe: Recipe, contract: ModelContract, frames: NDArray[Any]) -> NDArray[Any]:

@@ -20,7 +20,7 @@ from sfpp.export.arithmetic import multiply_adds
 from sfpp.export.catalog import ISR_VARIANTS, isr_from_text, variant_by_name, variant_for
 from sfpp.export.checkpoints import Checkpoint, read_checkpoint
 from sfpp.export.contracts import contract_for, default_name, input_spec
-from sfpp.export.demo import demo_checkpoint, demo_frame, demo_pose_checkpoint
+from sfpp.export.demo import demo_checkpoint, demo_frame, demo_person, demo_pose_checkpoint
 from sfpp.export.deployable import Deployable, Network
 from sfpp.export.lowering.passes import lowered
 from sfpp.export.lowering.symbolic import trace_to_onnx
@@ -97,7 +97,7 @@ def export_onnx(
         classes: a data set's name or a file, for class names and colors; None takes what the checkpoint says.
         keypoints: ``coco17``, ``lsp14``, ``jump20`` or a file; None takes what the checkpoint says, or the set that has
             as many keypoints.
-        image: a picture for the check; None takes the demonstration frame.
+        image: a picture for the check; None takes a shipped one.
         notify: is told what is being done.
 
     Raises:
@@ -121,7 +121,7 @@ def export_onnx(
         contract = contract_for(
             checkpoint, chosen, spec, output=kind, opset=opset, classes=classes, keypoints=keypoints
         )
-        frames = _example(spec, read_image(image if image is not None else demo_frame()))
+        frames = _example(spec, read_image(image if image is not None else _demo_picture(checkpoint.task)))
     target = Path(path) if path is not None else Path(default_name(contract))
     model = learned_model(checkpoint)
     with whole_file(target) as temporary:
@@ -171,6 +171,11 @@ def _read(weights: str | os.PathLike[str] | None, task: Task | None) -> Checkpoi
     if task is not None and checkpoint.task != task:
         raise UsageError(f"--task is {task}, but {checkpoint.name} was trained for {checkpoint.task}")
     return checkpoint
+
+
+def _demo_picture(task: Task) -> Path:
+    """Return a picture that gives the task something to answer."""
+    return demo_person() if task == "pose" else demo_frame()
 
 
 def _output_kind(checkpoint: Checkpoint, output: OutputKind | None) -> OutputKind:

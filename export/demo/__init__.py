@@ -15,6 +15,11 @@ def demo_checkpoint() -> Path:
     return _shipped(_WEIGHTS)
 
 
+def demo_person() -> Path:
+    """Return the path of the shipped picture of a person before a camera, 640x480 pixels, JPEG."""
+    return _shipped("person.jpg")
+
+
 def demo_pose_checkpoint() -> Path:
     """Return the path of the shipped SegFormer-B0 for human pose: 14 joints, crops of 192x256 pixels, float16."""
     return _shipped(_POSE_WEIGHTS)
