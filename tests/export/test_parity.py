@@ -181,7 +181,7 @@ MATCHING = GraphMatching(np.array([[0, 3]], np.int32), np.array([[0, 1, 2, 3, 0,
     ids=["none", "fewer kept", "kept too large", "kept negative", "fewer sources", "partner too large", "negative"],
 )
 def test_a_matching_of_another_plan_is_refused(matchings):
-    tokens, merging = torch.randn(1, 16, 4), Bipartite(10 / 16, (2, 2))
+    tokens, merging = torch.randn(1, 16, 7), Bipartite(10 / 16, (2, 2))
     with PinnedMatching([MATCHING]):
         merge_tokens(tokens, (4, 4), merging)
     with (
