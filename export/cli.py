@@ -117,8 +117,8 @@ def describe(report: ExportReport) -> str:
     lines = [
         f"{report.path}  ({report.size_bytes / 1e6:.1f} MB, {total:.1f} s)",
         f"  {contract.family}-{contract.size} {contract.variant}, {spec.width}x{spec.height} (width x height), "
-        f"{_names(contract)}, {contract.outputs[0].kind}, opset {contract.opset}",
-        f"  {report.multiply_adds / 1e9:.1f} G multiply-adds",
+        f"{_names(contract)}, {contract.outputs[0].kind}, opset {contract.opset}, "
+        f"{report.multiply_adds / 1e9:.1f} G multiply-adds",
         f"  against PyTorch: {report.parity.summary()}",
     ]
     for stage in report.planned_tokens:
@@ -130,7 +130,8 @@ def describe(report: ExportReport) -> str:
         )
     if contract.licence:
         lines.append(f"  weights: {contract.licence}")
-    lines.append(f"next: sfpp-run {shlex.quote(str(report.path))} demo")
+    clip = "demo" if contract.task == "segmentation" else "PEOPLE.mp4"
+    lines.append(f"next: sfpp-run {shlex.quote(str(report.path))} {clip}")
     return "\n".join(lines)
 
 

@@ -54,8 +54,8 @@ def test_variants_are_the_published_ones(name):
     assert variant.recipe.input_step == (2 if name == "downsample" else 1)
 
 
-def test_users_see_the_published_variants_and_no_other():
-    assert list(VARIANTS) == list(PUBLISHED)
+def test_users_see_the_published_variants_and_ours():
+    assert list(VARIANTS) == [*PUBLISHED, "kv2x2"]
     assert VARIANTS["original"] == NO_MERGING
 
 
@@ -191,7 +191,10 @@ def test_a_missing_recipe_file(tmp_path, monkeypatch, name):
 @pytest.mark.parametrize(
     ("name", "hint"),
     [
-        ("fsat", ", did you mean 'fast'?; expected one of original, hq, fast, 2x2, downsample, or a recipe file"),
+        (
+            "fsat",
+            ", did you mean 'fast'?; expected one of original, hq, fast, 2x2, downsample, kv2x2, or a recipe file",
+        ),
         ("Fast", ", did you mean 'fast'?"),
         ("orignal", ", did you mean 'original'?"),
         ("2*2", ", did you mean '2x2'?"),

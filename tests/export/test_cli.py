@@ -56,7 +56,7 @@ def test_help_explains_the_variants_that_there_are():
     text = cli.build_parser().format_help()
     section = text.partition("variants")[2].partition("\n\n")[0]
     names = re.findall(r"^  (\S+)  ", section, flags=re.MULTILINE)
-    assert names == [*VARIANTS, "FILE.json"]
+    assert names == [*VARIANTS, "isr", "FILE.json"]
 
 
 def test_the_recipe_in_the_help_is_a_recipe():
@@ -66,7 +66,7 @@ def test_the_recipe_in_the_help_is_a_recipe():
 
 def test_the_examples_in_the_help_are_understood():
     examples = re.findall(r"^  sfpp-export (.*?)(?:  .*)?$", cli.build_parser().format_help(), flags=re.MULTILINE)
-    assert len(examples) == 3
+    assert len(examples) == 6
     for example in examples:
         arguments = cli.build_parser().parse_args(shlex.split(example))
         assert arguments.variant in VARIANTS
@@ -88,7 +88,9 @@ def test_from_the_demonstration_weights_to_labels(here, capsys):
     assert steps == ["reading", "tracing", "writing", "checking"]
     lines = told.out.splitlines()
     assert re.fullmatch(rf"{re.escape(name)}  \(1\d\.\d MB, \d+\.\d s\)", lines[0])
-    assert lines[1] == "  segformer-b0 fast, 160x128 (width x height), 11 classes, logits, opset 17"
+    assert (
+        lines[1] == "  segformer-b0 fast, 160x128 (width x height), 11 classes, logits, opset 17, 0.3 G multiply-adds"
+    )
     assert re.match(r"  against PyTorch: max error \S+, mean \S+, labels agree on \d+\.\d\d%", lines[2])
     assert lines[3:7] == [
         "  stage 1: 32x40 grid, queries 1280, keys/values 20 -> 2",
@@ -116,13 +118,16 @@ def test_every_option_reaches_the_function(monkeypatch, capsys):
     arguments = {
         "weights": "w.pth",
         "variant": "hq",
+        "isr": "2211-222",
         "res": "64x32",
+        "task": "pose",
         "output": "labels",
         "input": "float32",
         "batch": "3",
         "opset": "18",
         "resize": "stretch",
         "classes": "voc",
+        "keypoints": "coco17",
         "image": "i.png",
         "path": "o.onnx",
     }

@@ -109,6 +109,7 @@ def test_attention_really_sees_fewer_tokens(exported, variant):
         "fast": [(5292, 7), (1344, 8), (34, 80), (9, 88)],
         "2x2": [(1344, 70), (336, 80), (88, 80), (24, 88)],
         "downsample": [(1344, 20), (336, 20), (88, 20), (24, 24)],
+        "kv2x2": [(5292, 20), (1344, 20), (336, 20), (88, 88)],
         "both": [(1344, 28), (672, 20), (112, 80), (20, 4)],
     }[variant]
     assert seen == [pair for pair in expected for _ in range(2)]
