@@ -168,7 +168,7 @@ def random_state(style, size, *, width, classes):
     for slot in canonical_slots(config):
         value = network[slot.key].uniform_(0.5, 1.5) if slot.param == "running_var" else network[slot.key]
         if style.fused_last_first and slot.key == "head.fusion.conv.weight":
-            value = stages_reversed(value, stages=4)
+            value = stages_reversed(value, widths=(width,) * 4)
         prefix = "decode_head." if slot.key.startswith("head.") else style.encoder_prefix
         parts = style.table[slot.module]
         for part, rows in zip(parts, value.chunk(len(parts)), strict=True):
