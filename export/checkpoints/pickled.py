@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,9 @@ def read_pickled(path: Path, *, zipped: bool) -> tuple[dict[str, Tensor], Mappin
 
 def _load(path: Path, *, zipped: bool) -> object:
     try:
-        with torch.serialization.safe_globals(_INERT_CLASSES):
+        with torch.serialization.safe_globals(_INERT_CLASSES), warnings.catch_warnings():
+            # torch asks to be told of unusual pickle protocols; what becomes of them, the error says.
+            warnings.simplefilter("ignore")
             # Mapping leaves an optimizer's state, twice the size of the weights, on the disk.
             return torch.load(str(path), map_location="cpu", weights_only=True, mmap=zipped)
     except pickle.UnpicklingError as error:
