@@ -27,9 +27,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
     with open_source(arguments.input) as source:
         outputs = outputs_of(arguments, source)
-        check_outputs(
-            outputs, source, also_read=files_read(arguments)
-        )  # before the model is loaded, which may take a while
+        # Before the model is loaded, which may take a while.
+        check_outputs(outputs, source, also_read=files_read(arguments))
         contract = read_contract_file(arguments.contract) if arguments.contract else None
         flip_test = bool(arguments.flip_test)
         with load(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sfpp.runtime.people.boxes_file import BoxesFile
 from sfpp.runtime.people.choice import choose_finder
-from sfpp.runtime.people.detections import Detections, FullFrame, PersonFinder
+from sfpp.runtime.people.detections import Detections, FirstToFind, FullFrame, PersonFinder
 from sfpp.runtime.people.detector import OnnxDetector
 from sfpp.runtime.people.detector_output import DetectorContract
 from sfpp.runtime.people.following import Follower, People
@@ -15,6 +15,7 @@ __all__ = [
     "BoxesFile",
     "Detections",
     "DetectorContract",
+    "FirstToFind",
     "Follower",
     "FullFrame",
     "HogPeople",

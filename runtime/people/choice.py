@@ -8,7 +8,7 @@ from typing import Literal, get_args
 from sfpp.runtime.errors import UsageError
 from sfpp.runtime.opencv import import_cv2
 from sfpp.runtime.people.boxes_file import BoxesFile
-from sfpp.runtime.people.detections import FullFrame, PersonFinder
+from sfpp.runtime.people.detections import FirstToFind, FullFrame, PersonFinder
 from sfpp.runtime.people.detector import OnnxDetector
 from sfpp.runtime.people.hog import HogPeople, hog_available
 
@@ -58,7 +58,8 @@ def choose_finder(
 
 def _default_finder() -> tuple[PersonFinder, str]:
     if hog_available():
-        return HogPeople(), ", as no detector was given"
+        # HOG knows whole, upright people only; one who sits before the camera would never be found.
+        return FirstToFind((HogPeople(), FullFrame())), ", as no detector was given"
     version = import_cv2(purpose="finding people").__version__
     return FullFrame(), (
         f", as no detector was given and OpenCV {version} has no HOG; "

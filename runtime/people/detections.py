@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -59,3 +60,33 @@ class FullFrame:
 
     def close(self) -> None:
         """Nothing to release."""
+
+
+class FirstToFind:
+    """Asks one finder after the other until one finds somebody.
+
+    Args:
+        finders: in the order in which they are asked; they are closed with this one.
+    """
+
+    def __init__(self, finders: Sequence[PersonFinder]) -> None:
+        self.finders = tuple(finders)
+
+    @property
+    def description(self) -> str:
+        """Every finder's description, in order."""
+        return ", or where that finds nobody by ".join(finder.description for finder in self.finders)
+
+    def find(self, frame_bgr: NDArray[Any], *, index: int = 0, name: str = "") -> Detections:
+        """Return what the first finder with an answer found; see :class:`PersonFinder`."""
+        found = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32))
+        for finder in self.finders:
+            found = finder.find(frame_bgr, index=index, name=name)
+            if len(found.boxes_xywh):
+                break
+        return found
+
+    def close(self) -> None:
+        """Close every finder."""
+        for finder in self.finders:
+            finder.close()

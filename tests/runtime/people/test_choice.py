@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from sfpp.runtime import BackendError, UsageError
-from sfpp.runtime.people import BoxesFile, FullFrame, HogPeople, OnnxDetector, choose_finder
+from sfpp.runtime.people import BoxesFile, Detections, FirstToFind, FullFrame, HogPeople, OnnxDetector, choose_finder
 from tests.runtime.people.detector_files import write_detector, yolov8_output
 
 
@@ -42,10 +42,47 @@ def test_what_is_asked_for_is_taken(tmp_path, with_hog):
     assert line == "people are found by taking each whole frame as one person"
 
 
-def test_without_a_wish_hog_is_taken(with_hog):
+def test_without_a_wish_hog_is_taken_and_the_full_frame_where_it_finds_nobody(with_hog):
     finder, line = choose_finder()
-    assert isinstance(finder, HogPeople)
-    assert line.endswith(", as no detector was given")
+    assert isinstance(finder, FirstToFind)
+    assert [type(each) for each in finder.finders] == [HogPeople, FullFrame]
+    assert line == (
+        f"people are found by the HOG people detector of OpenCV {cv2.__version__}, or where that finds nobody "
+        "by taking each whole frame as one person, as no detector was given"
+    )
+
+
+class Known:
+    """Finds the same boxes in every frame."""
+
+    def __init__(self, *boxes):
+        self.description = f"knowing {len(boxes)}"
+        self.boxes, self.asked, self.closed = np.array(boxes, np.float32).reshape(-1, 4), [], False
+
+    def find(self, frame_bgr, *, index=0, name=""):
+        self.asked.append((index, name))
+        return Detections(self.boxes, np.ones(len(self.boxes), np.float32))
+
+    def close(self):
+        self.closed = True
+
+
+def test_the_first_finder_with_an_answer_is_believed():
+    nobody, one, two = Known(), Known([1, 2, 3, 4]), Known([0, 0, 5, 5], [1, 1, 5, 5])
+    finder = FirstToFind((nobody, one, two))
+    found = finder.find(np.zeros((8, 8, 3), np.uint8), index=7, name="seventh")
+    np.testing.assert_array_equal(found.boxes_xywh, [[1, 2, 3, 4]])
+    assert (nobody.asked, one.asked, two.asked) == ([(7, "seventh")], [(7, "seventh")], [])
+    assert (
+        finder.description
+        == "knowing 0, or where that finds nobody by knowing 1, or where that finds nobody by knowing 2"
+    )
+    finder.close()
+    assert all(each.closed for each in (nobody, one, two))
+
+
+def test_nobody_anywhere_is_an_empty_answer():
+    assert FirstToFind((Known(), Known())).find(np.zeros((8, 8, 3), np.uint8)).boxes_xywh.shape == (0, 4)
 
 
 def test_without_a_wish_and_without_hog_the_full_frame_is_taken(without_hog):
