@@ -101,7 +101,8 @@ def test_label_shows_id_and_score():
 def test_label_stays_inside_the_image():
     def white_pixels(shift):
         frame = np.full((400, 400, 3), 200, np.uint8)
-        return (draw_skeletons(frame, POINTS + np.float32(shift), SURE, SPEC, ids=[12]) > 240).all(axis=2).sum()
+        # Lighter than the ground, which only text is; OpenCV 4's thin strokes are hardly ever fully white.
+        return (draw_skeletons(frame, POINTS + np.float32(shift), SURE, SPEC, ids=[12]) > 210).all(axis=2).sum()
 
     whole = white_pixels((0, 0))
     assert whole > 20
