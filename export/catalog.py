@@ -10,10 +10,9 @@ A recipe file is JSON: a list of four objects, one a stage, with any of these ke
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ from sfpp.export.models.recipe import (
     Recipe,
     StageRecipe,
 )
-from sfpp.runtime.errors import RecipeError, UsageError
+from sfpp.runtime.errors import RecipeError, UsageError, did_you_mean
 
 MODES = ("bsm", "n1d", "n2d")
 
@@ -142,12 +141,6 @@ def _is_file(path: Path) -> bool:
         return path.is_file()
     except OSError:  # too long for a name: a recipe written out in the place of its file, say
         return False
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return ``", did you mean 'fast'?"`` for the closest known word, or nothing."""
-    close = difflib.get_close_matches(word.lower(), sorted(known), n=1, cutoff=0.5)
-    return f", did you mean {close[0]!r}?" if close else ""
 
 
 def recipe_from_file(path: Path) -> MergingRecipe:

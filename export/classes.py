@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sfpp.export.catalog import did_you_mean
-from sfpp.runtime.errors import UsageError
+from sfpp.runtime.errors import UsageError, did_you_mean
 
 Color = tuple[int, int, int]
 

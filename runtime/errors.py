@@ -6,6 +6,9 @@ shows its traceback. A message says what was given, what was expected, and what 
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class SfppError(Exception):
     """Base of every failure that sfpp foresees."""
@@ -54,3 +57,9 @@ class MediaError(SfppError):
 
 class VerificationError(SfppError):
     """A produced file does not agree with what it was made from, so it was not kept."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return ``", did you mean 'fast'?"`` for the known word closest to a wrong one, or nothing."""
+    close = difflib.get_close_matches(word.lower(), sorted(known), n=1, cutoff=0.5)
+    return f", did you mean {close[0]!r}?" if close else ""

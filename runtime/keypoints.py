@@ -6,15 +6,13 @@ A keypoint file is JSON: an object with ``names`` (in the order of the model's h
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from sfpp.runtime.contract import KeypointSpec
-from sfpp.runtime.errors import ContractError, UsageError
+from sfpp.runtime.errors import ContractError, UsageError, did_you_mean
 from sfpp.runtime.typed_json import dataclass_from_json
 
 _PAIRED = ("skeleton", "flip_pairs")
@@ -96,7 +94,7 @@ def _set_from_file(text: str) -> KeypointSpec:
         if path.suffix == ".json" or path.parent != Path():
             raise UsageError(f"the keypoint file {path} does not exist")
         raise UsageError(
-            f"unknown keypoint set {text!r}{_did_you_mean(text, KEYPOINT_SETS)}; "
+            f"unknown keypoint set {text!r}{did_you_mean(text, KEYPOINT_SETS)}; "
             f"expected one of {', '.join(KEYPOINT_SETS)}, or a JSON file"
         )
     where = f"the keypoint file {path}"
@@ -115,7 +113,7 @@ def _set_from_fields(fields: Any, where: str) -> KeypointSpec:
     for key in fields:
         if key not in _FILE_FIELDS:
             raise UsageError(
-                f"{where}: unknown key {key!r}{_did_you_mean(key, _FILE_FIELDS)}; expected {', '.join(_FILE_FIELDS)}"
+                f"{where}: unknown key {key!r}{did_you_mean(key, _FILE_FIELDS)}; expected {', '.join(_FILE_FIELDS)}"
             )
     if "names" not in fields:
         raise UsageError(f'{where} lacks names: expected {{"names": ["nose", "left_eye"], ...}}')
@@ -141,10 +139,5 @@ def _index(end: Any, names: list[Any], where: str) -> Any:
         return end
     if end not in names:
         known = [name for name in names if isinstance(name, str)]
-        raise UsageError(f"{where} has {end!r}, which is not among the names{_did_you_mean(end, known)}")
+        raise UsageError(f"{where} has {end!r}, which is not among the names{did_you_mean(end, known)}")
     return names.index(end)
-
-
-def _did_you_mean(word: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word.lower(), list(known), n=1, cutoff=0.5)
-    return f", did you mean {close[0]!r}?" if close else ""

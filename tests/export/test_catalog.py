@@ -7,7 +7,6 @@ import pytest
 from sfpp.export.catalog import (
     MIT_SIZES,
     VARIANTS,
-    did_you_mean,
     recipe_from_file,
     recipe_from_words,
     variant_by_name,
@@ -15,7 +14,7 @@ from sfpp.export.catalog import (
 )
 from sfpp.export.models.recipe import NO_MERGING, Bipartite, Pool1d, Pool2d
 from sfpp.export.planning import plan_tokens
-from sfpp.runtime.errors import RecipeError, UsageError
+from sfpp.runtime.errors import RecipeError, UsageError, did_you_mean
 from tests.golden import FOLDER, golden_cases
 
 
