@@ -15,6 +15,7 @@ from sfpp.export.models.recipe import NO_MERGING, Bipartite, MergingRecipe, Pool
 from sfpp.export.models.segformer import EncoderConfig, HeadConfig, MixFfn, SegFormer, SegFormerConfig
 from sfpp.export.models.token_merging import merge_tokens
 from sfpp.runtime.contract import InputSpec
+from tests.export.networks import randomized
 
 TINY = EncoderConfig(
     channels=(6, 8, 12, 20), depths=(1, 2, 1, 1), heads=(1, 2, 3, 5), reductions=(4, 3, 2, 1), expansions=(2, 4, 3, 2)
@@ -38,16 +39,7 @@ def _in_float64():
 
 
 def learned(kind="mmseg"):
-    """Every weight, bias and statistic matters."""
-    torch.manual_seed(21)
-    model = SegFormer(SegFormerConfig(TINY, HeadConfig(kind, width=10, classes=5))).eval()
-    with torch.no_grad():
-        for name, tensor in model.state_dict().items():
-            if name.endswith("running_var"):
-                tensor.uniform_(0.5, 2.0)
-            elif tensor.is_floating_point():
-                tensor.normal_(1.0 if tensor.ndim == 1 and name.endswith("weight") else 0.0, 0.4)
-    return model.requires_grad_(False)
+    return randomized(SegFormer(SegFormerConfig(TINY, HeadConfig(kind, width=10, classes=5))), seed=21)
 
 
 class Unmerged(torch.nn.Module):

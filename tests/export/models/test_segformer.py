@@ -17,6 +17,7 @@ from sfpp.export.models.segformer import (
     tokens_to_image,
 )
 from sfpp.export.models.token_merging import merge_tokens, unit_tokens
+from tests.export.networks import randomized
 
 # Every size differs from every other, and so do the two epsilons, which are large enough to show.
 TINY = EncoderConfig(
@@ -39,16 +40,7 @@ EVERY_SIDE = MergingRecipe(
 
 
 def random_network(kind="mmseg", encoder=TINY):
-    """Every weight, bias and statistic matters."""
-    torch.manual_seed(11)
-    model = SegFormer(SegFormerConfig(encoder, HeadConfig(kind, width=10, classes=5))).double().eval()
-    with torch.no_grad():
-        for name, tensor in model.state_dict().items():
-            if name.endswith("running_var"):
-                tensor.uniform_(0.5, 2.0)
-            elif tensor.is_floating_point():
-                tensor.normal_(1.0 if tensor.ndim == 1 and name.endswith("weight") else 0.0, 0.4)
-    return model.requires_grad_(False)
+    return randomized(SegFormer(SegFormerConfig(encoder, HeadConfig(kind, width=10, classes=5))).double(), seed=11)
 
 
 def random_tokens(count, channels, batch=2):
