@@ -44,6 +44,12 @@ MIT_SIZES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
     "b5": (_WIDE, (3, 6, 40, 3)),
 }
 
+# The same of EDAFormer's encoder; arXiv 2407.17261.
+EFT_SIZES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
+    "t": ((32, 64, 128, 256), (2, 2, 10, 2)),
+    "b": ((64, 128, 256, 512), (3, 3, 22, 3)),
+}
+
 
 @dataclass(frozen=True)
 class Variant:

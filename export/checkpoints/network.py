@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from sfpp.export.catalog import MIT_SIZES
+from sfpp.export.catalog import EFT_SIZES, MIT_SIZES
 from sfpp.export.checkpoints.layout import BLOCK, CLASSIFIER, DECODER_BLOCK, FUSION, NetworkConfig
 from sfpp.export.checkpoints.settings import check_agreement, encoder_from_settings
 from sfpp.export.checkpoints.shapes import STAGES, StoredShapes
@@ -15,12 +15,6 @@ from sfpp.export.models.segformer import EncoderConfig, HeadConfig, SegFormerCon
 from sfpp.runtime.errors import CheckpointError
 
 Sizes = Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]
-
-# (channels a stage, blocks a stage); arXiv 2407.17261.
-EFT_SIZES: Sizes = {
-    "t": ((32, 64, 128, 256), (2, 2, 10, 2)),
-    "b": ((64, 128, 256, 512), (3, 3, 22, 3)),
-}
 
 
 def network_config(stored: StoredShapes, settings: Mapping[str, Any] | None) -> NetworkConfig:
