@@ -67,8 +67,9 @@ class InputSpec:
 class OutputSpec:
     """One output tensor.
 
-    ``logits`` is (batch, classes, h, w) float32 with h = ceil(height / stride); ``labels`` is (batch, height, width)
-    uint8 and has stride 1; ``heatmaps`` is (batch, keypoints, h, w) float32, about 1 where a keypoint is sure.
+    ``logits`` is (batch, classes, h, w) float32 with h = ceil(height / stride), or one less where a network that halves
+    its input drops the last row; ``labels`` is (batch, height, width) uint8 and has stride 1; ``heatmaps`` is (batch,
+    keypoints, h, w) float32, about 1 where a keypoint is sure.
     """
 
     name: str
