@@ -28,7 +28,9 @@ from sfpp.export.models.recipe import (
     Pool2d,
     Recipe,
     StageRecipe,
+    with_matching,
 )
+from sfpp.runtime.contract import MatchingRule
 from sfpp.runtime.errors import RecipeError, UsageError, did_you_mean
 
 MODES = ("bsm", "n1d", "n2d")
@@ -103,6 +105,24 @@ def variant_for(family: str, name_or_file: str | Path, isr: str | None = None) -
             f"{', '.join(ISR_VARIANTS)}, or --isr with factors of your own, such as 2211-222"
         )
     return Variant(name, ISR_VARIANTS[name])
+
+
+def matched(variant: Variant, matching: MatchingRule, share_matching: int = 1) -> Variant:
+    """Return the variant with its bipartite matching exact or local, and shared among blocks.
+
+    Raises:
+        UsageError: the variant matches nothing, so that the wish would change nothing.
+    """
+    if matching == "exact" and share_matching == 1:
+        return variant
+    recipe = variant.recipe
+    if not isinstance(recipe, MergingRecipe) or not recipe.merges_bipartite:
+        option = f"--matching {matching}" if matching != "exact" else f"--share-matching {share_matching}"
+        raise UsageError(
+            f"{option} says how tokens are matched, but the variant {variant.name!r} matches none; leave it out, or "
+            "take hq, fast or a recipe file with bsm"
+        )
+    return Variant(variant.name, with_matching(recipe, local=matching == "local", share_matching=share_matching))
 
 
 def isr_from_text(text: str) -> IsrRecipe:

@@ -33,6 +33,7 @@ variants (how many tokens attention works on):
 
 examples:
   sfpp-export --variant fast --res 3840x2160            the demonstration model, for 4K frames
+  sfpp-export --variant fast --matching local --target openvino --res 1920x1080
   sfpp-export --weights iter_160000.pth --classes cityscapes --variant hq --res 2048x1024
   sfpp-export --weights nvidia-segformer-b2/ --output labels -o street.onnx
   sfpp-export --weights edaformer_t.pth --isr 2222-222 --res 2048x1024
@@ -61,6 +62,26 @@ def build_parser() -> argparse.ArgumentParser:
         help="how to merge tokens, see below (default: %(default)s)",
     )
     add("--isr", metavar="FACTORS", help="an EDAFormer's reduction factors, such as 2211-222 (see below)")
+    add(
+        "--matching",
+        choices=("exact", "local"),
+        default="exact",
+        help="where a token's partner is looked for: everywhere, or in the nine cells around it, which is faster "
+        "(default: %(default)s)",
+    )
+    add(
+        "--share-matching",
+        type=_blocks,
+        default=1,
+        metavar="N|all",
+        help="let N blocks of a stage in a row, or all, use one matching (default: %(default)s, as published)",
+    )
+    add(
+        "--target",
+        choices=("portable", "onnxruntime", "openvino", "tensorrt"),
+        default="portable",
+        help="what the graph is written for; portable runs everywhere (default: %(default)s)",
+    )
     add("--res", metavar="WxH", help="input size, width x height in pixels (default: 1920x1080; for pose 192x256)")
     add("--task", choices=("segmentation", "pose"), help="which demo model, if --weights is not given")
     add(
@@ -94,6 +115,15 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add("-o", "--path", metavar="FILE", help="file to write (default: named after model, variant and size)")
     return parser
+
+
+def _blocks(text: str) -> int:
+    """Read a number of blocks; 0 stands for all of a stage."""
+    if text == "all":
+        return 0
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of blocks; expected 1 or more, or all")
+    return int(text)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -10,10 +10,19 @@ from typing import Any
 from sfpp.export.catalog import Variant, words_from_recipe
 from sfpp.export.checkpoints import Checkpoint
 from sfpp.export.classes import class_set
-from sfpp.export.models.recipe import MergingRecipe
+from sfpp.export.models.recipe import MergingRecipe, matches_locally
 from sfpp.export.models.segformer import SegFormerConfig
 from sfpp.export.resolution import Resolution
-from sfpp.runtime.contract import InputDtype, InputSpec, KeypointSpec, ModelContract, OutputKind, OutputSpec, ResizeRule
+from sfpp.runtime.contract import (
+    InputDtype,
+    InputSpec,
+    KeypointSpec,
+    ModelContract,
+    OutputKind,
+    OutputSpec,
+    ResizeRule,
+    Target,
+)
 from sfpp.runtime.errors import UsageError
 from sfpp.runtime.keypoints import KEYPOINT_SETS, keypoint_set
 
@@ -33,6 +42,7 @@ def contract_for(
     *,
     output: OutputKind,
     opset: int,
+    target: Target = "portable",
     classes: str | Path | None = None,
     keypoints: str | Path | None = None,
 ) -> ModelContract:
@@ -47,6 +57,9 @@ def contract_for(
         size=checkpoint.size,
         variant=variant.name,
         recipe=words_from_recipe(variant.recipe),
+        matching="local" if matches_locally(variant.recipe) else "exact",
+        share_matching=variant.recipe.share_matching if isinstance(variant.recipe, MergingRecipe) else 1,
+        target=target,
         input=spec,
         outputs=(OutputSpec(output, output, _stride(checkpoint, variant, output)),),
         opset=opset,
@@ -60,11 +73,18 @@ def contract_for(
 def default_name(contract: ModelContract) -> str:
     """Return the file name that says what is in the file."""
     spec = contract.input
-    parts = [contract.family, contract.size, contract.variant, f"{spec.width}x{spec.height}"]
+    parts = [contract.family, contract.size, contract.variant]
+    if contract.matching != "exact":
+        parts.append(contract.matching)
+    if contract.share_matching != 1:
+        parts.append(f"share{contract.share_matching or 'all'}")
+    parts.append(f"{spec.width}x{spec.height}")
     if contract.task == "pose":
         parts.insert(2, "pose")
     if contract.outputs[0].kind == "labels":
         parts.append("labels")
+    if contract.target != "portable":
+        parts.append(contract.target)
     if spec.batch > 1:
         parts.append(f"batch{spec.batch}")
     return "-".join(parts) + ".onnx"

@@ -7,9 +7,11 @@ and outputs have the fixed names and shapes of ``sfpp.runtime.contract``.
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Sequence
 from typing import TypeVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -29,6 +31,11 @@ from sfpp.export.models.segformer import (
 )
 from sfpp.runtime.contract import InputSpec, OutputKind
 
+# 2 MB of cache a core is out of reach for any of these maps; what counts is that a few of them fit a small memory, and
+# that there are not too many parts, each of which reads the low-resolution maps again: at 1024x1024 one part, at
+# 3840x2160 four, which takes 0.8 GB in OpenVINO instead of 1.2 GB and as long.
+HEAD_BYTES_LIMIT = 1 << 27
+
 Network = SegFormer | EdaFormer
 _Part = TypeVar("_Part", bound=nn.Module)
 
@@ -42,23 +49,28 @@ class Deployable(nn.Module):
         spec: name, size, layout and type of the input tensor.
         output: ``logits`` or ``heatmaps`` (batch, channels, h, w) float32 at the model's stride, or ``labels`` (batch,
             height, width) uint8.
+        head_parts: how many parts the head's channels are computed in; None makes none of them larger than
+            ``HEAD_BYTES_LIMIT``.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, model: Network, recipe: Recipe, *, spec: InputSpec, output: OutputKind) -> None:
+    def __init__(
+        self, model: Network, recipe: Recipe, *, spec: InputSpec, output: OutputKind, head_parts: int | None = None
+    ) -> None:
         super().__init__()
         self.recipe = recipe
         self.spec = spec
         self.output = output
         self.step = recipe.input_step if isinstance(recipe, MergingRecipe) else 1
         self.encoder = with_rewritten_blocks(model.encoder)
+        parts = head_parts or _head_parts(model, recipe, spec)
         if isinstance(model, EdaFormer):
             assert isinstance(recipe, IsrRecipe)
-            self.head: nn.Module = RewrittenEdaHead(model.head, recipe)
+            self.head: nn.Module = RewrittenEdaHead(model.head, recipe, parts=parts)
         else:
-            self.head = RewrittenHead(model.head)
+            self.head = RewrittenHead(model.head, parts=parts)
         self.register_buffer("mean", torch.tensor(spec.mean).reshape(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(spec.std).reshape(1, 3, 1, 1), persistent=False)
 
@@ -83,6 +95,16 @@ class Deployable(nn.Module):
         return (image - self.mean) / self.std if self.spec.normalized_in_graph else image
 
 
+def _head_parts(model: Network, recipe: Recipe, spec: InputSpec) -> int:
+    """Return how many parts keep the head's maps, in float32, within the limit."""
+    step = recipe.input_step if isinstance(recipe, MergingRecipe) else 1
+    height, width = (size // step for size in spec.size_hw)
+    level = 1 if isinstance(model, EdaFormer) else 0  # EDAFormer answers on the grid of its second stage
+    rows, columns = model.config.encoder.stage_grids((height, width))[level]
+    channels = model.head.classifier.in_channels
+    return min(channels, -(-spec.batch * channels * rows * columns * 4 // HEAD_BYTES_LIMIT))
+
+
 class ConvMixFfn(nn.Module):
     """The Mix-FFN with 1x1 convolutions in the place of linear layers.
 
@@ -105,21 +127,59 @@ class ConvMixFfn(nn.Module):
 
 
 class FusedSum(nn.Module):
-    """What is left of a head whose fusion moved into the stages: classifier(relu(sum(up(stage_i(map_i))) + bias))."""
+    """What is left of a head whose fusion moved into the stages: classifier(relu(sum(up(conv_i(map_i))) + bias)).
 
-    def __init__(self, stages: Sequence[nn.Module], bias: Tensor, classifier: nn.Conv2d) -> None:
+    The sum's channels are computed in ``parts``, one after the other: at 3840x2160 all of them together are 530 MB, and
+    a backend would hold several such maps at once.
+
+    Args:
+        projections: what each map passes first, at its own resolution.
+        weights: (width, channels of the projected map) of each map.
+        bias: (width,).
+        classifier: a 1x1 convolution from ``width`` channels.
+        parts: how many parts the width is computed in.
+    """
+
+    def __init__(
+        self,
+        projections: Sequence[nn.Module],
+        weights: Sequence[Tensor],
+        bias: Tensor,
+        classifier: nn.Conv2d,
+        *,
+        parts: int = 1,
+    ) -> None:
         super().__init__()
-        self.stages = nn.ModuleList(stages)
-        self.bias = nn.Parameter(bias.reshape(1, -1, 1, 1), requires_grad=False)
-        self.classifier = copy.deepcopy(classifier)
+        self.projections = nn.ModuleList(projections)
+        self.parts = nn.ModuleList()
+        slices = [slice(int(rows[0]), int(rows[-1]) + 1) for rows in np.array_split(np.arange(len(bias)), parts)]
+        for number, rows in enumerate(slices):
+            # The first map needs no upsampling, so its convolution carries the bias and takes the sum of the others.
+            convs = [conv_1x1(each[rows], None if index else bias[rows]) for index, each in enumerate(weights)]
+            last = conv_1x1(classifier.weight[:, rows], None if number else classifier.bias)
+            self.parts.append(nn.ModuleList([*convs, last]))
 
     def forward(self, maps: list[Tensor]) -> Tensor:
         """Return logits (batch, classes, rows, columns) on the grid of ``maps[0]``."""
+        projected = [projection(each) for projection, each in zip(self.projections, maps, strict=True)]
+        logits = self._part(self.parts[0], projected)
+        for part in self.parts[1:]:
+            logits = logits + self._part(part, projected)
+        return logits
+
+    def _part(self, part: nn.Module, maps: list[Tensor]) -> Tensor:
+        """Return what some of the channels contribute to the logits."""
+        assert isinstance(part, nn.ModuleList)
         grid_hw = (int(maps[0].shape[2]), int(maps[0].shape[3]))
-        total = self.stages[0](maps[0]) + self.bias
-        for stage, image in zip(self.stages[1:], maps[1:], strict=True):
-            total = total + F.interpolate(stage(image), size=grid_hw, mode="bilinear", align_corners=False)
-        logits: Tensor = self.classifier(F.relu(total))
+        convs, classifier = part[:-1], part[-1]
+        # The upsampled maps are summed by themselves: a convolution followed by one addition and a ReLU is what CPU
+        # backends run as a single operation.
+        raised = [
+            F.interpolate(conv(image), size=grid_hw, mode="bilinear", align_corners=False)
+            for conv, image in zip(convs[1:], maps[1:], strict=True)
+        ]
+        total = convs[0](maps[0]) + functools.reduce(torch.add, raised)
+        logits: Tensor = classifier(F.relu(total))
         return logits
 
 
@@ -128,30 +188,31 @@ class RewrittenHead(FusedSum):
 
     Bilinear upsampling is linear and acts on each channel alone, so ``fusion(cat(up(a_i))) = sum(up(W_i a_i))``, where
     W_i is the fusion's part for stage i. Where a projection is linear too, it and W_i are one matrix. A bias passes
-    through upsampling unchanged, so all biases are added once, after the sum.
+    through upsampling unchanged, so all biases are added once.
     """
 
-    def __init__(self, head: DecodeHead) -> None:
+    def __init__(self, head: DecodeHead, *, parts: int = 1) -> None:
         weight, bias = folded_batch_norm(head.fusion)
-        stages = []
-        for unit, part in zip(head.projections, torch.chunk(weight, len(head.projections), dim=1), strict=True):
+        projections, weights = [], []
+        for unit, fusion in zip(head.projections, torch.chunk(weight, len(head.projections), dim=1), strict=True):
             assert isinstance(unit, ConvUnit)
-            stage, stage_bias = _fused_stage(unit, part)
-            stages.append(stage)
+            projection, stage_weight, stage_bias = _fused_stage(unit, fusion)
+            projections.append(projection)
+            weights.append(stage_weight)
             bias = bias + stage_bias
-        super().__init__(stages, bias, head.classifier)
+        super().__init__(projections, weights, bias, head.classifier, parts=parts)
 
 
 class RewrittenEdaHead(nn.Module):
     """EDAFormer's decoder with its blocks' FFN as convolutions and its fusion applied before the upsampling."""
 
-    def __init__(self, head: Decoder, recipe: IsrRecipe) -> None:
+    def __init__(self, head: Decoder, recipe: IsrRecipe, *, parts: int = 1) -> None:
         super().__init__()
         self.recipe = recipe
         self.decoder = with_rewritten_blocks(head)
         weight, bias = folded_batch_norm(head.fusion)
-        parts = torch.split_with_sizes(weight, list(head.channels), dim=1)
-        self.fusion = FusedSum([conv_1x1(part, None) for part in parts], bias, head.classifier)
+        weights = [each.flatten(1) for each in torch.split_with_sizes(weight, list(head.channels), dim=1)]
+        self.fusion = FusedSum([nn.Identity() for _ in weights], weights, bias, head.classifier, parts=parts)
 
     def forward(self, features: list[Tensor]) -> Tensor:
         """Return logits (batch, classes, rows, columns) on the grid of ``features[1]``."""
@@ -168,6 +229,7 @@ def with_rewritten_blocks(part: _Part) -> _Part:
             module.ffn = ConvMixFfn(module.ffn)
         if isinstance(module, Attention):
             fold_scale(module)
+            fold_output(module)
     return copied
 
 
@@ -177,6 +239,22 @@ def fold_scale(attention: Attention) -> None:
         attention.query.weight.mul_(attention.scale)
         attention.query.bias.mul_(attention.scale)
     attention.scale = 1.0
+
+
+def fold_output(attention: Attention) -> None:
+    """Move the output projection of an attention with a single head into its values, in place.
+
+    ``(P V) W + b = P (V W + b)``, since the rows of P sum to 1. There are far fewer values than queries.
+    """
+    if attention.heads > 1:
+        return
+    output, values = attention.output, attention.key_value
+    assert isinstance(output, nn.Linear)
+    channels = output.in_features
+    with torch.no_grad():
+        values.weight[channels:] = output.weight @ values.weight[channels:]
+        values.bias[channels:] = output.weight @ values.bias[channels:] + output.bias
+    attention.output = nn.Identity()
 
 
 def folded_batch_norm(unit: ConvUnit) -> tuple[Tensor, Tensor]:
@@ -190,14 +268,14 @@ def folded_batch_norm(unit: ConvUnit) -> tuple[Tensor, Tensor]:
     return weight.detach(), (norm.bias - norm.running_mean * gain).detach()
 
 
-def _fused_stage(unit: ConvUnit, part: Tensor) -> tuple[nn.Module, Tensor]:
-    """Return a stage's path up to the sum, and the bias that moves behind the sum."""
+def _fused_stage(unit: ConvUnit, fusion: Tensor) -> tuple[nn.Module, Tensor, Tensor]:
+    """Return what a stage passes first, the weight (width, channels) that follows, and the bias behind the sum."""
     if unit.bn is None:
         assert unit.conv.bias is not None
-        weight = part.flatten(1) @ unit.conv.weight.flatten(1)
-        return conv_1x1(weight, None), (part.flatten(1) @ unit.conv.bias).detach()
+        weight = fusion.flatten(1) @ unit.conv.weight.flatten(1)
+        return nn.Identity(), weight.detach(), (fusion.flatten(1) @ unit.conv.bias).detach()
     weight, bias = folded_batch_norm(unit)
-    return nn.Sequential(conv_1x1(weight, bias), nn.ReLU(), conv_1x1(part, None)), torch.zeros_like(bias)
+    return nn.Sequential(conv_1x1(weight, bias), nn.ReLU()), fusion.flatten(1), torch.zeros_like(bias)
 
 
 def conv_1x1(weight: Tensor, bias: Tensor | None) -> nn.Conv2d:

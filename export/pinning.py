@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from sfpp.export.models.recipe import local_candidates
 from sfpp.export.models.token_merging import unit_tokens
 from sfpp.runtime.errors import VerificationError
 
@@ -49,8 +50,11 @@ class PinnedMatching(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is not _MATCH:
             return func(*args, **(kwargs or {}))
-        tokens, grid_h, grid_w, cell_h, cell_w, keep = args
-        sources, destinations = unit_tokens(tokens, (grid_h, grid_w), (cell_h, cell_w))
+        tokens, grid_h, grid_w, cell_h, cell_w, keep = args[:6]
+        local = bool(args[6]) if len(args) > 6 else False  # a default is not passed on
+        grid_hw, cell_hw = (grid_h, grid_w), (cell_h, cell_w)
+        sources, destinations = unit_tokens(tokens, grid_hw, cell_hw)
+        candidates = local_candidates(grid_hw, cell_hw) if local else None
         count_s, count_d = int(sources.shape[1]), int(destinations.shape[1])
         matching = next(self._matchings, None)
         if matching is None or not _fits(matching, len(tokens), keep=keep, sources=count_s, destinations=count_d):
@@ -60,7 +64,7 @@ class PinnedMatching(TorchDispatchMode):  # type: ignore[no-untyped-call]
             )
         kept = torch.from_numpy(matching.kept.astype(np.int64))
         partner = torch.from_numpy(matching.partner.astype(np.int64))
-        self.worst_gap = max(self.worst_gap, matching_gap(sources, destinations, kept, partner))
+        self.worst_gap = max(self.worst_gap, matching_gap(sources, destinations, kept, partner, candidates))
         return kept, partner
 
 
@@ -71,7 +75,13 @@ def _fits(matching: GraphMatching, batch: int, *, keep: int, sources: int, desti
     return shapes and all(bool(((values >= 0) & (values < limit)).all()) for values, limit in limits)
 
 
-def matching_gap(sources: Tensor, destinations: Tensor, kept: Tensor, partner: Tensor) -> float:
+def matching_gap(
+    sources: Tensor,
+    destinations: Tensor,
+    kept: Tensor,
+    partner: Tensor,
+    candidates: NDArray[np.int64] | None = None,
+) -> float:
     """Return how far a matching is from a best one, in cosine similarity; 0 is optimal, rounding gives about 1e-6.
 
     Args:
@@ -79,13 +89,18 @@ def matching_gap(sources: Tensor, destinations: Tensor, kept: Tensor, partner: T
         destinations: (batch, D, channels) of length 1.
         kept: (batch, k) sources that were not merged.
         partner: (batch, S) destination of every source.
+        candidates: (S, 9) destinations that each source may choose from, -1 for none; None leaves it all of them.
 
     Returns:
         The larger of: the best similarity of a source less that of its partner; the best similarity of a kept source
-        less that of a merged one, since the least similar are the ones to keep. Infinite if a source is kept twice.
+        less that of a merged one, since the least similar are the ones to keep. Infinite if a source is kept twice, or
+        if a partner is none of the candidates.
     """
-    best = (sources @ destinations.transpose(1, 2)).amax(-1)
-    chosen = (sources * destinations.gather(1, partner.unsqueeze(-1).expand_as(sources))).sum(-1)
+    similarity = sources @ destinations.transpose(1, 2)
+    if candidates is not None:
+        similarity = similarity.masked_fill(~_allowed(candidates, destinations), -torch.inf)
+    best = similarity.amax(-1)
+    chosen = similarity.gather(2, partner.unsqueeze(-1)).squeeze(-1)
     gap = float((best - chosen).max())
     is_kept = torch.zeros_like(best, dtype=torch.bool).scatter(1, kept, value=True)
     if not bool((is_kept.sum(1) == kept.shape[1]).all()):
@@ -93,3 +108,12 @@ def matching_gap(sources: Tensor, destinations: Tensor, kept: Tensor, partner: T
     most_similar_kept = best.masked_fill(~is_kept, -2.0).amax(1)
     least_similar_merged = best.masked_fill(is_kept, 2.0).amin(1)
     return max(gap, float((most_similar_kept - least_similar_merged).max()))
+
+
+def _allowed(candidates: NDArray[np.int64], destinations: Tensor) -> Tensor:
+    """Return (S, D) bool: which destinations each source may choose."""
+    count_d = int(destinations.shape[1])
+    # One column more receives the entries that stand for no destination.
+    allowed = torch.zeros((len(candidates), count_d + 1), dtype=torch.bool, device=destinations.device)
+    table = torch.from_numpy(candidates).to(destinations.device)
+    return allowed.scatter(1, torch.where(table < 0, count_d, table), value=True)[:, :count_d]

@@ -75,22 +75,34 @@ def _add_probes(graph: onnx.GraphProto) -> list[str]:
     names = []
     for node in list(graph.node):
         last = node.name.rpartition("/")[2]
-        if last in ("query_heads", "key_heads"):
-            shape = f"{node.name}/shape"
-            graph.node.append(onnx.helper.make_node("Shape", [node.output[0]], [shape]))
+        for tensor, shape in _attention_inputs(node):
+            graph.node.append(onnx.helper.make_node("Shape", [tensor], [shape]))
             names.append(shape)
-        elif re.fullmatch(r"(kept|partner)(_\d+)?", last):
+        if re.fullmatch(r"(kept|partner)(_\d+)?", last):
             names.append(node.output[0])
     kinds = {name: onnx.TensorProto.INT64 if name.endswith("/shape") else onnx.TensorProto.INT32 for name in names}
     graph.output.extend(onnx.helper.make_tensor_value_info(name, kind, None) for name, kind in kinds.items())
     return names
 
 
+def _attention_inputs(node: onnx.NodeProto) -> list[tuple[str, str]]:
+    """Return the tensors that hold an attention's queries and keys, with the names of their probes."""
+    path, _, last = node.name.rpartition("/")
+    if last in ("query_heads", "key_heads"):
+        return [(node.output[0], f"{node.name}/shape")]
+    if node.op_type == "MultiHeadAttention":
+        return [(node.input[0], f"{path}/query_heads/shape"), (node.input[1], f"{path}/key_heads/shape")]
+    return []
+
+
 def _tokens(seen: dict[str, NDArray[Any]]) -> Iterator[AttentionTokens]:
     for name in sorted((each for each in seen if each.endswith("/query_heads/shape")), key=_network_order):
         path = name.removesuffix("/query_heads/shape")
         queries, keys = seen[name], seen[f"{path}/key_heads/shape"]
-        yield AttentionTokens(path, int(queries[2]), int(keys[3]))
+        if len(queries) == 3:  # (batch, tokens, channels) of a fused operator
+            yield AttentionTokens(path, int(queries[1]), int(keys[1]))
+        else:  # (batch, heads, tokens, width), keys transposed
+            yield AttentionTokens(path, int(queries[2]), int(keys[3]))
 
 
 def _matchings(seen: dict[str, NDArray[Any]]) -> Iterator[GraphMatching]:

@@ -5,19 +5,19 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
 
-from sfpp.export.arithmetic import multiply_adds
-from sfpp.export.catalog import ISR_VARIANTS, isr_from_text, variant_by_name, variant_for
+from sfpp.export.arithmetic import activation_bytes, multiply_adds
+from sfpp.export.catalog import ISR_VARIANTS, isr_from_text, matched, variant_by_name, variant_for
 from sfpp.export.checkpoints import Checkpoint, read_checkpoint
 from sfpp.export.contracts import contract_for, default_name, input_spec
 from sfpp.export.demo import demo_checkpoint, demo_frame, demo_person, demo_pose_checkpoint
@@ -31,7 +31,17 @@ from sfpp.export.parity import ParityReport, compare_with_pytorch, require_parit
 from sfpp.export.planning import StageTokens, plan_for, tokens_by_block
 from sfpp.export.probes import require_onnxruntime
 from sfpp.export.resolution import Resolution, resolution_from
-from sfpp.runtime.contract import METADATA_KEY, InputDtype, InputSpec, ModelContract, OutputKind, ResizeRule, Task
+from sfpp.runtime.contract import (
+    METADATA_KEY,
+    InputDtype,
+    InputSpec,
+    MatchingRule,
+    ModelContract,
+    OutputKind,
+    ResizeRule,
+    Target,
+    Task,
+)
 from sfpp.runtime.errors import UsageError
 from sfpp.runtime.files import whole_file
 from sfpp.runtime.images import input_from_frame, read_image
@@ -64,6 +74,9 @@ def export_onnx(
     *,
     variant: str | Path = "original",
     isr: str | None = None,
+    matching: MatchingRule = "exact",
+    share_matching: int = 1,
+    target: Target = "portable",
     res: str | tuple[int, int] | None = None,
     task: Task | None = None,
     output: OutputKind | None = None,
@@ -84,6 +97,12 @@ def export_onnx(
         variant: ``original``, ``hq``, ``fast``, ``2x2``, ``downsample``, ``kv2x2``, or a recipe file (JSON); for an
             EDAFormer ``original`` or ``isr``.
         isr: an EDAFormer's own reduction factors, such as ``2211-222``.
+        matching: ``exact`` looks for a token's most similar partner everywhere, as published; ``local`` in its own cell
+            and the eight around it, at linear cost.
+        share_matching: the blocks of a stage reuse the matching of the first of every so many blocks; 1 matches in each
+            block, as published, 0 once a stage.
+        target: what the graph is written for: ``portable`` runs everywhere, ``onnxruntime``, ``openvino`` and
+            ``tensorrt`` are the same function in the operators that are fastest there.
         res: width x height of the model's input, as text or as (width, height); None is 1920x1080, or 192x256 for pose.
         task: ``segmentation`` or ``pose``: which demonstration model is meant; weights tell theirs by themselves.
         output: ``logits`` (batch, classes, h, w) float32 at the model's stride, ``labels`` (batch, height, width)
@@ -107,35 +126,50 @@ def export_onnx(
         VerificationError: the written file does not agree with PyTorch; it was removed.
     """
     size = None if res is None else resolution_from(res)
-    _check_options(path=path, output=output, input=input, batch=batch, opset=opset, resize=resize, task=task)
+    _check_options(
+        path=path,
+        batch=batch,
+        opset=opset,
+        share_matching=share_matching,
+        choices={
+            "output": (output, OutputKind),
+            "input": (input, InputDtype),
+            "resize": (resize, ResizeRule),
+            "task": (task, Task),
+            "matching": (matching, MatchingRule),
+            "target": (target, Target),
+        },
+    )
     _check_variant(variant, isr)
     require_onnxruntime()
     clock = _Clock(notify)
     with clock.step("reading the weights"):
         checkpoint = _read(weights, task)
-        chosen = variant_for(checkpoint.family, variant, isr)
+        chosen = matched(variant_for(checkpoint.family, variant, isr), matching, share_matching)
         size = size or DEFAULT_SIZES[checkpoint.task]
         spec = input_spec(size, input=input, batch=batch, resize=resize)
         plan = plan_for(chosen.recipe, checkpoint.config, spec)
         kind = _output_kind(checkpoint, output)
         contract = contract_for(
-            checkpoint, chosen, spec, output=kind, opset=opset, classes=classes, keypoints=keypoints
+            checkpoint, chosen, spec, output=kind, opset=opset, target=target, classes=classes, keypoints=keypoints
         )
         frames = _example(spec, read_image(image if image is not None else _demo_picture(checkpoint.task)))
-    target = Path(path) if path is not None else Path(default_name(contract))
+    destination = Path(path) if path is not None else Path(default_name(contract))
     model = learned_model(checkpoint)
-    with whole_file(target) as temporary:
+    with whole_file(destination) as temporary:
         with clock.step(f"tracing at {size}"):
             graph = graph_from_model(model, chosen.recipe, contract, frames)
         with clock.step("writing"):
-            onnx.save(with_contract(graph, contract), str(temporary))
             arithmetic = multiply_adds(graph).total()
+            traffic = activation_bytes(graph)
+            contract = dataclasses.replace(contract, multiply_adds=arithmetic, activation_bytes=traffic)
+            onnx.save(with_contract(graph, contract), str(temporary))
             del graph
         with clock.step("checking against PyTorch in ONNX Runtime"):
             parity = compare_with_pytorch(temporary, model, chosen.recipe, contract, frames)
-            require_parity(parity, target)
+            require_parity(parity, destination)
             require_tokens(parity, tokens_by_block(plan))
-    return ExportReport(target, contract, target.stat().st_size, parity, plan, arithmetic, clock.seconds)
+    return ExportReport(destination, contract, destination.stat().st_size, parity, plan, arithmetic, clock.seconds)
 
 
 def learned_model(checkpoint: Checkpoint) -> Network:
@@ -148,12 +182,12 @@ def learned_model(checkpoint: Checkpoint) -> Network:
 
 
 def graph_from_model(model: Network, recipe: Recipe, contract: ModelContract, example: NDArray[Any]) -> onnx.ModelProto:
-    """Return the portable graph of a learned model for an input of the example's shape and type."""
+    """Return the graph, for the contract's target, of a learned model for an input of the example's shape and type."""
     output = contract.outputs[0]
     deployable = Deployable(model, recipe, spec=contract.input, output=output.kind).eval()
     names = (contract.input.name, output.name)
     traced = trace_to_onnx(deployable, torch.from_numpy(example), names=names, opset=contract.opset)
-    return lowered(traced, contract.target)
+    return lowered(traced, cast(Target, contract.target))
 
 
 def with_contract(graph: onnx.ModelProto, contract: ModelContract) -> onnx.ModelProto:
@@ -197,22 +231,21 @@ def _check_variant(variant: str | Path, isr: str | None) -> None:
 def _check_options(
     *,
     path: str | os.PathLike[str] | None,
-    output: str | None,
-    input: str,
     batch: int,
     opset: int,
-    resize: str,
-    task: str | None,
+    share_matching: int,
+    choices: Mapping[str, tuple[str | None, Any]],
 ) -> None:
     # By other suffixes onnx would write text or JSON, and the runtime tells a model file by its suffix.
     if path is not None and Path(path).suffix != ".onnx":
         raise UsageError(f"the file to write is {os.fspath(path)!r}, expected a name that ends in .onnx")
-    choices = (("output", output, OutputKind), ("input", input, InputDtype), ("resize", resize, ResizeRule))
-    for name, value, literal in (*choices, ("task", task, Task)):
+    for name, (value, literal) in choices.items():
         if value is not None and value not in get_args(literal):
             raise UsageError(f"{name} is {value!r}, expected one of {', '.join(get_args(literal))}")
     if isinstance(batch, bool) or not isinstance(batch, int) or not 1 <= batch <= 64:
         raise UsageError(f"batch is {batch!r}, expected a whole number from 1 to 64")
+    if isinstance(share_matching, bool) or not isinstance(share_matching, int) or share_matching < 0:
+        raise UsageError(f"share_matching is {share_matching!r}, expected a number of blocks, or 0 for all of a stage")
     if opset not in OPSETS:
         raise UsageError(
             f"opset is {opset!r}, expected {OPSETS[0]} to {OPSETS[-1]}; 17 suits every TensorRT from 8.6 on"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -9,28 +10,39 @@ import onnx_graphsurgeon as gs
 from numpy.typing import DTypeLike, NDArray
 
 
+@dataclass(frozen=True)
+class Written:
+    """What all emitters of a graph have written: constants by name, and outputs by what computes them."""
+
+    constants: dict[str, gs.Constant] = field(default_factory=dict)
+    outputs: dict[tuple[Any, ...], list[gs.Variable]] = field(default_factory=dict)
+
+
 class Emitter:
     """Appends nodes under the name of the node that they replace.
 
+    What was written once is used again: a matching and a merge both gather the sources, which is then one node.
+
     Args:
         graph: receives the nodes.
-        constants: shared by all emitters of a graph, so that equal tables are stored once.
+        written: shared by all emitters of a graph.
         replaced: name of the node that is spelled out, such as ``stages.0/blocks.0/attention/MatchBipartite_1``:
             its path, and its number where one attention merges both queries and keys, mark what is written here.
     """
 
-    def __init__(self, graph: gs.Graph, constants: dict[str, gs.Constant], replaced: str) -> None:
+    def __init__(self, graph: gs.Graph, written: Written, replaced: str) -> None:
         self._graph = graph
-        self._constants = constants
+        self._written = written
         self._prefix, _, last = replaced.strip("/").rpartition("/")
         number = last.partition("_")[2]
         self._suffix = f"_{number}" if number else ""
 
     def constant(self, name: str, values: NDArray[Any]) -> gs.Constant:
         """Return the constant called ``name``, making it on first use; the name must tell the content apart."""
-        if name not in self._constants:
-            self._constants[name] = gs.Constant(name, np.ascontiguousarray(values))
-        return self._constants[name]
+        constants = self._written.constants
+        if name not in constants:
+            constants[name] = gs.Constant(name, np.ascontiguousarray(values))
+        return constants[name]
 
     def shape(self, *sizes: int) -> gs.Constant:
         """Return the int64 constant that Reshape and its like take."""
@@ -39,13 +51,30 @@ class Emitter:
     def outputs(
         self, op: str, inputs: list[Any], name: str, *outputs: tuple[DTypeLike, tuple[int, ...]], **attributes: Any
     ) -> list[gs.Variable]:
-        """Append a node with one output for each (dtype, shape) and return its outputs."""
+        """Append a node with one output for each (dtype, shape), or find it, and return its outputs."""
+        # By attention too: each reports its own matching, even where queries and keys are the same tokens.
+        key = (self._prefix, self._suffix, op, tuple(map(id, inputs)), repr(sorted(attributes.items())))
+        if key not in self._written.outputs:
+            self._written.outputs[key] = self._append(op, inputs, name, *outputs, **attributes)
+        return self._written.outputs[key]
+
+    def _append(
+        self,
+        op: str,
+        inputs: list[Any],
+        name: str,
+        *outputs: tuple[DTypeLike, tuple[int, ...]],
+        domain: str | None = None,
+        **attributes: Any,
+    ) -> list[gs.Variable]:
         path = f"{self._prefix}/{name}{self._suffix}"
         names = [path] if len(outputs) == 1 else [f"{path}_{index}" for index in range(len(outputs))]
         results = [
             gs.Variable(each, np.dtype(dtype), shape) for each, (dtype, shape) in zip(names, outputs, strict=True)
         ]
-        self._graph.nodes.append(gs.Node(op=op, name=path, inputs=inputs, outputs=results, attrs=attributes))
+        self._graph.nodes.append(
+            gs.Node(op=op, name=path, inputs=inputs, outputs=results, attrs=attributes, domain=domain)
+        )
         return results
 
     def output(

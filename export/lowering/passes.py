@@ -9,32 +9,54 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
-from sfpp.export.lowering.emitter import Emitter
-from sfpp.export.lowering.portable import PORTABLE, Lowering
+from sfpp.export.lowering.emitter import Emitter, Written
+from sfpp.export.lowering.onnxruntime import ONNXRUNTIME
+from sfpp.export.lowering.portable import PORTABLE, Lowering, lower_attend_whole
 from sfpp.export.lowering.symbolic import DOMAIN, INPUT_SHAPE
+from sfpp.runtime.contract import Target
 
-LOWERINGS: dict[str, Mapping[str, Lowering]] = {"portable": PORTABLE}
+LOWERINGS: dict[Target, Mapping[str, Lowering]] = {
+    "portable": PORTABLE,
+    "onnxruntime": ONNXRUNTIME,
+    # OpenVINO fuses attention into one kernel that works in tiles, and splitting large ones would only be in its way.
+    "openvino": {**PORTABLE, "Attend": lower_attend_whole},
+    # The portable graph already keeps to TensorRT's limits: TopK, no Scatter that adds, int32 indices, opset 17.
+    "tensorrt": PORTABLE,
+}
 
 
-def lowered(model: onnx.ModelProto, target: str) -> onnx.ModelProto:
+def lowered(model: onnx.ModelProto, target: Target) -> onnx.ModelProto:
     """Return a traced model with every node of the domain ``sfpp`` spelled out for ``target``.
 
     The result has static shapes on every tensor, no foldable arithmetic on shapes, readable names, equal constants
-    stored once, and only standard operators of the model's opset; it has passed ONNX's checker.
+    stored once, and only standard operators of the model's opset, or the target's own; it has passed ONNX's checker.
     """
     graph = gs.import_onnx(model)
     graph.fold_constants(error_ok=False).cleanup()
     _replace_nodes(graph, LOWERINGS[target])
-    graph.import_domains = [each for each in graph.import_domains if each.domain != DOMAIN]
     graph.cleanup().toposort()
-    # Shapes that an unknown operator hid are known now, so what the trace computed from them folds away.
-    graph = gs.import_onnx(_with_shapes(graph))
-    graph.fold_constants(error_ok=False).cleanup()
+    graph.import_domains = [each for each in graph.import_domains if each.domain != DOMAIN]
+    used = sorted({node.domain for node in graph.nodes if node.domain})
+    graph.import_domains += [onnx.helper.make_opsetid(domain, 1) for domain in used]
+    graph = _without_shape_arithmetic(graph)
     share_constants(graph)
     name_tensors(graph)
     finished = _with_shapes(graph.cleanup().toposort())
     onnx.checker.check_model(finished, full_check=True)
     return finished
+
+
+def _without_shape_arithmetic(graph: gs.Graph) -> gs.Graph:
+    """Fold what the trace computed from shapes that an unknown operator hid.
+
+    Each round reveals the shapes up to the next tensor whose shape was computed.
+    """
+    count = len(graph.nodes) + 1
+    while len(graph.nodes) < count:
+        count = len(graph.nodes)
+        graph = gs.import_onnx(_with_shapes(graph))
+        graph.fold_constants(error_ok=False).cleanup()
+    return graph
 
 
 def _with_shapes(graph: gs.Graph) -> onnx.ModelProto:
@@ -46,12 +68,12 @@ def _with_shapes(graph: gs.Graph) -> onnx.ModelProto:
 
 
 def _replace_nodes(graph: gs.Graph, lowerings: Mapping[str, Lowering]) -> None:
-    constants: dict[str, gs.Constant] = {}
+    written = Written()
     for node in [each for each in graph.nodes if each.domain == DOMAIN]:
         for index, tensor in enumerate(node.inputs):
             if tensor.shape is None:
                 tensor.shape, tensor.dtype = tuple(node.attrs[f"{INPUT_SHAPE}{index}"]), np.dtype(np.float32)
-        emit = Emitter(graph, constants, node.name)
+        emit = Emitter(graph, written, node.name)
         results = lowerings[node.op](emit, node)
         _reconnect(node, results if isinstance(results, tuple) else (results,))
 

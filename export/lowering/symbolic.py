@@ -15,8 +15,8 @@ DOMAIN = "sfpp"
 INPUT_SHAPE = "shape_of_input_"  # attribute of a traced node: an ONNX file keeps no shapes around unknown operators
 _TENSOR_OPS = {
     "attend": ("Attend", ("heads", "scale")),
-    "match_bipartite": ("MatchBipartite", ("grid_h", "grid_w", "cell_h", "cell_w", "keep")),
-    "merge_bipartite": ("MergeBipartite", ("grid_h", "grid_w", "cell_h", "cell_w")),
+    "match_bipartite": ("MatchBipartite", ("grid_h", "grid_w", "cell_h", "cell_w", "keep", "local")),
+    "merge_bipartite": ("MergeBipartite", ("grid_h", "grid_w", "cell_h", "cell_w", "local")),
     "unmerge_bipartite": ("UnmergeBipartite", ("grid_h", "grid_w", "cell_h", "cell_w")),
 }
 

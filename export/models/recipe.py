@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -16,10 +16,14 @@ GridHw = tuple[int, int]
 
 @dataclass(frozen=True)
 class Bipartite:
-    """``bsm``: merge the ``ratio`` most redundant tokens into the top-left tokens of cells of ``cell_hw``."""
+    """``bsm``: merge the ``ratio`` most redundant tokens into the top-left tokens of cells of ``cell_hw``.
+
+    With ``local`` a token looks for its partner in its own cell and the eight around it only, instead of everywhere.
+    """
 
     ratio: float
     cell_hw: GridHw
+    local: bool = False
 
     def kept_count(self, grid_hw: GridHw) -> int:
         """Return how many source tokens stay unmerged on this grid.
@@ -59,13 +63,45 @@ class StageRecipe:
 
 @dataclass(frozen=True)
 class MergingRecipe:
-    """Merging for the whole network: one recipe a stage, and the step by which the input is first thinned out."""
+    """Merging for the whole network: one recipe a stage, and the step by which the input is first thinned out.
+
+    The blocks of a stage reuse the matching of the first of every ``share_matching`` blocks; 1 matches anew in each
+    block, as published, and 0 matches once a stage.
+    """
 
     stages: tuple[StageRecipe, ...] = (StageRecipe(), StageRecipe(), StageRecipe(), StageRecipe())
     input_step: int = 1
+    share_matching: int = 1
+
+    def matches_anew(self, block: int) -> bool:
+        """Return whether this block of a stage, counted from 0, finds its own matching."""
+        return block % self.share_matching == 0 if self.share_matching else block == 0
+
+    @property
+    def merges_bipartite(self) -> bool:
+        """Whether any stage matches tokens."""
+        return any(isinstance(side, Bipartite) for stage in self.stages for side in (stage.query, stage.key_value))
 
 
 NO_MERGING = MergingRecipe()
+
+
+def matches_locally(recipe: Recipe) -> bool:
+    """Whether bipartite matching looks for partners nearby only."""
+    if not isinstance(recipe, MergingRecipe):
+        return False
+    sides = [side for stage in recipe.stages for side in (stage.query, stage.key_value)]
+    return any(isinstance(side, Bipartite) and side.local for side in sides)
+
+
+def with_matching(recipe: MergingRecipe, *, local: bool, share_matching: int = 1) -> MergingRecipe:
+    """Return the recipe with every bipartite matching local or exact, shared among ``share_matching`` blocks."""
+
+    def changed(side: Merging | None) -> Merging | None:
+        return replace(side, local=local) if isinstance(side, Bipartite) else side
+
+    stages = tuple(StageRecipe(changed(stage.query), changed(stage.key_value)) for stage in recipe.stages)
+    return replace(recipe, stages=stages, share_matching=share_matching)
 
 
 @dataclass(frozen=True)
@@ -80,6 +116,9 @@ class IsrRecipe:
 
     def __str__(self) -> str:
         return f"{''.join(map(str, self.encoder))}-{''.join(map(str, self.decoder))}"
+
+
+Recipe = MergingRecipe | IsrRecipe
 
 
 class Partition(NamedTuple):
@@ -109,6 +148,30 @@ def partition_grid(grid_hw: GridHw, cell_hw: GridHw) -> Partition:
     return Partition(np.flatnonzero(flat), np.flatnonzero(~flat))
 
 
+@functools.lru_cache(maxsize=64)
+def local_candidates(grid_hw: GridHw, cell_hw: GridHw) -> NDArray[np.int64]:
+    """Return (S, 9) int64: for each source the destinations of its own cell and the eight around it.
+
+    They are positions in the list of destinations, ascending, with -1 where the grid ends. Sources beyond the last
+    complete cell have the neighbors that exist; each source has at least one.
+
+    Raises:
+        RecipeError: the cell is larger than the grid.
+    """
+    sources = partition_grid(grid_hw, cell_hw).sources
+    rows, columns = grid_hw[0] // cell_hw[0], grid_hw[1] // cell_hw[1]
+    return neighbor_cells(sources // grid_hw[1] // cell_hw[0], sources % grid_hw[1] // cell_hw[1], (rows, columns))
+
+
+def neighbor_cells(row: NDArray[np.int64], column: NDArray[np.int64], cells_hw: GridHw) -> NDArray[np.int64]:
+    """Return (n, 9): the cells around each (row, column), itself among them, as flat indices; -1 outside of the map."""
+    steps = np.arange(-1, 2)
+    rows = row[:, np.newaxis] + np.repeat(steps, 3)
+    columns = column[:, np.newaxis] + np.tile(steps, 3)
+    inside = (rows >= 0) & (rows < cells_hw[0]) & (columns >= 0) & (columns < cells_hw[1])
+    return np.where(inside, rows * cells_hw[1] + columns, -1)
+
+
 def pooled_grid(grid_hw: GridHw, window_hw: GridHw) -> GridHw:
     """Return the grid after pooling: each side divided by its window, rounded up.
 
@@ -119,9 +182,6 @@ def pooled_grid(grid_hw: GridHw, window_hw: GridHw) -> GridHw:
         sizes = f"{window_hw[0]}x{window_hw[1]} tokens does not fit a grid of {grid_hw[0]}x{grid_hw[1]}"
         raise RecipeError(f"a window of {sizes} (rows x columns)")
     return -(-grid_hw[0] // window_hw[0]), -(-grid_hw[1] // window_hw[1])
-
-
-Recipe = MergingRecipe | IsrRecipe
 
 
 def strided_grids(size_hw: GridHw, kernels: tuple[int, ...], strides: tuple[int, ...]) -> tuple[GridHw, ...]:

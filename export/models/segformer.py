@@ -7,7 +7,7 @@ normalized; tokens are (batch, N, channels) over a grid of rows x columns in row
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from sfpp.export.models.attention import attend
 from sfpp.export.models.recipe import NO_MERGING, GridHw, MergingRecipe, StageRecipe, strided_grids
-from sfpp.export.models.token_merging import merge_tokens
+from sfpp.export.models.token_merging import Matching, matching_of, merge_tokens
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Encoder(nn.Module):
         features = []
         grids = self.config.stage_grids((int(image.shape[2]), int(image.shape[3])))
         for stage, grid_hw, stage_recipe in zip(self.stages, grids, recipe.stages, strict=True):
-            image = stage(image, grid_hw, stage_recipe)
+            image = stage(image, grid_hw, stage_recipe, recipe)
             features.append(image)
         return features
 
@@ -115,11 +115,12 @@ class Stage(nn.Module):
         self.blocks = nn.ModuleList(Block(config, index) for _ in range(config.depths[index]))
         self.norm = nn.LayerNorm(self.channels, eps=config.block_eps)
 
-    def forward(self, image: Tensor, grid_hw: GridHw, recipe: StageRecipe) -> Tensor:
+    def forward(self, image: Tensor, grid_hw: GridHw, recipe: StageRecipe, network: MergingRecipe) -> Tensor:
         """Return the stage's feature map (batch, channels, rows, columns)."""
         tokens = self.patch_embed(image)
-        for block in self.blocks:
-            tokens = block(tokens, grid_hw, recipe)
+        matchings = None
+        for number, block in enumerate(self.blocks):
+            tokens, matchings = block(tokens, grid_hw, recipe, None if network.matches_anew(number) else matchings)
         return tokens_to_image(self.norm(tokens), grid_hw)
 
 
@@ -150,11 +151,20 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(channels, eps=config.block_eps)
         self.ffn: nn.Module = MixFfn(channels, channels * config.expansions[index])
 
-    def forward(self, tokens: Tensor, grid_hw: GridHw, recipe: StageRecipe) -> Tensor:
-        """Return tokens of the same shape."""
-        tokens = tokens + self.attention(self.norm1(tokens), grid_hw, recipe)
-        updated: Tensor = tokens + self.ffn(self.norm2(tokens), grid_hw)
-        return updated
+    def forward(
+        self, tokens: Tensor, grid_hw: GridHw, recipe: StageRecipe, matchings: Matchings | None = None
+    ) -> tuple[Tensor, Matchings]:
+        """Return tokens of the same shape, and the matchings that the attention used."""
+        update, matchings = self.attention(self.norm1(tokens), grid_hw, recipe, matchings)
+        tokens = tokens + update
+        return tokens + self.ffn(self.norm2(tokens), grid_hw), matchings
+
+
+class Matchings(NamedTuple):
+    """What an attention merged by: its queries' matching and its keys' and values', None where there was none."""
+
+    query: Matching | None
+    key_value: Matching | None
 
 
 class Attention(nn.Module):
@@ -167,21 +177,29 @@ class Attention(nn.Module):
         self.reduction_ratio = reduction
         self.query = nn.Linear(channels, channels)
         self.key_value = nn.Linear(channels, 2 * channels)  # keys first
-        self.output = nn.Linear(channels, channels)
+        self.output: nn.Module = nn.Linear(channels, channels)
         if reduction > 1:
             self.reduction = nn.Conv2d(channels, channels, reduction, reduction)
             self.reduction_norm = nn.LayerNorm(channels, eps=eps)
 
-    def forward(self, tokens: Tensor, grid_hw: GridHw, recipe: StageRecipe) -> Tensor:
-        """Return the update for every token, (batch, N, channels), merged queries already copied back."""
-        queries, copy_back = merge_tokens(tokens, grid_hw, recipe.query)
+    def forward(
+        self, tokens: Tensor, grid_hw: GridHw, recipe: StageRecipe, matchings: Matchings | None = None
+    ) -> tuple[Tensor, Matchings]:
+        """Return the update for every token, (batch, N, channels), merged queries already copied back.
+
+        ``matchings`` are those of an earlier block, to be used again; None matches anew. They are returned too.
+        """
         context, context_grid = self.reduce(tokens, grid_hw)
-        context, _ = merge_tokens(context, context_grid, recipe.key_value)
+        if matchings is None:
+            by_query = matching_of(tokens, grid_hw, recipe.query)
+            matchings = Matchings(by_query, matching_of(context, context_grid, recipe.key_value))
+        queries, copy_back = merge_tokens(tokens, grid_hw, recipe.query, matchings.query)
+        context, _ = merge_tokens(context, context_grid, recipe.key_value, matchings.key_value)
         channels = int(tokens.shape[2])
         key_value = self.key_value(context)
         key, value = key_value[..., :channels], key_value[..., channels:]
         mixed = attend(self.query(queries), key, value, self.heads, self.scale)
-        return copy_back(self.output(mixed))
+        return copy_back(self.output(mixed)), matchings
 
     def reduce(self, tokens: Tensor, grid_hw: GridHw) -> tuple[Tensor, GridHw]:
         """Return the tokens that keys and values are made of, and their grid."""

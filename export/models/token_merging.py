@@ -9,7 +9,7 @@ Source: SegFormer++ (arXiv 2405.14467), after Token Merging for Stable Diffusion
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import NamedTuple, Protocol, cast
 
 import numpy as np
 import torch
@@ -17,7 +17,17 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sfpp.export.models.recipe import GridHw, Merging, Pool1d, Pool2d, partition_grid, pooled_grid, tokens_after
+from sfpp.export.models.recipe import (
+    Bipartite,
+    GridHw,
+    Merging,
+    Pool1d,
+    Pool2d,
+    local_candidates,
+    partition_grid,
+    pooled_grid,
+    tokens_after,
+)
 
 # Added to the squared norm before the square root: a token of zeros is then like nothing, instead of NaN.
 NORM_EPS = 1e-12
@@ -30,13 +40,34 @@ class CopyBack(Protocol):
         """Return (batch, N, channels) in grid order."""
 
 
-def merge_tokens(tokens: Tensor, grid_hw: GridHw, merging: Merging | None) -> tuple[Tensor, CopyBack]:
+class Matching(NamedTuple):
+    """Which sources stay, ``kept`` (batch, k), and where each source would go, ``partner`` (batch, S); both int64."""
+
+    kept: Tensor
+    partner: Tensor
+
+
+def matching_of(tokens: Tensor, grid_hw: GridHw, merging: Merging | None) -> Matching | None:
+    """Match tokens (batch, N, channels) over ``grid_hw``; None where ``merging`` needs no matching.
+
+    Raises:
+        RecipeError: the merging does not fit the grid.
+    """
+    if not isinstance(merging, Bipartite) or tokens_after(merging, grid_hw) == grid_hw[0] * grid_hw[1]:
+        return None
+    return Matching(*match_bipartite(tokens, *grid_hw, *merging.cell_hw, merging.kept_count(grid_hw), merging.local))
+
+
+def merge_tokens(
+    tokens: Tensor, grid_hw: GridHw, merging: Merging | None, matching: Matching | None = None
+) -> tuple[Tensor, CopyBack]:
     """Merge tokens as ``merging`` says.
 
     Args:
         tokens: (batch, N, channels) over ``grid_hw``.
         grid_hw: rows and columns.
         merging: None, or a merging that takes nothing away on this grid, returns the tokens as they are.
+        matching: of other tokens on the same grid, to be used again; None matches these.
 
     Returns:
         The merged tokens (batch, ``tokens_after(merging, grid_hw)``, channels), and the way back to the grid.
@@ -52,34 +83,51 @@ def merge_tokens(tokens: Tensor, grid_hw: GridHw, merging: Merging | None) -> tu
     if isinstance(merging, Pool1d):
         count = grid_hw[0] * grid_hw[1]
         return pool_1d(tokens, merging.window), lambda answer: copy_back_1d(answer, count)
+    kept, partner = matching or cast(Matching, matching_of(tokens, grid_hw, merging))
     geometry = (*grid_hw, *merging.cell_hw)
-    kept, partner = match_bipartite(tokens, *geometry, merging.kept_count(grid_hw))
-    merged = merge_bipartite(tokens, kept, partner, *geometry)
+    merged = merge_bipartite(tokens, kept, partner, *geometry, merging.local)
     return merged, lambda answer: unmerge_bipartite(answer, kept, partner, *geometry)
 
 
 @torch.library.custom_op("sfpp::match_bipartite", mutates_args=())
 def match_bipartite(
-    tokens: Tensor, grid_h: int, grid_w: int, cell_h: int, cell_w: int, keep: int
+    tokens: Tensor, grid_h: int, grid_w: int, cell_h: int, cell_w: int, keep: int, local: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Find each source's most similar destination (cosine), and the ``keep`` sources that resemble theirs least.
+
+    Everywhere, or with ``local`` among the destinations of the source's own cell and the eight around it.
 
     Returns:
         kept: (batch, keep) int64, positions in the list of sources, in no particular order.
         partner: (batch, S) int64, for every source the position of its destination in the list of destinations; the
             first one on a tie.
     """
-    sources, destinations = unit_tokens(tokens, (grid_h, grid_w), (cell_h, cell_w))
-    best, partner = (sources @ destinations.transpose(1, 2)).max(-1)
+    grid_hw, cell_hw = (grid_h, grid_w), (cell_h, cell_w)
+    sources, destinations = unit_tokens(tokens, grid_hw, cell_hw)
+    if local:
+        best, partner = _best_nearby(sources, destinations, local_candidates(grid_hw, cell_hw))
+    else:
+        best, partner = (sources @ destinations.transpose(1, 2)).max(-1)
     kept = best.topk(keep, largest=False).indices
     return kept, partner
 
 
 @match_bipartite.register_fake
-def _(tokens: Tensor, grid_h: int, grid_w: int, cell_h: int, cell_w: int, keep: int) -> tuple[Tensor, Tensor]:
+def _(
+    tokens: Tensor, grid_h: int, grid_w: int, cell_h: int, cell_w: int, keep: int, local: bool = False
+) -> tuple[Tensor, Tensor]:
     sources = len(partition_grid((grid_h, grid_w), (cell_h, cell_w)).sources)
     batch = tokens.shape[0]
     return tokens.new_empty((batch, keep), dtype=torch.int64), tokens.new_empty((batch, sources), dtype=torch.int64)
+
+
+def _best_nearby(sources: Tensor, destinations: Tensor, candidates: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+    """Return the largest similarity (batch, S) of each source among its candidates (S, 9), and whose it is."""
+    table = torch.from_numpy(candidates).to(sources.device)
+    nearby = destinations[:, table.clamp(min=0)]
+    similarity = (sources.unsqueeze(2) * nearby).sum(-1).masked_fill(table < 0, -torch.inf)
+    best, which = similarity.max(-1)
+    return best, table.expand_as(similarity).gather(2, which.unsqueeze(-1)).squeeze(-1)
 
 
 def unit_tokens(tokens: Tensor, grid_hw: GridHw, cell_hw: GridHw) -> tuple[Tensor, Tensor]:
@@ -91,13 +139,22 @@ def unit_tokens(tokens: Tensor, grid_hw: GridHw, cell_hw: GridHw) -> tuple[Tenso
 
 @torch.library.custom_op("sfpp::merge_bipartite", mutates_args=())
 def merge_bipartite(
-    tokens: Tensor, kept: Tensor, partner: Tensor, grid_h: int, grid_w: int, cell_h: int, cell_w: int
+    tokens: Tensor,
+    kept: Tensor,
+    partner: Tensor,
+    grid_h: int,
+    grid_w: int,
+    cell_h: int,
+    cell_w: int,
+    local: bool = False,
 ) -> Tensor:
     """Replace each destination by the mean of itself and the sources merged into it.
 
     Args:
         tokens: (batch, N, channels).
         kept: (batch, k) and partner (batch, S), as :func:`match_bipartite` returns them.
+        grid_h: rows of the grid; grid_w, cell_h and cell_w likewise.
+        local: whether partners are in neighboring cells, which a lowering may make use of.
 
     Returns:
         (batch, k + D, channels): the kept sources in the order of ``kept``, then all destinations.
@@ -112,7 +169,16 @@ def merge_bipartite(
 
 
 @merge_bipartite.register_fake
-def _(tokens: Tensor, kept: Tensor, partner: Tensor, grid_h: int, grid_w: int, cell_h: int, cell_w: int) -> Tensor:
+def _(
+    tokens: Tensor,
+    kept: Tensor,
+    partner: Tensor,
+    grid_h: int,
+    grid_w: int,
+    cell_h: int,
+    cell_w: int,
+    local: bool = False,
+) -> Tensor:
     destinations = len(partition_grid((grid_h, grid_w), (cell_h, cell_w)).destinations)
     return tokens.new_empty((tokens.shape[0], kept.shape[1] + destinations, tokens.shape[2]))
 

@@ -66,7 +66,7 @@ def test_the_recipe_in_the_help_is_a_recipe():
 
 def test_the_examples_in_the_help_are_understood():
     examples = re.findall(r"^  sfpp-export (.*?)(?:  .*)?$", cli.build_parser().format_help(), flags=re.MULTILINE)
-    assert len(examples) == 6
+    assert len(examples) == 7
     for example in examples:
         arguments = cli.build_parser().parse_args(shlex.split(example))
         assert arguments.variant in VARIANTS
@@ -119,6 +119,9 @@ def test_every_option_reaches_the_function(monkeypatch, capsys):
         "weights": "w.pth",
         "variant": "hq",
         "isr": "2211-222",
+        "matching": "local",
+        "share-matching": "all",
+        "target": "openvino",
         "res": "64x32",
         "task": "pose",
         "output": "labels",
@@ -134,7 +137,16 @@ def test_every_option_reaches_the_function(monkeypatch, capsys):
     code, lines = run_failing(capsys, *[word for name, value in arguments.items() for word in (f"--{name}", value)])
     assert (code, lines) == (1, ["sfpp-export: error: enough"])
     given.pop("notify")
-    assert given == {**arguments, "batch": 3, "opset": 18}
+    expected = {name.replace("-", "_"): value for name, value in arguments.items()}
+    assert given == {**expected, "batch": 3, "opset": 18, "share_matching": 0}
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "2.5", "every", ""])
+def test_sharing_takes_a_number_of_blocks_or_all(capsys, text):
+    with pytest.raises(SystemExit) as stop:
+        cli.build_parser().parse_args(["--share-matching", text])
+    assert stop.value.code == 2
+    assert "expected 1 or more, or all" in capsys.readouterr().err
 
 
 def test_the_next_command_can_be_pasted(here, capsys):

@@ -7,8 +7,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from sfpp.export import deployable
 from sfpp.export.deployable import Deployable, RewrittenHead, conv_1x1, folded_batch_norm
-from sfpp.export.lowering import portable
+from sfpp.export.lowering import merging, portable
 from sfpp.export.lowering.passes import lowered
 from sfpp.export.lowering.symbolic import trace_to_onnx
 from sfpp.export.models.recipe import NO_MERGING, Bipartite, MergingRecipe, Pool2d, StageRecipe
@@ -119,13 +120,34 @@ def test_a_learned_model_makes_any_number_of_deployables():
 @pytest.mark.parametrize("kind", ["official", "mmseg"])
 def test_the_head_fuses_before_it_raises(kind):
     """No convolution of the head works on the concatenated channels, and an official stage is one matrix."""
-    head = RewrittenHead(learned(kind).head)
-    inputs = [
-        [conv.in_channels for conv in stage.modules() if isinstance(conv, torch.nn.Conv2d)] for stage in head.stages
+    head = RewrittenHead(learned(kind).head, parts=1)
+    stages = [
+        [conv.in_channels for conv in (*projection.modules(), fused) if isinstance(conv, torch.nn.Conv2d)]
+        for projection, fused in zip(head.projections, head.parts[0][:-1], strict=True)
     ]
-    expected = [[count] if kind == "official" else [count, 10] for count in TINY.channels]
-    assert inputs == expected
-    assert head.bias.shape == (1, 10, 1, 1)
+    assert stages == [[count] if kind == "official" else [count, 10] for count in TINY.channels]
+    # The bias is added once, by the convolution that is not raised.
+    assert [conv.bias is not None for conv in head.parts[0]] == [True, False, False, False, True]
+
+
+@pytest.mark.parametrize("kind", ["official", "mmseg"])
+@pytest.mark.parametrize("parts", [2, 3, 10])
+def test_a_head_in_parts_answers_as_one(kind, parts):
+    features = [torch.randn(2, count, 12 // 2**level, 8 // 2**level) for level, count in enumerate(TINY.channels)]
+    head = RewrittenHead(learned(kind).head, parts=parts)
+    assert sum(part[-1].in_channels for part in head.parts) == 10
+    assert len(head.parts) == parts
+    expected = RewrittenHead(learned(kind).head)(features)
+    torch.testing.assert_close(head(features), expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize(("limit", "parts"), [(10 * 16 * 20 * 4, 1), (10 * 16 * 20 * 4 - 1, 2), (1, 10)])
+def test_no_map_of_the_head_is_larger_than_the_limit(monkeypatch, limit, parts):
+    monkeypatch.setattr(deployable, "HEAD_BYTES_LIMIT", limit)
+    spec = InputSpec("frame", 64, 80)
+    made = Deployable(learned("official"), NO_MERGING, spec=spec, output="logits")
+    assert len(made.head.parts) == parts
+    assert len(Deployable(learned("official"), NO_MERGING, spec=spec, output="logits", head_parts=4).head.parts) == 4
 
 
 @pytest.mark.parametrize("kind", ["official", "mmseg"])
@@ -175,6 +197,7 @@ def lowered_answer(module, tokens):
     return session.run(None, {"tokens": tokens.numpy()})[0], widths
 
 
+@pytest.mark.parametrize("local", [False, True])
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize(
     ("grid_hw", "cell_hw", "ratio", "widths"),
@@ -185,11 +208,11 @@ def lowered_answer(module, tokens):
         ((9, 6), (2, 2), 0.375, [1, 20, 2]),
     ],
 )
-def test_lowered_merging_equals_torchs(monkeypatch, grid_hw, cell_hw, ratio, widths, batch):
-    monkeypatch.setattr(portable, "TOPK_LIMIT", 20)
+def test_lowered_merging_equals_torchs(monkeypatch, grid_hw, cell_hw, ratio, widths, batch, local):
+    monkeypatch.setattr(merging, "TOPK_LIMIT", 20)
     torch.set_default_dtype(torch.float32)
     tokens = torch.randn(batch, grid_hw[0] * grid_hw[1], 8, generator=torch.Generator().manual_seed(24))
-    module = MergeAndBack(grid_hw, Bipartite(ratio, cell_hw))
+    module = MergeAndBack(grid_hw, Bipartite(ratio, cell_hw, local))
     answer, sizes = lowered_answer(module, tokens)
     np.testing.assert_allclose(answer, module(tokens), atol=1e-5)
     assert sizes == widths

@@ -1,6 +1,7 @@
 """The reference models' answers, through PyTorch and through the exported graph."""
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -8,8 +9,13 @@ import torch
 from sfpp.export import export_onnx
 from sfpp.export.catalog import variant_by_name, variant_for
 from sfpp.export.checkpoints import read_checkpoint
+from sfpp.export.deployable import Deployable
+from sfpp.export.lowering.passes import LOWERINGS, lowered
+from sfpp.export.lowering.symbolic import trace_to_onnx
 from sfpp.export.to_onnx import learned_model
-from sfpp.runtime.contract import METADATA_KEY, contract_from_json
+from sfpp.runtime.backends.openvino import OpenVinoBackend
+from sfpp.runtime.contract import METADATA_KEY, InputSpec, contract_from_json
+from sfpp.runtime.onnx_file import metadata_of
 from tests.golden import FOLDER, golden_cases
 from tests.tensorrt_rtx import build_engine
 
@@ -31,17 +37,50 @@ def test_golden_case(case, tmp_path):
 
     size = f"{spec['width']}x{spec['height']}"
     report = export_onnx(weights, tmp_path / "model.onnx", res=size, **variant)
-    session = onnxruntime.InferenceSession(report.path, providers=["CPUExecutionProvider"])
-    (logits,) = session.run(None, {"frame": case.frame_rgb[None]})
-    case.assert_close(logits)
+    case.assert_close(run_in_onnxruntime(report.path, case.frame_rgb))
 
-    stored = session.get_modelmeta().custom_metadata_map[METADATA_KEY]
-    contract = contract_from_json(stored)
+    contract = contract_from_json(metadata_of(report.path)[METADATA_KEY])
     assert contract == report.contract
     assert contract.size == case.facts["backbone"].removeprefix("eft_")
     assert contract.task == case.facts.get("task", "segmentation")
     assert contract.input.size_hw == case.frame_rgb.shape[:2]
     assert build_engine(report.path)
+
+
+LARGE = ("b5", "edaformer_b")  # their graphs take most of a minute to lower and run eight times
+EVERY_TARGET = [
+    pytest.param(case, marks=pytest.mark.slow) if any(each in case.name for each in LARGE) else case for case in CASES
+]
+
+
+@pytest.mark.parametrize("case", EVERY_TARGET, ids=lambda case: case.name)
+def test_golden_case_on_every_target(case, tmp_path):
+    """One trace, lowered for each target, in every backend that takes it."""
+    checkpoint = read_checkpoint(case.save_checkpoint(tmp_path))
+    variant = case.variant(tmp_path)
+    recipe = variant_for(checkpoint.family, variant.get("variant", "original"), variant.get("isr")).recipe
+    height, width = case.frame_rgb.shape[:2]
+    spec = InputSpec("frame", height, width)
+    kind = "heatmaps" if checkpoint.task == "pose" else "logits"
+    network = Deployable(learned_model(checkpoint), recipe, spec=spec, output=kind).eval()
+    frame = torch.from_numpy(case.frame_rgb[None])
+    traced = trace_to_onnx(network, frame, names=("frame", kind), opset=17)
+    for target in LOWERINGS:
+        path = tmp_path / f"{target}.onnx"
+        onnx.save(lowered(traced, target), path)
+        case.assert_close(run_in_onnxruntime(path, case.frame_rgb))
+        if target != "onnxruntime":  # the one with operators of a single library
+            case.assert_close(run_in_openvino(path, case.frame_rgb))
+
+
+def run_in_onnxruntime(path, frame_rgb):
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return session.run(None, {"frame": frame_rgb[None]})[0]
+
+
+def run_in_openvino(path, frame_rgb):
+    backend = OpenVinoBackend(path, precision="fp32", cache=False)
+    return next(iter(backend.run({"frame": frame_rgb[None]}).values()))
 
 
 def test_golden_cases_tell_a_wrong_merge(tmp_path):

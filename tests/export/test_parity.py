@@ -149,7 +149,7 @@ def test_near_ties_are_settled_alike(monkeypatch, exported, model, output):
     report = exported[output]
     with monkeypatch.context() as strict:
         strict.setattr(parity, "MAX_ERROR", -1.0)
-        strict.setitem(parity.LABEL_AGREEMENT, "continuous", 1.1)
+        strict.setattr(parity, "LABEL_AGREEMENT", 1.1)
         result = compare_with_pytorch(report.path, model, VARIANTS["hq"], report.contract, random_frames())
     assert result.pinned.matching_gap < 1e-5
     assert result.pinned.label_agreement > 0.999
@@ -218,7 +218,7 @@ def test_tolerances(changes, problems):
     ("changes", "pinned", "problems"),
     [
         ({}, {}, []),
-        ({"label_agreement": 0.979}, {}, ["labels agree on 97.900% of the pixels, expected 98.0%"]),
+        ({"label_agreement": 0.5}, {}, []),  # any partner was as good as any other, and all else is exact
         ({}, {"label_agreement": 0.999}, []),
         ({}, {"label_agreement": 0.9985}, ["labels agree on 99.850% of the pixels, expected 99.9%"]),
         ({}, {"max_error": 9.9e-4}, []),
@@ -227,7 +227,7 @@ def test_tolerances(changes, problems):
         ({}, {"matching_gap": 1e-5}, []),
         ({}, {"matching_gap": 1.1e-5}, ["tokens are merged with partners that are 1.1e-05 less similar"]),
         ({}, {"matching_gap": NAN}, ["tokens are merged with partners"]),
-        ({"label_agreement": NAN}, {"label_agreement": NAN, "max_error": NAN}, ["labels", "labels", "the maximum"]),
+        ({"label_agreement": NAN}, {"label_agreement": NAN, "max_error": NAN}, ["labels", "the maximum"]),
     ],
 )
 def test_tolerances_where_ties_were_settled(changes, pinned, problems):

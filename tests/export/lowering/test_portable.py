@@ -11,7 +11,7 @@ import pytest
 
 from sfpp.export import export_onnx
 from sfpp.export.catalog import VARIANTS
-from sfpp.export.lowering import portable
+from sfpp.export.lowering import merging, portable
 from sfpp.export.models.recipe import partition_grid
 from tests.tensorrt_rtx import CARDS, build_engine
 
@@ -145,7 +145,7 @@ def test_other_opsets(tmp_path, variant, opset, exported):
 
 def test_topk_in_passes_takes_the_same_tokens(tmp_path, monkeypatch, exported):
     frame = np.random.default_rng(5).integers(0, 256, (1, 250, 333, 3), np.uint8)
-    monkeypatch.setattr(portable, "TOPK_LIMIT", 7)
+    monkeypatch.setattr(merging, "TOPK_LIMIT", 7)
     report = export_onnx(path=tmp_path / "model.onnx", variant="hq", res=ODD)
     widths = [
         int(node.inputs[1].values[0]) for node in gs.import_onnx(onnx.load(report.path)).nodes if node.op == "TopK"

@@ -9,7 +9,13 @@ from sfpp.export.models import token_merging as tm
 from sfpp.export.models.recipe import Bipartite, Pool1d, Pool2d, partition_grid, tokens_after
 from sfpp.runtime.errors import RecipeError
 
-GRIDS = [((8, 12), (2, 2)), ((9, 11), (4, 4)), ((5, 7), (2, 3)), ((4, 4), (4, 4)), ((1, 6), (1, 2))]
+GRIDS = [((13, 17), (2, 3)), ((8, 12), (2, 2)), ((9, 11), (4, 4)), ((5, 7), (2, 3)), ((4, 4), (4, 4)), ((1, 6), (1, 2))]
+
+
+def are_neighbors(source, destination, width, cell_hw):
+    """Whether two tokens stand in the same cell or in cells that touch."""
+    cells = [(index // width // cell_hw[0], index % width // cell_hw[1]) for index in (source, destination)]
+    return all(abs(first - second) <= 1 for first, second in zip(*cells, strict=True))
 
 
 def slow_merge(tokens, grid_hw, merging):
@@ -21,11 +27,12 @@ def slow_merge(tokens, grid_hw, merging):
     sources = [index for index in range(height * width) if index not in destinations]
     best = []
     for source in sources:
-        cosines = [float(torch.cosine_similarity(tokens[source], tokens[d], dim=0)) for d in destinations]
-        best.append((max(cosines), cosines.index(max(cosines))))
+        choice = [d for d in destinations if not merging.local or are_neighbors(source, d, width, merging.cell_hw)]
+        cosines = [float(torch.cosine_similarity(tokens[source], tokens[d], dim=0)) for d in choice]
+        best.append((max(cosines), choice[cosines.index(max(cosines))]))
     merged_count = min(int(height * width * merging.ratio), len(sources))
     ranking = sorted(range(len(sources)), key=lambda i: best[i][0], reverse=True)
-    partner_of = {sources[i]: destinations[best[i][1]] for i in ranking[:merged_count]}
+    partner_of = {sources[i]: best[i][1] for i in ranking[:merged_count]}
     means = {}
     for destination in destinations:
         group = [destination] + [source for source, partner in partner_of.items() if partner == destination]
@@ -38,10 +45,11 @@ def slow_merge(tokens, grid_hw, merging):
 
 @pytest.mark.parametrize(("grid_hw", "cell_hw"), GRIDS)
 @pytest.mark.parametrize("ratio", [0.25, 0.6, 0.9, 1.0])
-def test_merge_and_copy_back_equal_the_slow_version(grid_hw, cell_hw, ratio):
+@pytest.mark.parametrize("local", [False, True])
+def test_merge_and_copy_back_equal_the_slow_version(grid_hw, cell_hw, ratio, local):
     torch.manual_seed(3)
     tokens = torch.randn(2, grid_hw[0] * grid_hw[1], 6, dtype=torch.float64)
-    merging = Bipartite(ratio, cell_hw)
+    merging = Bipartite(ratio, cell_hw, local)
     merged, copy_back = tm.merge_tokens(tokens, grid_hw, merging)
     back = copy_back(merged)
     assert merged.shape == (2, tokens_after(merging, grid_hw), 6)
@@ -156,3 +164,31 @@ def test_shape_rules_agree_with_the_computation(keep):
     pairs = [(kept, fake_kept), (partner, fake_partner), (merged, fake_merged), (unmerged, fake_unmerged)]
     for real, fake in pairs:
         assert (real.shape, real.dtype) == (fake.shape, fake.dtype)
+
+
+def test_a_matching_can_be_used_again():
+    """Other tokens on the same grid are merged as the first ones were."""
+    first, second = torch.randn(2, 1, 63, 8, generator=torch.Generator().manual_seed(5))
+    merging = Bipartite(0.6, (2, 2))
+    matching = tm.matching_of(first, (7, 9), merging)
+    merged, copy_back = tm.merge_tokens(second, (7, 9), merging, matching)
+    expected = tm.merge_bipartite(second, *matching, 7, 9, 2, 2)
+    torch.testing.assert_close(merged, expected)
+    torch.testing.assert_close(copy_back(merged), tm.unmerge_bipartite(expected, *matching, 7, 9, 2, 2))
+    anew, _ = tm.merge_tokens(second, (7, 9), merging)
+    assert not torch.allclose(merged, anew)
+
+
+@pytest.mark.parametrize("merging", [None, Pool2d((2, 2)), Pool1d(3), Bipartite(0.0, (2, 2))])
+def test_what_needs_no_matching_has_none(merging):
+    assert tm.matching_of(torch.randn(1, 63, 8), (7, 9), merging) is None
+
+
+def test_a_local_partner_is_a_neighbor_though_a_distant_token_is_more_alike():
+    tokens = torch.eye(24).reshape(1, 24, 24) + 0.1  # 4x6, cells of 2x2
+    tokens[0, 7] = tokens[0, 4]  # in the cell at the left, like the destination of the cell at the right
+    sources = partition_grid((4, 6), (2, 2)).sources.tolist()
+    _, everywhere = tm.match_bipartite(tokens, 4, 6, 2, 2, 3)
+    _, nearby = tm.match_bipartite(tokens, 4, 6, 2, 2, 3, True)
+    assert everywhere[0, sources.index(7)] == 2
+    assert nearby[0, sources.index(7)] in (0, 1, 3, 4)

@@ -1,0 +1,199 @@
+"""The same function for every target: each in its own operators, and on every backend that takes it."""
+
+from collections import Counter
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+import onnxruntime
+import pytest
+import torch
+
+from sfpp.export import export_onnx
+from sfpp.export.arithmetic import activation_bytes, multiply_adds
+from sfpp.export.catalog import MIT_SIZES, VARIANTS
+from sfpp.export.deployable import Deployable
+from sfpp.export.lowering.passes import LOWERINGS, lowered
+from sfpp.export.lowering.symbolic import trace_to_onnx
+from sfpp.export.models.recipe import with_matching
+from sfpp.export.models.segformer import EncoderConfig, HeadConfig, SegFormer, SegFormerConfig
+from sfpp.runtime.contract import InputSpec
+from sfpp.runtime.errors import UsageError
+from tests.export.networks import randomized
+from tests.tensorrt_rtx import build_engine
+
+ODD = "333x250"  # width x height: nothing divides evenly at any stage
+CASES = [("original", "exact"), ("hq", "local"), ("fast", "exact")]
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """Return the report of an export, made once."""
+    folder = tmp_path_factory.mktemp("targets")
+    reports = {}
+
+    def export(variant, matching, target):
+        key = (variant, matching, target)
+        if key not in reports:
+            path = folder / f"{'-'.join(key)}.onnx"
+            reports[key] = export_onnx(path=path, variant=variant, matching=matching, target=target, res=ODD)
+        return reports[key]
+
+    return export
+
+
+def frame():
+    return np.random.default_rng(5).integers(0, 256, (1, 250, 333, 3), np.uint8)
+
+
+def in_onnxruntime(path):
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return session.run(None, {"frame": frame()})[0]
+
+
+def in_openvino(path):
+    openvino = pytest.importorskip("openvino", reason="openvino is not installed")
+    model = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return np.array(model.infer_new_request({0: frame()})[0])
+
+
+def assert_alike(answer, expected):
+    """Near ties may be settled differently by another order of summation; all else is equal up to rounding."""
+    difference = np.abs(answer - expected)
+    assert np.mean(answer.argmax(1) == expected.argmax(1)) > 0.995
+    assert np.median(difference) < 1e-4
+
+
+@pytest.mark.parametrize(("variant", "matching"), CASES)
+@pytest.mark.parametrize("target", ["onnxruntime", "openvino", "tensorrt"])
+def test_each_target_answers_as_the_portable_graph(exported, variant, matching, target):
+    expected = in_onnxruntime(exported(variant, matching, "portable").path)
+    assert_alike(in_onnxruntime(exported(variant, matching, target).path), expected)
+
+
+@pytest.mark.parametrize(("variant", "matching"), CASES)
+@pytest.mark.parametrize("target", ["portable", "openvino"])
+def test_openvino_answers_as_onnxruntime(exported, variant, matching, target):
+    expected = in_onnxruntime(exported(variant, matching, "portable").path)
+    assert_alike(in_openvino(exported(variant, matching, target).path), expected)
+
+
+@pytest.mark.parametrize(("variant", "target"), [("hq", "portable"), ("hq", "openvino"), ("hq", "tensorrt")])
+def test_tensorrt_builds_local_matching(exported, variant, target):
+    assert len(build_engine(exported(variant, "local", target).path)) > 1_000_000
+
+
+@pytest.mark.parametrize(("variant", "matching"), CASES)
+def test_onnxruntimes_graph_has_fused_attention_and_no_score_matrix(exported, variant, matching):
+    model = onnx.load(exported(variant, matching, "onnxruntime").path)
+    assert {each.domain: each.version for each in model.opset_import} == {"": 17, "com.microsoft": 1}
+    counts = Counter(node.op_type for node in model.graph.node)
+    assert counts["MultiHeadAttention"] == 8
+    assert counts["Softmax"] == 0
+    assert {node.domain for node in model.graph.node} == {"", "com.microsoft"}
+
+
+@pytest.mark.parametrize("target", LOWERINGS)
+def test_the_tokens_are_counted_in_every_target(exported, target):
+    tokens = exported("fast", "exact", target).parity.tokens
+    # grids 63x84, 32x42, 16x21, 8x11; keys and values on 7x10, 8x10, 8x10, 8x11
+    expected = [(5292, 7), (1344, 8), (34, 80), (9, 88)]
+    assert [(each.query, each.key_value) for each in tokens] == [pair for pair in expected for _ in range(2)]
+
+
+@pytest.mark.parametrize("target", LOWERINGS)
+def test_the_contract_says_what_the_graph_is(exported, target):
+    report = exported("hq", "local", target)
+    contract = report.contract
+    assert (contract.matching, contract.share_matching, contract.target) == ("local", 1, target)
+    assert contract.multiply_adds == report.multiply_adds == multiply_adds(report.path).total()
+    assert contract.activation_bytes == activation_bytes(onnx.load(report.path))
+    assert exported("fast", "exact", target).contract.matching == "exact"
+
+
+def test_local_matching_compares_with_nine_destinations_only(exported):
+    """The largest product of the matching grows with the tokens, not with their square."""
+    shapes = {each.name: each for each in onnx.load(exported("hq", "local", "portable").path).graph.value_info}
+    similarities = [name for name in shapes if name.rpartition("/")[2].startswith("similarity")]
+    assert len(similarities) == 8
+    for name in similarities:
+        assert shapes[name].type.tensor_type.shape.dim[-1].dim_value == 9
+
+
+def test_fused_attention_counts_as_its_two_products(exported):
+    """Nobody's figures get better by hiding arithmetic in a fused operator."""
+    portable = exported("original", "exact", "portable").multiply_adds
+    assert exported("original", "exact", "onnxruntime").multiply_adds == portable
+
+
+@pytest.mark.parametrize("matching", ["exact", "local"])
+@pytest.mark.parametrize("share", [1, 2, 0])
+def test_blocks_share_their_matching_in_the_graph(tmp_path, matching, share):
+    report = export_onnx(path=tmp_path / "model.onnx", variant="fast", matching=matching, share_matching=share, res=ODD)
+    names = [node.name for node in onnx.load(report.path).graph.node]
+    blocks = [name.split("/")[2] for name in names if name.rpartition("/")[2].startswith("similarity")]
+    assert Counter(blocks) == ({"blocks.0": 4, "blocks.1": 4} if share == 1 else {"blocks.0": 4})
+    assert len([name for name in names if name.endswith("attention/unmerged_rows")]) == 4  # two late stages, each block
+    assert report.contract.share_matching == share
+
+
+@pytest.mark.parametrize("size", ["b2", "b5"])
+@pytest.mark.parametrize("share", [1, 2, 0])
+def test_deep_networks_share_their_matching(size, share):
+    """The depths of B2 and B5 with narrow channels: graph and network answer alike, block by block."""
+    depths = MIT_SIZES[size][1]
+    config = SegFormerConfig(
+        EncoderConfig(channels=(8, 8, 10, 16), depths=depths, heads=(1, 2, 5, 8)), HeadConfig("mmseg", 12, 5)
+    )
+    model = randomized(SegFormer(config), seed=3)
+    recipe = with_matching(VARIANTS["hq"], local=True, share_matching=share)
+    graph, image = lowered_graph(model, recipe)
+    matchings = [node for node in graph.graph.node if node.name.rpartition("/")[2] == "similarity"]
+    assert len(matchings) == sum(-(-depth // share) if share else 1 for depth in depths)
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    answer = session.run(None, {"image": image.numpy()})[0]
+    with torch.no_grad():
+        expected = model(image, recipe).numpy()
+    assert_alike(answer, expected)
+    if share != 1:
+        with torch.no_grad():
+            anew = model(image, with_matching(recipe, local=True)).numpy()
+        assert np.abs(anew - expected).max() > 1e-2
+
+
+def lowered_graph(model, recipe):
+    """The portable graph of a network on normalized images, and an input."""
+    spec = InputSpec("image", 160, 192, layout="NCHW", dtype="float32", normalized_in_graph=False)
+    image = torch.randn(1, 3, 160, 192, generator=torch.Generator().manual_seed(1))
+    traced = trace_to_onnx(
+        Deployable(model, recipe, spec=spec, output="logits").eval(), image, names=("image", "logits"), opset=17
+    )
+    return lowered(traced, "portable"), image
+
+
+@pytest.mark.parametrize("target", LOWERINGS)
+def test_every_target_takes_every_option(tmp_path, target):
+    options = {"batch": 2, "output": "labels", "opset": 20, "share_matching": 2}
+    report = export_onnx(
+        path=tmp_path / "model.onnx", variant="fast", matching="local", target=target, res="160x128", **options
+    )
+    assert not report.parity.failures()
+    graph = gs.import_onnx(onnx.load(report.path))
+    assert all(isinstance(size, int) for tensor in graph.tensors().values() for size in tensor.shape or ())
+    assert "Shape" not in {node.op for node in graph.nodes}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"variant": "2x2", "matching": "local"}, "--matching local .* '2x2' matches none"),
+        ({"variant": "original", "share_matching": 2}, "--share-matching 2 .* 'original' matches none"),
+        ({"variant": "fast", "share_matching": -1}, "share_matching is -1"),
+        ({"variant": "fast", "matching": "near"}, "matching is 'near', expected one of exact, local"),
+        ({"target": "tensorflow"}, "target is 'tensorflow', expected one of portable, onnxruntime"),
+    ],
+)
+def test_wishes_that_mean_nothing_are_refused(tmp_path, options, words):
+    with pytest.raises(UsageError, match=words):
+        export_onnx(path=tmp_path / "model.onnx", res=ODD, **options)
+    assert not list(tmp_path.iterdir())
