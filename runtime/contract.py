@@ -26,6 +26,9 @@ InputDtype = Literal["uint8", "float32"]
 ResizeRule = Literal["letterbox", "stretch"]
 OutputKind = Literal["logits", "labels", "heatmaps"]
 Decoding = Literal["quarter"]
+MatchingRule = Literal["exact", "local"]
+# What an exported graph is written for. A contract may name one that a later version knows, so there it is any text.
+Target = Literal["portable", "onnxruntime", "openvino", "tensorrt"]
 
 _T = TypeVar("_T")
 
@@ -114,7 +117,10 @@ class ModelContract:
 
     ``recipe`` holds one dictionary a stage in the words of the SegFormer++ authors (``q_mode``, ``kv_r``, ...), empty
     where a stage does not merge. A segmentation model has ``classes``, and in ``palette`` an (R, G, B) color, 0..255,
-    for each; a pose model has ``keypoints``.
+    for each; a pose model has ``keypoints``. ``matching`` says whether merged tokens were looked for everywhere or
+    nearby, and ``share_matching`` how many blocks of a stage use one matching (0: all). ``multiply_adds`` of one run are
+    those of matrix products and convolutions; ``activation_bytes`` is what all nodes read and write, weights left out,
+    before any fusion. Both are None where nobody counted.
     """
 
     task: Task
@@ -127,10 +133,13 @@ class ModelContract:
     palette: tuple[tuple[int, int, int], ...] = ()
     keypoints: KeypointSpec | None = None
     recipe: tuple[dict[str, Any], ...] = ({}, {}, {}, {})
-    matching: str = "exact"
+    matching: MatchingRule = "exact"
+    share_matching: int = 1
     precision: str = "fp32"
     target: str = "portable"
     opset: int = 17
+    multiply_adds: int | None = None
+    activation_bytes: int | None = None
     checkpoint_sha256: str = ""
     licence: str = ""
     sfpp_version: str = ""
