@@ -32,7 +32,13 @@ def _run(arguments: argparse.Namespace) -> int:
         contract = read_contract_file(arguments.contract) if arguments.contract else None
         flip_test = bool(arguments.flip_test)
         with load(
-            arguments.model, contract=contract, threads=arguments.threads, flip_test=flip_test, notify=note
+            arguments.model,
+            contract=contract,
+            backend=arguments.backend,
+            precision=arguments.precision,
+            threads=arguments.threads,
+            flip_test=flip_test,
+            notify=note,
         ) as model:
             check_options(arguments, model.contract.task)
             if isinstance(model, PoseEstimator):

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
 from pathlib import Path
 
-from sfpp.runtime.backends import Backend, open_backend
+from sfpp.runtime.backends import Backend, BackendOptions, Notify, Precision, open_backend
 from sfpp.runtime.contract import METADATA_KEY, ModelContract, contract_from_json
 from sfpp.runtime.errors import ContractError, UsageError
 from sfpp.runtime.pose import PoseEstimator
@@ -20,38 +19,47 @@ def load(
     path: str | os.PathLike[str],
     *,
     contract: ModelContract | None = None,
+    backend: str | None = None,
+    precision: Precision | None = None,
     threads: int | None = None,
     flip_test: bool = False,
-    notify: Callable[[str], object] | None = None,
+    notify: Notify | None = None,
 ) -> Segmenter | PoseEstimator:
     """Open a model file that sfpp-export wrote, or any ONNX file together with a contract.
 
     The contract's task decides what comes back. Where a type checker should know it, :func:`load_segmenter` and
     :func:`load_pose` take the same arguments and accept that task only.
 
-    Which backend was chosen, and why, goes to the logger ``sfpp`` at level INFO.
+    Which backend was chosen, and why, goes to the logger ``sfpp`` at level INFO; a device that was asked for and is
+    not used, at level WARNING.
 
     Args:
         path: the .onnx file.
         contract: what the model takes and gives; None reads it from the file. A given one wins over the file's.
+        backend: "openvino", "onnxruntime", "onnxruntime-cuda" or "onnxruntime-tensorrt"; None chooses by what the file
+            was exported for and what this machine has.
+        precision: what is computed in: "fp32", "bf16" or "fp16"; None computes as the CPU does it best (bfloat16 where
+            it is native and the backend can), or as the graph says. Answers are exactest in "fp32".
         threads: threads within an operator; None leaves the choice to the backend.
         flip_test: for a pose model, average with the answer for the mirrored person; see :class:`PoseEstimator`.
-        notify: called with the same line as the logger, for a command to print.
+        notify: called with the same lines as the logger, for a command to print.
 
     Raises:
         ModelFileError: the file does not exist or no backend can open it.
         ContractError: the file carries no contract and none is given, or its contract is malformed or too new.
         MissingDependencyError: the backend's library is not installed.
-        UsageError: fewer than one thread, or a flip test with a segmentation model.
+        BackendError: the backend cannot run what the file was exported for, or its device is not there.
+        UsageError: an unknown backend, a precision that it does not have here, fewer than one thread, or a flip test
+            with a segmentation model.
     """
-    if threads is not None and threads < 1:
-        raise UsageError(f"threads is {threads}, expected at least 1, or None for the backend's own choice")
     file = Path(path)
-    backend, reason = open_backend(file, threads=threads)
+    options = BackendOptions(threads=threads, precision=precision)
+    target = None if contract is None else contract.target
+    opened, reason = open_backend(file, backend=backend, options=options, target=target, notify=notify)
     try:
-        model = _model(backend, contract or _contract_in(backend, file), flip_test=flip_test)
+        model = _model(opened, contract or _contract_in(opened, file), flip_test=flip_test)
     except BaseException:
-        backend.close()
+        opened.close()
         raise
     line = f"{file.name} runs in {reason}"
     _LOGGER.info(line)
@@ -64,16 +72,18 @@ def load_segmenter(
     path: str | os.PathLike[str],
     *,
     contract: ModelContract | None = None,
+    backend: str | None = None,
+    precision: Precision | None = None,
     threads: int | None = None,
-    notify: Callable[[str], object] | None = None,
+    notify: Notify | None = None,
 ) -> Segmenter:
     """Open a segmentation model; see :func:`load`.
 
     Raises:
         UsageError: the model does something else.
-        ModelFileError, ContractError, MissingDependencyError: as for :func:`load`.
+        ModelFileError, ContractError, MissingDependencyError, BackendError: as for :func:`load`.
     """
-    model = load(path, contract=contract, threads=threads, notify=notify)
+    model = load(path, contract=contract, backend=backend, precision=precision, threads=threads, notify=notify)
     if isinstance(model, Segmenter):
         return model
     model.close()
@@ -84,17 +94,27 @@ def load_pose(
     path: str | os.PathLike[str],
     *,
     contract: ModelContract | None = None,
+    backend: str | None = None,
+    precision: Precision | None = None,
     threads: int | None = None,
     flip_test: bool = False,
-    notify: Callable[[str], object] | None = None,
+    notify: Notify | None = None,
 ) -> PoseEstimator:
     """Open a pose model; see :func:`load`.
 
     Raises:
         UsageError: the model does something else.
-        ModelFileError, ContractError, MissingDependencyError: as for :func:`load`.
+        ModelFileError, ContractError, MissingDependencyError, BackendError: as for :func:`load`.
     """
-    model = load(path, contract=contract, threads=threads, flip_test=flip_test, notify=notify)
+    model = load(
+        path,
+        contract=contract,
+        backend=backend,
+        precision=precision,
+        threads=threads,
+        flip_test=flip_test,
+        notify=notify,
+    )
     if isinstance(model, PoseEstimator):
         return model
     model.close()

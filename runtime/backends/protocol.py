@@ -1,14 +1,60 @@
-"""What the runtime asks of an inference library: run named arrays, close."""
+"""What the runtime asks of an inference library: run named arrays, say what it takes and how long it took, close."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 from numpy.typing import NDArray
 
+from sfpp.runtime.errors import UsageError, did_you_mean
+
 Arrays = Mapping[str, NDArray[Any]]
+Notify = Callable[[str], object]
+Precision = Literal["fp32", "bf16", "fp16"]
+
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+PRECISION_WORDS: dict[str, str] = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """An input as the model declares it: ``dtype`` is numpy's name, a size that may vary is None."""
+
+    name: str
+    shape: tuple[int | None, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class BackendOptions:
+    """How a model is opened, whatever the library.
+
+    Args:
+        threads: threads within an operator; None leaves the choice to the library (as a rule one a physical core).
+        precision: what is computed in; None computes as the CPU does it best, or as the graph says. Inputs and outputs
+            keep their types.
+        profile: measure each operator, for :meth:`Backend.operator_times_ms`; slows every run a little.
+        cache: keep compiled models in the user's cache folder, where the library compiles.
+
+    Raises:
+        UsageError: fewer than one thread, or a precision that no backend knows.
+    """
+
+    threads: int | None = None
+    precision: Precision | None = None
+    profile: bool = False
+    cache: bool = True
+
+    def __post_init__(self) -> None:
+        if self.threads is not None and self.threads < 1:
+            raise UsageError(f"threads is {self.threads}, expected at least 1, or None for the backend's own choice")
+        if self.precision is not None and self.precision not in PRECISIONS:
+            raise UsageError(
+                f"precision is {self.precision!r}{did_you_mean(str(self.precision), PRECISIONS)}; "
+                f"expected {', '.join(PRECISIONS)}, or None for what suits the machine"
+            )
 
 
 class Backend(Protocol):
@@ -22,11 +68,31 @@ class Backend(Protocol):
     def metadata(self) -> Mapping[str, str]:
         """Key-value pairs stored in the model file; the contract is among them."""
 
+    @property
+    def inputs(self) -> tuple[TensorInfo, ...]:
+        """What :meth:`run` takes."""
+
+    @property
+    def precision(self) -> str:
+        """What is computed in: one of :data:`PRECISIONS`, as far as the library tells."""
+
     def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """Run the model once: arrays by input name in, arrays by output name out.
 
+        The results belong to the caller: later runs leave them alone.
+
         Raises:
             BackendError: a name, shape or type that the model does not take, or a failure in the library.
+        """
+
+    def operator_times_ms(self) -> dict[str, float]:
+        """Return the mean milliseconds a run by type of operator, summed over its nodes, the largest first.
+
+        The mean is over all runs since opening. To be asked for once, after the last run: some libraries end their
+        measuring with it. Before any run it is empty.
+
+        Raises:
+            UsageError: the model was opened without ``profile=True``.
         """
 
     def close(self) -> None:
@@ -40,10 +106,25 @@ class FunctionBackend:
     function: Callable[[Arrays], dict[str, NDArray[Any]]]
     metadata: Mapping[str, str]
     description: str = "python function"
+    inputs: tuple[TensorInfo, ...] = ()
+    precision: str = "fp32"
 
     def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """Call the function."""
         return self.function(inputs)
 
+    def operator_times_ms(self) -> dict[str, float]:
+        """Refuse: a function has no operators.
+
+        Raises:
+            UsageError: always.
+        """
+        raise not_profiled(self.description)
+
     def close(self) -> None:
         """Nothing to release."""
+
+
+def not_profiled(description: str) -> UsageError:
+    """Return the refusal of :meth:`Backend.operator_times_ms` without a profile."""
+    return UsageError(f"{description} did not measure its operators: open the model with BackendOptions(profile=True)")

@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from sfpp.runtime.arguments import positive_int, unit_interval
+from sfpp.runtime.backends import PRECISIONS, backend_names
 from sfpp.runtime.contract import Task
 from sfpp.runtime.errors import UsageError
 
@@ -41,6 +42,10 @@ examples, human pose:
   sfpp-run pose.onnx jump.mp4 --boxes people.json --flip-test
   sfpp-run pose.onnx jump.mp4 --keypoints-json jump.jsonl  only the keypoints: one line a person
   sfpp-run pose.onnx athlete.jpg --person full-frame       a picture cut to one person
+
+examples, the model:
+  sfpp-run model.onnx street.mp4 --backend openvino --precision fp32
+  sfpp-run model.onnx street.mp4 --backend onnxruntime-cuda    an NVIDIA GPU, with onnxruntime-gpu installed
 
 Ctrl-C ends the run after the current frame; what was written until then is complete and can be played.
 exit codes: 0 done, 1 failed, 2 wrong usage, 130 stopped by Ctrl-C.
@@ -114,6 +119,16 @@ def _add_frame_options(parser: argparse.ArgumentParser) -> None:
 
 def _add_model_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("the model")
+    group.add_argument(
+        "--backend",
+        choices=backend_names(),
+        help="the library that runs it (default: what suits the model and this machine; a line says which, and why)",
+    )
+    group.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        help="what it computes in; fp32 is exactest (default: bf16 where CPU and backend have it, else as the file is)",
+    )
     group.add_argument(
         "--threads", type=positive_int, metavar="N", help="threads within an operator (default: all cores)"
     )

@@ -1,6 +1,7 @@
 """The command as a user meets it: mostly in this process, and in one of its own for signals and limits."""
 
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -52,6 +53,7 @@ def write_model(path, *, with_contract=True):
 def here(tmp_path, monkeypatch):
     """The current folder, with a model, a clip and a picture in it."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SFPP_CACHE", str(tmp_path.with_name(f"{tmp_path.name}-cache")))
     write_model(tmp_path / "model.onnx")
     write_clip(tmp_path / "clip.mp4", frames=12)
     cv2.imwrite(str(tmp_path / "photo.png"), picture(0))
@@ -80,12 +82,14 @@ try:
     main(["--help"])
 except SystemExit as end:
     assert end.code == 0
-heavy = {"cv2", "av", "onnxruntime", "torch", "onnx", "tqdm"} & set(sys.modules)
+heavy = {"cv2", "av", "onnxruntime", "openvino", "torch", "onnx", "tqdm"} & set(sys.modules)
 assert not heavy, heavy
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "sfpp-run model.onnx street.mp4" in done.stdout
+    assert "--backend {onnxruntime,onnxruntime-cuda,onnxruntime-tensorrt,openvino}" in done.stdout
+    assert "--precision {fp32,bf16,fp16}" in done.stdout
 
 
 def test_a_video_becomes_a_video_named_after_it(here, capsys):
@@ -98,7 +102,17 @@ def test_a_video_becomes_a_video_named_after_it(here, capsys):
     assert [line.split()[0] for line in lines[1:7]] == ["decode", "prepare", "infer", "labels", "draw", "encode"]
     assert lines[7].endswith("frames a second")
     assert lines[-2:] == ["12 frames of clip", "wrote clip-sfpp.mp4"]
-    assert told.err.startswith("sfpp-run: model.onnx runs in ONNX Runtime")
+    assert told.err.startswith("sfpp-run: model.onnx runs in ")
+    assert "chosen because" in told.err
+
+
+def test_backend_and_precision_are_the_users_choice(here, capsys):
+    assert main(["model.onnx", "photo.png", "--backend", "onnxruntime", "--precision", "fp32"]) == 0
+    assert re.match(
+        r"sfpp-run: model\.onnx runs in ONNX Runtime \S+ on the CPU: as asked for$", capsys.readouterr().err
+    )
+    assert main(["model.onnx", "photo.png", "--backend", "onnxruntime", "--precision", "fp16"]) == 2
+    assert "precision fp16 was asked for, but ONNX Runtime on the CPU computes in fp32" in capsys.readouterr().err
 
 
 def test_a_picture_becomes_a_picture_and_shares(here, capsys):
@@ -116,7 +130,7 @@ def test_a_picture_becomes_a_picture_and_shares(here, capsys):
 
 
 def test_masks_alone_write_label_values_only(here, capsys):
-    assert main(["model.onnx", "clip.mp4", "--masks", "labels", "--every", "5"]) == 0
+    assert main(["model.onnx", "clip.mp4", "--masks", "labels", "--every", "5", "--precision", "fp32"]) == 0
     assert new_files(here) == ["labels"]
     stored = sorted((here / "labels").iterdir())
     assert [path.name for path in stored] == ["clip-000000.png", "clip-000005.png", "clip-000010.png"]
@@ -173,6 +187,8 @@ def test_a_contract_from_a_file(here, capsys):
         (["clip.mp4", "--every", "-1"], "--every"),
         (["clip.mp4", "--every", "1.5"], "expected a whole number from 1"),
         (["clip.mp4", "--threads", "x"], "expected a whole number from 1"),
+        (["clip.mp4", "--backend", "abacus"], "argument --backend: invalid choice: 'abacus'"),
+        (["clip.mp4", "--precision", "int3"], "argument --precision: invalid choice: 'int3'"),
         (["clip.mp4", "--alpha", "1.5"], "argument --alpha: '1.5' given, expected a number from 0 to 1"),
         (["clip.mp4", "--alpha", "nan"], "expected a number from 0 to 1"),
         (["clip.mp4", "--alpha", "half"], "expected a number from 0 to 1"),

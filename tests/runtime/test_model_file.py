@@ -1,5 +1,6 @@
 import dataclasses
 import logging
+import re
 import subprocess
 import sys
 
@@ -55,14 +56,23 @@ def write_model(path, metadata):
     return path
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("SFPP_CACHE", str(tmp_path / "cache"))
+
+
 @pytest.fixture
 def model_path(tmp_path):
     return write_model(tmp_path / "model.onnx", {METADATA_KEY: CONTRACT.to_json()})
 
 
-def test_file_with_its_contract_segments_a_frame(model_path):
+@pytest.mark.parametrize("backend", [None, "onnxruntime", "openvino"])
+def test_file_with_its_contract_segments_a_frame(model_path, backend):
+    if backend is not None:
+        pytest.importorskip(backend)
     frame_bgr = np.random.default_rng(1).integers(0, 256, size=(16, 24, 3), dtype=np.uint8)
-    with load(model_path) as segmenter:
+    # Neighboring values of a pixel's colors are one and the same in bfloat16.
+    with load(model_path, backend=backend, precision="fp32") as segmenter:
         assert segmenter.contract == CONTRACT
         labels = segmenter(frame_bgr).labels
     np.testing.assert_array_equal(labels, frame_bgr[..., ::-1].argmax(axis=-1))
@@ -115,10 +125,30 @@ def test_backend_and_reason_are_said_in_one_line(model_path, caplog):
     lines = []
     with caplog.at_level(logging.INFO, logger="sfpp"):
         load(str(model_path), threads=1, notify=lines.append).close()
-    assert len(lines) == 1
-    assert lines[0].startswith("model.onnx runs in ONNX Runtime")
-    assert "the backend for ONNX files" in lines[0]
+        load(model_path, backend="onnxruntime", notify=lines.append).close()
+    assert len(lines) == 2
+    assert re.fullmatch(r"model\.onnx runs in \S.* on the CPU.*: chosen because .*", lines[0])
+    assert re.fullmatch(r"model\.onnx runs in ONNX Runtime .* on the CPU: as asked for", lines[1])
     assert caplog.messages == lines
+
+
+def test_every_loader_hands_on_backend_and_precision(model_path, pose_path):
+    for loader, path in ((load, model_path), (load_segmenter, model_path), (load_pose, pose_path)):
+        with loader(path, backend="onnxruntime") as model:
+            assert "ONNX Runtime" in model.description
+        with pytest.raises(UsageError, match="precision bf16 was asked for, but ONNX Runtime"):
+            loader(path, backend="onnxruntime", precision="bf16")
+        with pytest.raises(UsageError, match="there is no backend 'abacus'"):
+            loader(path, backend="abacus")
+
+
+def test_given_contract_says_the_target(tmp_path):
+    path = write_model(
+        tmp_path / "model.onnx", {METADATA_KEY: dataclasses.replace(CONTRACT, target="abacus").to_json()}
+    )
+    with pytest.raises(BackendError, match=r"model\.onnx was exported for the target 'abacus'"):
+        load(path)
+    load(path, contract=CONTRACT).close()
 
 
 def test_given_contract_wins_over_the_files(model_path):
@@ -145,7 +175,8 @@ def test_broken_contract_names_the_file(tmp_path):
 
 def test_contract_of_another_model_fails_with_words(model_path):
     larger = dataclasses.replace(CONTRACT, input=dataclasses.replace(CONTRACT.input, height=32))
-    with load(model_path, contract=larger) as segmenter, pytest.raises(BackendError, match=r"ONNX Runtime .* failed"):
+    loaded = load(model_path, contract=larger, backend="onnxruntime")
+    with loaded as segmenter, pytest.raises(BackendError, match=r"ONNX Runtime .* failed"):
         segmenter(np.zeros((16, 24, 3), np.uint8))
     renamed = dataclasses.replace(CONTRACT, outputs=(OutputSpec(name="mask", kind="labels", stride=1),))
     with load(model_path, contract=renamed) as segmenter, pytest.raises(ModelFileError, match=r"'mask'.*gives logits"):
@@ -174,7 +205,7 @@ def test_contract_file_that_is_none(tmp_path):
 
 
 def test_import_is_light():
-    heavy = "cv2 onnxruntime onnx torch av tqdm transformers"
+    heavy = "cv2 onnxruntime openvino onnx torch av tqdm transformers"
     code = f"import sys, sfpp.runtime; print([name for name in {heavy.split()} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -1,0 +1,222 @@
+"""Choosing the library that runs a model file, and saying why."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+from sfpp.runtime.backends.onnxruntime import OnnxRuntimeBackend
+from sfpp.runtime.backends.openvino import OpenVinoBackend
+from sfpp.runtime.backends.protocol import PRECISION_WORDS, Backend, BackendOptions, Notify
+from sfpp.runtime.backends.providers import Device
+from sfpp.runtime.contract import METADATA_KEY
+from sfpp.runtime.errors import BackendError, ModelFileError, UsageError, did_you_mean
+from sfpp.runtime.onnx_file import metadata_of
+
+_DEFAULT_OPTIONS = BackendOptions()
+_STANDARD_TARGETS = frozenset({"portable", "openvino", "tensorrt"})  # operators of the ONNX standard only
+_ALL_TARGETS = _STANDARD_TARGETS | {"onnxruntime"}  # and those of the domain com.microsoft
+_X86 = {"x86_64", "amd64", "i386", "i686", "x86"}
+
+
+class _Opener(Protocol):
+    def __call__(self, path: Path, options: BackendOptions, notify: Notify | None) -> Backend:
+        """Open the file."""
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A backend: how it opens a file, and the targets of `sfpp-export` that it can run."""
+
+    open: _Opener
+    targets: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What of this machine decides on the backend; libraries are looked for, not imported."""
+
+    x86: bool
+    onnxruntime: bool
+    openvino: bool
+    cuda: bool
+
+
+@dataclass(frozen=True)
+class _Preference:
+    backend: str
+    suits: Callable[[str, Machine], bool]
+    because: str
+
+
+def _open_openvino(path: Path, options: BackendOptions, notify: Notify | None) -> Backend:
+    return OpenVinoBackend(
+        path, threads=options.threads, precision=options.precision, profile=options.profile, cache=options.cache
+    )
+
+
+def _open_onnxruntime(path: Path, options: BackendOptions, notify: Notify | None, *, device: Device) -> Backend:
+    return OnnxRuntimeBackend(
+        path,
+        device=device,
+        threads=options.threads,
+        precision=options.precision,
+        profile=options.profile,
+        cache=options.cache,
+        notify=notify,
+    )
+
+
+_BACKENDS: dict[str, _Entry] = {
+    "onnxruntime": _Entry(partial(_open_onnxruntime, device="cpu"), _ALL_TARGETS),
+    "onnxruntime-cuda": _Entry(partial(_open_onnxruntime, device="cuda"), _ALL_TARGETS),
+    "onnxruntime-tensorrt": _Entry(partial(_open_onnxruntime, device="tensorrt"), _ALL_TARGETS),
+    "openvino": _Entry(_open_openvino, _STANDARD_TARGETS),
+}
+
+# The first that suits is taken. TensorRT is only taken when asked for: it spends minutes on building an engine.
+_PREFERENCES = (
+    _Preference(
+        "onnxruntime",
+        lambda target, machine: target == "onnxruntime",
+        "the file was exported for it",
+    ),
+    _Preference(
+        "onnxruntime-cuda",
+        lambda target, machine: machine.cuda,
+        "the installed ONNX Runtime has CUDA",
+    ),
+    _Preference(
+        "openvino",
+        lambda target, machine: machine.x86 and machine.openvino,
+        "this is an x86 CPU and OpenVINO is installed",
+    ),
+    _Preference(
+        "onnxruntime",
+        lambda target, machine: machine.onnxruntime or not machine.openvino,
+        "it runs ONNX files on every CPU",
+    ),
+    _Preference(
+        "openvino",
+        lambda target, machine: True,
+        "ONNX Runtime is not installed",
+    ),
+)
+
+
+def backend_names() -> tuple[str, ...]:
+    """Return the names that :func:`open_backend` takes."""
+    return tuple(_BACKENDS)
+
+
+def open_backend(
+    path: Path,
+    *,
+    backend: str | None = None,
+    options: BackendOptions = _DEFAULT_OPTIONS,
+    target: str | None = None,
+    notify: Notify | None = None,
+) -> tuple[Backend, str]:
+    """Open ``path`` in the library that is asked for, or in the one that suits the file and this machine.
+
+    Args:
+        path: the .onnx file.
+        backend: one of :func:`backend_names`; None chooses.
+        options: threads, precision, profile, cache.
+        target: what the file was exported for; None reads it from the file's contract, and a file without one is taken
+            for portable.
+        notify: called with warnings, besides the logger ``sfpp``.
+
+    Returns:
+        The opened model, and one line that says which library was chosen and why.
+
+    Raises:
+        ModelFileError: no such file, or a file that no backend opens.
+        BackendError: the backend cannot run a file of this target, or its device is not there.
+        MissingDependencyError: the backend's library is not installed.
+        UsageError: an unknown backend, or a precision that it does not have on this machine.
+    """
+    if not path.is_file():
+        raise ModelFileError(f"{path} is not a file; give the .onnx file that sfpp-export wrote")
+    if path.suffix != ".onnx":
+        raise ModelFileError(f"{path.name}: no backend opens {path.suffix or 'a file without suffix'}; expected .onnx")
+    if backend is not None and backend not in _BACKENDS:
+        raise UsageError(
+            f"there is no backend {backend!r}{did_you_mean(backend, _BACKENDS)}; there are {', '.join(_BACKENDS)}"
+        )
+    target = _target_of(path) if target is None else target
+    preference = _preferred(target, this_machine())
+    name = backend or preference.backend
+    _check_target(path, target, name)
+    opened = _BACKENDS[name].open(path, options, notify)
+    because = "as asked for" if backend else f"chosen because {preference.because}"
+    return opened, f"{opened.description}: {because}{_precision_hint(opened, options)}"
+
+
+def this_machine() -> Machine:
+    """Return what of this machine decides on the backend."""
+    return Machine(
+        x86=platform.machine().lower() in _X86,
+        onnxruntime=_installed_in("onnxruntime") is not None,
+        openvino=_installed_in("openvino") is not None,
+        cuda=_has_cuda(_installed_in("onnxruntime")),
+    )
+
+
+def _preferred(target: str, machine: Machine) -> _Preference:
+    return next(each for each in _PREFERENCES if each.suits(target, machine))
+
+
+def _target_of(path: Path) -> str:
+    """Return the target in the file's contract; what is wrong with a contract is told by whoever reads all of it."""
+    try:
+        contract = json.loads(metadata_of(path).get(METADATA_KEY, "{}"))
+    except (json.JSONDecodeError, RecursionError):
+        return "portable"
+    target = contract.get("target", "portable") if isinstance(contract, dict) else None
+    return target if isinstance(target, str) else "portable"
+
+
+def _check_target(path: Path, target: str, name: str) -> None:
+    if target in _BACKENDS[name].targets:
+        return
+    able = [each for each, entry in _BACKENDS.items() if target in entry.targets]
+    if not able:
+        raise BackendError(
+            f"{path.name} was exported for the target {target!r}, which this sfpp does not know (it knows "
+            f"{', '.join(sorted(_ALL_TARGETS))}): upgrade sfpp on this machine, "
+            "or export the model again with sfpp-export --target portable"
+        )
+    raise BackendError(
+        f"{path.name} was exported for the target {target!r}, which the backend {name} cannot run; "
+        f"choose {' or '.join(able)}, or export the model again with sfpp-export --target portable"
+    )
+
+
+def _precision_hint(opened: Backend, options: BackendOptions) -> str:
+    """Say how to get float32 where less was taken unasked."""
+    if options.precision is not None or opened.precision == "fp32":
+        return ""
+    words = PRECISION_WORDS.get(opened.precision, opened.precision)
+    return f"; {words} is native here, --precision fp32 computes in float32"
+
+
+def _installed_in(package: str) -> Path | None:
+    """Return a package's folder without importing it, which would take memory and time for nothing."""
+    try:
+        spec = importlib.util.find_spec(package)
+    except ValueError:  # it was put into sys.modules by hand
+        return None
+    places = spec.submodule_search_locations if spec else None
+    return Path(next(iter(places))) if places else None
+
+
+def _has_cuda(folder: Path | None) -> bool:
+    # The provider is a library of its own in each of ONNX Runtime's builds for NVIDIA, also those for Jetson.
+    return folder is not None and any((folder / "capi").glob("*onnxruntime_providers_cuda.*"))

@@ -1,0 +1,58 @@
+"""Where compiled models are kept from one run to the next."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+_KEPT = 16  # models a library; a compiled model is as large as its weights, up to 350 MB
+_CHUNK_BYTES = 1 << 20
+
+
+def compiled_models_folder(path: Path, *, library: str, options: Mapping[str, Any]) -> Path | None:
+    """Return a folder of its own for what ``library`` makes of the file with these options; None where none can be.
+
+    The folder belongs to the file's content and the options, so that nothing stale is ever used. The libraries' own
+    keys are coarser: OpenVINO 2026.4 gives a model compiled for float32 to whoever asks for bfloat16 (and the answer is
+    then wrong by far more than bfloat16 is), and TensorRT's provider goes by node names. The 16 used last are kept.
+    """
+    try:
+        root = _user_cache() / library
+        folder = root / _digest(path, options)
+        folder.mkdir(parents=True, exist_ok=True)
+        os.utime(folder)  # marks it as used last, and fails where the folder belongs to somebody else
+        _forget_oldest(root)
+    except (OSError, RuntimeError):  # RuntimeError: there is no home folder
+        return None
+    return folder if os.access(folder, os.W_OK) else None
+
+
+def _user_cache() -> Path:
+    """Return ``SFPP_CACHE``, else sfpp's place in the folder that the system has for such files."""
+    if own := os.environ.get("SFPP_CACHE"):
+        return Path(own)
+    if sys.platform == "win32" and (local := os.environ.get("LOCALAPPDATA")):
+        return Path(local) / "sfpp" / "cache"
+    xdg = os.environ.get("XDG_CACHE_HOME", "")
+    # The XDG rules say to ignore a relative path.
+    return (Path(xdg) if Path(xdg).is_absolute() else Path.home() / ".cache") / "sfpp"
+
+
+def _digest(path: Path, options: Mapping[str, Any]) -> str:
+    digest = hashlib.sha256(repr(sorted(options.items())).encode())
+    with path.open("rb") as stream:
+        while chunk := stream.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()[:32]
+
+
+def _forget_oldest(root: Path) -> None:
+    by_age = sorted((each for each in root.iterdir() if each.is_dir()), key=lambda each: each.stat().st_mtime)
+    for folder in by_age[:-_KEPT]:
+        # Another process may use it: where that forbids removal, it goes next time.
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,228 @@
+"""OpenVINO as a backend, on the CPU."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sfpp.runtime.backends.compiled import compiled_models_folder
+from sfpp.runtime.backends.protocol import PRECISION_WORDS, Arrays, Precision, TensorInfo, not_profiled
+from sfpp.runtime.contract import METADATA_KEY
+from sfpp.runtime.errors import BackendError, MissingDependencyError, UsageError
+from sfpp.runtime.onnx_file import metadata_of, not_an_onnx_model
+
+# OpenVINO's names: for what it is to compute in, and for what it says a CPU can do.
+_HINTS: dict[Precision, str] = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
+_CAPABILITIES: dict[Precision, str] = {"fp32": "FP32", "bf16": "BF16", "fp16": "FP16"}
+_TELEMETRY = "openvino_telemetry"
+# Lines of an error that name OpenVINO's source files, not what is wrong.
+_PREAMBLES = ("Exception from ", "Check '", "FrontEnd API failed")
+
+
+class OpenVinoBackend:
+    """An ONNX file compiled by OpenVINO for the CPU.
+
+    Args:
+        path: the ONNX file.
+        threads: threads within an operator; None leaves the choice to OpenVINO (one a physical core).
+        precision: what is computed in; None takes bfloat16 where the CPU has it in hardware, else float32.
+        profile: measure each operator.
+        cache: keep the compiled model in the user's cache folder; a folder that cannot be written to is no error.
+
+    Raises:
+        MissingDependencyError: openvino is not installed.
+        ModelFileError: the file is not an ONNX model that this OpenVINO can compile.
+        UsageError: a precision that this CPU does not have.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        threads: int | None = None,
+        precision: Precision | None = None,
+        profile: bool = False,
+        cache: bool = True,
+    ) -> None:
+        self._metadata = metadata_of(path)
+        openvino = _import_openvino(path)
+        core = openvino.Core()
+        self._version = str(openvino.__version__).split("-")[0]
+        self._precision = _precision_on(core, precision)
+        options = _options(threads=threads, precision=self._precision, profile=profile)
+        # A foreign file may have its weights in another one, which a cached model would not be known by.
+        cached = cache and METADATA_KEY in self._metadata
+        try:
+            self._request: Any = _compiled(core, path, options, cached=cached).create_infer_request()
+        except Exception as error:  # OpenVINO raises RuntimeError and what pybind11 makes of others
+            raise not_an_onnx_model(path, _useful_line(error)) from error
+        self._inputs = tuple(map(_info, self._request.model_inputs))
+        self._output_names = [output.get_any_name() for output in self._request.model_outputs]
+        self._profile, self._runs = profile, 0
+        # A request holds one run's tensors: unlike a session of ONNX Runtime it cannot be run by two threads at once.
+        self._lock = threading.Lock()
+
+    @property
+    def description(self) -> str:
+        """Library, version, device and precision."""
+        return f"OpenVINO {self._version} on the CPU in {PRECISION_WORDS[self._precision]}"
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """The file's ``metadata_props``."""
+        return self._metadata
+
+    @property
+    def inputs(self) -> tuple[TensorInfo, ...]:
+        """What the model takes."""
+        return self._inputs
+
+    @property
+    def precision(self) -> str:
+        """What is computed in, "fp32", "bf16" or "fp16"."""
+        return self._precision
+
+    def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
+        """Run once; see :class:`sfpp.runtime.backends.protocol.Backend`."""
+        with self._lock:
+            if self._request is None:
+                raise BackendError(f"{self.description}: the model was closed; load it again to run it")
+            self._check(inputs)
+            try:
+                # Inputs are read where they lie. Outputs are copied: OpenVINO would overwrite them in the next run.
+                outputs = self._request.infer(dict(inputs), share_inputs=True, share_outputs=False)
+            except Exception as error:  # as above
+                raise BackendError(f"{self.description} failed: {_useful_line(error)}") from error
+            self._runs += 1
+            return {name: outputs[index] for index, name in enumerate(self._output_names)}
+
+    def operator_times_ms(self) -> dict[str, float]:
+        """Mean milliseconds a run by type of operator, as OpenVINO calls them after fusing, the largest first.
+
+        Raises:
+            UsageError: the model was opened without ``profile=True``.
+            BackendError: the model was closed.
+        """
+        if not self._profile:
+            raise not_profiled(self.description)
+        if self._request is None:
+            raise BackendError(f"{self.description}: the model was closed; ask for operator times before that")
+        return times_from_nodes(self._request.get_profiling_info() if self._runs else ())
+
+    def close(self) -> None:
+        """Release the model and its memory; closing twice is harmless."""
+        with self._lock:
+            self._request = None
+
+    def _check(self, inputs: Arrays) -> None:
+        """Refuse what OpenVINO would take in silence: another type is converted, a missing input is the last run's."""
+        given = {name: str(values.dtype) for name, values in inputs.items()}
+        expected = {info.name: info.dtype for info in self._inputs}
+        if given != expected:
+            raise BackendError(
+                f"{self.description} failed: given the inputs {_listed(given)}, expected {_listed(expected)}"
+            )
+
+
+def times_from_nodes(nodes: Iterable[Any]) -> dict[str, float]:
+    """Return milliseconds by type of operator from OpenVINO's ``ProfilingInfo`` of each node, the largest first.
+
+    A node's ``real_time`` is its mean over all runs already; what was fused into another node has none.
+    """
+    times_ms: Counter[str] = Counter()
+    for node in nodes:
+        times_ms[node.node_type] += node.real_time.total_seconds() * 1000
+    return {name: time_ms for name, time_ms in times_ms.most_common() if time_ms > 0}
+
+
+def _import_openvino(path: Path) -> Any:
+    """Import OpenVINO without its telemetry.
+
+    The import itself would start a thread that reports to the vendor's web analytics, and write a client's number into
+    the home folder; a device on a closed network waits for that thread at exit. OpenVINO has a stub for systems without
+    the telemetry package, and this is how it comes to use it.
+    """
+    absent = _TELEMETRY not in sys.modules
+    if absent:
+        sys.modules[_TELEMETRY] = None  # type: ignore[assignment]  # documented: makes its import an ImportError
+    try:
+        import openvino
+    except ImportError as error:
+        raise MissingDependencyError(
+            "openvino", extra="openvino", purpose=f"running {path.name} in OpenVINO"
+        ) from error
+    finally:
+        if absent:
+            del sys.modules[_TELEMETRY]
+    return openvino
+
+
+def _precision_on(core: Any, wanted: Precision | None) -> Precision:
+    """Return what to compute in on this CPU.
+
+    Raises:
+        UsageError: the CPU does not have the wanted precision.
+    """
+    capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    # OpenVINO names BF16 where it is native (AVX512-BF16, AMX). It also computes so on any AVX-512 when it is told to,
+    # by converting back and forth: slower than float32 and less exact, which nobody wants.
+    has = [precision for precision, name in _CAPABILITIES.items() if name in capabilities]
+    if wanted is None:
+        # FP16 is never taken unasked: measured 1.4 times slower than float32 on a CPU that has it (AVX512-FP16).
+        return "bf16" if "bf16" in has else "fp32"
+    if wanted not in has:
+        name = core.get_property("CPU", "FULL_DEVICE_NAME")
+        raise UsageError(
+            f"precision {wanted} was asked for, but this CPU ({name}) computes in {', '.join(has)} only; "
+            "choose one of those, or leave it out"
+        )
+    return wanted
+
+
+def _options(*, threads: int | None, precision: Precision, profile: bool) -> dict[str, Any]:
+    options: dict[str, Any] = {
+        # One frame at a time with all threads on it: several streams would raise the throughput of a server, and the
+        # time that a camera's frame waits.
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": "1",
+        "INFERENCE_PRECISION_HINT": _HINTS[precision],
+        "PERF_COUNT": profile,
+    }
+    if threads is not None:
+        options["INFERENCE_NUM_THREADS"] = threads
+    return options
+
+
+def _compiled(core: Any, path: Path, options: dict[str, Any], *, cached: bool) -> Any:
+    """Compile, or take what was compiled before: 0.2 s instead of 0.6 s for a B0 at 960x540."""
+    folder = compiled_models_folder(path, library="openvino", options=options) if cached else None
+    if folder is not None:
+        # A full disk, say. A model that does not compile at all fails once more below, and that failure is told.
+        with contextlib.suppress(RuntimeError):
+            return core.compile_model(str(path), "CPU", {**options, "CACHE_DIR": str(folder)})
+    return core.compile_model(str(path), "CPU", options)
+
+
+def _listed(dtypes: Mapping[str, str]) -> str:
+    return ", ".join(f"{name!r} ({dtype})" for name, dtype in dtypes.items()) or "nothing"
+
+
+def _info(port: Any) -> TensorInfo:
+    shape = tuple(None if size.is_dynamic else size.get_length() for size in port.get_partial_shape())
+    return TensorInfo(port.get_any_name(), shape, np.dtype(port.get_element_type().to_dtype()).name)
+
+
+def _useful_line(error: Exception) -> str:
+    """Return the line that is about the model: the last one of a summary, else the first that is no preamble."""
+    lines = [line.strip().rstrip(".") for line in str(error).splitlines() if line.strip()]
+    summary = [line.removeprefix("-- ") for line in lines if line.startswith("-- ")]
+    telling = [line for line in lines if not line.startswith(_PREAMBLES)]
+    return (summary[-1:] or telling or lines or [type(error).__name__])[0]
