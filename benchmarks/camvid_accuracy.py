@@ -83,7 +83,7 @@ def measure(data: Path, *, variants: Sequence[str], every: int, folder: Path) ->
     measured = []
     for variant in variants:
         report = export_onnx(path=folder / f"{variant}.onnx", variant=variant, res=(width, height))
-        measured.append(Measured(variant, load(report.path)))
+        measured.append(Measured(variant, load(report.path, backend="onnxruntime")))
     for image, label in tqdm(pairs, unit="frame", disable=None):
         frame, truth = read_image(image), read_image(label)[..., 0]
         answers = [each.see(frame, truth) for each in measured]

@@ -124,7 +124,7 @@ def measure(data: Path, *, variants: Sequence[str], every: int, folder: Path) ->
 
 
 def _pose_model(path: Path, *, flip_test: bool = False) -> PoseEstimator:
-    model = load(path, flip_test=flip_test)
+    model = load(path, flip_test=flip_test, backend="onnxruntime")
     assert isinstance(model, PoseEstimator)
     return model
 

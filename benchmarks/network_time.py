@@ -41,7 +41,7 @@ def measure(size: str, *, variants: Sequence[str], runs: int, folder: Path) -> l
         variant: export_onnx(path=folder / f"{variant}.onnx", variant=variant, res=size, resize="stretch").path
         for variant in variants
     }
-    models = {variant: load(path) for variant, path in paths.items()}
+    models = {variant: load(path, backend="onnxruntime") for variant, path in paths.items()}
     prepared = next(iter(models.values())).prepare(frame)
     labels = {variant: model(frame).labels for variant, model in models.items()}
     times: dict[str, list[float]] = {variant: [] for variant in variants}

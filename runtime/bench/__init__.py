@@ -1,0 +1,15 @@
+"""Models and backends measured side by side: ``sfpp-bench`` and the function behind it.
+
+from sfpp.runtime.bench import bench
+report = bench(["a.onnx", "b.onnx"], backends=["onnxruntime", "openvino:bf16"])
+print(report.table())
+"""
+
+from __future__ import annotations
+
+from sfpp.runtime.bench.report import BenchReport, Row
+from sfpp.runtime.bench.run import bench
+from sfpp.runtime.bench.settings import BackendSpec
+from sfpp.runtime.bench.statistics import Speedup, Summary
+
+__all__ = ["BackendSpec", "BenchReport", "Row", "Speedup", "Summary", "bench"]

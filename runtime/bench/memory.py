@@ -1,0 +1,72 @@
+"""The most memory that a model needs, measured in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from sfpp.runtime.errors import BackendError
+
+_STATUS = Path("/proc/self/status")
+_CHILD = "sfpp.runtime.bench.memory_child"
+
+
+@dataclass(frozen=True)
+class MemoryRequest:
+    """What the child process opens: a model as :func:`open_model` takes it, with the frame in a ``.npy`` file."""
+
+    model: str
+    backend: str | None
+    precision: str | None
+    threads: int | None
+    frame: str | None
+    fitted: bool
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    seed: int = 0
+
+
+def model_peak_bytes(request: MemoryRequest) -> int:
+    """Return the peak of a whole fresh process that opens the model and runs it twice, in bytes.
+
+    This process cannot tell: it holds all models at once, and a peak once reached never falls again.
+
+    Raises:
+        BackendError: the process failed, was killed, or this system does not tell a process's peak.
+    """
+    # A fresh interpreter, not a fork: a fork would begin with this process's pages.
+    command = [sys.executable, "-m", _CHILD, json.dumps(asdict(request))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode < 0:
+        raise BackendError(
+            f"the process that measures memory was killed by signal {-done.returncode}, as when memory runs out; "
+            "try a machine with more, or a smaller input"
+        )
+    if done.returncode != 0:
+        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise BackendError(f"the process that measures memory failed: {lines[-1]}")
+    # The last line: inference libraries may print some of their own before it.
+    return int(done.stdout.strip().splitlines()[-1])
+
+
+def process_peak_bytes() -> int:
+    """Return the peak of this process's memory so far: code, libraries, weights and buffers.
+
+    Raises:
+        BackendError: this system does not tell it.
+    """
+    # Linux hands ru_maxrss on through fork and exec: a child would report its big parent's peak as its own.
+    if _STATUS.is_file():
+        for line in _STATUS.read_text(encoding="utf-8").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    try:
+        import resource
+    except ImportError as error:  # Windows
+        raise BackendError(
+            "this system does not tell a process's peak memory; leave it out with --no-memory"
+        ) from error
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, the others KiB

@@ -1,0 +1,123 @@
+"""One model on one backend, and what was measured of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sfpp.runtime.bench.opened import StageTimes
+from sfpp.runtime.bench.peak import MatmulPeak
+from sfpp.runtime.bench.statistics import Speedup, Summary, speedup, summarize
+from sfpp.runtime.contract import ModelContract, Task
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the report; None where something is not known or was not measured.
+
+    Attributes:
+        model: the file.
+        backend: as asked for, such as ``openvino:bf16`` or ``auto``.
+        description: library, version and device.
+        precision: what it computed in.
+        task: what the contract says that the model does.
+        failure: why there are no figures, or no more of them.
+        load_ms: opening the file, the library being imported already, without a cache of compiled models.
+        cached_load_ms: the same from the cache, where the library has one; else about the same.
+        samples: every run, in the order of the rounds.
+        network: the model alone.
+        whole: from the frame to labels or keypoints; None for a model without a contract.
+        speedup: of the network, against the first row that has figures.
+        peak_memory_bytes: of a process of its own that opens the model, without a cache, and runs it twice.
+        memory_failure: why there is no figure of the memory.
+        multiply_adds: of one run; matrix products and convolutions alone.
+        activation_bytes: what the operators of one run read and write, if none were fused.
+        file_bytes: size of the model file, about that of the weights.
+        matmul_peak: the machine's best, in the same library and precision.
+        operators_ms: mean time a run by operator type, largest first, of a profiled and therefore slower run.
+    """
+
+    model: str
+    backend: str
+    file_bytes: int
+    description: str | None = None
+    precision: str | None = None
+    task: Task | None = None
+    failure: str | None = None
+    load_ms: float | None = None
+    cached_load_ms: float | None = None
+    samples: tuple[StageTimes, ...] = ()
+    network: Summary | None = None
+    whole: Summary | None = None
+    speedup: Speedup | None = None
+    peak_memory_bytes: int | None = None
+    memory_failure: str | None = None
+    multiply_adds: int | None = None
+    activation_bytes: int | None = None
+    matmul_peak: MatmulPeak | None = None
+    operators_ms: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The file's name without its suffix."""
+        return Path(self.model).stem
+
+    @property
+    def multiply_adds_per_s(self) -> float | None:
+        """The rate that the median run reaches."""
+        if self.multiply_adds is None or self.network is None:
+            return None
+        return self.multiply_adds / (self.network.p50_ms / 1e3)
+
+    @property
+    def share_of_peak(self) -> float | None:
+        """That rate as a part of the machine's best, 0..1."""
+        rate = self.multiply_adds_per_s
+        return None if rate is None or self.matmul_peak is None else rate / self.matmul_peak.multiply_adds_per_s
+
+    @property
+    def multiply_adds_per_byte(self) -> float | None:
+        """How much is computed for each byte that moves: a lower bound, as fused operators move fewer."""
+        if self.multiply_adds is None or self.activation_bytes is None:
+            return None
+        return self.multiply_adds / (self.activation_bytes + self.file_bytes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields and what follows from them, with the samples as one list a stage, for JSON."""
+        stages = [stage.name for stage in dataclasses.fields(StageTimes)]
+        return {
+            **dataclasses.asdict(self),
+            "multiply_adds_per_s": self.multiply_adds_per_s,
+            "share_of_peak": self.share_of_peak,
+            "multiply_adds_per_byte": self.multiply_adds_per_byte,
+            "samples": {stage: [getattr(sample, stage) for sample in self.samples] for stage in stages},
+        }
+
+
+def with_samples(row: Row, samples: Sequence[StageTimes], *, first: Sequence[StageTimes]) -> Row:
+    """Return the row with figures from its samples and, for the speedup, those of the first row that has some."""
+    if not samples:
+        return row
+    infer_ms = [sample.infer_ms for sample in samples]
+    return dataclasses.replace(
+        row,
+        samples=tuple(samples),
+        network=summarize(infer_ms),
+        whole=summarize([sample.whole_ms for sample in samples]) if row.task else None,
+        speedup=speedup([sample.infer_ms for sample in first], infer_ms),
+    )
+
+
+def with_contract(row: Row, contract: ModelContract | None) -> Row:
+    """Return the row with the task and the counts that a contract carries; older files have no counts."""
+    if contract is None:
+        return row
+    return dataclasses.replace(
+        row,
+        task=contract.task,
+        multiply_adds=contract.multiply_adds,
+        activation_bytes=contract.activation_bytes,
+    )

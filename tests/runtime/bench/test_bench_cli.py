@@ -1,0 +1,155 @@
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from sfpp.runtime.bench import BenchReport, campaign
+from sfpp.runtime.bench.cli import main, next_command
+from sfpp.runtime.bench.peak import MatmulPeak
+from sfpp.runtime.bench.settings import BenchSettings
+from tests.runtime.bench.models import POSE, row, write_foreign, write_ours
+
+ONE = ["--backend", "onnxruntime", "--runs", "3", "--warmup", "0", "--threads", "1", "--no-memory"]
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """The current folder, with models in it; the machine's best is not measured, which takes seconds."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SFPP_CACHE", str(tmp_path / "cache"))
+    write_ours(tmp_path / "ours.onnx")
+    write_ours(tmp_path / "pose.onnx", POSE)
+    write_foreign(tmp_path / "open.onnx", shape=("n", 3))
+    monkeypatch.setattr(campaign, "matmul_peak", lambda **arguments: MatmulPeak(1e12, "8x4", "Library"))
+    monkeypatch.setattr(campaign, "copy_bytes_per_s", lambda threads: 2e10)
+    return tmp_path
+
+
+def test_help_is_instant_and_teaches():
+    program = """
+import sys
+from sfpp.runtime.bench.cli import main
+try:
+    main(["--help"])
+except SystemExit as end:
+    assert end.code == 0
+heavy = {"cv2", "av", "onnxruntime", "openvino", "matplotlib", "torch", "onnx", "tqdm"} & set(sys.modules)
+assert not heavy, heavy
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "sfpp-bench original.onnx fast.onnx" in done.stdout
+
+
+def test_a_table_json_and_a_chart(here, capsys):
+    assert main(["ours.onnx", "pose.onnx", *ONE, "--json", "out.json", "--chart", "out.svg"]) == 0
+    told = capsys.readouterr()
+    lines = told.out.splitlines()
+    assert lines[0].split()[:4] == ["model", "backend", "p50", "ms"]
+    assert [line.split()[0] for line in lines[1:3]] == ["ours", "pose"]
+    assert lines[-3:-1] == ["wrote out.json", "wrote out.svg"]
+    assert lines[-1].startswith("next: sfpp-run ")
+    assert len(json.loads((here / "out.json").read_text())["rows"][1]["samples"]["infer_ms"]) == 3
+    assert "pose" in (here / "out.svg").read_text()
+    assert "sfpp-bench: loading ours.onnx on onnxruntime" in told.err
+
+
+def test_what_fails_is_a_row_and_alone_an_error(here, capsys):
+    assert main(["ours.onnx", "open.onnx", *ONE]) == 0
+    assert "open, onnxruntime: the input 'x' has the shape ?x3" in capsys.readouterr().out
+    assert main(["open.onnx", *ONE]) == 1
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert "sfpp-bench: error: nothing could be measured: open on onnxruntime" in told.err
+    assert main(["open.onnx", *ONE, "--input-shape", "x:4x3"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--runs", "0"], "argument --runs: '0' given, expected a whole number from 1"),
+        (["--warmup", "-1"], "argument --warmup: '-1' given, expected a whole number from 0"),
+        (["--seconds", "0"], "argument --seconds: '0' given, expected a number above 0"),
+        (["--seconds", "inf"], "expected a number above 0"),
+        (["--threads", "x"], "argument --threads"),
+        (["--input-shape", "1x2x"], "'1x2x' is not a shape"),
+        (["--backend", "onnx"], "unknown backend 'onnx'"),
+        (["--backend", "onnxruntime", "ours.onnx"], "models come before --backend"),
+        (["--chart", "chart.pdf"], "cannot draw a chart as 'chart.pdf'"),
+    ],
+)
+def test_wrong_usage_exits_with_2(here, capsys, arguments, words):
+    try:
+        code = main(["ours.onnx", *arguments])
+    except SystemExit as end:
+        code = end.code
+    assert code == 2
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--json", "--chart"])
+def test_a_file_that_cannot_be_written_is_known_before_measuring(here, capsys, option):
+    assert main(["ours.onnx", *ONE, option, "nowhere/out.svg"]) == 1
+    told = capsys.readouterr()
+    assert "cannot write nowhere/out.svg: the folder nowhere does not exist" in told.err
+    assert "loading" not in told.err
+
+
+def test_a_chart_without_its_library_is_known_before_measuring(here, capsys, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert main(["ours.onnx", *ONE, "--chart", "out.svg"]) == 1
+    told = capsys.readouterr()
+    assert "pip install 'sfpp[bench]'" in told.err
+    assert "loading" not in told.err
+
+
+# Sends itself Ctrl-C in the middle of the fourth run, which is in the second round.
+INTERRUPTED = """
+import os, signal, sys
+from sfpp.runtime.bench.cli import main
+from sfpp.runtime.bench.opened import OpenedModel
+run, runs = OpenedModel.run, []
+def counted(self, **options):
+    runs.append(self)
+    if len(runs) == 4:
+        os.kill(os.getpid(), signal.SIGINT)
+    return run(self, **options)
+OpenedModel.run = counted
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_ctrl_c_prints_and_writes_what_there_is(here):
+    command = [sys.executable, "-c", INTERRUPTED, "ours.onnx", "pose.onnx", *ONE, "--json", "out.json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 128 + signal.SIGINT
+    assert [line.split()[0] for line in done.stdout.splitlines()[:3]] == ["model", "ours", "pose"]
+    assert done.stderr.splitlines()[-1] == "sfpp-bench: stopped early: what was measured until then is above"
+    content = json.loads((here / "out.json").read_text())
+    assert content["interrupted"] is True
+    assert sum(len(each["samples"]["infer_ms"]) for each in content["rows"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("facts", "expected"),
+    [
+        ({"backend": "auto", "task": "segmentation"}, "sfpp-run some/model.onnx demo"),
+        ({"backend": "openvino", "task": "segmentation"}, "sfpp-run some/model.onnx demo --backend openvino"),
+        (
+            {"backend": "openvino:bf16", "task": "pose"},
+            "sfpp-run some/model.onnx PEOPLE.mp4 --backend openvino --precision bf16",
+        ),
+        ({"backend": "auto:bf16", "task": "segmentation"}, "sfpp-run some/model.onnx demo --precision bf16"),
+        ({"backend": "auto", "model": "my model.onnx"}, "sfpp-bench 'my model.onnx' --profile"),
+        ({"backend": "openvino:fp32"}, "sfpp-bench some/model.onnx --backend openvino:fp32 --profile"),
+    ],
+)
+def test_the_next_command_is_about_the_fastest(here, facts, expected):
+    settings = BenchSettings(models=(here / "ours.onnx",))
+    rows = (row(infer_ms=(20.0,), model="slow.onnx"), row(infer_ms=(10.0,), **facts), row(infer_ms=(), failure="no"))
+    assert next_command(BenchReport(rows=rows, settings=settings, machine={})) == expected
