@@ -117,17 +117,27 @@ def _nearest(pixel_count: int, cell_count: int, start: float, extent: float) -> 
 
 def _winners(logits: Logits) -> Labels:
     """Return the argmax over classes, (h, w) uint8, by a running maximum: three times as fast as ``argmax``."""
-    best = logits[0].copy()
-    winner = np.zeros(best.shape, np.uint8)
+    _, rows, columns = logits.shape
+    winner = np.zeros((rows, columns), np.uint8)
+    # Some rows at a time: at 3840x2160 the running maximum of all of them would go through memory once a class.
+    step = max(1, _CHUNK_PIXELS // columns)
+    for start in range(0, rows, step):
+        best = _raise_winners(winner[start : start + step], logits[:, start : start + step])
+        if np.isnan(best).any():  # the maximum carries every NaN to here
+            raise BackendError(
+                "the model's logits contain NaN, so no label can be trusted; "
+                "a graph in FP16 has probably overflowed: run it in FP32, or export it again"
+            )
+    return winner
+
+
+def _raise_winners(winner: Labels, logits: Logits) -> Logits:
+    """Write the argmax over classes into ``winner``, which is 0, and return the maximum."""
+    best: Logits = logits[0].copy()
     for index in range(1, len(logits)):
         _raise_label(winner, logits[index] > best, np.uint8(index))
         np.maximum(best, logits[index], out=best)
-    if np.isnan(best).any():  # the maximum carries every NaN to here
-        raise BackendError(
-            "the model's logits contain NaN, so no label can be trusted; "
-            "a graph in FP16 has probably overflowed: run it in FP32, or export it again"
-        )
-    return winner
+    return best
 
 
 def _raise_label(label: Labels, won: NDArray[np.bool_], index: np.uint8 | Labels) -> None:

@@ -1,11 +1,12 @@
-"""Stage latencies of a running pipeline, and what share of frames stays below them."""
+"""Stage latencies of a running pipeline, what share of frames stays below them, and which stage holds up the others."""
 
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,28 +27,53 @@ class Latency:
     p99_ms: float
 
 
+@dataclass(frozen=True)
+class Bottleneck:
+    """The slowest stage, and the frames a second that it would allow if it never had to wait for another one."""
+
+    stage: str
+    frames_per_second: float
+
+
 class StageTimer:
-    """Durations by stage. Stages may be measured in different threads at once, one thread a stage.
+    """Durations by stage. Stages may be measured and read in different threads at once, one thread a stage.
+
+    What is read while others measure may lack the pass that is just ending.
 
     Args:
         clock: seconds from any origin.
+        stages: names in the order in which to list them; others follow in the order in which they are first measured.
     """
 
-    def __init__(self, *, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(self, *, clock: Callable[[], float] = time.perf_counter, stages: Sequence[str] = ()) -> None:
         self._clock = clock
-        self._stages: dict[str, _Stage] = {}
+        self._known: dict[str, _Stage] = {stage: _Stage() for stage in stages}
+        self._finished = 0
+        self._last_finish = 0.0
+        self._lock = threading.Lock()
 
     @property
     def stages(self) -> tuple[str, ...]:
-        """Names of the stages, in the order in which they were first measured."""
-        return tuple(self._stages)
+        """Names of the stages that were measured."""
+        return tuple(self._measured())
 
     @contextlib.contextmanager
     def measure(self, stage: str) -> Iterator[None]:
         """Measure the block as one pass of ``stage``; a block that raises is not counted."""
         start = self._clock()
         yield
-        self._stages.setdefault(stage, _Stage(first_start=start)).add(start, self._clock())
+        end = self._clock()
+        with self._lock:
+            self._known.setdefault(stage, _Stage()).add(start, end)
+
+    def frame_done(self) -> None:
+        """Count a frame that has passed all stages.
+
+        A pipeline that is stopped has frames in its first stages that never come out; without this they would count.
+        """
+        with self._lock:
+            self._finished += 1
+            self._last_finish = self._clock()
 
     def latency(self, stage: str) -> Latency:
         """Return the percentiles of one stage.
@@ -55,49 +81,109 @@ class StageTimer:
         Raises:
             UsageError: the stage was never measured.
         """
-        if stage not in self._stages:
-            known = ", ".join(self._stages) or "none"
-            raise UsageError(f"the stage {stage!r} was never measured; measured: {known}")
-        measured = self._stages[stage]
-        p50, p90, p99 = (float(value) for value in np.percentile(list(measured.durations_ms), (50, 90, 99)))
-        return Latency(count=measured.count, p50_ms=p50, p90_ms=p90, p99_ms=p99)
+        measured = self._stage(stage)
+        with self._lock:
+            count, durations_ms = measured.count, list(measured.durations_ms)
+        p50, p90, p99 = (float(value) for value in np.percentile(durations_ms, (50, 90, 99)))
+        return Latency(count=count, p50_ms=p50, p90_ms=p90, p99_ms=p99)
+
+    def busy_share(self, stage: str) -> float:
+        """Return the part of the run's wall time, 0..1, in which the stage worked rather than waited for others.
+
+        Raises:
+            UsageError: the stage was never measured.
+        """
+        measured = self._stage(stage)
+        frames, elapsed_s = self._progress()
+        return min(1.0, measured.busy_s_of(frames) / elapsed_s) if elapsed_s > 0 else 0.0
+
+    def bottleneck(self) -> Bottleneck | None:
+        """Return the slowest stage by the times of this run; None before anything was measured.
+
+        Where stages share cores, each would be faster alone than these times say.
+        """
+        frames, _ = self._progress()
+        busy_s = {name: stage.busy_s_of(frames) for name, stage in self._measured().items()}
+        slowest = max(busy_s, key=busy_s.__getitem__, default=None)
+        if slowest is None or busy_s[slowest] <= 0:
+            return None
+        return Bottleneck(slowest, frames / busy_s[slowest])
 
     @property
     def frames_per_second(self) -> float:
         """Frames a second of wall time, from the first start to the last end; 0 before anything was measured.
 
-        Every frame passes a stage at most once, so the busiest stage has counted the frames; the time between stages,
-        and stages that overlap, come out right.
+        The time between stages, and stages that overlap, come out right.
         """
-        stages = list(self._stages.values())
-        if not stages:
-            return 0.0
-        elapsed = max(stage.last_end for stage in stages) - min(stage.first_start for stage in stages)
-        return max(stage.count for stage in stages) / elapsed if elapsed > 0 else 0.0
+        frames, elapsed_s = self._progress()
+        return frames / elapsed_s if elapsed_s > 0 else 0.0
 
     def summary(self) -> list[str]:
         """Return a table as lines of text: a header, one line a stage, and the frames a second."""
-        if not self._stages:
+        if not self.stages:
             return ["nothing was measured"]
-        width = max(len("stage"), *(len(stage) for stage in self._stages))
-        lines = [f"{'stage':<{width}}  {'frames':>7}  {'p50 ms':>8}  {'p90 ms':>8}  {'p99 ms':>8}"]
+        width = max(len("stage"), *(len(stage) for stage in self.stages))
+        lines = [f"{'stage':<{width}}  {'frames':>7}  {'p50 ms':>8}  {'p90 ms':>8}  {'p99 ms':>8}  {'busy %':>6}"]
         for stage in self.stages:
             latency = self.latency(stage)
             numbers = f"{latency.p50_ms:>8.1f}  {latency.p90_ms:>8.1f}  {latency.p99_ms:>8.1f}"
-            lines.append(f"{stage:<{width}}  {latency.count:>7}  {numbers}")
-        return [*lines, f"{self.frames_per_second:.1f} frames a second"]
+            lines.append(f"{stage:<{width}}  {latency.count:>7}  {numbers}  {100 * self.busy_share(stage):>6.0f}")
+        return [*lines, self._verdict()]
+
+    def _verdict(self) -> str:
+        """Say how fast it was, and of more than one frame what kept it from being faster."""
+        rate, slowest = self.frames_per_second, self.bottleneck()
+        verdict = f"{rate:.1f} frames a second"
+        if slowest is None or self._progress()[0] < 2:
+            return verdict
+        alone = f"alone would allow {slowest.frames_per_second:.1f} ({100 * rate / slowest.frames_per_second:.0f} %)"
+        return f"{verdict}; the slowest stage, {slowest.stage}, {alone}"
+
+    def _measured(self) -> dict[str, _Stage]:
+        with self._lock:
+            return {name: stage for name, stage in self._known.items() if stage.count}
+
+    def _stage(self, name: str) -> _Stage:
+        measured = self._measured()
+        if name not in measured:
+            known = ", ".join(measured) or "none"
+            raise UsageError(f"the stage {name!r} was never measured; measured: {known}")
+        return measured[name]
+
+    def _progress(self) -> tuple[int, float]:
+        """Return how many frames there were, and the seconds from the first start to the end of the last of them.
+
+        A loop that does not call :meth:`frame_done` sends every frame through a stage at most once, so there the
+        busiest stage has counted the frames.
+        """
+        stages = list(self._measured().values())
+        if not stages:
+            return 0, 0.0
+        start = min(stage.first_start for stage in stages)
+        with self._lock:
+            finished, last_finish = self._finished, self._last_finish
+        if finished:
+            return finished, last_finish - start
+        return max(stage.count for stage in stages), max(stage.last_end for stage in stages) - start
 
 
 class _Stage:
-    """The passes of one stage."""
+    """The passes of one stage; times in seconds of the timer's clock."""
 
-    def __init__(self, *, first_start: float) -> None:
-        self.first_start = first_start
-        self.last_end = first_start
+    def __init__(self) -> None:
+        self.first_start = self.last_end = 0.0
+        self.busy_s = 0.0
         self.count = 0
         self.durations_ms: deque[float] = deque(maxlen=_KEPT)
 
     def add(self, start: float, end: float) -> None:
+        if not self.count:
+            self.first_start = start
         self.durations_ms.append((end - start) * 1000)
+        self.busy_s += end - start
         self.last_end = end
         self.count += 1
+
+    def busy_s_of(self, frames: int) -> float:
+        """Return the time spent on so many finished frames: passes of frames that never came out do not count."""
+        return self.busy_s * min(1.0, frames / self.count)

@@ -14,13 +14,14 @@ from sfpp.runtime.files import whole_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 SUFFIXES = (".svg", ".png")
 
 # Okabe and Ito's colors, which people with color blindness can tell apart.
-_COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999999")
-_GREY = "#555555"
-_STYLE: Any = {  # matplotlib types its keys one by one
+COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999999")
+GREY = "#555555"
+STYLE: Any = {  # matplotlib types its keys one by one
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -52,7 +53,7 @@ def draw_chart(rows: Sequence[Row], path: Path, *, copy_bytes_per_s: float | Non
     from matplotlib.figure import Figure  # not pyplot, which would look for a screen
 
     bandwidth = copy_bytes_per_s if any(_has_place(row) for row in rows) else None
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=_size_inches(len(rows), panels=1 if bandwidth is None else 2), dpi=130)
         figure.set_layout_engine("constrained")
         panels = figure.subplots(1, 1 if bandwidth is None else 2, squeeze=False)[0]
@@ -60,11 +61,20 @@ def draw_chart(rows: Sequence[Row], path: Path, *, copy_bytes_per_s: float | Non
         _draw_latencies(panels[0], rows, colors)
         if bandwidth is not None:
             _draw_roofline(panels[1], rows, colors, bandwidth)
-        figure.suptitle(f"{machine.get('processor')}, {machine.get('usable_cores')} cores", fontsize=9, color=_GREY)
-        kind = path.suffix.lower()[1:]
-        with whole_file(path) as temporary:
-            # A date would make every file differ from the last.
-            figure.savefig(temporary, format=kind, metadata={"Date": None} if kind == "svg" else None)
+        figure.suptitle(f"{machine.get('processor')}, {machine.get('usable_cores')} cores", fontsize=9, color=GREY)
+        save_figure(figure, path)
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure in the format that the suffix says; to be called under ``STYLE``, as it was drawn.
+
+    Raises:
+        SfppError: the folder does not exist, or the disk is full.
+    """
+    kind = path.suffix.lower()[1:]
+    with whole_file(path) as temporary:
+        # A date would make every file differ from the last.
+        figure.savefig(temporary, format=kind, metadata={"Date": None} if kind == "svg" else None)
 
 
 def _has_place(row: Row) -> bool:
@@ -80,7 +90,7 @@ def _size_inches(rows: int, *, panels: int) -> tuple[float, float]:
 def _colors(rows: Sequence[Row]) -> dict[str, str]:
     """Return a color for each backend."""
     backends = dict.fromkeys(backend_label(row) for row in rows)
-    return {backend: _COLORS[index % len(_COLORS)] for index, backend in enumerate(backends)}
+    return {backend: COLORS[index % len(COLORS)] for index, backend in enumerate(backends)}
 
 
 def _draw_latencies(axes: Axes, rows: Sequence[Row], colors: Mapping[str, str]) -> None:
@@ -121,7 +131,7 @@ def _draw_roofline(axes: Axes, rows: Sequence[Row], colors: Mapping[str, str], c
     knees = [roof / bandwidth for roof in roofs.values()]
     left = 0.5 * min(*(x for x, _, _ in places.values()), *knees)
     right = 4 * max(*(x for x, _, _ in places.values()), *knees)
-    axes.plot([left, max(knees)], [left * bandwidth, max(roofs.values())], color=_GREY, linewidth=1)
+    axes.plot([left, max(knees)], [left * bandwidth, max(roofs.values())], color=GREY, linewidth=1)
     for backend, roof in roofs.items():
         label = f"{backend}: at most {roof:.0f}"
         axes.plot([roof / bandwidth, right], [roof, roof], color=colors[backend], linewidth=1.5, label=label)
@@ -131,7 +141,7 @@ def _draw_roofline(axes: Axes, rows: Sequence[Row], colors: Mapping[str, str], c
     axes.set_xscale("log")
     axes.set_yscale("log")
     for axis in (axes.xaxis, axes.yaxis):
-        # Plain numbers: matplotlib writes powers of ten as formulas, which _STYLE turns off.
+        # Plain numbers: matplotlib writes powers of ten as formulas, which STYLE turns off.
         axis.set_major_formatter("{x:g}")
         axis.set_minor_formatter("")
     axes.legend(loc="lower right", fontsize=8, frameon=False)

@@ -36,8 +36,17 @@ def model_peak_bytes(request: MemoryRequest) -> int:
     Raises:
         BackendError: the process failed, was killed, or this system does not tell a process's peak.
     """
+    return module_peak_bytes(_CHILD, json.dumps(asdict(request)))
+
+
+def module_peak_bytes(module: str, *arguments: str) -> int:
+    """Return the number that ``python -m module`` prints last: the peak of its process, in bytes.
+
+    Raises:
+        BackendError: the process failed or was killed.
+    """
     # A fresh interpreter, not a fork: a fork would begin with this process's pages.
-    command = [sys.executable, "-m", _CHILD, json.dumps(asdict(request))]
+    command = [sys.executable, "-m", module, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode < 0:
         raise BackendError(

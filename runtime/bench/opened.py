@@ -97,13 +97,15 @@ def open_model(
         text = opened.metadata.get(METADATA_KEY)
         if text is None:
             return _foreign(opened, load_ms, shapes=shapes, seed=seed)
-        return _ours(opened, load_ms, contract_from_json(text, origin=f"the contract in {path.name}"), picture())
+        contract = contract_from_json(text, origin=f"the contract in {path.name}")
+        return with_picture(opened, contract, picture(), load_ms=load_ms)
     except BaseException:
         opened.close()
         raise
 
 
-def _ours(backend: Backend, load_ms: float, contract: ModelContract, picture: Picture) -> OpenedModel:
+def with_picture(backend: Backend, contract: ModelContract, picture: Picture, *, load_ms: float) -> OpenedModel:
+    """Bind a model that has a contract, in whatever library, to the frame that it is measured with."""
     frame_bgr = picture.for_model(contract)
     if contract.task == "pose":
         estimator = PoseEstimator(backend, contract)

@@ -5,10 +5,18 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Mapping
+from typing import Protocol
 
-from sfpp.runtime.bench.opened import OpenedModel, StageTimes
+from sfpp.runtime.bench.opened import StageTimes
 from sfpp.runtime.bench.settings import MIN_ROUNDS
 from sfpp.runtime.errors import SfppError
+
+
+class Timed(Protocol):
+    """What takes part in the rounds: an opened model, or one that opens itself for each run."""
+
+    def run(self, *, clock: Callable[[], float]) -> StageTimes:
+        """Run once and time the stages; an SfppError says why it cannot."""
 
 
 class Rounds:
@@ -25,7 +33,7 @@ class Rounds:
     """
 
     def __init__(
-        self, models: Mapping[int, OpenedModel], *, seed: int, clock: Callable[[], float] = time.perf_counter
+        self, models: Mapping[int, Timed], *, seed: int, clock: Callable[[], float] = time.perf_counter
     ) -> None:
         self.samples: dict[int, list[StageTimes]] = {key: [] for key in models}
         self.failures: dict[int, str] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -94,7 +95,9 @@ class Source:
 
     def close(self) -> None:
         """Release the file or the camera."""
-        self._decoded.close()
+        # A thread that is stuck in the decoder still holds it, after an interrupt that did not wait for it.
+        if inspect.getgeneratorstate(self._decoded) != inspect.GEN_RUNNING:
+            self._decoded.close()
 
     def __enter__(self) -> Source:
         return self

@@ -18,6 +18,7 @@ from sfpp.runtime.contract import METADATA_KEY
 from tests.runtime.video.clips import CONTRACT, index_of, picture, read_clip, rgb_segmenter, write_clip
 
 # A model that takes its time and tells stderr of every frame.
+ON_THEIR_WAY = 12  # six stages, each with a frame in hand and one waiting
 SLOW_COMMAND = """
 import sys, time
 from sfpp.runtime.cli import main
@@ -98,9 +99,11 @@ def test_a_video_becomes_a_video_named_after_it(here, capsys):
     assert [index_of(image) for image in read_clip(here / "clip-sfpp.mp4")] == list(range(12))
     told = capsys.readouterr()
     lines = told.out.splitlines()
-    assert lines[0].split() == ["stage", "frames", "p50", "ms", "p90", "ms", "p99", "ms"]
+    assert lines[0].split() == ["stage", "frames", "p50", "ms", "p90", "ms", "p99", "ms", "busy", "%"]
     assert [line.split()[0] for line in lines[1:7]] == ["decode", "prepare", "infer", "labels", "draw", "encode"]
-    assert lines[7].endswith("frames a second")
+    assert re.fullmatch(
+        r"\d+\.\d frames a second; the slowest stage, \w+, alone would allow \d+\.\d \(\d+ %\)", lines[7]
+    )
     assert lines[-2:] == ["12 frames of clip", "wrote clip-sfpp.mp4"]
     assert told.err.startswith("sfpp-run: model.onnx runs in ")
     assert "chosen because" in told.err
@@ -273,11 +276,10 @@ def test_ctrl_c_leaves_a_playable_video(here, sent, code):
     assert process.returncode == code, err
     assert "Traceback" not in err
     decoded = read_clip(here / "out.mp4")
-    # A second Ctrl-C gives up the frame that is under way, the first one waits for it.
-    assert started - 1 <= len(decoded) <= started < 200
+    # Frames that are still on their way through the stages are dropped; those that came out are all there.
+    assert 100 - ON_THEIR_WAY <= len(decoded) <= started < 200
     if len(sent) == 1:
-        assert len(decoded) == started
-        assert f"{started} frames of clip: stopped early" in out
+        assert f"{len(decoded)} frames of clip: stopped early" in out
     assert [index_of(image) for image in decoded[-30:]] == [index % 60 for index in range(400)][: len(decoded)][-30:]
     assert new_files(here) == ["out.mp4", "s.png"]
 

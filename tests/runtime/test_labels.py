@@ -99,8 +99,10 @@ def test_extreme_finite_logits_do_not_overflow():
     assert labels_from_logits(logits, (1, 4))[0].tolist() == [0, 0, 1, 1]
 
 
+@pytest.mark.parametrize("chunk", [1, 8, 1 << 16])
 @pytest.mark.parametrize("channel", [0, 2])
-def test_nan_is_an_error_rather_than_a_label(channel):
+def test_nan_is_an_error_rather_than_a_label(monkeypatch, channel, chunk):
+    monkeypatch.setattr(labels_module, "_CHUNK_PIXELS", chunk)
     logits = np.zeros((3, 4, 4), np.float32)
     logits[channel, 2, 1] = np.nan
     with pytest.raises(BackendError, match=r"NaN.*FP32"):

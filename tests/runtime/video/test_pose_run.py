@@ -1,10 +1,12 @@
 import json
+import threading
 
 import numpy as np
 import pytest
 
-from sfpp.runtime import SfppError, UsageError
+from sfpp.runtime import BackendError, PoseEstimator, SfppError, UsageError
 from sfpp.runtime.people import BoxesFile, FullFrame
+from sfpp.runtime.people.following import Follower
 from sfpp.runtime.video import keypoints_file, run_pose
 from sfpp.runtime.video.outputs import Outputs, check_outputs
 from tests.runtime.people.dots import Known, box_of, dots_estimator, keypoints_of, picture, source_of
@@ -51,6 +53,70 @@ def test_each_frames_people_reach_the_sinks(detect_every):
     assert (report.frames, report.people, report.empty_frames) == (8, 16, 0)
     assert report.people_per_frame == 2
     np.testing.assert_array_equal(report.last.pose.keypoints_xy, keypoints.given[-1][0].keypoints_xy)
+
+
+def one_after_the_other(images, *, finder, detect_every, threshold=0.3):
+    """The keypoints, scores and ids of each frame, from a loop that has finished with a frame before the next."""
+    follower, answers = Follower(finder, detect_every=detect_every, threshold=threshold), []
+    with dots_estimator() as model:
+        for index, image in enumerate(images):
+            people = follower.find(image, index=index) if follower.finds_next else follower.follow(image)
+            pose = model(image, people.boxes_xywh)
+            follower.learn(people, pose.keypoints_xy, pose.scores)
+            shown = (pose.scores >= threshold).any(axis=1)
+            answers.append((pose.keypoints_xy[shown], pose.scores[shown], people.ids[shown]))
+    return answers
+
+
+@pytest.mark.parametrize("detect_every", [1, 2, 3, 100])
+def test_threads_change_no_answer(detect_every):
+    # People come, cross, vanish for a frame, and leave.
+    middles = [[(30 + 9 * index, 60), (170 - 9 * index, 60)][: 1 + (index % 5 > 0)] for index in range(20)]
+    images, boxes = [picture(*each) for each in middles], [[box_of(middle) for middle in each] for each in middles]
+    keypoints = Collected()
+    run(images, finder=Known(boxes), keypoints=[keypoints], detect_every=detect_every)
+    expected = one_after_the_other(images, finder=Known(boxes), detect_every=detect_every)
+    for (pose, ids), (keypoints_xy, scores, expected_ids) in zip(keypoints.given, expected, strict=True):
+        np.testing.assert_array_equal(pose.keypoints_xy, keypoints_xy)
+        np.testing.assert_array_equal(pose.scores, scores)
+        np.testing.assert_array_equal(ids, expected_ids)
+
+
+def test_the_next_frames_people_are_sought_while_the_model_runs(monkeypatch):
+    """Found in every frame, they do not wait for the last frame's keypoints."""
+    finder, infer = Known(BOXES), PoseEstimator.infer
+    sought = {index: threading.Event() for index in range(9)}
+    sought[8].set()
+    calls = []
+
+    def find(frame_bgr, *, index=0, name=""):
+        sought[index].set()
+        return Known.find(finder, frame_bgr, index=index, name=name)
+
+    def waits_for_the_finder(self, prepared):
+        calls.append(1)
+        assert sought[len(calls)].wait(20)
+        return infer(self, prepared)
+
+    monkeypatch.setattr(finder, "find", find)
+    monkeypatch.setattr(PoseEstimator, "infer", waits_for_the_finder)
+    assert run(IMAGES, finder=finder).frames == 8
+
+
+@pytest.mark.parametrize("detect_every", [1, 3])
+def test_frames_before_an_error_are_written(monkeypatch, detect_every):
+    keypoints, infer, calls = Collected(), PoseEstimator.infer, []
+
+    def fails_later(self, prepared):
+        calls.append(1)
+        if len(calls) == 6:
+            raise BackendError("no more")
+        return infer(self, prepared)
+
+    monkeypatch.setattr(PoseEstimator, "infer", fails_later)
+    with pytest.raises(BackendError, match="no more"):
+        run(IMAGES, finder=Known(BOXES), keypoints=[keypoints], detect_every=detect_every)
+    assert [frame.index for frame in keypoints.frames] == [0, 1, 2, 3, 4]
 
 
 def test_overlays_show_the_skeletons_and_ids():

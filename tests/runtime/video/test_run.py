@@ -1,13 +1,19 @@
+import os
+import signal
+import threading
+import time
 from fractions import Fraction
 
 import cv2
 import numpy as np
 import pytest
 
-from sfpp.runtime import UsageError
-from sfpp.runtime.video import open_source, run_segmentation
+from sfpp.runtime import BackendError, MediaError, Segmenter, UsageError
+from sfpp.runtime.video import Source, open_sink, open_source, pipeline, run_segmentation
+from sfpp.runtime.video.frames import Decoded
 from sfpp.runtime.video.outputs import Outputs, check_outputs, default_overlay, open_outputs
 from sfpp.runtime.video.run import expected_frames
+from sfpp.runtime.video.stopping import stop_on_signals
 from tests.runtime.video.clips import index_of, picture, read_clip, rgb_segmenter, write_clip
 
 
@@ -88,6 +94,141 @@ def test_a_wish_to_stop_is_heard_after_the_frame(clip):
     masks = Collected()
     report = run(clip, masks=[masks], should_stop=lambda: len(masks.images) == 3)
     assert (report.frames, report.stopped, len(masks.images)) == (3, True, 3)
+
+
+def join_threads(prefix):
+    for thread in threading.enumerate():
+        if thread.name.startswith(prefix):
+            thread.join(20)
+
+
+class Failing(Collected):
+    """A sink that fails at its fourth picture."""
+
+    def write(self, frame, image):
+        if frame.index == 3:
+            raise MediaError("the disk has gone")
+        super().write(frame, image)
+
+
+@pytest.fixture
+def _no_thread_is_left():
+    yield
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("sfpp-")]
+
+
+@pytest.mark.usefixtures("_no_thread_is_left")
+@pytest.mark.parametrize("method", ["prepare", "infer", "finish"])
+def test_frames_before_an_error_are_written_and_none_after_it(clip, monkeypatch, method):
+    calls, work = [], getattr(Segmenter, method)
+
+    def fails_later(self, *arguments):
+        calls.append(method)
+        if len(calls) == 6:
+            raise BackendError(f"{method} has had enough")
+        return work(self, *arguments)
+
+    monkeypatch.setattr(Segmenter, method, fails_later)
+    overlay, masks = Collected(), Collected()
+    with pytest.raises(BackendError, match=f"{method} has had enough"):
+        run(clip, overlays=[overlay], masks=[masks])
+    for sink in (overlay, masks):
+        assert [frame.index for frame in sink.frames] == [0, 1, 2, 3, 4]
+    assert len(calls) == 6
+
+
+@pytest.mark.usefixtures("_no_thread_is_left")
+@pytest.mark.parametrize("broken", ["overlays", "masks"])
+def test_after_a_sink_has_failed_nothing_more_is_written(clip, broken):
+    other, told = Collected(), []
+    sinks = {"overlays": [other], "masks": [other], broken: [Failing()]}
+    with pytest.raises(MediaError, match="the disk has gone"):
+        run(clip, **sinks, on_frame=told.append)
+    # The failing frame's other picture is written at the same time.
+    assert [frame.index for frame in other.frames] == [0, 1, 2, 3]
+    assert told == [1, 2, 3]
+
+
+@pytest.mark.usefixtures("_no_thread_is_left")
+def test_a_source_that_fails_after_some_frames():
+    def decoded():
+        for index in range(3):
+            yield Decoded(picture(index), index / 25, str(index))
+        raise MediaError("unplugged")
+
+    masks = Collected()
+    source = Source(decoded(), kind="camera", name="camera", frames_per_second=None)
+    with pytest.raises(MediaError, match="unplugged"), source, rgb_segmenter() as model:
+        run_segmentation(model, source, masks=[masks])
+    assert len(masks.frames) == 3
+
+
+@pytest.mark.usefixtures("_no_thread_is_left")
+def test_a_source_without_any_frame():
+    source = Source((Decoded(picture(0), 0.0, "") for _ in ()), kind="video", name="nothing", frames_per_second=None)
+    with pytest.raises(MediaError, match="nothing holds no frame"), source, rgb_segmenter() as model:
+        run_segmentation(model, source)
+
+
+def test_the_next_frame_is_decoded_while_the_model_runs(monkeypatch):
+    decoded_next = {index: threading.Event() for index in range(11)}
+
+    def decoded():
+        for index in range(10):
+            decoded_next[index].set()
+            yield Decoded(picture(index), index / 25, str(index))
+        decoded_next[10].set()
+
+    infer, done = Segmenter.infer, []
+
+    def waits_for_the_decoder(self, prepared):
+        done.append(1)
+        assert decoded_next[len(done)].wait(20)
+        return infer(self, prepared)
+
+    monkeypatch.setattr(Segmenter, "infer", waits_for_the_decoder)
+    source = Source(decoded(), kind="video", name="clip", frames_per_second=Fraction(25))
+    with source, rgb_segmenter() as model:
+        assert run_segmentation(model, source).frames == 10
+
+
+def test_files_are_touched_by_the_callers_thread_alone(clip):
+    threads = set()
+
+    class Noting(Collected):
+        def write(self, frame, image):
+            threads.add(threading.current_thread())
+
+    run(clip, overlays=[Noting()], max_frames=3)
+    run(clip, masks=[Noting()], max_frames=3)
+    assert threads == {threading.current_thread()}
+
+
+@pytest.mark.usefixtures("_no_thread_is_left")
+def test_a_second_ctrl_c_does_not_wait_for_a_stage_that_is_stuck(clip, tmp_path, monkeypatch):
+    monkeypatch.setattr(pipeline, "_PATIENCE_S", 0.01)
+    release, written, infer, calls = threading.Event(), threading.Event(), Segmenter.infer, []
+
+    def gets_stuck(self, prepared):
+        calls.append(1)
+        if len(calls) == 4:
+            assert written.wait(20)
+            join_threads("sfpp-decode")  # only this stage is stuck
+            os.kill(os.getpid(), signal.SIGINT)
+            while not stop():  # signals that come too soon after each other are one
+                time.sleep(0.001)
+            os.kill(os.getpid(), signal.SIGINT)
+            assert release.wait(20)
+        return infer(self, prepared)
+
+    monkeypatch.setattr(Segmenter, "infer", gets_stuck)
+    options = {"should_stop": lambda: False, "on_frame": lambda done: done == 3 and written.set()}
+    with stop_on_signals() as stop:
+        with pytest.raises(KeyboardInterrupt), open_sink(tmp_path / "out.mp4") as sink:
+            run(clip, overlays=[sink], alpha=0, legend=False, max_frames=5, **options)
+        assert [index_of(image) for image in read_clip(tmp_path / "out.mp4")] == [0, 1, 2]
+        release.set()
+        join_threads("sfpp-")
 
 
 def test_warnings_of_the_source_are_in_the_report(tmp_path):

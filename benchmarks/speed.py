@@ -1,0 +1,262 @@
+"""Our graphs against PyTorch and against Transformers' SegFormer through torch.onnx, on one and the same checkpoint.
+
+    python -m benchmarks.speed                                             # everything: about an hour on two cores
+    python -m benchmarks.speed --models b0 --sizes 1024x1024 --runs 20     # one group of the table
+    python -m benchmarks.speed --models b5 --append                        # more groups in the same file
+    python -m benchmarks.speed --report                                    # print tables and draw again
+
+For each network and size a Transformers checkpoint with seeded random weights is made and exported. Then these take
+turns, round by round in an order that changes, on the shipped street scene brought to the size:
+
+* `pytorch`: the library's model with its eager attention, which writes the score matrix out (in float32, and under
+  autocast where the processor has bfloat16);
+* `transformers`: the library's model through torch.onnx, on each backend;
+* our variants, written for the backend; `:local` matches tokens nearby.
+
+Ratios are medians over rounds of the ratio within a round. The network alone counts; ours does the normalization inside
+it, theirs has got it before. Peak memory is that of a process of its own. Labels are compared at the frame's size, with
+theirs in float32. Random weights are a harsh judge of merging: neighboring classes differ by little everywhere, while
+trained ones are sure of most pixels. `original` is the same function, so there rounding alone decides.
+
+Where two score matrices would not fit in memory, the models that hold them are left out, with the size in the table.
+After each network and size the JSON in benchmarks/results is written anew; Ctrl-C keeps what is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from benchmarks.machine import RESULTS, machine
+from benchmarks.speed_chart import draw_growth
+from benchmarks.speed_contestants import Field
+from benchmarks.speed_models import save_checkpoint
+from benchmarks.speed_race import Race
+from benchmarks.speed_results import SpeedRow, read_results, without_group, write_results
+from benchmarks.speed_table import markdown_tables
+from sfpp.export.catalog import MIT_SIZES
+from sfpp.export.demo import demo_frame
+from sfpp.export.resolution import Resolution, resolution_from
+from sfpp.runtime import read_image
+from sfpp.runtime.arguments import exit_code_of, positive_int
+from sfpp.runtime.bench.chart import check_chart
+from sfpp.runtime.bench.inputs import Picture
+from sfpp.runtime.bench.peak import MatmulPeak, matmul_peak
+from sfpp.runtime.bench.settings import BackendSpec, backend_spec
+from sfpp.runtime.errors import UsageError, did_you_mean
+
+COMMAND = "benchmarks.speed"
+_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+
+# A round of B5 at 3840x2160 would take an hour.
+_LARGEST = {"b2": "2048x2048", "b3": "1024x1024", "b4": "1024x1024", "b5": "1024x1024"}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to measure, and how long."""
+
+    specs: tuple[BackendSpec, ...]
+    variants: tuple[str, ...]
+    runs: int
+    seconds: float
+    memory_bytes: float
+    folder: Path | None
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the benchmark and return its exit code."""
+    arguments = _parser().parse_args(argv)
+    return exit_code_of(COMMAND, lambda: _run(arguments))
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    if arguments.chart is not None:
+        check_chart(arguments.chart)
+    interrupted = False
+    if not arguments.report:
+        interrupted = measure_all(arguments)
+    rows = read_results(arguments.output)
+    print(markdown_tables(rows))
+    if arguments.chart is not None:
+        # The two ends of what is compared: what everybody has, and the fastest.
+        backends = list(dict.fromkeys((arguments.backends[0], arguments.backends[-1])))
+        draw_growth(rows, arguments.chart, network=rows[0].network, backends=backends)
+        _note(f"wrote {arguments.chart}")
+    return _INTERRUPTED if interrupted else 0
+
+
+def measure_all(arguments: argparse.Namespace) -> bool:
+    """Measure group by group, writing the results after each; return whether Ctrl-C ended it."""
+    settings = _settings(arguments)
+    rows = read_results(arguments.output) if arguments.append and arguments.output.is_file() else []
+    groups = groups_of(arguments.models, [resolution_from(size) for size in arguments.sizes])
+    with _own_cache():
+        peaks = _peaks(settings.specs)
+        for number, (network, size) in enumerate(groups, start=1):
+            _note(f"{network} at {size}, {number} of {len(groups)}")
+            found, interrupted = measure_group(network, size, settings=settings, peaks=peaks)
+            rows = [*without_group(rows, network=network, size=str(size)), *found]
+            write_results(
+                arguments.output,
+                rows,
+                settings={"runs": settings.runs, "seconds": settings.seconds, "memory_bytes": settings.memory_bytes},
+                peaks={backend: asdict(peak) for backend, peak in peaks.items()},
+            )
+            if interrupted:
+                _note("stopped early: what was measured until then is kept")
+                return True
+    return False
+
+
+def measure_group(
+    network: str, size: Resolution, *, settings: Settings, peaks: dict[str, MatmulPeak]
+) -> tuple[list[SpeedRow], bool]:
+    """Measure one network at one size; return the rows, and whether Ctrl-C ended it."""
+    picture = Picture(read_image(demo_frame()), fitted=True)
+    rates = {backend: peak.multiply_adds_per_s for backend, peak in peaks.items()}
+    with _folder(settings.folder, f"{network}-{size}") as folder:
+        field = Field(
+            network=network,
+            size=size,
+            checkpoint=save_checkpoint(network, folder / "checkpoint"),
+            folder=folder,
+            picture=picture,
+            memory_bytes=settings.memory_bytes,
+            notify=_note,
+        )
+        entries = field.entries(settings.variants, settings.specs)
+        interrupted = False
+        race = Race(entries, memory_bytes=settings.memory_bytes, notify=_note)
+        with contextlib.closing(race):
+            try:
+                race.measure_memory(field.write_frame())
+                race.answer()
+                race.time(runs=settings.runs, seconds=settings.seconds)
+            except KeyboardInterrupt:
+                interrupted = True
+        return race.findings.rows(network=network, size=str(size), peaks=rates), interrupted
+
+
+def groups_of(networks: Sequence[str], sizes: Sequence[Resolution]) -> list[tuple[str, Resolution]]:
+    """Return what is measured: the large networks at the smaller sizes only, the quick groups first.
+
+    Raises:
+        UsageError: there is no such network.
+    """
+    for network in networks:
+        if network not in MIT_SIZES:
+            raise UsageError(
+                f"unknown network {network!r}{did_you_mean(network, MIT_SIZES)}; expected {', '.join(MIT_SIZES)}"
+            )
+    ordered = sorted(sizes, key=_pixels)
+    return [
+        (network, size)
+        for network in networks
+        for size in ordered
+        if network not in _LARGEST or _pixels(size) <= _pixels(resolution_from(_LARGEST[network]))
+    ]
+
+
+def _pixels(size: Resolution) -> int:
+    return size.width * size.height
+
+
+def _peaks(specs: Sequence[BackendSpec]) -> dict[str, MatmulPeak]:
+    peaks = {}
+    for spec in specs:
+        _note(f"measuring this machine's best in {spec}")
+        peaks[str(spec)] = matmul_peak(backend=spec.name, options=spec.options(cache=False))
+    return peaks
+
+
+def _settings(arguments: argparse.Namespace) -> Settings:
+    gib = arguments.memory_gib
+    return Settings(
+        specs=tuple(backend_spec(each) for each in arguments.backends),
+        variants=tuple(arguments.variants),
+        runs=arguments.runs,
+        seconds=arguments.seconds,
+        # Not all of it: the system and this process, with PyTorch in it, need some.
+        memory_bytes=gib * 2**30 if gib is not None else 0.6 * (machine()["memory_bytes"] or 8e9),
+        folder=arguments.folder,
+    )
+
+
+@contextlib.contextmanager
+def _own_cache() -> Iterator[None]:
+    """Keep compiled models out of the user's cache, where they would push out those in use."""
+    before = os.environ.get("SFPP_CACHE")
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["SFPP_CACHE"] = folder
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ["SFPP_CACHE"]
+            else:
+                os.environ["SFPP_CACHE"] = before
+
+
+@contextlib.contextmanager
+def _folder(kept: Path | None, name: str) -> Iterator[Path]:
+    """Yield the folder of one group's files: a kept one, or one that goes afterwards, as B5 fills gigabytes."""
+    if kept is None:
+        with tempfile.TemporaryDirectory() as temporary:
+            yield Path(temporary)
+        return
+    (kept / name).mkdir(parents=True, exist_ok=True)
+    yield kept / name
+
+
+def _note(line: str) -> None:
+    print(f"{COMMAND}: {line}", file=sys.stderr, flush=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {COMMAND}", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    sizes = ["512x512", "1024x1024", "2048x2048", "3840x2160"]
+    variants = ["original", "hq", "fast", "2x2", "hq:local", "fast:local"]
+    backends = ["onnxruntime", "openvino:fp32", "openvino:bf16"]
+    parser.add_argument("--sizes", nargs="+", default=sizes, metavar="WxH")
+    parser.add_argument("--models", nargs="+", default=["b0", "b2", "b5"], metavar="SIZE", help="b0 to b5")
+    parser.add_argument("--variants", nargs="+", default=variants, help=f"default: {' '.join(variants)}")
+    parser.add_argument(
+        "--backends", nargs="+", default=backends, metavar="SPEC", help=f"default: {' '.join(backends)}"
+    )
+    parser.add_argument("--runs", type=positive_int, default=20, metavar="N", help="rounds (default: %(default)s)")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=240.0,
+        metavar="S",
+        help="for the rounds of one network and size; three are always run (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--memory-gib", type=float, metavar="G", help="what open models may fill (default: 60 %% of the machine's)"
+    )
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        metavar="DIR",
+        help="keep exported files here, and take those that are there; delete them after a change of the export",
+    )
+    parser.add_argument("--append", action="store_true", help="keep the file's other networks and sizes")
+    parser.add_argument("--report", action="store_true", help="measure nothing: print and draw what the file holds")
+    parser.add_argument("-o", "--output", type=Path, default=RESULTS / "speed.json")
+    parser.add_argument(
+        "--chart", type=Path, metavar="FILE", help=".svg or .png; the first and last backend, first network"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

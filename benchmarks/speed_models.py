@@ -1,0 +1,158 @@
+"""The files that the speed benchmark compares: one random checkpoint of the Transformers library, exported twice.
+
+Its own export is what a user gets who calls ``torch.onnx.export`` on the library's model; ours reads the same folder.
+Both files say in a contract what they take, so the runtime feeds them the same picture.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any, cast
+
+import onnx
+import torch
+
+from sfpp.export import export_onnx
+from sfpp.export.arithmetic import multiply_adds
+from sfpp.export.catalog import MIT_SIZES
+from sfpp.export.resolution import Resolution
+from sfpp.export.to_onnx import with_contract
+from sfpp.runtime.contract import InputSpec, MatchingRule, ModelContract, OutputSpec, Target
+
+LOCAL = ":local"
+CLASSES = 19  # as Cityscapes, on which the papers measure
+_DECODER_CHANNELS = {"b0": 256, "b1": 256}  # the larger ones have 768
+_REDUCTION = 8  # of keys and values in stage 1
+
+
+def save_checkpoint(network: str, folder: Path) -> Path:
+    """Save a network of the size ``b0`` to ``b5`` with seeded random weights as a Transformers folder; return it."""
+    import transformers
+
+    channels, depths = MIT_SIZES[network]
+    config = transformers.SegformerConfig(
+        hidden_sizes=list(channels),
+        depths=list(depths),
+        num_attention_heads=[1, 2, 5, 8],
+        decoder_hidden_size=_DECODER_CHANNELS.get(network, 768),
+        num_labels=CLASSES,
+    )
+    transformers.logging.disable_progress_bar()
+    torch.manual_seed(0)
+    model = transformers.SegformerForSemanticSegmentation(config).eval()
+    _randomize(model)
+    model.save_pretrained(folder)
+    return folder
+
+
+def _randomize(model: torch.nn.Module) -> None:
+    """Give statistics and weights values under which the answer depends on the picture."""
+    with torch.no_grad():
+        for name, values in model.named_buffers():
+            if name.endswith("running_mean"):
+                values.normal_(0.0, 0.1)
+            elif name.endswith("running_var"):
+                values.uniform_(0.5, 1.5)
+        for values in model.parameters():
+            # As the library starts, with a standard deviation of 0.02, every softmax is flat: all tokens would be alike
+            # after one attention, and no choice of partners could be wrong.
+            if values.ndim > 1:
+                values.mul_(3.0)
+
+
+def export_transformers(checkpoint: Path, path: Path, *, network: str, size: Resolution) -> ModelContract:
+    """Export the library's model at a fixed size as ``torch.onnx`` does it, and add a contract; return that.
+
+    The tracing exporter, opset 17: what the newer one writes was tried and ran alike.
+    """
+    import transformers
+
+    # In its default attention (PyTorch's fused one), which the exporter writes out as products and a softmax.
+    model = transformers.SegformerForSemanticSegmentation.from_pretrained(checkpoint)
+    example = torch.zeros(1, 3, size.height, size.width)
+    # A wrapper is in training mode until it is told otherwise, and the exporter would keep batch norm as in training.
+    wrapper = _Logits(model).eval()
+    with warnings.catch_warnings(), torch.inference_mode():
+        warnings.simplefilter("ignore")  # the tracer warns of every size that becomes a constant, which is the wish
+        torch.onnx.export(
+            wrapper,
+            (example,),
+            str(path),
+            opset_version=17,
+            dynamo=False,
+            input_names=["pixel_values"],
+            output_names=["logits"],
+        )
+    graph = onnx.load(str(path))
+    count = multiply_adds(onnx.shape_inference.infer_shapes(graph, data_prop=True)).total()
+    contract = transformers_contract(network, size, multiply_adds=count)
+    # The graph itself stays as it was written: inferred shapes are for the count alone.
+    onnx.save(with_contract(graph, contract), str(path))
+    return contract
+
+
+def transformers_contract(network: str, size: Resolution, *, multiply_adds: int | None = None) -> ModelContract:
+    """Return what the library's model takes and gives: (1, 3, height, width) float32 RGB, normalized by the caller."""
+    spec = InputSpec(
+        "pixel_values",
+        size.height,
+        size.width,
+        layout="NCHW",
+        dtype="float32",
+        normalized_in_graph=False,
+        resize="stretch",
+    )
+    return ModelContract(
+        task="segmentation",
+        family="segformer",
+        size=network,
+        variant="transformers",
+        input=spec,
+        outputs=(OutputSpec("logits", "logits", 4),),
+        classes=tuple(f"class {index}" for index in range(CLASSES)),
+        palette=((0, 0, 0),) * CLASSES,
+        multiply_adds=multiply_adds,
+    )
+
+
+class _Logits(torch.nn.Module):
+    """The library's model with a tensor, not an object, as its answer."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Map (1, 3, H, W) to (1, classes, H / 4, W / 4), float32 both."""
+        logits: torch.Tensor = self.model(pixel_values=pixel_values).logits
+        return logits
+
+
+def export_ours(checkpoint: Path, path: Path, *, variant: str, backend: str, size: Resolution) -> ModelContract:
+    """Export a variant, ``fast`` or ``fast:local``, for a backend; return its contract.
+
+    Raises:
+        SfppError: there is no such variant, or the graph does not agree with PyTorch.
+    """
+    name, local, _ = variant.partition(LOCAL)
+    matching: MatchingRule = "local" if local else "exact"
+    target = cast(Target, target_of(backend))
+    return export_onnx(
+        checkpoint, path, variant=name, matching=matching, target=target, res=size, resize="stretch"
+    ).contract
+
+
+def target_of(backend: str) -> str:
+    """Return what our graph is written for when a library runs it."""
+    return "onnxruntime" if backend.startswith("onnxruntime") else "openvino"
+
+
+def score_bytes(size: Resolution) -> int:
+    """Return the bytes of the largest matrix of attention scores in float32, that of stage 1.
+
+    Stage 1 has one head, a token for each 4x4 pixels, and keys for each 8x8 of those. The later stages have more heads,
+    and still fewer scores.
+    """
+    rows, columns = ((side + 3) // 4 for side in (size.height, size.width))
+    return 4 * rows * columns * (rows // _REDUCTION) * (columns // _REDUCTION)

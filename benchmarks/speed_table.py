@@ -1,0 +1,80 @@
+"""The README's tables of speed: one for each network and backend, a row for each size and contestant."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from benchmarks.speed_contestants import PYTORCH, TRANSFORMERS
+from benchmarks.speed_results import SpeedRow
+from sfpp.runtime.bench.statistics import Speedup
+
+_HEADER = (
+    *("width x height", "graph", "time", "to Transformers", "to it on ONNX Runtime", "to our `original`"),
+    *("labels", "labels as exact", "peak memory", "G multiply-adds", "of peak"),
+)
+_LIBRARIES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", PYTORCH: "PyTorch, attention written out"}
+_PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+_NAMES = {PYTORCH: "Transformers, eager", TRANSFORMERS: "Transformers, `torch.onnx`"}
+
+
+def markdown_tables(rows: Sequence[SpeedRow]) -> str:
+    """Return a headline and a table for each network and backend, in the order in which they were measured."""
+    groups = dict.fromkeys((row.network, row.backend) for row in rows)
+    return "\n\n".join(
+        _table(network, backend, [row for row in rows if (row.network, row.backend) == (network, backend)])
+        for network, backend in groups
+    )
+
+
+def backend_name(backend: str) -> str:
+    """Return ``OpenVINO, bfloat16`` for ``openvino:bf16``; ONNX Runtime computes in float32 unless told otherwise."""
+    library, _, precision = backend.partition(":")
+    if library == "onnxruntime":
+        precision = precision or "fp32"
+    return ", ".join(filter(None, (_LIBRARIES.get(library, library), _PRECISIONS.get(precision, precision))))
+
+
+def _table(network: str, backend: str, rows: Sequence[SpeedRow]) -> str:
+    lines = [
+        f"{network.upper()}, {backend_name(backend)}:",
+        "",
+        f"| {' | '.join(_HEADER)} |",
+        "|---" * len(_HEADER) + "|",
+    ]
+    lines += [f"| {' | '.join(_cells(row))} |" for row in rows]
+    return "\n".join(lines)
+
+
+def _cells(row: SpeedRow) -> list[str]:
+    return [
+        row.size,
+        _NAMES.get(row.name, f"`{row.name}`"),
+        _time(row),
+        _times(row.to_transformers),
+        _times(row.to_transformers_onnxruntime),
+        _times(row.to_original),
+        _percent(row.labels_as_reference, digits=2),
+        _percent(row.labels_as_exact, digits=2),
+        "" if row.peak_memory_bytes is None else f"{row.peak_memory_bytes / 1e9:.2f} GB",
+        "" if row.multiply_adds is None else f"{row.multiply_adds / 1e9:.1f}",
+        _percent(row.share_of_peak, digits=0),
+    ]
+
+
+def _time(row: SpeedRow) -> str:
+    """Return the median, or in few words why there is none."""
+    if row.time is None:
+        return (row.missing or "not reached").partition(": ")[0]
+    if row.time.p50_ms >= 9_995:
+        return f"{row.time.p50_ms / 1e3:.1f} s"
+    return f"{row.time.p50_ms:.0f} ms" if row.time.p50_ms >= 99.5 else f"{row.time.p50_ms:.1f} ms"
+
+
+def _times(ratio: Speedup | None) -> str:
+    if ratio is None:
+        return ""
+    return f"{ratio.median:.1f}x" if ratio.median >= 9.95 else f"{ratio.median:.2f}x"
+
+
+def _percent(share: float | None, *, digits: int) -> str:
+    return "" if share is None else f"{share:.{digits}%}".replace("%", " %")
