@@ -5,8 +5,8 @@
 
 A case is a variant, with ``:local`` for local matching and ``:share2`` or ``:shareall`` for blocks that share a
 matching; ``@openvino:bf16`` names a backend and what it computes in, ONNX Runtime unless told. Every case sees the same
-frames and takes its turn at each, so that a busy machine slows all alike. Writes JSON into benchmarks/results and prints
-the table of the README.
+frames and takes its turn at each, so that a busy machine slows all alike. Writes JSON into benchmarks/results and
+prints the table of the README.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from benchmarks.speed_contestants import PYTORCH, TRANSFORMERS
@@ -64,7 +65,7 @@ def _cells(row: SpeedRow) -> list[str]:
 def _time(row: SpeedRow) -> str:
     """Return the median, or in few words why there is none."""
     if row.time is None:
-        return (row.missing or "not reached").partition(": ")[0]
+        return re.split("[:;]", row.missing or "not reached")[0]
     if row.time.p50_ms >= 9_995:
         return f"{row.time.p50_ms / 1e3:.1f} s"
     return f"{row.time.p50_ms:.0f} ms" if row.time.p50_ms >= 99.5 else f"{row.time.p50_ms:.1f} ms"

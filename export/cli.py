@@ -146,7 +146,7 @@ def describe(report: ExportReport) -> str:
     spec, total = contract.input, sum(report.seconds.values())
     lines = [
         f"{report.path}  ({report.size_bytes / 1e6:.1f} MB, {total:.1f} s)",
-        f"  {contract.family}-{contract.size} {contract.variant}, {spec.width}x{spec.height} (width x height), "
+        f"  {contract.family}-{contract.size} {_variant(contract)}, {spec.width}x{spec.height} (width x height), "
         f"{_names(contract)}, {contract.outputs[0].kind}, opset {contract.opset}, "
         f"{report.multiply_adds / 1e9:.1f} G multiply-adds",
         f"  against PyTorch: {report.parity.summary()}",
@@ -163,6 +163,18 @@ def describe(report: ExportReport) -> str:
     clip = "demo" if contract.task == "segmentation" else "PEOPLE.mp4"
     lines.append(f"next: sfpp-run {shlex.quote(str(report.path))} {clip}")
     return "\n".join(lines)
+
+
+def _variant(contract: ModelContract) -> str:
+    """Name the variant, how its tokens were matched and what the graph is for, as far as that is not the default."""
+    words = [contract.variant]
+    if contract.matching != "exact":
+        words.append(f"with {contract.matching} matching")
+    if contract.share_matching != 1:
+        words.append(f"shared by {contract.share_matching or 'all'} blocks")
+    if contract.target != "portable":
+        words.append(f"for {contract.target}")
+    return " ".join(words)
 
 
 def _names(contract: ModelContract) -> str:

@@ -118,9 +118,9 @@ class ModelContract:
     ``recipe`` holds one dictionary a stage in the words of the SegFormer++ authors (``q_mode``, ``kv_r``, ...), empty
     where a stage does not merge. A segmentation model has ``classes``, and in ``palette`` an (R, G, B) color, 0..255,
     for each; a pose model has ``keypoints``. ``matching`` says whether merged tokens were looked for everywhere or
-    nearby, and ``share_matching`` how many blocks of a stage use one matching (0: all). ``multiply_adds`` of one run are
-    those of matrix products and convolutions; ``activation_bytes`` is what all nodes read and write, weights left out,
-    before any fusion. Both are None where nobody counted.
+    nearby, and ``share_matching`` how many blocks of a stage use one matching (0: all). ``multiply_adds`` of one run
+    are those of matrix products and convolutions; ``activation_bytes`` is what all nodes read and write, weights left
+    out, before any fusion. Both are None where nobody counted.
     """
 
     task: Task

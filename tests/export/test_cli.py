@@ -107,6 +107,16 @@ def test_from_the_demonstration_weights_to_labels(here, capsys):
     assert len(set(labels.ravel().tolist())) > 3
 
 
+def test_matching_and_target_are_in_the_name_and_in_the_words(here, capsys):
+    options = ["--variant", "fast", "--matching", "local", "--share-matching", "all", "--target", "openvino"]
+    assert cli.main([*options, "--res", RES]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    name = f"segformer-b0-fast-local-shareall-{RES}-openvino.onnx"
+    assert [path.name for path in here.iterdir()] == [name]
+    assert lines[1].startswith("  segformer-b0 fast with local matching shared by all blocks for openvino, 160x128 ")
+    assert lines[-1] == f"next: sfpp-run {name} demo"
+
+
 def test_every_option_reaches_the_function(monkeypatch, capsys):
     given = {}
 
