@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from sfpp.export.models import token_merging as tm
-from sfpp.export.models.recipe import Bipartite
+from sfpp.export.models.recipe import Bipartite, local_candidates, partition_grid
 from sfpp.export.pinning import GraphMatching, PinnedMatching, matching_gap
 
 GRID, CELL, KEEP = (6, 8), (2, 2), 7
@@ -49,3 +49,23 @@ def test_merging_inside_uses_the_given_matching(tokens):
     torch.testing.assert_close(merged, expected)
     torch.testing.assert_close(copy_back(merged), tm.unmerge_bipartite(expected, kept, partner, *GRID, *CELL))
     assert pin.worst_gap > 0.1
+
+
+def test_only_neighbors_count_in_local_matching():
+    """A distant destination that is exactly alike makes a matching of neighbors no worse."""
+    tokens = torch.randn(1, 48, 8, generator=torch.Generator().manual_seed(6))
+    sources = partition_grid(GRID, CELL).sources
+    far = int(sources[-1])  # in the last cell, at the border: some of its nine neighbors do not exist
+    tokens[0, far] = tokens[0, 0]  # the first destination, which is no neighbor of it
+    kept, partner = tm.match_bipartite(tokens, *GRID, *CELL, KEEP, True)
+    unit = tm.unit_tokens(tokens, GRID, CELL)
+    candidates = local_candidates(GRID, CELL)
+    assert matching_gap(*unit, kept, partner, candidates) < 1e-6
+    assert matching_gap(*unit, kept, partner) > 0.1
+    # A partner beyond the neighbors is an error, however alike.
+    distant = partner.clone()
+    distant[0, -1] = 0
+    assert matching_gap(*unit, kept, distant, candidates) == float("inf")
+    with PinnedMatching([GraphMatching(kept.numpy(), partner.numpy())]) as pinned:
+        tm.match_bipartite(tokens, *GRID, *CELL, KEEP, True)
+    assert pinned.worst_gap < 1e-6
