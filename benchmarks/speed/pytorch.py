@@ -1,6 +1,6 @@
 """Plain PyTorch with the attention written out, as an opened model beside the others.
 
-    python -m benchmarks.speed_pytorch REQUEST    (JSON of an EagerRequest; prints the peak memory of its process)
+    python -m benchmarks.speed.pytorch REQUEST    (JSON of an EagerRequest; prints the peak memory of its process)
 
 Imports nothing of the export: what that loads would count as PyTorch's memory.
 """
@@ -75,7 +75,7 @@ def eager_peak_bytes(request: EagerRequest, frame: Path) -> int:
     Raises:
         BackendError: the process failed or was killed.
     """
-    return module_peak_bytes("benchmarks.speed_pytorch", json.dumps(asdict(request)), str(frame))
+    return module_peak_bytes("benchmarks.speed.pytorch", json.dumps(asdict(request)), str(frame))
 
 
 def main(arguments: list[str]) -> None:

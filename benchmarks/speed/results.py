@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 from benchmarks.machine import store
 from sfpp.export.resolution import resolution_from
 from sfpp.runtime.bench.statistics import Speedup, Summary
+from sfpp.runtime.errors import UsageError
 from sfpp.runtime.typed_json import dataclass_from_json
 
 
@@ -63,6 +65,11 @@ class SpeedRow:
         width, height = resolution_from(self.size)
         return width * height
 
+    @property
+    def missing_briefly(self) -> str:
+        """Why there are no figures, in as few words as a table has room for."""
+        return re.split("[:;(]", self.missing or "not reached")[0].strip()
+
 
 def write_results(
     path: Path, rows: Sequence[SpeedRow], *, settings: Mapping[str, Any], peaks: Mapping[str, Any]
@@ -75,8 +82,11 @@ def read_results(path: Path) -> list[SpeedRow]:
     """Read the rows of :func:`write_results`.
 
     Raises:
+        UsageError: there is no such file.
         ContractError: a row lacks a field, or one is of another type.
     """
+    if not path.is_file():
+        raise UsageError(f"there are no results in {path}: measure first, without --report, or give another -o")
     content = json.loads(path.read_text(encoding="utf-8"))
     return [dataclass_from_json(SpeedRow, fields, where=f"a row of {path.name}") for fields in content["rows"]]
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
-from benchmarks.speed_contestants import PYTORCH, TRANSFORMERS
-from benchmarks.speed_results import SpeedRow
+from benchmarks.speed.contestants import PYTORCH, TRANSFORMERS
+from benchmarks.speed.results import SpeedRow
 from sfpp.runtime.bench.statistics import Speedup
 
 _HEADER = (
@@ -65,7 +64,7 @@ def _cells(row: SpeedRow) -> list[str]:
 def _time(row: SpeedRow) -> str:
     """Return the median, or in few words why there is none."""
     if row.time is None:
-        return re.split("[:;]", row.missing or "not reached")[0]
+        return row.missing_briefly
     if row.time.p50_ms >= 9_995:
         return f"{row.time.p50_ms / 1e3:.1f} s"
     return f"{row.time.p50_ms:.0f} ms" if row.time.p50_ms >= 99.5 else f"{row.time.p50_ms:.1f} ms"

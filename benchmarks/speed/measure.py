@@ -1,6 +1,6 @@
 """Our graphs against PyTorch and against Transformers' SegFormer through torch.onnx, on one and the same checkpoint.
 
-    python -m benchmarks.speed                                             # everything: about an hour on two cores
+    python -m benchmarks.speed --chart docs/speed.svg                      # everything: hours on two cores
     python -m benchmarks.speed --models b0 --sizes 1024x1024 --runs 20     # one group of the table
     python -m benchmarks.speed --models b5 --append                        # more groups in the same file
     python -m benchmarks.speed --report                                    # print tables and draw again
@@ -33,25 +33,25 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmarks.machine import RESULTS, machine
-from benchmarks.speed_chart import draw_growth
-from benchmarks.speed_contestants import Field
-from benchmarks.speed_models import save_checkpoint
-from benchmarks.speed_race import Race
-from benchmarks.speed_results import SpeedRow, read_results, without_group, write_results
-from benchmarks.speed_table import markdown_tables
+from benchmarks.machine import machine
+from benchmarks.speed.chart import draw_growth
+from benchmarks.speed.contestants import Field
+from benchmarks.speed.models import save_checkpoint
+from benchmarks.speed.options import COMMAND, speed_parser
+from benchmarks.speed.race import Race
+from benchmarks.speed.results import SpeedRow, read_results, without_group, write_results
+from benchmarks.speed.table import markdown_tables
 from sfpp.export.catalog import MIT_SIZES
 from sfpp.export.demo import demo_frame
 from sfpp.export.resolution import Resolution, resolution_from
 from sfpp.runtime import read_image
-from sfpp.runtime.arguments import exit_code_of, positive_int
+from sfpp.runtime.arguments import exit_code_of
 from sfpp.runtime.bench.chart import check_chart
 from sfpp.runtime.bench.inputs import Picture
 from sfpp.runtime.bench.peak import MatmulPeak, matmul_peak
 from sfpp.runtime.bench.settings import BackendSpec, backend_spec
-from sfpp.runtime.errors import UsageError, did_you_mean
+from sfpp.runtime.errors import SfppError, UsageError, did_you_mean
 
-COMMAND = "benchmarks.speed"
 _INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
 # For B2 to B5: three rounds of B2 at 2048x2048 take half an hour on two cores, and of B5 at 3840x2160 a day.
@@ -73,13 +73,12 @@ class Settings:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark and return its exit code."""
-    arguments = _parser().parse_args(argv)
+    arguments = speed_parser(description=__doc__).parse_args(argv)
     return exit_code_of(COMMAND, lambda: _run(arguments))
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    if arguments.chart is not None:
-        check_chart(arguments.chart)
+    _check_outputs(arguments.output, arguments.chart)
     interrupted = False
     if not arguments.report:
         interrupted = measure_all(arguments)
@@ -91,6 +90,15 @@ def _run(arguments: argparse.Namespace) -> int:
         draw_growth(rows, arguments.chart, network=rows[0].network, backends=backends)
         _note(f"wrote {arguments.chart}")
     return _INTERRUPTED if interrupted else 0
+
+
+def _check_outputs(output: Path, chart: Path | None) -> None:
+    """Refuse what could not be written before hours are spent on measuring it."""
+    if chart is not None:
+        check_chart(chart)
+    for path in filter(None, (output, chart)):
+        if not path.parent.is_dir():
+            raise SfppError(f"cannot write {path}: the folder {path.parent} does not exist; create it first")
 
 
 def measure_all(arguments: argparse.Namespace) -> bool:
@@ -222,47 +230,3 @@ def _folder(kept: Path | None, name: str) -> Iterator[Path]:
 
 def _note(line: str) -> None:
     print(f"{COMMAND}: {line}", file=sys.stderr, flush=True)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=f"python -m {COMMAND}", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    sizes = ["512x512", "1024x1024", "2048x2048", "3840x2160"]
-    variants = ["original", "hq", "fast", "2x2", "hq:local", "fast:local"]
-    backends = ["onnxruntime", "openvino:fp32", "openvino:bf16"]
-    parser.add_argument("--sizes", nargs="+", default=sizes, metavar="WxH")
-    parser.add_argument("--models", nargs="+", default=["b0", "b2", "b5"], metavar="SIZE", help="b0 to b5")
-    parser.add_argument("--all-sizes", action="store_true", help="B2 to B5 also above 1024x1024, which takes hours")
-    parser.add_argument("--variants", nargs="+", default=variants, help=f"default: {' '.join(variants)}")
-    parser.add_argument(
-        "--backends", nargs="+", default=backends, metavar="SPEC", help=f"default: {' '.join(backends)}"
-    )
-    parser.add_argument("--runs", type=positive_int, default=20, metavar="N", help="rounds (default: %(default)s)")
-    parser.add_argument(
-        "--seconds",
-        type=float,
-        default=240.0,
-        metavar="S",
-        help="for the rounds of one network and size; three are always run (default: %(default)g)",
-    )
-    parser.add_argument(
-        "--memory-gib", type=float, metavar="G", help="what open models may fill (default: 60 %% of the machine's)"
-    )
-    parser.add_argument(
-        "--folder",
-        type=Path,
-        metavar="DIR",
-        help="keep exported files here, and take those that are there; delete them after a change of the export",
-    )
-    parser.add_argument("--append", action="store_true", help="keep the file's other networks and sizes")
-    parser.add_argument("--report", action="store_true", help="measure nothing: print and draw what the file holds")
-    parser.add_argument("-o", "--output", type=Path, default=RESULTS / "speed.json")
-    parser.add_argument(
-        "--chart", type=Path, metavar="FILE", help=".svg or .png; the first and last backend, first network"
-    )
-    return parser
-
-
-if __name__ == "__main__":
-    sys.exit(main())

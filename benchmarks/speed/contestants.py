@@ -10,8 +10,8 @@ from typing import Protocol
 import numpy as np
 
 from benchmarks.machine import machine
-from benchmarks.speed_models import export_ours, export_transformers, score_bytes, target_of
-from benchmarks.speed_pytorch import EagerRequest, eager_peak_bytes, open_eager
+from benchmarks.speed.models import export_ours, export_transformers, score_bytes, target_of
+from benchmarks.speed.pytorch import EagerRequest, eager_peak_bytes, open_eager
 from sfpp.export.resolution import Resolution
 from sfpp.runtime.bench.inputs import Picture
 from sfpp.runtime.bench.memory import MemoryRequest, model_peak_bytes

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.speed_contestants import TRANSFORMERS, Entry
-from benchmarks.speed_models import LOCAL
-from benchmarks.speed_results import SpeedRow
+from benchmarks.speed.contestants import TRANSFORMERS, Entry
+from benchmarks.speed.models import LOCAL
+from benchmarks.speed.results import SpeedRow
 from sfpp.runtime.agreement import label_agreement
 from sfpp.runtime.bench.opened import StageTimes
 from sfpp.runtime.bench.statistics import Speedup, speedup, summarize
@@ -69,14 +69,14 @@ class Findings:
         if not infer_ms:
             return {}
         entry, time = self.entries[index], summarize(infer_ms)
-        known = entry.multiply_adds is not None and peak is not None
+        rate = None if entry.multiply_adds is None else entry.multiply_adds / (time.p50_ms / 1e3)
         return {
             "time": time,
             "labels_ms": statistics.median(sample.finish_ms for sample in self.samples[index]),
             "to_transformers": self._speedup(index, TRANSFORMERS, entry.backend),
             "to_transformers_onnxruntime": self._speedup(index, TRANSFORMERS, _FLOAT32[0]),
             "to_original": self._speedup(index, _ORIGINAL, entry.backend),
-            "share_of_peak": entry.multiply_adds / (time.p50_ms / 1e3) / peak if known else None,
+            "share_of_peak": None if rate is None or peak is None else rate / peak,
             "samples_ms": tuple(infer_ms),
         }
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.speed_contestants import Contestant, Entry
-from benchmarks.speed_findings import Findings
+from benchmarks.speed.contestants import Contestant, Entry
+from benchmarks.speed.findings import Findings
 from sfpp.runtime import Segmentation
 from sfpp.runtime.bench.opened import OpenedModel, StageTimes
 from sfpp.runtime.bench.rounds import Rounds

@@ -1,0 +1,1 @@
+"""Our graphs against PyTorch and against Transformers' SegFormer through torch.onnx."""
