@@ -40,7 +40,7 @@ from benchmarks.speed.models import save_checkpoint
 from benchmarks.speed.options import COMMAND, speed_parser
 from benchmarks.speed.race import Race
 from benchmarks.speed.results import SpeedRow, read_results, without_group, write_results
-from benchmarks.speed.table import markdown_tables
+from benchmarks.speed.table import markdown_tables, overview_tables
 from sfpp.export.catalog import MIT_SIZES
 from sfpp.export.demo import demo_frame
 from sfpp.export.resolution import Resolution, resolution_from
@@ -83,6 +83,8 @@ def _run(arguments: argparse.Namespace) -> int:
     if not arguments.report:
         interrupted = measure_all(arguments)
     rows = read_results(arguments.output)
+    print(overview_tables(rows))
+    print()
     print(markdown_tables(rows))
     if arguments.chart is not None:
         # The two ends of what is compared: what everybody has, and the fastest.

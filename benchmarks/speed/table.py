@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from benchmarks.speed.contestants import PYTORCH, TRANSFORMERS
 from benchmarks.speed.results import SpeedRow
+from sfpp.export.resolution import resolution_from
 from sfpp.runtime.bench.statistics import Speedup
 
 _HEADER = (
@@ -24,6 +25,41 @@ def markdown_tables(rows: Sequence[SpeedRow]) -> str:
         _table(network, backend, [row for row in rows if (row.network, row.backend) == (network, backend)])
         for network, backend in groups
     )
+
+
+def overview_tables(rows: Sequence[SpeedRow]) -> str:
+    """Return a table for each network: times by size, and how many times faster than Transformers' own export.
+
+    The ratio is to ``transformers`` on the same backend where that fits in memory, else to our ``original`` there, in
+    brackets.
+    """
+    return "\n\n".join(
+        _overview(network, [row for row in rows if row.network == network])
+        for network in dict.fromkeys(row.network for row in rows)
+    )
+
+
+def _overview(network: str, rows: Sequence[SpeedRow]) -> str:
+    sizes = list(dict.fromkeys(row.size for row in rows))
+    sizes.sort(key=lambda size: resolution_from(size).width)
+    contestants = dict.fromkeys((row.backend, row.name) for row in rows)
+    found = {(row.backend, row.name, row.size): row for row in rows}
+    header = ("backend", "graph", *sizes)
+    lines = [f"SegFormer-{network.upper()}:", "", f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
+    for backend, name in contestants:
+        cells = [_brief(found.get((backend, name, size))) for size in sizes]
+        lines.append(f"| {backend_name(backend)} | {_NAMES.get(name, f'`{name}`')} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _brief(row: SpeedRow | None) -> str:
+    if row is None:
+        return ""
+    if row.to_transformers is not None and row.name != TRANSFORMERS:
+        return f"{_time(row)}, {_times(row.to_transformers)}"
+    if row.to_original is not None and row.to_transformers is None and row.name != "original":
+        return f"{_time(row)} ({_times(row.to_original)})"
+    return _time(row)
 
 
 def backend_name(backend: str) -> str:

@@ -1,6 +1,6 @@
 import pytest
 
-from benchmarks.speed.table import backend_name, markdown_tables
+from benchmarks.speed.table import backend_name, markdown_tables, overview_tables
 from sfpp.runtime.bench.statistics import Speedup
 from tests.benchmarks.speed.rows import speed_row
 
@@ -51,3 +51,23 @@ def test_a_table_for_each_network_and_backend():
 )
 def test_times_have_three_figures_or_so(time_ms, text):
     assert f"| {text} |" in markdown_tables([speed_row(time_ms=time_ms)])
+
+
+def test_the_overview_has_a_column_for_each_size():
+    faster, twice = Speedup(3.11, 3.0, 3.2), Speedup(2.0, 1.9, 2.1)
+    rows = [
+        speed_row("transformers", size="2048x2048", missing="16 GiB of scores"),
+        speed_row("original", size="2048x2048", time_ms=900.0, to_original=Speedup(1.0, 1.0, 1.0)),
+        speed_row("fast", size="2048x2048", time_ms=450.0, to_original=twice),
+        speed_row("transformers", time_ms=500.0, to_transformers=Speedup(1.0, 1.0, 1.0)),
+        speed_row("original", time_ms=160.8, to_transformers=faster, to_original=Speedup(1.0, 1.0, 1.0)),
+    ]
+    assert overview_tables(rows).splitlines() == [
+        "SegFormer-B0:",
+        "",
+        "| backend | graph | 512x512 | 2048x2048 |",
+        "|---|---|---|---|",
+        "| ONNX Runtime, float32 | Transformers, `torch.onnx` | 500 ms | 16 GiB of scores |",
+        "| ONNX Runtime, float32 | `original` | 161 ms, 3.11x | 900 ms |",
+        "| ONNX Runtime, float32 | `fast` |  | 450 ms (2.00x) |",
+    ]
