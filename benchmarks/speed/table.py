@@ -31,7 +31,7 @@ def overview_tables(rows: Sequence[SpeedRow]) -> str:
     """Return a table for each network: times by size, and how many times faster than Transformers' own export.
 
     The ratio is to ``transformers`` on the same backend where that fits in memory, else to our ``original`` there, in
-    brackets.
+    brackets. ``labels`` is the smallest agreement over the sizes.
     """
     return "\n\n".join(
         _overview(network, [row for row in rows if row.network == network])
@@ -42,12 +42,17 @@ def overview_tables(rows: Sequence[SpeedRow]) -> str:
 def _overview(network: str, rows: Sequence[SpeedRow]) -> str:
     sizes = list(dict.fromkeys(row.size for row in rows))
     sizes.sort(key=lambda size: resolution_from(size).width)
-    contestants = dict.fromkeys((row.backend, row.name) for row in rows)
+    backends = list(dict.fromkeys(row.backend for row in rows))
+    contestants = sorted(
+        dict.fromkeys((row.backend, row.name) for row in rows), key=lambda each: backends.index(each[0])
+    )
     found = {(row.backend, row.name, row.size): row for row in rows}
-    header = ("backend", "graph", *sizes)
+    header = ("backend", "graph", *sizes, "labels")
     lines = [f"SegFormer-{network.upper()}:", "", f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
     for backend, name in contestants:
         cells = [_brief(found.get((backend, name, size))) for size in sizes]
+        agreements = [row.labels_as_reference for row in rows if (row.backend, row.name) == (backend, name)]
+        cells.append(_percent(min((each for each in agreements if each is not None), default=None), digits=1))
         lines.append(f"| {backend_name(backend)} | {_NAMES.get(name, f'`{name}`')} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -58,16 +58,19 @@ def test_the_overview_has_a_column_for_each_size():
     rows = [
         speed_row("transformers", size="2048x2048", missing="16 GiB of scores"),
         speed_row("original", size="2048x2048", time_ms=900.0, to_original=Speedup(1.0, 1.0, 1.0)),
-        speed_row("fast", size="2048x2048", time_ms=450.0, to_original=twice),
+        speed_row("fast", size="2048x2048", time_ms=450.0, to_original=twice, labels_as_reference=0.9),
+        speed_row("fast", "openvino:bf16", time_ms=45.0),
         speed_row("transformers", time_ms=500.0, to_transformers=Speedup(1.0, 1.0, 1.0)),
+        speed_row("fast", time_ms=77.0, labels_as_reference=0.8),
         speed_row("original", time_ms=160.8, to_transformers=faster, to_original=Speedup(1.0, 1.0, 1.0)),
     ]
     assert overview_tables(rows).splitlines() == [
         "SegFormer-B0:",
         "",
-        "| backend | graph | 512x512 | 2048x2048 |",
-        "|---|---|---|---|",
-        "| ONNX Runtime, float32 | Transformers, `torch.onnx` | 500 ms | 16 GiB of scores |",
-        "| ONNX Runtime, float32 | `original` | 161 ms, 3.11x | 900 ms |",
-        "| ONNX Runtime, float32 | `fast` |  | 450 ms (2.00x) |",
+        "| backend | graph | 512x512 | 2048x2048 | labels |",
+        "|---|---|---|---|---|",
+        "| ONNX Runtime, float32 | Transformers, `torch.onnx` | 500 ms | 16 GiB of scores |  |",
+        "| ONNX Runtime, float32 | `original` | 161 ms, 3.11x | 900 ms |  |",
+        "| ONNX Runtime, float32 | `fast` | 77.0 ms | 450 ms (2.00x) | 80.0 % |",
+        "| OpenVINO, bfloat16 | `fast` | 45.0 ms |  |  |",
     ]
