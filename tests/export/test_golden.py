@@ -66,6 +66,8 @@ def test_golden_case_on_every_target(case, tmp_path):
     frame = torch.from_numpy(case.frame_rgb[None])
     traced = trace_to_onnx(network, frame, names=("frame", kind), opset=17)
     for target in LOWERINGS:
+        if target != "portable" and LOWERINGS[target] is LOWERINGS["portable"]:
+            continue  # the very same graph
         path = tmp_path / f"{target}.onnx"
         onnx.save(lowered(traced, target), path)
         case.assert_close(run_in_onnxruntime(path, case.frame_rgb))

@@ -1,8 +1,11 @@
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from fractions import Fraction
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -15,6 +18,8 @@ from sfpp.runtime.video.outputs import Outputs, check_outputs, default_overlay, 
 from sfpp.runtime.video.run import expected_frames
 from sfpp.runtime.video.stopping import stop_on_signals
 from tests.runtime.video.clips import index_of, picture, read_clip, rgb_segmenter, write_clip
+
+ROOT = Path(__file__).parents[3]
 
 
 class Collected:
@@ -204,10 +209,19 @@ def test_files_are_touched_by_the_callers_thread_alone(clip):
     assert threads == {threading.current_thread()}
 
 
-@pytest.mark.usefixtures("_no_thread_is_left")
-def test_a_second_ctrl_c_does_not_wait_for_a_stage_that_is_stuck(clip, tmp_path, monkeypatch):
-    monkeypatch.setattr(pipeline, "_PATIENCE_S", 0.01)
+def test_a_second_ctrl_c_does_not_wait_for_a_stage_that_is_stuck(clip, tmp_path):
+    """In an interpreter of its own: the signals are real, and would be this one's as well."""
+    call = f"interrupt_twice({str(clip)!r}, {str(tmp_path / 'out.mp4')!r})"
+    script = f"from tests.runtime.video.test_run import interrupt_twice\n{call}"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert [index_of(image) for image in read_clip(tmp_path / "out.mp4")] == [0, 1, 2]
+
+
+def interrupt_twice(clip, out):
+    """Send two signals while the model is stuck with the fourth frame; whatever goes wrong raises."""
     release, written, infer, calls = threading.Event(), threading.Event(), Segmenter.infer, []
+    threads_before = threading.active_count()
 
     def gets_stuck(self, prepared):
         calls.append(1)
@@ -221,14 +235,16 @@ def test_a_second_ctrl_c_does_not_wait_for_a_stage_that_is_stuck(clip, tmp_path,
             assert release.wait(20)
         return infer(self, prepared)
 
-    monkeypatch.setattr(Segmenter, "infer", gets_stuck)
     options = {"should_stop": lambda: False, "on_frame": lambda done: done == 3 and written.set()}
-    with stop_on_signals() as stop:
-        with pytest.raises(KeyboardInterrupt), open_sink(tmp_path / "out.mp4") as sink:
+    with pytest.MonkeyPatch.context() as patch, stop_on_signals() as stop:
+        patch.setattr(pipeline, "_PATIENCE_S", 0.01)
+        patch.setattr(Segmenter, "infer", gets_stuck)
+        with pytest.raises(KeyboardInterrupt), open_sink(out) as sink:
             run(clip, overlays=[sink], alpha=0, legend=False, max_frames=5, **options)
-        assert [index_of(image) for image in read_clip(tmp_path / "out.mp4")] == [0, 1, 2]
+        assert threading.active_count() > threads_before  # the stuck one was left behind
         release.set()
         join_threads("sfpp-")
+    assert threading.active_count() == threads_before
 
 
 def test_warnings_of_the_source_are_in_the_report(tmp_path):
