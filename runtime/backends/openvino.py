@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 import threading
 from collections import Counter
@@ -54,7 +55,7 @@ class OpenVinoBackend:
     ) -> None:
         self._metadata = metadata_of(path)
         openvino = _import_openvino(path)
-        core = openvino.Core()
+        core = _core_of_process()
         self._version = str(openvino.__version__).split("-")[0]
         self._precision = _precision_on(core, precision)
         options = _options(threads=threads, precision=self._precision, profile=profile)
@@ -163,6 +164,19 @@ def _import_openvino(path: Path) -> Any:
         if absent:
             del sys.modules[_TELEMETRY]
     return openvino
+
+
+@functools.lru_cache(maxsize=1)
+def _core_of_process() -> Any:
+    """Return the one Core, which lives as long as the process.
+
+    On a CPU with AMX, whose signal frames are large, OpenVINO gives the thread that loads it another stack for signals,
+    and frees that when the Core goes. Where it goes in another thread, the next Ctrl-C lands in freed memory and ends
+    the process with a segmentation fault.
+    """
+    import openvino
+
+    return openvino.Core()
 
 
 def _precision_on(core: Any, wanted: Precision | None) -> Precision:

@@ -17,6 +17,7 @@ from sfpp.export.lowering.passes import LOWERINGS, lowered
 from sfpp.export.lowering.symbolic import trace_to_onnx
 from sfpp.export.models.recipe import with_matching
 from sfpp.export.models.segformer import EncoderConfig, HeadConfig, SegFormer, SegFormerConfig
+from sfpp.runtime.backends.openvino import OpenVinoBackend
 from sfpp.runtime.contract import InputSpec
 from sfpp.runtime.errors import UsageError
 from tests.export.networks import randomized
@@ -52,9 +53,8 @@ def in_onnxruntime(path):
 
 
 def in_openvino(path):
-    openvino = pytest.importorskip("openvino", reason="openvino is not installed")
-    model = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    return np.array(model.infer_new_request({0: frame()})[0])
+    backend = OpenVinoBackend(path, precision="fp32", cache=False)
+    return backend.run({"frame": frame()})["logits"]
 
 
 def assert_alike(answer, expected):

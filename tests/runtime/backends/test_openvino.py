@@ -186,3 +186,24 @@ def test_the_useful_line_of_an_error():
     assert openvino._useful_line(RuntimeError(summary)) == "No conversion rule found for: Nonsense"
     assert openvino._useful_line(RuntimeError("Exception from a:1:")) == "Exception from a:1:"
     assert openvino._useful_line(RuntimeError()) == "RuntimeError"
+
+
+DROPPED_ELSEWHERE = """
+import gc, os, pathlib, signal, sys, threading
+from sfpp.runtime.backends import OpenVinoBackend
+
+held = [OpenVinoBackend(pathlib.Path(sys.argv[1]), cache=False)]
+thread = threading.Thread(target=lambda: (held.clear(), gc.collect()))
+thread.start()
+thread.join()
+signal.signal(signal.SIGINT, lambda *told: print("heard"))
+os.kill(os.getpid(), signal.SIGINT)
+"""
+
+
+def test_a_signal_is_heard_after_a_model_was_dropped_in_another_thread(tmp_path):
+    """With AMX, OpenVINO gives the loading thread a stack for signals, and must not free it in a second one."""
+    path = write_sums(tmp_path / "model.onnx")
+    program = [sys.executable, "-X", "faulthandler", "-c", DROPPED_ELSEWHERE, path]
+    done = subprocess.run(program, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "heard\n"), done.stderr
