@@ -110,6 +110,7 @@ def test_a_chart_without_its_library_is_known_before_measuring(here, capsys, mon
 # Sends itself Ctrl-C in the middle of the fourth run, which is in the second round.
 INTERRUPTED = """
 import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that runs this in the background ignores it
 from sfpp.runtime.bench.cli import main
 from sfpp.runtime.bench.opened import OpenedModel
 run, runs = OpenedModel.run, []
