@@ -13,10 +13,8 @@ from benchmarks.speed.contestants import Contestant, Entry
 from benchmarks.speed.findings import Findings
 from sfpp.runtime import Segmentation
 from sfpp.runtime.bench.opened import OpenedModel, StageTimes
-from sfpp.runtime.bench.rounds import Rounds
+from sfpp.runtime.bench.rounds import Rounds, progress_lines
 from sfpp.runtime.errors import SfppError
-
-_PROGRESS_S = 5.0
 
 
 class Reopened:
@@ -114,7 +112,7 @@ class Race:
         rounds = Rounds(models, seed=self._seed, clock=self._clock)
         # The same dictionaries, filled round by round: what there is stays when this is cut off.
         self.findings.samples, self.findings.failures = rounds.samples, rounds.failures
-        rounds.run(runs=runs, seconds=seconds, on_round=self._progress(runs, seconds))
+        rounds.run(runs=runs, seconds=seconds, on_round=progress_lines(self._notify, runs=runs, seconds=seconds))
 
     def close(self) -> None:
         """Close what is open."""
@@ -147,16 +145,3 @@ class Race:
             model.backend.close()
         assert isinstance(answer, Segmentation)
         return answer.labels
-
-    def _progress(self, runs: int, seconds: float) -> Callable[[int, float], None]:
-        """Return a function that says every few seconds how far the rounds are."""
-        last_s = 0.0
-
-        def on_round(done: int, elapsed_s: float) -> None:
-            nonlocal last_s
-            if elapsed_s - last_s >= _PROGRESS_S:
-                last_s = elapsed_s
-                left_s = max(0.0, min(elapsed_s / done * (runs - done), seconds - elapsed_s))
-                self._notify(f"round {done} of {runs}, about {left_s:.0f} s left")
-
-        return on_round

@@ -16,12 +16,10 @@ from sfpp.runtime.bench.machine import machine
 from sfpp.runtime.bench.opened import StageTimes
 from sfpp.runtime.bench.peak import CHAINS, MatmulPeak, copy_bytes_per_s, matmul_peak
 from sfpp.runtime.bench.report import BenchReport
-from sfpp.runtime.bench.rounds import Rounds
+from sfpp.runtime.bench.rounds import Rounds, progress_lines
 from sfpp.runtime.bench.row import with_samples
 from sfpp.runtime.bench.settings import BenchSettings
 from sfpp.runtime.errors import SfppError
-
-_PROGRESS_S = 5.0
 
 
 class Campaign:
@@ -77,7 +75,8 @@ class Campaign:
             self._rounds = Rounds(models, seed=settings.seed)
             count = "1 model" if len(models) == 1 else f"{len(models)} in turn"
             self._notify(f"timing {count}: {settings.runs} rounds, or {settings.seconds:g} seconds")
-            self._rounds.run(runs=settings.runs, seconds=settings.seconds, on_round=self._progress())
+            on_round = progress_lines(self._notify, runs=settings.runs, seconds=settings.seconds)
+            self._rounds.run(runs=settings.runs, seconds=settings.seconds, on_round=on_round)
 
     def measure_memory(self) -> None:
         """Measure each candidate's peak memory."""
@@ -162,16 +161,3 @@ class Campaign:
         except SfppError as error:
             self._notify(f"no peak of {candidate.spec}: {error}")
             return None
-
-    def _progress(self) -> Callable[[int, float], None]:
-        """Return a function that says every few seconds how far the rounds are."""
-        runs, seconds, last_s = self._settings.runs, self._settings.seconds, 0.0
-
-        def on_round(done: int, elapsed_s: float) -> None:
-            nonlocal last_s
-            if elapsed_s - last_s >= _PROGRESS_S:
-                last_s = elapsed_s
-                left_s = max(0.0, min(elapsed_s / done * (runs - done), seconds - elapsed_s))
-                self._notify(f"round {done} of {runs}, about {left_s:.0f} s left")
-
-        return on_round

@@ -11,6 +11,8 @@ from sfpp.runtime.bench.opened import StageTimes
 from sfpp.runtime.bench.settings import MIN_ROUNDS
 from sfpp.runtime.errors import SfppError
 
+_PROGRESS_S = 5.0
+
 
 class Timed(Protocol):
     """What takes part in the rounds: an opened model, or one that opens itself for each run."""
@@ -70,3 +72,17 @@ class Rounds:
         except SfppError as error:
             self.failures[key] = str(error)
             del self._models[key]
+
+
+def progress_lines(notify: Callable[[str], object], *, runs: int, seconds: float) -> Callable[[int, float], None]:
+    """Return what :meth:`Rounds.run` is to call after each round: it says every few seconds how far they are."""
+    last_s = 0.0
+
+    def on_round(done: int, elapsed_s: float) -> None:
+        nonlocal last_s
+        if elapsed_s - last_s >= _PROGRESS_S:
+            last_s = elapsed_s
+            left_s = max(0.0, min(elapsed_s / done * (runs - done), seconds - elapsed_s))
+            notify(f"round {done} of {runs}, about {left_s:.0f} s left")
+
+    return on_round

@@ -4,7 +4,7 @@ import json
 import numpy as np
 import pytest
 
-from sfpp.runtime.bench import BackendSpec, bench, campaign, run
+from sfpp.runtime.bench import BackendSpec, bench, campaign
 from sfpp.runtime.bench.campaign import Campaign
 from sfpp.runtime.bench.opened import OpenedModel
 from sfpp.runtime.bench.settings import backend_spec
@@ -176,19 +176,6 @@ def test_all_models_are_closed_before_the_next_steps(here, monkeypatch):
     monkeypatch.setattr(Campaign, "measure_memory", lambda self: closed.append("memory"))
     bench([here / "ours.onnx"], **QUICK)
     assert closed == ["closed", "memory"]
-
-
-def test_progress_is_told_every_few_seconds(here):
-    lines = []
-    settings = run.BenchSettings(models=(here / "ours.onnx",), runs=10, seconds=60.0)
-    on_round = Campaign(settings, notify=lines.append)._progress()
-    for done, elapsed_s in ((1, 3.0), (2, 6.0), (3, 9.0), (4, 12.0), (8, 58.0)):
-        on_round(done, elapsed_s)
-    assert lines == [
-        "round 2 of 10, about 24 s left",
-        "round 4 of 10, about 18 s left",
-        "round 8 of 10, about 2 s left",
-    ]
 
 
 @pytest.mark.parametrize(

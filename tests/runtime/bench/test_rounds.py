@@ -1,6 +1,6 @@
 import pytest
 
-from sfpp.runtime.bench.rounds import Rounds
+from sfpp.runtime.bench.rounds import Rounds, progress_lines
 from tests.runtime.bench.models import Clock, timed_model
 
 
@@ -61,3 +61,15 @@ def test_nothing_runs_on_when_all_have_failed():
     rounds = Rounds({0: timed_model(clock, fails_at=2)}, seed=0, clock=clock)
     assert len(run(rounds)) == 2
     assert len(rounds.samples[0]) == 1
+
+
+def test_progress_is_told_every_few_seconds():
+    lines = []
+    on_round = progress_lines(lines.append, runs=10, seconds=60.0)
+    for done, elapsed_s in ((1, 3.0), (2, 6.0), (3, 9.0), (4, 12.0), (8, 58.0)):
+        on_round(done, elapsed_s)
+    assert lines == [
+        "round 2 of 10, about 24 s left",
+        "round 4 of 10, about 18 s left",
+        "round 8 of 10, about 2 s left",
+    ]
