@@ -11,7 +11,7 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from sfpp.export.lowering.emitter import Emitter
-from sfpp.export.models.recipe import GridHw, Partition, neighbor_cells, partition_grid
+from sfpp.export.models.recipe import GridHw, Partition, cells_around, neighbor_cells, partition_grid
 
 Positions = NDArray[np.int64]
 NEIGHBORS = 9
@@ -110,9 +110,7 @@ class Slots:
     @cached_property
     def neighbors(self) -> Positions:
         """(count, 9): the destinations in the nine cells around each cell, -1 where there is none."""
-        rows, columns = self.cells_hw
-        row, column = np.divmod(np.arange(rows * columns), columns)
-        return neighbor_cells(row, column, self._complete_hw)
+        return neighbor_cells(*self._row_and_column, self._complete_hw)
 
     @cached_property
     def nearest_neighbors(self) -> Positions:
@@ -121,12 +119,9 @@ class Slots:
         A maximum over these is one over the neighbors, since it does not mind a value that comes twice; and each
         destination's first appearance comes after those of all lower ones, which settles ties.
         """
-        rows, columns = self.cells_hw
-        row, column = np.divmod(np.arange(rows * columns), columns)
-        steps, (complete_h, complete_w) = np.arange(-1, 2), self._complete_hw
-        near_rows = np.clip(row[:, np.newaxis] + np.repeat(steps, 3), 0, complete_h - 1)
-        near_columns = np.clip(column[:, np.newaxis] + np.tile(steps, 3), 0, complete_w - 1)
-        nearest: Positions = near_rows * complete_w + near_columns
+        complete_h, complete_w = self._complete_hw
+        rows, columns = cells_around(*self._row_and_column)
+        nearest: Positions = np.clip(rows, 0, complete_h - 1) * complete_w + np.clip(columns, 0, complete_w - 1)
         return nearest
 
     @cached_property
@@ -145,6 +140,10 @@ class Slots:
         table = np.zeros((len(self.geometry.partition.destinations), NEIGHBORS), np.int64)
         table[destination, rank] = entries
         return table.ravel()
+
+    @property
+    def _row_and_column(self) -> tuple[Positions, Positions]:
+        return np.divmod(np.arange(self.count), self.cells_hw[1])
 
     @property
     def _complete_hw(self) -> GridHw:

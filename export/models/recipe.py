@@ -163,11 +163,15 @@ def local_candidates(grid_hw: GridHw, cell_hw: GridHw) -> NDArray[np.int64]:
     return neighbor_cells(sources // grid_hw[1] // cell_hw[0], sources % grid_hw[1] // cell_hw[1], (rows, columns))
 
 
+def cells_around(row: NDArray[np.int64], column: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return rows and columns, both (n, 9), of each (row, column) and the eight around it, also beyond the border."""
+    steps = np.arange(-1, 2)
+    return row[:, np.newaxis] + np.repeat(steps, 3), column[:, np.newaxis] + np.tile(steps, 3)
+
+
 def neighbor_cells(row: NDArray[np.int64], column: NDArray[np.int64], cells_hw: GridHw) -> NDArray[np.int64]:
     """Return (n, 9): the cells around each (row, column), itself among them, as flat indices; -1 outside of the map."""
-    steps = np.arange(-1, 2)
-    rows = row[:, np.newaxis] + np.repeat(steps, 3)
-    columns = column[:, np.newaxis] + np.tile(steps, 3)
+    rows, columns = cells_around(row, column)
     inside = (rows >= 0) & (rows < cells_hw[0]) & (columns >= 0) & (columns < cells_hw[1])
     return np.where(inside, rows * cells_hw[1] + columns, -1)
 
