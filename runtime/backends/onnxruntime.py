@@ -10,7 +10,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from sfpp.runtime.backends.onnxruntime_profile import SessionProfile
-from sfpp.runtime.backends.protocol import Arrays, Notify, Precision, TensorInfo, not_profiled
+from sfpp.runtime.backends.protocol import Arrays, Notify, Precision, TensorInfo, not_profiled, was_closed
 from sfpp.runtime.backends.providers import (
     CPU,
     DEVICES,
@@ -105,7 +105,7 @@ class OnnxRuntimeBackend:
     def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """Run once; see :class:`sfpp.runtime.backends.protocol.Backend`."""
         if self._session is None:
-            raise BackendError(f"{self.description}: the model was closed; load it again to run it")
+            raise was_closed(self.description)
         try:
             outputs = self._session.run(self._output_names, dict(inputs))
         except Exception as error:  # no common base either
@@ -122,7 +122,7 @@ class OnnxRuntimeBackend:
         if self._profile is None:
             raise not_profiled(self.description)
         if self._session is None:
-            raise BackendError(f"{self.description}: the model was closed; ask for operator times before that")
+            raise was_closed(self.description, advice="ask for operator times before that")
         return self._profile.times_ms(self._session)
 
     def close(self) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sfpp.runtime.backends.compiled import compiled_models_folder
-from sfpp.runtime.backends.protocol import PRECISION_WORDS, Arrays, Precision, TensorInfo, not_profiled
+from sfpp.runtime.backends.protocol import PRECISION_WORDS, Arrays, Precision, TensorInfo, not_profiled, was_closed
 from sfpp.runtime.contract import METADATA_KEY
 from sfpp.runtime.errors import BackendError, MissingDependencyError, UsageError
 from sfpp.runtime.onnx_file import metadata_of, not_an_onnx_model
@@ -95,7 +95,7 @@ class OpenVinoBackend:
         """Run once; see :class:`sfpp.runtime.backends.protocol.Backend`."""
         with self._lock:
             if self._request is None:
-                raise BackendError(f"{self.description}: the model was closed; load it again to run it")
+                raise was_closed(self.description)
             self._check(inputs)
             try:
                 # Inputs are read where they lie. Outputs are copied: OpenVINO would overwrite them in the next run.
@@ -115,7 +115,7 @@ class OpenVinoBackend:
         if not self._profile:
             raise not_profiled(self.description)
         if self._request is None:
-            raise BackendError(f"{self.description}: the model was closed; ask for operator times before that")
+            raise was_closed(self.description, advice="ask for operator times before that")
         return times_from_nodes(self._request.get_profiling_info() if self._runs else ())
 
     def close(self) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol, get_args
 
 from numpy.typing import NDArray
 
-from sfpp.runtime.errors import UsageError, did_you_mean
+from sfpp.runtime.errors import BackendError, UsageError, did_you_mean
 
 Arrays = Mapping[str, NDArray[Any]]
 Notify = Callable[[str], object]
@@ -128,3 +128,8 @@ class FunctionBackend:
 def not_profiled(description: str) -> UsageError:
     """Return the refusal of :meth:`Backend.operator_times_ms` without a profile."""
     return UsageError(f"{description} did not measure its operators: open the model with BackendOptions(profile=True)")
+
+
+def was_closed(description: str, *, advice: str = "load it again to run it") -> BackendError:
+    """Return the refusal of a model that was closed."""
+    return BackendError(f"{description}: the model was closed; {advice}")
