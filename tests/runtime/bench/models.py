@@ -12,21 +12,11 @@ from sfpp.runtime.backends import FunctionBackend
 from sfpp.runtime.bench.opened import OpenedModel, StageTimes
 from sfpp.runtime.bench.peak import MatmulPeak
 from sfpp.runtime.bench.row import Row, with_samples
-from sfpp.runtime.contract import METADATA_KEY, InputSpec, KeypointSpec, ModelContract, OutputSpec
+from sfpp.runtime.contract import METADATA_KEY, KeypointSpec, OutputSpec
 from sfpp.runtime.errors import BackendError
+from tests.runtime.video import clips
 
-CONTRACT = ModelContract(
-    task="segmentation",
-    family="test",
-    size="tiny",
-    variant="original",
-    input=InputSpec("frame", 24, 32),
-    outputs=(OutputSpec("logits", "logits", 4),),
-    classes=("red", "green", "blue"),
-    palette=((255, 0, 0), (0, 255, 0), (0, 0, 255)),
-    multiply_adds=4_000_000,
-    activation_bytes=10_000,
-)
+CONTRACT = dataclasses.replace(clips.CONTRACT, multiply_adds=4_000_000, activation_bytes=10_000)
 POSE = dataclasses.replace(
     CONTRACT,
     task="pose",
