@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from sfpp.runtime.errors import SfppError
+
+_CHUNK_BYTES = 1 << 20
 
 _DISK_ERRORS = {
     errno.ENOSPC: "the disk is full",
@@ -43,6 +46,16 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
             temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def sha256_of(paths: Iterable[Path], *, prefix: bytes = b"") -> str:
+    """Return the SHA-256, in hexadecimal, of ``prefix`` and the files' contents one after another."""
+    digest = hashlib.sha256(prefix)
+    for path in paths:
+        with path.open("rb") as stream:
+            while chunk := stream.read(_CHUNK_BYTES):
+                digest.update(chunk)
+    return digest.hexdigest()
 
 
 def _check_folders(target: Path) -> None:

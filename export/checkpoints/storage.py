@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import contextlib
-import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from sfpp.export.checkpoints.pickled import ZIP_MAGIC, read_pickled
 from sfpp.runtime.errors import CheckpointError
+from sfpp.runtime.files import sha256_of
 
 _EXPECTED = "a .pth, .pt, .bin or .safetensors file, or a folder with config.json and model.safetensors"
 _INDEX_SUFFIX = ".index.json"
@@ -59,7 +59,7 @@ def read_weights(path: str | os.PathLike[str]) -> StoredWeights:
             stored, extra = _read_file(file)
             tensors.update(stored)
             metadata.update(extra)
-        return StoredWeights(location, weights.parent, tensors, metadata, _sha256(files))
+        return StoredWeights(location, weights.parent, tensors, metadata, sha256_of(files))
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
@@ -153,12 +153,3 @@ def _kind_of_text(head: bytes) -> str:
     if head.lstrip().lower().startswith((b"<!doctype", b"<html")):
         return " (a web page, saved in place of the download)"
     return ""
-
-
-def _sha256(files: Sequence[Path]) -> str:
-    digest = hashlib.sha256()
-    for path in files:
-        with path.open("rb") as file:
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
-    return digest.hexdigest()

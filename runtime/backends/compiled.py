@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import sys
@@ -10,8 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from sfpp.runtime.files import sha256_of
+
 _KEPT = 16  # models a library; a compiled model is as large as its weights, up to 350 MB
-_CHUNK_BYTES = 1 << 20
 
 
 def compiled_models_folder(path: Path, *, library: str, options: Mapping[str, Any]) -> Path | None:
@@ -22,8 +22,8 @@ def compiled_models_folder(path: Path, *, library: str, options: Mapping[str, An
     then wrong by far more than bfloat16 is), and TensorRT's provider goes by node names. The 16 used last are kept.
     """
     try:
-        root = _user_cache() / library
-        folder = root / _digest(path, options)
+        root = user_cache() / library
+        folder = root / sha256_of([path], prefix=repr(sorted(options.items())).encode())[:32]
         folder.mkdir(parents=True, exist_ok=True)
         os.utime(folder)  # marks it as used last, and fails where the folder belongs to somebody else
         _forget_oldest(root)
@@ -32,7 +32,7 @@ def compiled_models_folder(path: Path, *, library: str, options: Mapping[str, An
     return folder if os.access(folder, os.W_OK) else None
 
 
-def _user_cache() -> Path:
+def user_cache() -> Path:
     """Return ``SFPP_CACHE``, else sfpp's place in the folder that the system has for such files."""
     if own := os.environ.get("SFPP_CACHE"):
         return Path(own)
@@ -41,14 +41,6 @@ def _user_cache() -> Path:
     xdg = os.environ.get("XDG_CACHE_HOME", "")
     # The XDG rules say to ignore a relative path.
     return (Path(xdg) if Path(xdg).is_absolute() else Path.home() / ".cache") / "sfpp"
-
-
-def _digest(path: Path, options: Mapping[str, Any]) -> str:
-    digest = hashlib.sha256(repr(sorted(options.items())).encode())
-    with path.open("rb") as stream:
-        while chunk := stream.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()[:32]
 
 
 def _forget_oldest(root: Path) -> None:

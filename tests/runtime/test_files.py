@@ -1,11 +1,12 @@
 import errno
+import hashlib
 import os
 import stat
 
 import pytest
 
 from sfpp.runtime.errors import SfppError
-from sfpp.runtime.files import whole_file
+from sfpp.runtime.files import sha256_of, whole_file
 
 
 def test_file_appears_when_the_block_succeeds(tmp_path):
@@ -89,3 +90,11 @@ def test_file_gets_the_permissions_of_an_ordinary_new_file(tmp_path):
     with whole_file(tmp_path / "whole") as temporary:
         temporary.write_text("new")
     assert stat.S_IMODE((tmp_path / "whole").stat().st_mode) == stat.S_IMODE(ordinary.stat().st_mode)
+
+
+def test_the_hash_is_that_of_the_contents_one_after_another(tmp_path):
+    (tmp_path / "a").write_bytes(b"x" * 1_500_000)
+    (tmp_path / "b").write_bytes(b"y")
+    expected = hashlib.sha256(b"first" + b"x" * 1_500_000 + b"y").hexdigest()
+    assert sha256_of([tmp_path / "a", tmp_path / "b"], prefix=b"first") == expected
+    assert sha256_of([tmp_path / "b", tmp_path / "a"], prefix=b"first") != expected

@@ -65,7 +65,7 @@ def test_the_users_cache_folder(monkeypatch, platform, variables, expected):
     for name, value in {"HOME": "/home/someone", **variables}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(compiled.sys, "platform", platform)
-    assert compiled._user_cache() == Path(expected)
+    assert compiled.user_cache() == Path(expected)
 
 
 def test_no_folder_where_none_can_be_written(model, tmp_path, monkeypatch):
