@@ -1,9 +1,17 @@
 import math
 
+import cv2
 import numpy as np
 import pytest
 
-from sfpp.runtime.agreement import ConfusionMatrix, label_agreement, max_error, mean_error
+from sfpp.runtime.agreement import (
+    ConfusionMatrix,
+    KeypointHits,
+    boundary_f_score,
+    label_agreement,
+    max_error,
+    mean_error,
+)
 from sfpp.runtime.errors import UsageError
 
 
@@ -86,3 +94,76 @@ def test_values_that_are_no_class_are_named():
         matrix.update(np.array([12]), np.array([1]))
     with pytest.raises(UsageError, match="at least 1"):
         ConfusionMatrix(0)
+
+
+def slow_boundary_f(labels, reference, radius, ignore):
+    """The definition, pixel by pixel: a disc is what OpenCV's ellipse of this radius covers on a pixel."""
+    height, width = labels.shape
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
+    offsets = np.argwhere(disc) - radius
+
+    def boundary(picture):
+        found = set()
+        for row, column in np.ndindex(height, width):
+            beside = [(row, column + 1), (row + 1, column)]
+            if any(r < height and c < width and picture[r, c] != picture[row, column] for r, c in beside):
+                around = [(row + r, column + c) for r, c in offsets]
+                inside = [(r, c) for r, c in around if 0 <= r < height and 0 <= c < width]
+                if ignore is None or all(reference[each] != ignore for each in inside):
+                    found.add((row, column))
+        return found
+
+    def near(points, others):
+        hits = [any((row + r, column + c) in others for r, c in offsets) for row, column in points]
+        return sum(hits) / len(hits)
+
+    own, other = boundary(labels), boundary(reference)
+    precision, recall = near(own, other), near(other, own)
+    return 2 * precision * recall / (precision + recall)
+
+
+@pytest.mark.parametrize("ignore", [None, 3])
+def test_boundary_score_is_that_of_the_definition(ignore):
+    rng = np.random.default_rng(0)
+    reference = np.kron(rng.integers(0, 4, (3, 4)), np.ones((12, 12), int)).astype(np.uint8)
+    labels = np.roll(np.where(reference == 3, 0, reference), 2, axis=1)
+    score = boundary_f_score(labels, reference, ignore=ignore, tolerance=1 / 60)  # the diagonal is 60
+    assert score == pytest.approx(slow_boundary_f(labels, reference, 1, ignore))
+    assert 0 < score < 1
+
+
+def test_boundary_score_allows_for_the_tolerance_and_no_more():
+    reference = np.zeros((60, 80), np.uint8)
+    reference[:, 40:] = 1
+    for shift, expected in ((0, 1), (1, 1), (2, 0)):
+        assert boundary_f_score(np.roll(reference, shift, 1)[:, 5:75], reference[:, 5:75], tolerance=0.01) == expected
+    assert boundary_f_score(np.zeros_like(reference), np.zeros_like(reference)) == 1
+    assert boundary_f_score(np.zeros_like(reference), reference) == 0
+
+
+NAMES = ("left shoulder", "right hip", "nose")
+
+
+def test_keypoints_count_within_a_fifth_of_the_torso():
+    truth = np.array([[0, 0, 1], [0, 100, 1], [50, 50, 1]], np.float32)
+    hits = KeypointHits(NAMES)
+    hits.update(truth[:, :2] + [[20, 0], [0, 21], [0, 0]], truth)
+    assert hits.by_keypoint() == {"left shoulder": 1, "right hip": 0, "nose": 1}
+    truth[2, 2] = 0  # not annotated: does not count
+    hits.update(truth[:, :2], truth)
+    assert hits.pck() == pytest.approx(4 / 5)
+    truth[0, 2] = 0  # no torso: the person does not count
+    hits.update(truth[:, :2], truth)
+    assert hits.pck() == pytest.approx(4 / 5)
+
+
+def test_keypoint_sets_without_a_torso_go_by_the_persons_size():
+    truth = np.array([[0, 0, 1], [60, 80, 1], [500, 500, 0]], np.float32)  # a diagonal of 100, half a torso is 10
+    hits = KeypointHits(("a", "b", "c"))
+    hits.update(truth[:, :2] + [[3, 0], [5, 0], [0, 0]], truth)
+    assert hits.by_keypoint()["a"] == 1
+    assert hits.by_keypoint()["b"] == 0
+    assert math.isnan(hits.by_keypoint()["c"])
+    assert math.isnan(KeypointHits(("a",)).pck())
+    with pytest.raises(UsageError, match=r"shapes \(2, 2\) and \(3, 3\)"):
+        hits.update(truth[:2, :2], truth)
