@@ -1,0 +1,201 @@
+"""What is really in a frame, as somebody annotated it: label pictures, and keypoints of people."""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PureWindowsPath
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sfpp.runtime.crops import Boxes
+from sfpp.runtime.errors import MediaError, UsageError
+from sfpp.runtime.opencv import import_cv2
+
+_LABEL_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".pgm")  # without loss: JPEG would invent classes
+_KEYPOINTS_EXPECTED = (
+    'expected a COCO data set with "keypoints", or an .npz with "names" (N,) and "joints" (N, K, 3): x, y, visible'
+)
+
+
+class LabelFolder:
+    """Label pictures of frames, found by the frame's name: ``labels/0001.png`` for ``images/0001.jpg``.
+
+    A label picture is grey, or has a palette, and each pixel's value is the number of its class. One value that is no
+    class may mark pixels that do not count.
+
+    Args:
+        folder: where the pictures lie.
+        classes: how many classes there are.
+        ignore: the value of pixels that do not count; None takes whatever single value beyond the classes occurs.
+
+    Raises:
+        MediaError: no such folder, or no label picture in it.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], *, classes: int, ignore: int | None = None) -> None:
+        self._folder = Path(folder)
+        self._classes = classes
+        self.ignore = ignore
+        if not self._folder.is_dir():
+            raise MediaError(f"{self._folder} is not a folder; give the folder with the label pictures")
+        files = [file for file in self._folder.iterdir() if file.suffix.lower() in _LABEL_SUFFIXES]
+        self._files = {file.stem: file for file in files}
+        if not self._files:
+            raise MediaError(
+                f"the folder {self._folder} holds no label pictures; expected files ending in "
+                f"{', '.join(_LABEL_SUFFIXES)}, named like the frames"
+            )
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Names of the frames that have a label picture."""
+        return frozenset(self._files)
+
+    def find(self, name: str, size_hw: tuple[int, int]) -> NDArray[np.uint8] | None:
+        """Return a frame's true labels, (H, W) uint8, or None where there is no picture for it.
+
+        Args:
+            name: the frame's, without suffix.
+            size_hw: the frame's height and width, which the picture must have.
+
+        Raises:
+            MediaError: the picture cannot be read, has colors, or is of another size.
+            UsageError: it has a value that is neither a class nor the ignored one.
+        """
+        file = self._files.get(name)
+        if file is None:
+            return None
+        labels = _read_labels(file)
+        if labels.shape != size_hw:
+            raise MediaError(
+                f"{file} has {labels.shape[1]}x{labels.shape[0]} pixels (width x height), but its frame has "
+                f"{size_hw[1]}x{size_hw[0]}; give labels of the frames' own size"
+            )
+        self._check_values(labels, file)
+        return labels
+
+    def _check_values(self, labels: NDArray[np.uint8], file: Path) -> None:
+        values = np.flatnonzero(np.bincount(labels.ravel(), minlength=256))
+        beyond = [int(value) for value in values if value >= self._classes and value != self.ignore]
+        if not beyond:
+            return
+        if self.ignore is None and len(beyond) == 1:
+            self.ignore = beyond[0]
+            return
+        raise UsageError(
+            f"{file} has the values {', '.join(map(str, beyond))}, but the model has {self._classes} classes, 0 to "
+            f"{self._classes - 1}, and ignored is {'nothing' if self.ignore is None else self.ignore}; give the value "
+            "to ignore with --ignore, or label pictures in the model's own class numbers (for Cityscapes the trainIds)"
+        )
+
+
+def _read_labels(file: Path) -> NDArray[np.uint8]:
+    """Return the values of a picture, (H, W) uint8; of one with a palette the indices, where OpenCV gives colors."""
+    cv2 = import_cv2(purpose="reading label pictures")
+    try:
+        encoded = np.frombuffer(file.read_bytes(), np.uint8)
+    except OSError as error:
+        raise MediaError(f"cannot read {file}: {error.strerror or error}") from error
+    values = cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED) if encoded.size else None
+    if values is None:
+        raise MediaError(f"{file} ({encoded.size} bytes) is not a picture that OpenCV can decode; give a PNG")
+    if values.ndim == 3 and all(np.array_equal(values[..., 0], values[..., channel]) for channel in (1, 2)):
+        values = values[..., 0]
+    if values.ndim != 2 or values.dtype != np.uint8:
+        raise MediaError(
+            f"{file} has {values.dtype} values of shape {values.shape}, expected one channel of uint8 whose values are "
+            "class numbers; convert colors to class numbers first"
+        )
+    labels: NDArray[np.uint8] = np.ascontiguousarray(values)
+    return labels
+
+
+@dataclass(frozen=True, eq=False)
+class PeopleTruth:
+    """The annotated people of one frame.
+
+    Attributes:
+        keypoints: (P, K, 3) float32: x, y in frame pixels, and above 0 where the keypoint was annotated.
+        boxes_xywh: (P, 4) float32, or None where the frame is a crop of one person.
+    """
+
+    keypoints: NDArray[np.float32]
+    boxes_xywh: Boxes | None = None
+
+
+class KeypointTruth:
+    """Annotated keypoints by the name of the frame's file, from a COCO data set (JSON) or an .npz of person crops.
+
+    Args:
+        path: the file.
+        keypoints: how many each person must have.
+
+    Raises:
+        MediaError: the file cannot be read or is of neither kind.
+        UsageError: its people have another number of keypoints.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, keypoints: int) -> None:
+        self._path = Path(path)
+        self._keypoints = keypoints
+        self._people = _from_npz(self._path) if self._path.suffix.lower() == ".npz" else _from_coco(self._path)
+        for name, people in self._people.items():
+            found = people.keypoints.shape[1]
+            if found != keypoints:
+                raise UsageError(
+                    f"{self._path}: {name} has {found} keypoints, but the model finds {keypoints}; "
+                    "give annotations of the model's own keypoint set"
+                )
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Names of the frames in which people are annotated."""
+        return frozenset(self._people)
+
+    def find(self, name: str) -> PeopleTruth | None:
+        """Return the people of the frame with this name, without suffix; None where nobody annotated it."""
+        return self._people.get(name)
+
+
+def _from_npz(path: Path) -> dict[str, PeopleTruth]:
+    try:
+        with path.open("rb") as stream, np.load(stream) as stored:  # pickled objects are refused: annotations are data, never code
+            names, joints = stored["names"], stored["joints"]
+    except OSError as error:
+        raise MediaError(f"cannot read the keypoints {path}: {error.strerror or error}") from error
+    except (KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise MediaError(f"{path} holds no keypoints ({error}); {_KEYPOINTS_EXPECTED}") from error
+    if joints.ndim != 3 or joints.shape[2] != 3 or len(names) != len(joints):
+        raise MediaError(f"{path} has joints of shape {joints.shape} for {len(names)} names; {_KEYPOINTS_EXPECTED}")
+    rows = joints.astype(np.float32)
+    return {Path(str(name)).stem: PeopleTruth(row[None]) for name, row in zip(names, rows, strict=True)}
+
+
+def _from_coco(path: Path) -> dict[str, PeopleTruth]:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        names = {image["id"]: PureWindowsPath(image["file_name"]).stem for image in document["images"]}
+        people = defaultdict(list)
+        for entry in document["annotations"]:
+            if entry.get("iscrowd") or not entry.get("num_keypoints", 1):
+                continue
+            keypoints = np.array(entry["keypoints"], np.float32).reshape(-1, 3)
+            people[names[entry["image_id"]]].append((keypoints, np.array(entry["bbox"], np.float32)))
+        return {name: _people(rows) for name, rows in people.items()}
+    except OSError as error:
+        raise MediaError(f"cannot read the keypoints {path}: {error.strerror or error}") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise MediaError(
+            f"{path} holds no keypoints ({type(error).__name__}: {error}); {_KEYPOINTS_EXPECTED}"
+        ) from error
+
+
+def _people(rows: Sequence[tuple[NDArray[np.float32], NDArray[np.float32]]]) -> PeopleTruth:
+    keypoints, boxes = zip(*rows, strict=True)
+    return PeopleTruth(np.stack(keypoints), np.stack(boxes))
