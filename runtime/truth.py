@@ -165,7 +165,8 @@ class KeypointTruth:
 
 def _from_npz(path: Path) -> dict[str, PeopleTruth]:
     try:
-        with path.open("rb") as stream, np.load(stream) as stored:  # pickled objects are refused: annotations are data, never code
+        # Pickled objects are refused, as numpy does by itself: annotations are data, never code.
+        with path.open("rb") as stream, np.load(stream) as stored:
             names, joints = stored["names"], stored["joints"]
     except OSError as error:
         raise MediaError(f"cannot read the keypoints {path}: {error.strerror or error}") from error
