@@ -27,6 +27,7 @@ ResizeRule = Literal["letterbox", "stretch"]
 OutputKind = Literal["logits", "labels", "heatmaps"]
 Decoding = Literal["quarter"]
 MatchingRule = Literal["exact", "local"]
+FloatType = Literal["fp32", "fp16"]
 # What an exported graph is written for. A contract may name one that a later version knows, so there it is any text.
 Target = Literal["portable", "onnxruntime", "openvino", "tensorrt"]
 
@@ -112,6 +113,32 @@ class KeypointSpec:
 
 
 @dataclass(frozen=True)
+class CalibrationRecord:
+    """How a file of lower precision was made: enough to make the same one again, and to tell whether it is out of date.
+
+    Attributes:
+        model_sha256: of the float32 file that it was made from.
+        frames_sha256: of the frames that it was calibrated with, as they were fed to the model; of nothing if
+            ``frames`` is 0.
+        frames: how many there were.
+        selection: how they were chosen from the source, ``random`` or ``diverse``.
+        seed: of the choice.
+        method: how the ranges of INT8 were chosen: ``minmax``, ``entropy`` or ``percentile``; empty for FP16.
+        rest: what is computed in where INT8 is not.
+        kept: nodes that were kept in more precision because measuring condemned them.
+    """
+
+    model_sha256: str
+    frames_sha256: str
+    frames: int
+    selection: str = "random"
+    seed: int = 0
+    method: str = ""
+    rest: FloatType = "fp32"
+    kept: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class ModelContract:
     """Everything a model file says about itself; immutable, and the same after a trip through JSON.
 
@@ -136,6 +163,7 @@ class ModelContract:
     matching: MatchingRule = "exact"
     share_matching: int = 1
     precision: str = "fp32"
+    calibration: CalibrationRecord | None = None
     target: str = "portable"
     opset: int = 17
     multiply_adds: int | None = None
