@@ -1,0 +1,87 @@
+"""An exported graph as calibration sees it: read, ask, write."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError
+
+from sfpp.runtime.contract import METADATA_KEY, ModelContract, contract_from_json
+from sfpp.runtime.errors import ContractError, ModelFileError
+from sfpp.runtime.files import whole_file
+from sfpp.runtime.onnx_file import not_an_onnx_model
+
+_BLOCK = re.compile(r"stages\.\d+/blocks\.\d+|blocks\.\d+|stages\.\d+")
+
+
+def read_model(path: str | os.PathLike[str]) -> onnx.ModelProto:
+    """Read an ONNX file with the type and shape of every tensor.
+
+    Raises:
+        ModelFileError: no such file, not an ONNX model, or one whose shapes are not fixed.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise ModelFileError(f"{file} is not a file; give the .onnx file that sfpp-export wrote")
+    try:
+        model = onnx.load(str(file))
+        onnx.checker.check_model(model)
+        model = onnx.shape_inference.infer_shapes(model, check_type=True, data_prop=True)
+    except (DecodeError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise not_an_onnx_model(file, str(error)) from error
+    if open_sizes := _open_sizes(model):
+        raise ModelFileError(
+            f"{file.name}: the shape of {open_sizes!r} is not fixed; export the model for one size, as sfpp-export does"
+        )
+    return model
+
+
+def contract_in(model: onnx.ModelProto, *, origin: str) -> ModelContract:
+    """Return the contract in the model's metadata.
+
+    Raises:
+        ContractError: there is none, or it cannot be read.
+    """
+    texts = {each.key: each.value for each in model.metadata_props}
+    if METADATA_KEY not in texts:
+        raise ContractError(
+            f"{origin} carries no contract (metadata {METADATA_KEY!r}), which says how frames are prepared for it; "
+            "export it with sfpp-export, or give the facts with --contract FILE.json"
+        )
+    return contract_from_json(texts[METADATA_KEY], origin=f"the contract in {origin}")
+
+
+def write_model(model: onnx.ModelProto, contract: ModelContract, path: Path) -> None:
+    """Write the model with this contract; the file appears whole or not at all.
+
+    Raises:
+        SfppError: the folder does not exist, or the disk is full.
+    """
+    onnx.checker.check_model(model)
+    onnx.helper.set_model_props(model, {METADATA_KEY: contract.to_json()})
+    with whole_file(path) as temporary:
+        onnx.save(model, str(temporary))
+
+
+def block_of(node_name: str) -> str:
+    """Return the block of the network that a node belongs to, such as ``encoder/stages.0/blocks.1`` or ``head``.
+
+    What lies in a stage but in none of its blocks (the patch embedding, the final norm) belongs to the stage; the
+    operations before the network belong to ``input``.
+    """
+    if match := _BLOCK.search(node_name):
+        return node_name[: match.end()]
+    first, slash, _ = node_name.partition("/")
+    return first if slash else "input"
+
+
+def _open_sizes(model: onnx.ModelProto) -> str:
+    """Return the first tensor without a fixed shape, or nothing."""
+    for value in [*model.graph.input, *model.graph.value_info, *model.graph.output]:
+        kind = value.type.tensor_type
+        if not kind.HasField("shape") or not all(each.HasField("dim_value") for each in kind.shape.dim):
+            return str(value.name)
+    return ""
