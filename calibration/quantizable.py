@@ -1,0 +1,153 @@
+"""Which products of a graph can be computed in INT8."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx
+
+from sfpp.calibration.graph import block_of
+
+# What changes neither a tensor's values nor how many there are, only where they lie. TensorRT and OpenVINO move Q/DQ
+# pairs through these by themselves.
+LAYOUT_OPERATORS = frozenset({"Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Identity"})
+# What may stand between the last product and the graph's output.
+_AFTER_CLASSIFIER = LAYOUT_OPERATORS | {
+    *("Add", "Sum", "Sub", "Mul", "Div", "Concat", "Slice", "Cast", "Clip", "Resize", "Upsample"),
+    *("ArgMax", "TopK", "Softmax", "LogSoftmax", "Sigmoid"),
+}
+_WIDE_WINDOW, _MANY_CHANNELS = 4, 64
+_PRODUCTS = frozenset({"Conv", "ConvTranspose", "MatMul", "Gemm"})
+
+
+@dataclass(frozen=True)
+class Quantizable:
+    """A product of an activation with a constant weight.
+
+    Attributes:
+        node: its name, or that of its output where it has none.
+        operator: ``Conv``, ``MatMul`` or ``Gemm``.
+        activation: the tensor whose range counts: that which the product reads, traced back through what only changes
+            its layout, so that products which read the same values in two layouts have one range.
+        weight: name of the initializer, float32.
+        axis: that of the output channels in the weight.
+        block: the part of the network, as :func:`sfpp.calibration.graph.block_of` has it.
+    """
+
+    node: str
+    operator: str
+    activation: str
+    weight: str
+    axis: int
+    block: str
+
+
+def quantizable(model: onnx.ModelProto) -> tuple[Quantizable, ...]:
+    """Return the products of ``model`` that can be INT8, in the graph's order.
+
+    These are Conv, depth-wise too, and MatMul and Gemm with a constant float32 weight. Not among them are products of
+    two activations (attention, similarity, merging), and the classifier, that is the last products before an output:
+    its error would be the answer's, and it is small. Nor are narrow spatial reductions, which a backend computes wrong
+    (see below). A weight that reaches its product through more than Identity, as
+    in a graph whose constants were not folded, is left alone.
+    """
+    index = GraphIndex(model)
+    last = index.last_products()
+    found = (index.product(node) for node in model.graph.node if name_of(node) not in last)
+    return tuple(each for each in found if each is not None)
+
+
+def classifiers(model: onnx.ModelProto) -> tuple[str, ...]:
+    """Return the names of the last products before an output; several where the head is computed in parts."""
+    last = GraphIndex(model).last_products()
+    return tuple(name_of(node) for node in model.graph.node if name_of(node) in last)
+
+
+def name_of(node: onnx.NodeProto) -> str:
+    """Return a node's name, or that of its first output where it has none."""
+    return str(node.name or node.output[0])
+
+
+def opset_of(model: onnx.ModelProto) -> int:
+    """Return the version of ONNX's own operators."""
+    return next((int(each.version) for each in model.opset_import if each.domain in ("", "ai.onnx")), 1)
+
+
+class GraphIndex:
+    """A model's nodes and initializers by the names of what they give."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self.outputs = frozenset(output.name for output in model.graph.output)
+        self.producers = {output: node for node in model.graph.node for output in node.output}
+        self.initializers = {tensor.name: tensor for tensor in model.graph.initializer}
+
+    def product(self, node: onnx.NodeProto) -> Quantizable | None:
+        """Return what is to be known of a product with a constant weight, None for any other node."""
+        if node.domain not in ("", "ai.onnx") or node.op_type not in ("Conv", "MatMul", "Gemm"):
+            return None
+        constants = [self.constant_behind(name) for name in node.input[:2]]
+        if constants.count(None) != 1:
+            return None
+        position = 1 if constants[0] is None else 0
+        weight = self.initializers[constants[position] or ""]
+        axis = _output_axis(node, weight, position)
+        if axis is None or _is_narrow_reduction(node, weight):
+            return None
+        activation = self.source_of(node.input[1 - position])
+        return Quantizable(name_of(node), node.op_type, activation, weight.name, axis, block_of(name_of(node)))
+
+    def activation_and_weight(self, node: onnx.NodeProto) -> tuple[str, str]:
+        """Return which input of a quantizable product is the activation, and which the weight."""
+        first, second = node.input[:2]
+        return (first, second) if self.constant_behind(first) is None else (second, first)
+
+    def constant_behind(self, tensor: str) -> str | None:
+        """Return the name of the initializer that a tensor is, itself or through Identity; None if it is none."""
+        while tensor in self.producers and self.producers[tensor].op_type == "Identity":
+            tensor = self.producers[tensor].input[0]
+        return tensor if tensor in self.initializers else None
+
+    def source_of(self, tensor: str) -> str:
+        """Return the tensor in which the values of ``tensor`` came to be, before mere changes of layout."""
+        while tensor in self.producers and self.producers[tensor].op_type in LAYOUT_OPERATORS:
+            tensor = self.producers[tensor].input[0]
+        return tensor
+
+    def last_products(self) -> frozenset[str]:
+        """Return the names of the products whose result reaches an output without passing another product."""
+        found: set[str] = set()
+        pending, seen = list(self.outputs), set(self.outputs)
+        while pending:
+            node = self.producers.get(pending.pop())
+            if node is not None and node.op_type in _PRODUCTS:
+                found.add(name_of(node))
+            elif node is not None and node.op_type in _AFTER_CLASSIFIER:
+                pending += [name for name in node.input if name not in seen]
+                seen.update(node.input)
+        return frozenset(found)
+
+
+def _is_narrow_reduction(node: onnx.NodeProto, weight: onnx.TensorProto) -> bool:
+    """Return whether a convolution reduces windows that do not overlap, of few channels: the keys of SegFormer-B0.
+
+    OpenVINO 2026.4 computes these wrong in INT8 on CPUs with AMX where the rest is float32 (from 9 to 56 channels and
+    windows of 4x4 or more, tried). They are a thirtieth of the network's work, so that nothing is lost by leaving them.
+    """
+    if node.op_type != "Conv":
+        return False
+    settings = {each.name: list(each.ints) for each in node.attribute}
+    kernel = [int(size) for size in weight.dims[2:]]
+    return settings.get("strides") == kernel and min(kernel) >= _WIDE_WINDOW and weight.dims[1] < _MANY_CHANNELS
+
+
+def _output_axis(node: onnx.NodeProto, weight: onnx.TensorProto, position: int) -> int | None:
+    """Return the axis of the output channels, or None for a weight that cannot be INT8."""
+    dims = len(weight.dims)
+    if weight.data_type != onnx.TensorProto.FLOAT:
+        return None
+    if node.op_type == "Conv":
+        return 0 if position == 1 and dims >= 3 else None
+    if dims != 2:
+        return None
+    transposed = any(each.i for each in node.attribute if each.name == ("transB" if position else "transA"))
+    return 1 - position if transposed else position

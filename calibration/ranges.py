@@ -1,0 +1,187 @@
+"""How large the values of a tensor are, and from where on INT8 clips them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sfpp.runtime.errors import BackendError, UsageError, did_you_mean
+
+Method = Literal["minmax", "entropy", "percentile"]
+METHODS: tuple[Method, ...] = get_args(Method)
+
+BINS = 2048
+# Values are rounded to -127..127 times a step: symmetric, as TensorRT wants it, so -128 stays unused.
+LARGEST_INT8 = 127
+_LEVELS = LARGEST_INT8 + 1
+
+
+class Histogram:
+    """Counts of magnitudes, filled frame by frame; the order of the frames does not matter.
+
+    The bins reach from 0 to a power of two above the largest magnitude. When a larger one comes, neighboring bins are
+    put together, so that nothing need be kept but the counts.
+
+    Attributes:
+        counts: values by magnitude, (BINS,), without the zeros.
+        zeros: values that are exactly zero. INT8 holds them exactly, and after a ReLU they are most of all.
+        largest: the largest magnitude.
+        limit: where the last bin ends; 0 before any value that is not zero.
+    """
+
+    def __init__(self) -> None:
+        self.counts: NDArray[np.int64] = np.zeros(BINS, np.int64)
+        self.zeros = 0
+        self.largest = 0.0
+        self.limit = 0.0
+
+    @property
+    def values(self) -> int:
+        """How many values were counted, zeros included."""
+        return self.zeros + int(self.counts.sum())
+
+    @property
+    def edges(self) -> NDArray[np.float64]:
+        """Where the bins begin and end, (BINS + 1,)."""
+        return np.linspace(0.0, self.limit, BINS + 1)
+
+    def add(self, values: NDArray[Any], *, largest: float | None = None) -> None:
+        """Count values of any shape.
+
+        Args:
+            values: what to count.
+            largest: the largest magnitude where ``values`` are only a sample; None takes that of ``values``.
+
+        Raises:
+            BackendError: a value is not a finite number.
+        """
+        magnitudes = np.abs(values, dtype=np.float64).ravel()
+        peak = float(np.max([magnitudes.max(initial=0.0), largest or 0.0]))  # unlike max(), keeps a NaN
+        if not math.isfinite(peak):
+            raise BackendError("values that are not finite (NaN or infinity) have no range; check model and frames")
+        self._reach(peak)
+        counted = magnitudes[magnitudes > 0]
+        self.zeros += magnitudes.size - counted.size
+        if counted.size:
+            # A power of two scales exactly, so a value falls into the same bin whatever the limit was when it came.
+            index = (counted * (BINS / self.limit)).astype(np.int64)
+            self.counts += np.bincount(index, minlength=BINS)
+
+    def _reach(self, magnitude: float) -> None:
+        """Raise the limit above a magnitude."""
+        self.largest = max(self.largest, magnitude)
+        limit = math.ldexp(1.0, math.frexp(magnitude)[1]) if magnitude else 0.0
+        if limit <= self.limit:
+            return
+        if self.limit:
+            together = int(min(limit / self.limit, BINS))
+            merged = self.counts.reshape(-1, together).sum(axis=1)
+            self.counts = np.concatenate([merged, np.zeros(BINS - len(merged), np.int64)])
+        self.limit = limit
+
+
+def threshold(histogram: Histogram, method: Method, *, percentile: float = 99.99) -> float:
+    """Return the magnitude above which INT8 clips; 1 where all values are zero, which any threshold keeps exactly.
+
+    Args:
+        histogram: of the values.
+        method: ``minmax`` clips nothing; ``percentile`` clips the largest few; ``entropy`` clips where the distribution
+            of what INT8 makes of the values is most like their own.
+        percentile: how many per cent of the values that are not zero keep below the threshold of ``percentile``.
+
+    Raises:
+        UsageError: an unknown method, or a percentile that is not above 0 and at most 100.
+    """
+    if method not in METHODS:
+        raise UsageError(f"method is {method!r}{did_you_mean(str(method), METHODS)}; expected {', '.join(METHODS)}")
+    if not 0 < percentile <= 100:
+        raise UsageError(f"percentile is {percentile}, expected above 0 and at most 100, as a rule 99.9 or more")
+    if not histogram.largest:
+        return 1.0
+    if method == "minmax" or not histogram.counts.any():
+        return histogram.largest
+    found = _by_entropy(histogram) if method == "entropy" else _by_percentile(histogram, percentile)
+    return min(found, histogram.largest)
+
+
+def rounding_error(histogram: Histogram, threshold: float) -> float:
+    """Return the mean squared error of rounding and clipping to INT8, over the values' mean square; 0 for zeros alone.
+
+    Values are taken as spread evenly over their bin, which makes the mean over a bin exact however wide it is.
+    """
+    used = histogram.counts > 0
+    if not used.any():
+        return 0.0
+    edges, weights = histogram.edges, histogram.counts[used]
+    error = np.diff(_integral_of_error(edges, threshold / LARGEST_INT8))[used]
+    square = np.diff(edges**3)[used] / 3
+    return float((error * weights).sum() / (square * weights).sum())
+
+
+def _integral_of_error(x: NDArray[np.float64], step: float) -> NDArray[np.float64]:
+    """Return the integral from 0 to ``x`` of the squared error of rounding to 0, 1, .. 127 steps."""
+    nearest = np.minimum(np.floor(x / step + 0.5), LARGEST_INT8)
+    return nearest * step**3 / 12 + (x - nearest * step) ** 3 / 3
+
+
+def _by_percentile(histogram: Histogram, percentile: float) -> float:
+    """Return the magnitude with so many per cent of the values that are not zero below it."""
+    below = np.concatenate([[0], np.cumsum(histogram.counts)])
+    return float(np.interp(below[-1] * percentile / 100, below, histogram.edges))
+
+
+def _by_entropy(histogram: Histogram) -> float:
+    """Return the end of the bins whose distribution changes least when 128 levels stand for them.
+
+    (After S. Migacz, "8-bit inference with TensorRT", 2017.)
+    """
+    ends = np.flatnonzero(histogram.counts) + 1
+    if ends[-1] <= _LEVELS:
+        return float(histogram.edges[ends[-1]])  # fewer bins than levels: every bin has a level of its own
+    # An image has few values, with empty bins between them; where nothing lies nothing is cut. But the fewest bins, one
+    # a level, stay possible: a single value may lie far from all others.
+    candidates = np.union1d([_LEVELS], ends[ends > _LEVELS])
+    divergence = relative_entropy(histogram.counts, candidates)
+    # Of equally good ones the largest: it clips least.
+    best = len(candidates) - 1 - int(np.argmin(divergence[::-1]))
+    return float(histogram.edges[candidates[best]])
+
+
+def relative_entropy(counts: NDArray[np.int64], kept: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return how unlike values and levels are, in nats, (candidates,), for each number of bins that are kept.
+
+    Two distributions over the kept bins are compared: that of the values, the clipped ones put into the last bin, and
+    that of the levels, each spread evenly over those of its bins that hold values. The latter is constant within a
+    level, so cumulative sums give all candidates at once.
+
+    Args:
+        counts: values by magnitude, (BINS,).
+        kept: numbers of bins, (candidates,), 128 or more each.
+    """
+    counted, occupied, own = (_summed(each) for each in (counts, counts > 0, _x_log_x(counts)))
+    total, inside = counted[-1], counted[kept]
+    clipped, last = total - inside, counts[kept - 1]
+    level_edges = kept[:, None] * np.arange(_LEVELS + 1) // _LEVELS
+    level_counts, level_bins = np.diff(counted[level_edges]), np.diff(occupied[level_edges])
+    # Clipped values make the last bin an occupied one. Where its level has no values of its own it is given one, since
+    # a level that never occurs would make the divergence infinite, whatever little was clipped.
+    level_bins[:, -1] += (last == 0) & (clipped > 0)
+    invented = (level_counts[:, -1] == 0) & (clipped > 0)
+    log_height = np.log(np.maximum(level_counts, 1) / np.maximum(level_bins, 1))
+    p_log_p = own[kept] - _x_log_x(last) + _x_log_x(last + clipped)
+    p_log_q = (level_counts * log_height).sum(axis=1) + clipped * log_height[:, -1]
+    # Both distributions still want dividing by their sums.
+    result: NDArray[np.float64] = (p_log_p - p_log_q) / total - np.log(total) + np.log(inside + invented)
+    return result
+
+
+def _summed(values: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the sum of the first 0, 1, .. values."""
+    return np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
+
+
+def _x_log_x(x: NDArray[Any]) -> NDArray[np.float64]:
+    return np.asarray(x * np.log(np.maximum(x, 1)), np.float64)
