@@ -1,0 +1,172 @@
+"""Making the FP16 and the INT8 file, step by step, each judged as soon as it is written."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+
+import onnx
+
+from sfpp.calibration.equalizing import equalized
+from sfpp.calibration.examination import drop_of
+from sfpp.calibration.fp16 import fp16_model, simulated_fp16
+from sfpp.calibration.fp16_measure import condemned, measure_fp16
+from sfpp.calibration.graph import write_model
+from sfpp.calibration.int8 import int8_model
+from sfpp.calibration.int8_choice import ChosenRanges, choose_ranges, work_of, worst_layers
+from sfpp.calibration.material import Material
+from sfpp.calibration.observing import observe
+from sfpp.calibration.quantizable import quantizable
+from sfpp.calibration.range_cache import Histograms, remembered
+from sfpp.calibration.results import FileResult, Harm, LayerHistogram
+from sfpp.calibration.sensitivity import Fallback, by_block, harms, within_budget
+from sfpp.calibration.trials import Trials
+
+# Frames for what is asked of many candidates: enough to rank by, few enough to wait for.
+_FEW = 6
+# Overflow and rounding hardly differ between frames.
+_FP16_FRAMES = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Int8Findings:
+    """The INT8 file, and what was learned on the way."""
+
+    file: FileResult
+    fallback: Fallback
+    histograms: tuple[LayerHistogram, ...]
+
+
+def make_fp16(material: Material) -> FileResult:
+    """Write the FP16 file; nodes that float16 cannot hold on the calibration frames stay float32."""
+    clock, examiner = material.clock, material.examiner
+    frames = material.chosen.calibration.first(_FP16_FRAMES)
+    with clock.step("looking for values that float16 cannot hold"):
+        kept = condemned(measure_fp16(material.model, examiner.inputs(frames)))
+    names = tuple(each.name for each in kept)
+    with clock.step("writing FP16"):
+        record = material.record(_FP16_FRAMES, kept=names, rest="fp32")
+        path = material.write(fp16_model(material.model, keep=names), "fp16", record)
+    with clock.step("judging FP16"):
+        seen = examiner.examine(path, progress=material.part("judging FP16"))
+    with clock.step("judging FP16, rounded as a GPU does"):
+        simulated = material.folder / "simulated.onnx"
+        write_model(simulated_fp16(material.model, keep=names), replace(material.contract, precision="fp16"), simulated)
+        rounded = examiner.examine(simulated, progress=material.part("judging FP16, rounded"))
+        simulated.unlink()
+    return material.result(
+        path,
+        "fp16",
+        seen,
+        kept=kept,
+        rounded=rounded.accuracy,
+        drop_rounded=drop_of(rounded.accuracy, examiner.reference.accuracy),
+    )
+
+
+def make_int8(material: Material) -> Int8Findings:
+    """Write the INT8 file, with as much in INT8 as the budget allows, and rank the blocks by the harm they do."""
+    # The same function to the bit, in which one step suits all channels of a tensor better.
+    with material.clock.step("bringing channels to like sizes"):
+        few = material.chosen.calibration.first(_FP16_FRAMES)
+        base = equalized(material.model, material.examiner.inputs(few))
+    products = quantizable(base)
+    blocks, work = by_block(products), work_of(base, products)
+    observed = _observed(material, base, {each.activation for each in products})
+    chosen = _ranges(material, base, observed)
+    trials = _trials(material, base, chosen.thresholds)
+    with material.clock.step("ranking the blocks by what INT8 does to them"):
+        ranked = harms(trials, blocks, frames=_FEW, progress=material.part("ranking blocks"))
+    fallback = _fallback(material, trials, work, blocks, ranked)
+    with material.clock.step("writing INT8"):
+        record = material.record(
+            len(material.chosen.calibration),
+            method=chosen.method,
+            rest=material.rest,
+            kept=tuple(each.name for each in fallback.kept),
+        )
+        path = material.write(_finished(material, base, chosen.thresholds, fallback.nodes), "int8", record)
+    with material.clock.step("judging INT8"):
+        seen = material.examiner.examine(path, progress=material.part("judging INT8"))
+    file = material.result(path, "int8", seen, method=chosen.method, rest=material.rest, kept=fallback.kept)
+    return Int8Findings(file, fallback, worst_layers(observed, chosen.thresholds, products))
+
+
+def _finished(
+    material: Material, base: onnx.ModelProto, thresholds: Mapping[str, float], nodes: Collection[str]
+) -> onnx.ModelProto:
+    """Return the graph with these nodes in INT8 and the rest in what the settings say."""
+    quantized = int8_model(base, thresholds, nodes=nodes, rest=material.rest)
+    if material.rest == "fp32":
+        return quantized
+    frames = material.chosen.calibration.first(_FP16_FRAMES)
+    kept = condemned(measure_fp16(base, material.examiner.inputs(frames)))
+    return fp16_model(quantized, keep=[each.name for each in kept])
+
+
+def _trials(material: Material, base: onnx.ModelProto, thresholds: Mapping[str, float]) -> Trials:
+    # Judged with a float32 rest: that is faster on a CPU, and tells what INT8 alone does.
+    return Trials(
+        lambda nodes: int8_model(base, thresholds, nodes=nodes),
+        material.contract,
+        material.examiner,
+        folder=material.folder,
+    )
+
+
+def _observed(material: Material, base: onnx.ModelProto, tensors: set[str]) -> Histograms:
+    """Return the histograms of the tensors on the calibration frames, from the cache if nothing changed."""
+    frames = material.chosen.calibration
+    # The equalized model follows from the first two.
+    key = {"model": material.model_sha256, "frames": frames.sha256, "tensors": sorted(tensors)}
+    with material.clock.step("observing ranges"):
+        observed, known = remembered(
+            key,
+            lambda: observe(
+                base,
+                tensors,
+                material.examiner.inputs(frames),
+                progress=lambda done: material.progress("observing ranges", done, len(frames)),
+            ),
+            use=material.settings.cache,
+        )
+    if known:
+        material.notify("ranges are known from an earlier run on the same model and frames")
+    return observed
+
+
+def _ranges(material: Material, base: onnx.ModelProto, observed: Histograms) -> ChosenRanges:
+    with material.clock.step("choosing ranges"):
+        return choose_ranges(
+            observed,
+            material.settings.ranges,
+            error_with=lambda thresholds: _trials(material, base, thresholds).examine(None, first=_FEW).error,
+            notify=material.notify,
+        )
+
+
+def _fallback(
+    material: Material,
+    trials: Trials,
+    work: Mapping[str, int],
+    blocks: Mapping[str, tuple[str, ...]],
+    ranked: tuple[Harm, ...],
+) -> Fallback:
+    """Return which nodes are in INT8: all, or what the budget allows."""
+    limit = material.settings.max_drop
+    if limit is None:
+        return Fallback(tuple(work), (), drop=0.0, held=True, blocks=ranked)
+    with material.clock.step("keeping within the budget"):
+        found = within_budget(
+            trials,
+            work,
+            blocks,
+            ranked,
+            max_drop=limit,
+            drop=trials.drop(tuple(work)),
+            frames=_FEW,
+            notify=material.notify,
+        )
+    if not found.held:
+        material.notify(f"no choice of nodes keeps what is lost within {limit:g}: the file has all of them in INT8")
+    return found

@@ -1,0 +1,104 @@
+"""What all steps of a calibration work on, and how they tell how far they are."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from sfpp.calibration.examination import Examination, Examiner, drop_of
+from sfpp.calibration.frames import ChosenFrames
+from sfpp.calibration.graph import write_model
+from sfpp.calibration.results import FileResult
+from sfpp.calibration.settings import CalibrationSettings
+from sfpp.runtime.contract import CalibrationRecord, FloatType, ModelContract
+
+Notify = Callable[[str], object]
+# Told of a step: its name, how many of its parts are behind us, and how many there are.
+Progress = Callable[[str, int, int], object]
+
+
+@dataclass(eq=False)
+class Clock:
+    """Says which step begins, and keeps how long each took."""
+
+    notify: Notify
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextlib.contextmanager
+    def step(self, name: str) -> Generator[None, None, None]:
+        """Time a step; the time of steps of the same name adds up."""
+        self.notify(f"{name} ...")
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+@dataclass(frozen=True, eq=False)
+class Material:
+    """What all steps work on.
+
+    Attributes:
+        settings: what was asked for.
+        model: the float32 graph, with the shape of every tensor.
+        contract: its contract.
+        model_sha256: of its file.
+        chosen: the frames.
+        examiner: judges files by the held-out frames.
+        folder: for files that nobody keeps.
+        clock: times the steps.
+        notify: told what is found.
+        progress: told how far a step has come.
+        disagreement: filled with what each file that was made answers differently, by frame.
+    """
+
+    settings: CalibrationSettings
+    model: onnx.ModelProto
+    contract: ModelContract
+    model_sha256: str
+    chosen: ChosenFrames
+    examiner: Examiner
+    folder: Path
+    clock: Clock
+    notify: Notify
+    progress: Progress
+    disagreement: dict[Path, Mapping[str, float]] = field(default_factory=dict)
+
+    @property
+    def rest(self) -> FloatType:
+        """What an INT8 file computes in where INT8 is not: what is fastest on the target."""
+        return self.settings.rest or ("fp16" if self.contract.target == "tensorrt" else "fp32")
+
+    def part(self, step: str) -> Callable[[int, int], object]:
+        """Return the progress of one step."""
+        return lambda done, total: self.progress(step, done, total)
+
+    def write(self, model: onnx.ModelProto, precision: str, record: CalibrationRecord) -> Path:
+        """Write a file beside the others, named after the float32 one."""
+        path = self.settings.output / f"{self.settings.model.stem}.{precision}.onnx"
+        opset = next(each.version for each in model.opset_import if each.domain in ("", "ai.onnx"))
+        write_model(model, replace(self.contract, precision=precision, calibration=record, opset=opset), path)
+        return path
+
+    def record(self, frames: int, **facts: Any) -> CalibrationRecord:
+        """Return how a file is made from these many of the calibration frames."""
+        used = self.chosen.calibration.first(frames)
+        return CalibrationRecord(
+            model_sha256=self.model_sha256,
+            frames_sha256=used.sha256,
+            frames=len(used),
+            selection=self.settings.select,
+            seed=self.settings.seed,
+            **facts,
+        )
+
+    def result(self, path: Path, precision: str, seen: Examination, **facts: Any) -> FileResult:
+        """Return a row of the report, and remember on which frames the file differs."""
+        self.disagreement[path] = seen.disagreement
+        drop = drop_of(seen.accuracy, self.examiner.reference.accuracy)
+        return FileResult(path, precision, path.stat().st_size, seen.accuracy, drop, **facts)

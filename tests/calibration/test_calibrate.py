@@ -1,0 +1,270 @@
+"""The whole way: frames in, files, figures and a page out."""
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+
+from sfpp.calibration import calibrate
+from sfpp.calibration.cli import main
+from sfpp.export import export_onnx
+from sfpp.runtime import load, read_image, write_image
+from sfpp.runtime.contract import METADATA_KEY, contract_from_json
+from sfpp.runtime.demo import demo_clip
+from sfpp.runtime.errors import ContractError, MediaError, ModelFileError, UsageError
+from sfpp.runtime.files import sha256_of
+from sfpp.runtime.video import open_source
+from tests.runtime.page_reader import assert_sound
+
+
+@pytest.fixture(scope="module")
+def frames(tmp_path_factory):
+    """Twelve frames of the shipped clip, 192x108."""
+    folder = tmp_path_factory.mktemp("frames")
+    with open_source(str(demo_clip())) as source:
+        for frame in source:
+            if frame.index % 6 == 0:
+                write_image(folder / f"{frame.name}.png", frame.image_bgr[::5, ::5])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return export_onnx(path=tmp_path_factory.mktemp("model") / "fast.onnx", variant="fast", res="192x128").path
+
+
+@pytest.fixture(scope="module")
+def truth(tmp_path_factory, frames, model):
+    """Label pictures: what the model itself says, with a tenth of the pixels wrong."""
+    folder = tmp_path_factory.mktemp("labels")
+    segmenter = load(model, backend="onnxruntime")
+    rng = np.random.default_rng(0)
+    for file in frames.iterdir():
+        labels = segmenter(read_image(file)).labels
+        wrong = rng.random(labels.shape) < 0.1
+        write_image(folder / file.name, np.where(wrong, (labels + 1) % 11, labels).astype(np.uint8))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, model, frames, truth):
+    """One run with everything, and what it wrote."""
+    output = tmp_path_factory.mktemp("output")
+    said, seen = [], []
+    report = calibrate(
+        model,
+        frames,
+        labels=truth,
+        frames=6,
+        held_out=3,
+        output=output,
+        max_drop=5.0,
+        backends=["onnxruntime"],
+        notify=said.append,
+        progress=lambda *facts: seen.append(facts),
+    )
+    return report, output, said, seen
+
+
+def contract_of(path):
+    texts = {each.key: each.value for each in onnx.load(str(path)).metadata_props}
+    return contract_from_json(texts[METADATA_KEY])
+
+
+def test_the_files_tell_how_they_were_made(run, model):
+    report, output, *_ = run
+    for precision in ("fp16", "int8"):
+        contract = contract_of(output / f"fast.{precision}.onnx")
+        assert contract.precision == precision
+        assert contract.calibration.model_sha256 == sha256_of([model])
+        assert contract.calibration.frames == 6
+        assert contract.calibration.selection == "diverse"
+        assert contract.variant == "fast"
+    assert contract.calibration.frames_sha256 == report.frames.sha256
+    assert contract.calibration.method in ("minmax", "entropy", "percentile")
+
+
+def test_the_files_run_through_the_runtime_and_agree(run, frames):
+    report, output, *_ = run
+    picture = read_image(next(iter(frames.iterdir())))
+    expected = load(report.model, backend="onnxruntime")(picture).labels
+    for precision, least in (("fp16", 0.99), ("int8", 0.93)):
+        for backend in ("onnxruntime", "openvino"):
+            answer = load(output / f"fast.{precision}.onnx", backend=backend, precision="fp32")(picture).labels
+            assert np.mean(answer == expected) > least, (precision, backend)
+
+
+def test_figures_are_those_of_the_files(run):
+    report, *_ = run
+    fp32, fp16, int8 = report.files
+    assert (fp32.accuracy.agreement, fp32.drop) == (1.0, 0.0)
+    assert 0.3 < fp32.accuracy.mean_iou < 0.95  # a tenth of the truth is wrong on purpose
+    for each in (fp16, int8):
+        assert each.drop == pytest.approx(100 * (fp32.accuracy.mean_iou - each.accuracy.mean_iou))
+        assert each.size_bytes == each.path.stat().st_size < fp32.size_bytes
+        assert each.latencies[0].backend == "onnxruntime"
+        assert each.latencies[0].p50_ms > 0
+    assert fp16.accuracy.agreement >= int8.accuracy.agreement
+    assert fp16.rounded.agreement < 1
+    assert report.budget_held
+    assert report.frames.with_truth
+    assert not report.frames.overlapping
+
+
+def test_blocks_are_ranked_and_histograms_belong_to_layers(run):
+    report, *_ = run
+    names = [each.name for each in report.sensitivity]
+    assert {"encoder/stages.0/blocks.0", "encoder/stages.3/blocks.1", "head"} <= set(names)
+    errors = [each.error for each in report.sensitivity]
+    assert errors == sorted(errors, reverse=True)
+    assert all(each.threshold <= each.largest for each in report.histograms)
+    nodes = {node.name for node in onnx.load(str(report.model)).graph.node}
+    assert {each.node for each in report.histograms} <= nodes
+
+
+def test_pictures_are_of_the_frames_that_differ_most(run):
+    report, *_ = run
+    shares = [each.disagreement for each in report.pictures if each.precision == "int8"]
+    assert len(shares) == 3
+    assert shares == sorted(shares, reverse=True)
+    assert all(each.image_bgr.shape == (108, 192, 3) for each in report.pictures)
+
+
+def test_it_says_what_it_does(run):
+    report, _, said, seen = run
+    assert "judging FP32 ..." in said
+    assert any(line.startswith("relative squared error of the outputs by range: minmax") for line in said)
+    assert set(report.seconds) >= {"observing ranges", "judging INT8", "timing"}
+    done = [facts[1:] for facts in seen if facts[0] == "observing ranges"]
+    assert done == [(index, 6) for index in range(1, 7)]
+
+
+def test_the_report_is_a_page_and_data(run):
+    report, output, *_ = run
+    page = (output / "fast.calibration.html").read_text(encoding="utf-8")
+    assert_sound(page)
+    assert report.recommendation.text[:30] in page
+    data = json.loads((output / "fast.calibration.json").read_text(encoding="utf-8"))
+    assert [each["precision"] for each in data["files"]] == ["fp32", "fp16", "int8"]
+    assert data["files"][2]["drop"] == pytest.approx(report.files[2].drop)
+
+
+def test_ranges_are_known_the_second_time(model, frames, tmp_path, monkeypatch):
+    monkeypatch.setenv("SFPP_CACHE", str(tmp_path / "cache"))
+
+    def files(**options):
+        said = []
+        calibrate(
+            model,
+            frames,
+            frames=2,
+            held_out=1,
+            output=tmp_path,
+            precision=["int8"],
+            ranges="minmax",
+            latency=False,
+            report=False,
+            notify=said.append,
+            **options,
+        )
+        known = any("known from an earlier run" in line for line in said)
+        return known, (tmp_path / "fast.int8.onnx").read_bytes()
+
+    first, again = files(), files()
+    assert (first[0], again[0]) == (False, True)
+    assert first[1] == again[1]
+    assert not files(seed=7)[0]
+    assert not files(cache=False)[0]
+
+
+def test_a_model_of_lower_precision_is_refused(run, frames, tmp_path):
+    _, output, *_ = run
+    with pytest.raises(UsageError, match=r"fast\.int8\.onnx is in int8 already; give the float32 file"):
+        calibrate(output / "fast.int8.onnx", frames, output=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_cannot_be_meant_is_refused_before_any_work(model, frames, tmp_path):
+    for options, message in (
+        ({"precision": ["int4"]}, "precision is 'int4', did you mean 'int8'"),
+        ({"precision": []}, "no precision is asked for"),
+        ({"ranges": "max"}, "ranges is 'max'"),
+        ({"frames": 0}, "expected at least 1"),
+        ({"max_drop": -1}, "max_drop is -1"),
+        ({"output": tmp_path / "nowhere"}, "does not exist; create it first"),
+        ({"boxes": "boxes.json"}, "boxes are for pose models"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            calibrate(model, frames, **options)
+    with pytest.raises(MediaError, match="does not exist"):
+        calibrate(model, tmp_path / "nothing", output=tmp_path)
+    with pytest.raises(ModelFileError, match="is not a file"):
+        calibrate(tmp_path / "no.onnx", frames, output=tmp_path)
+
+
+def test_a_model_without_a_contract_needs_one(model, frames, tmp_path):
+    bare = onnx.load(str(model))
+    text = bare.metadata_props[0].value
+    del bare.metadata_props[:]
+    onnx.save(bare, str(tmp_path / "bare.onnx"))
+    options = {"frames": 1, "held_out": 1, "output": tmp_path, "precision": ["fp16"], "latency": False}
+    with pytest.raises(ContractError, match="give the facts with --contract"):
+        calibrate(tmp_path / "bare.onnx", frames, **options)
+    (tmp_path / "facts.json").write_text(text)
+    report = calibrate(tmp_path / "bare.onnx", frames, contract=tmp_path / "facts.json", **options)
+    assert contract_of(tmp_path / "bare.fp16.onnx").precision == "fp16"
+    assert report.files[0].path == tmp_path / "bare.onnx"
+
+
+def test_a_model_with_open_sizes_is_refused(model, frames, tmp_path):
+    opened = onnx.load(str(model))
+    opened.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "batch"
+    onnx.save(opened, str(tmp_path / "open.onnx"))
+    with pytest.raises(ModelFileError, match="is not fixed; export the model for one size"):
+        calibrate(tmp_path / "open.onnx", frames, output=tmp_path)
+
+
+def test_pose_is_judged_by_keypoints(frames, tmp_path):
+    model = export_onnx(path=tmp_path / "pose.onnx", task="pose").path
+    names = [file.name for file in frames.iterdir()]
+    joints = np.random.default_rng(0).uniform(10, 100, (len(names), 14, 3)).astype(np.float32)
+    np.savez(tmp_path / "joints.npz", names=np.array(names), joints=joints)
+    report = calibrate(
+        model,
+        frames,
+        labels=tmp_path / "joints.npz",
+        frames=3,
+        held_out=2,
+        output=tmp_path,
+        ranges="minmax",
+        latency=False,
+    )
+    assert [each.precision for each in report.files] == ["fp32", "fp16", "int8"]
+    for each in report.files:
+        assert 0 <= each.accuracy.pck <= 1
+        assert len(each.accuracy.pck_by_keypoint) == 14
+        assert each.accuracy.mean_iou is None
+    assert report.files[1].accuracy.agreement > 0.9
+
+
+def test_the_command(model, frames, tmp_path, capsys):
+    command = [str(model), "--images", str(frames), "--precision", "fp16", "--frames", "64", "--held-out", "2"]
+    assert main([*command, "-o", str(tmp_path), "--backend", "onnxruntime"]) == 0
+    captured = capsys.readouterr()
+    assert "warning: " in captured.err
+    assert "frames to calibrate with, 64 were asked for" in captured.err
+    assert "FP16" in captured.out
+    assert f"report: {tmp_path / 'fast.calibration.html'}" in captured.out
+    assert "next: sfpp-run " in captured.out
+    assert main([*command[:-5], "fp15"]) == 2
+    assert "precision is 'fp15'" in capsys.readouterr().err
+
+
+def test_a_budget_that_cannot_hold_is_said_and_is_a_failure(model, frames, tmp_path, capsys):
+    command = [str(model), "--images", str(frames), "--precision", "int8", "--frames", "2", "--held-out", "2"]
+    code = main([*command, "-o", str(tmp_path), "--no-latency", "--max-drop", "0", "--ranges", "minmax"])
+    captured = capsys.readouterr()
+    assert code == 1
+    assert "no choice of nodes keeps what is lost within 0" in captured.err
+    assert (tmp_path / "fast.int8.onnx").is_file()
