@@ -26,11 +26,11 @@ from tqdm import tqdm
 from benchmarks.machine import RESULTS, store
 from sfpp.export import export_onnx
 from sfpp.runtime import read_image
+from sfpp.runtime.agreement import KeypointHits
 from sfpp.runtime.model_file import load
 from sfpp.runtime.pose import PoseEstimator
 
 NEAR = 0.2
-TORSO = (9, 2)  # left shoulder, right hip
 PAIRS = {
     "ankle": (0, 5),
     "knee": (1, 4),
@@ -55,23 +55,14 @@ class VariantResult:
     time_ratio: float
 
 
-def right_joints(found_xy: NDArray[Any], truth: NDArray[Any]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Return which joints are right and which are counted, for (14, 2) found, (14, 3) true joints (x, y, visible)."""
-    torso = float(np.linalg.norm(truth[TORSO[0], :2] - truth[TORSO[1], :2]))
-    counted = truth[:, 2] > 0
-    if not (counted[list(TORSO)].all() and torso > 1):
-        return np.zeros(len(truth), bool), np.zeros(len(truth), bool)
-    return np.linalg.norm(found_xy - truth[:, :2], axis=1) <= NEAR * torso, counted
-
-
 class Measured:
     """What has been seen of one variant so far."""
 
     def __init__(self, variant: str, model: PoseEstimator) -> None:
         self.variant = variant
         self.model = model
-        self.right: list[NDArray[np.bool_]] = []
-        self.counted: list[NDArray[np.bool_]] = []
+        assert model.contract.keypoints is not None
+        self.hits = KeypointHits(model.contract.keypoints.names, near=NEAR)
         self.latencies_ms: list[float] = []
 
     def see(self, crop_bgr: NDArray[Any], truth: NDArray[Any]) -> None:
@@ -84,22 +75,17 @@ class Measured:
         start = time.perf_counter()
         pose = self.model(crop_bgr, box)
         self.latencies_ms.append((time.perf_counter() - start) * 1e3)
-        right, counted = right_joints(pose.keypoints_xy[0], truth)
-        self.right.append(right)
-        self.counted.append(counted)
+        self.hits.update(pose.keypoints_xy[0], truth)
 
     def result(self, first: Measured) -> VariantResult:
         """Sum up."""
-        right, counted = np.array(self.right), np.array(self.counted)
         ratios = [own / other for own, other in zip(self.latencies_ms, first.latencies_ms, strict=True)]
-        by_joint = {
-            name: float((right & counted)[:, list(each)].sum() / counted[:, list(each)].sum())
-            for name, each in PAIRS.items()
-        }
+        right, counted = self.hits.right, self.hits.counted
+        by_joint = {name: float(right[list(each)].sum() / counted[list(each)].sum()) for name, each in PAIRS.items()}
         return VariantResult(
             variant=self.variant,
             flip_test=self.model.flip_test,
-            pck=float((right & counted).sum() / counted.sum()),
+            pck=self.hits.pck(),
             pck_by_joint=by_joint,
             latency_ms=statistics.median(self.latencies_ms),
             time_ratio=statistics.median(ratios),

@@ -93,6 +93,10 @@ class KeypointHits:
     Args:
         names: of the keypoints.
         near: how near, in torsos.
+
+    Attributes:
+        right: how often each keypoint was near enough, (K,).
+        counted: how often it was annotated, (K,).
     """
 
     def __init__(self, names: Sequence[str], *, near: float = 0.2) -> None:
@@ -101,8 +105,8 @@ class KeypointHits:
         plain = [name.replace(" ", "_").lower() for name in names]
         ends = "left_shoulder", "right_hip"
         self._torso = tuple(plain.index(end) for end in ends) if all(end in plain for end in ends) else None
-        self._right = np.zeros(len(self._names), np.int64)
-        self._counted = np.zeros(len(self._names), np.int64)
+        self.right = np.zeros(len(self._names), np.int64)
+        self.counted = np.zeros(len(self._names), np.int64)
 
     def update(self, found_xy: NDArray[Any], truth: NDArray[Any]) -> None:
         """Count one person: found (K, 2) x, y in pixels; true (K, 3) x, y, and above 0 where annotated.
@@ -120,8 +124,8 @@ class KeypointHits:
         if torso <= 1:
             return
         near = np.linalg.norm(found_xy - truth[:, :2], axis=1) <= self._near * torso
-        self._right += near & annotated
-        self._counted += annotated
+        self.right += near & annotated
+        self.counted += annotated
 
     def _torso_px(self, truth: NDArray[Any], annotated: NDArray[np.bool_]) -> float:
         if self._torso is not None:
@@ -131,13 +135,13 @@ class KeypointHits:
 
     def pck(self) -> float:
         """Return the share of right keypoints, 0..1; NaN before any was counted."""
-        total = self._counted.sum()
-        return float(self._right.sum() / total) if total else float("nan")
+        total = self.counted.sum()
+        return float(self.right.sum() / total) if total else float("nan")
 
     def by_keypoint(self) -> dict[str, float]:
         """Return the share of each keypoint; NaN for one that was never annotated."""
         with np.errstate(invalid="ignore"):
-            shares = self._right / self._counted
+            shares = self.right / self.counted
         return dict(zip(self._names, map(float, shares), strict=True))
 
 
