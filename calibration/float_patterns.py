@@ -11,6 +11,11 @@ from sfpp.calibration.float_graph import FloatGraph
 from sfpp.calibration.float_operators import REARRANGING
 
 _ARITHMETIC = frozenset({"Add", "Sub", "Mul", "Div"})
+# What may stand between a root and the division by it: its inverse, a guard, a change of shape.
+_INVERTING = frozenset({"Reciprocal", "Pow", "Div"})
+_TO_DIVISION = frozenset(
+    {"Reciprocal", "Clip", "Max", "Expand", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Identity"}
+)
 _REDUCTIONS = frozenset({"ReduceMean", "ReduceSum", "ReduceSumSquare"})
 # From a square root up to what it is the length or the deviation of; a step that a chain lacks is passed over.
 _ABOVE_ROOT = (
@@ -73,9 +78,9 @@ def similarities(graph: FloatGraph) -> set[int]:
 def long_merges(graph: FloatGraph) -> set[int]:
     """Return what averages more tokens than float16 can be trusted to add up, from the one-hot matrix to the division.
 
-    Where all tokens are alike, in the border of a letterbox or a dark frame, one destination is given thousands of them:
-    in a gray frame of 1920x1080 6400, whose sum is 19 000 (B0 hq), and 3840x2160 has four times the tokens. Whatever
-    the frames of a measurement show, that leaves float16's range.
+    Where all tokens are alike, in the border of a letterbox or in a dark frame, one destination is given thousands of
+    them: 6400 in a gray frame of 1920x1080, whose sum is 19 000 (B0 hq), and 3840x2160 has four times the tokens.
+    Whatever the frames of a measurement show, that leaves float16's range.
     """
     found: set[int] = set()
     for index, node in enumerate(graph.nodes):
@@ -128,23 +133,31 @@ def _above(graph: FloatGraph, root: int) -> set[int]:
 
 
 def _below(graph: FloatGraph, root: int, *, centered: bool) -> set[int]:
-    """Return the division by a root, and for a layer norm its weight and bias."""
-    divisions = {*_readers(graph, root, {"Div", "Mul"})}
-    for reciprocal in _readers(graph, root, {"Reciprocal"}):
-        divisions |= {reciprocal, *_readers(graph, reciprocal, {"Mul"})}
-    if not centered:
-        return divisions
-    centers = {each for index in divisions for each in graph.sources(index) if _is(graph, each, "Sub")}
-    weights = {
-        each for index in divisions for each in _readers(graph, index, {"Mul"}) if graph.has_constant_input(each)
-    }
-    biases = {
-        each
-        for index in divisions | weights
-        for each in _readers(graph, index, {"Add"})
-        if graph.has_constant_input(each)
-    }
-    return divisions | centers | weights | biases
+    """Return what leads from a root to the division by it, and for a layer norm its weight and bias."""
+    found: set[int] = set()
+    divisions: set[int] = set()
+    level, inverse = {root}, False
+    while level:
+        inverse = inverse or any(graph.nodes[each].op_type in _INVERTING for each in level)
+        divisions |= _among_readers(graph, level, {"Div", "Mul"} if inverse else {"Div"})
+        guarded = _with_constant(graph, _among_readers(graph, level, {"Add"}))
+        level = (guarded | _among_readers(graph, level, _TO_DIVISION)) - found
+        level |= {each for each in divisions - found if _is(graph, each, "Div") and graph.has_constant_input(each)}
+        found |= level
+    found |= divisions
+    if centered:
+        found |= {each for index in divisions for each in graph.sources(index) if _is(graph, each, "Sub")}
+        weights = _with_constant(graph, _among_readers(graph, divisions, {"Mul"}))
+        found |= weights | _with_constant(graph, _among_readers(graph, divisions | weights, {"Add"}))
+    return found
+
+
+def _among_readers(graph: FloatGraph, level: Collection[int], ops: Collection[str]) -> set[int]:
+    return {reader for index in level for reader in _readers(graph, index, ops)}
+
+
+def _with_constant(graph: FloatGraph, level: Collection[int]) -> set[int]:
+    return {index for index in level if graph.has_constant_input(index)}
 
 
 def _summands(graph: FloatGraph, one_hot: int) -> int:
@@ -165,5 +178,5 @@ def _to_division(graph: FloatGraph, one_hot: int) -> set[int]:
     while level:
         found |= level
         unfinished = [index for index in level if not _is(graph, index, "Div")]
-        level = {each for index in unfinished for each in _readers(graph, index, {"Add", "Div"})} - found
+        level = _among_readers(graph, unfinished, {"Add", "Div"}) - found
     return found

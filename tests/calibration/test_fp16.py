@@ -263,12 +263,16 @@ def test_a_decomposed_layer_norm_stays_whole_in_float32():
         "q = Mul(x, x) s = ReduceSum<keepdims: int = 1>(q, axes) r = Sqrt(s) y = Div(x, r)",
         "q = Mul(x, x) s = ReduceSum<keepdims: int = 1>(q, axes) g = Max(s, tiny) r = Sqrt(g) y = Div(x, r)",
         "r = ReduceL2<axes: ints = [-1]>(x) y = Div(x, r)",
+        "r = ReduceL2<axes: ints = [-1]>(x) g = Add(r, tiny) y = Div(x, g)",
+        "r = ReduceL2<axes: ints = [-1]>(x) c = Clip(r, tiny) e = Expand(c, wide) y = Div(x, e)",
+        "q = Mul(x, x) s = ReduceSum<keepdims: int = 1>(q, axes) r = Sqrt(s) i = Div(one, r) y = Mul(x, i)",
         "q = Pow(x, two) s = ReduceMean<axes: ints = [-1]>(q) r = Sqrt(s) i = Reciprocal(r) y = Mul(x, i)",
         "q = Pow(x, two) s = ReduceMean<axes: ints = [-1]>(q) r = Pow(s, inverse_root) y = Mul(x, r)",
     ],
 )
 def test_lengths_stay_in_float32(length):
     constants = {"axes": np.array([-1]), "two": np.float32(2), "inverse_root": np.float32(-0.5), "tiny": np.float32(1)}
+    constants |= {"one": np.float32(1), "wide": np.array([2, 8])}
     used = {name: each for name, each in constants.items() if name in length}
     converted = fp16_model(graph(f"g (float[2,8] x) => (float[2,8] y) {{ {length} }}", **used))
     assert FLOAT16 not in tensor_types(converted).values()
