@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from sfpp.calibration.frames import Selection
-from sfpp.calibration.report import write_report
+from sfpp.calibration.frames.chosen import Selection
+from sfpp.calibration.report.page import write_report
 from sfpp.calibration.results import CalibrationReport
 from sfpp.calibration.run import run
 from sfpp.calibration.settings import PRECISIONS, CalibrationSettings, Made, Ranges

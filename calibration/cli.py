@@ -114,9 +114,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from sfpp.calibration.calibrating import calibrate, report_paths  # not at the top: --help must not wait for onnx
+    from sfpp.calibration import calibrate  # not at the top: --help must not wait for onnx
+    from sfpp.calibration.calibrating import report_paths
     from sfpp.calibration.progress import Bars
-    from sfpp.calibration.report import summary_lines
+    from sfpp.calibration.report.page import summary_lines
 
     with Bars() as bars:
         report = calibrate(**vars(arguments), notify=bars.say, progress=bars)

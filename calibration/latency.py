@@ -6,7 +6,7 @@ import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from sfpp.calibration.examination import Examiner
+from sfpp.calibration.judging.examination import Examiner
 from sfpp.calibration.results import Latency
 from sfpp.runtime.bench import bench
 from sfpp.runtime.bench.row import Row

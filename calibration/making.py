@@ -7,20 +7,20 @@ from dataclasses import dataclass, replace
 
 import onnx
 
-from sfpp.calibration.equalizing import equalized
-from sfpp.calibration.examination import drop_of
-from sfpp.calibration.fp16 import fp16_model, simulated_fp16
-from sfpp.calibration.fp16_measure import condemned, measure_fp16
+from sfpp.calibration.fp16.converting import fp16_model, simulated_fp16
+from sfpp.calibration.fp16.measuring import condemned, measure_fp16
 from sfpp.calibration.graph import write_model
-from sfpp.calibration.int8 import int8_model
-from sfpp.calibration.int8_choice import ChosenRanges, choose_ranges, work_of, worst_layers
+from sfpp.calibration.int8.choosing import ChosenRanges, choose_ranges, work_of, worst_layers
+from sfpp.calibration.int8.converting import int8_model
+from sfpp.calibration.int8.equalizing import equalized
+from sfpp.calibration.int8.observing import observe
+from sfpp.calibration.int8.quantizable import quantizable
+from sfpp.calibration.int8.range_cache import Histograms, remembered
+from sfpp.calibration.judging.examination import drop_of
+from sfpp.calibration.judging.sensitivity import Fallback, by_block, harms, within_budget
+from sfpp.calibration.judging.trials import Trials
 from sfpp.calibration.material import Material
-from sfpp.calibration.observing import observe
-from sfpp.calibration.quantizable import quantizable
-from sfpp.calibration.range_cache import Histograms, remembered
 from sfpp.calibration.results import FileResult, Harm, LayerHistogram
-from sfpp.calibration.sensitivity import Fallback, by_block, harms, within_budget
-from sfpp.calibration.trials import Trials
 
 # Frames for what is asked of many candidates: enough to rank by, few enough to wait for.
 _FEW = 6

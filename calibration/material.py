@@ -11,9 +11,9 @@ from typing import Any
 
 import onnx
 
-from sfpp.calibration.examination import Examination, Examiner, drop_of
-from sfpp.calibration.frames import ChosenFrames
+from sfpp.calibration.frames.chosen import ChosenFrames
 from sfpp.calibration.graph import write_model
+from sfpp.calibration.judging.examination import Examination, Examiner, drop_of
 from sfpp.calibration.results import FileResult
 from sfpp.calibration.settings import CalibrationSettings
 from sfpp.runtime.contract import CalibrationRecord, FloatType, ModelContract

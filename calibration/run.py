@@ -10,10 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sfpp.calibration.annotations import annotations_for
-from sfpp.calibration.examination import Examiner
-from sfpp.calibration.frames import ChosenFrames, chosen_frames
+from sfpp.calibration.frames.annotations import annotations_for
+from sfpp.calibration.frames.chosen import ChosenFrames, chosen_frames
 from sfpp.calibration.graph import contract_in, read_model, write_model
+from sfpp.calibration.judging.examination import Examiner
+from sfpp.calibration.judging.subject_choice import subject_for
 from sfpp.calibration.latency import checked, default_backends, latencies
 from sfpp.calibration.making import Int8Findings, make_fp16, make_int8
 from sfpp.calibration.material import Clock, Material, Notify, Progress
@@ -21,7 +22,6 @@ from sfpp.calibration.pictures import worst_pictures
 from sfpp.calibration.recommendation import recommend
 from sfpp.calibration.results import CalibrationReport, FileResult, FramesUsed
 from sfpp.calibration.settings import CalibrationSettings
-from sfpp.calibration.subject_choice import subject_for
 from sfpp.runtime.bench.settings import BackendSpec
 from sfpp.runtime.contract import ModelContract
 from sfpp.runtime.errors import UsageError

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from sfpp.calibration.frames import Selection
-from sfpp.calibration.ranges import METHODS
+from sfpp.calibration.frames.chosen import Selection
+from sfpp.calibration.int8.ranges import METHODS
 from sfpp.runtime.bench.settings import BackendSpec
 from sfpp.runtime.contract import FloatType
 from sfpp.runtime.errors import UsageError, did_you_mean

@@ -71,7 +71,9 @@ def test_a_run_of_the_runtime_loads_no_training_library(tmp_path):
     assert not loaded & {"torch", "onnx", "onnx_graphsurgeon"}
 
 
-@pytest.mark.parametrize("command", ["sfpp.export.cli", "sfpp.runtime.cli", "sfpp.runtime.bench.cli"])
+@pytest.mark.parametrize(
+    "command", ["sfpp.calibration.cli", "sfpp.export.cli", "sfpp.runtime.cli", "sfpp.runtime.bench.cli"]
+)
 def test_help_loads_nothing_heavy(command):
     loaded = loaded_by(f"import {command} as c\ntry: c.main(['--help'])\nexcept SystemExit: pass")
     assert not loaded & {"torch", "onnx", "onnxruntime", "openvino", "cv2", "av", "tqdm", "matplotlib"}

@@ -1,0 +1,1 @@
+"""INT8 in the graph: which products, which ranges, and the graph itself."""

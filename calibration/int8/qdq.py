@@ -1,0 +1,125 @@
+"""Where Q/DQ pairs stand in a graph, and how they are written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from sfpp.calibration.int8.quantizable import LAYOUT_OPERATORS, GraphIndex, name_of
+from sfpp.calibration.pruning import names_read_by, remove_unused
+
+_ZERO_POINT = "int8/zero_point"
+
+
+class PairPlaces:
+    """Finds the tensors that are to be quantized so that chosen products read their activations in INT8.
+
+    A pair stands as near as possible to where the values come from, so that products which read them in different
+    layouts share it: backends move pairs through changes of layout. But a change of layout that also feeds a float node
+    stays in front of the pair.
+
+    Args:
+        model: as it is before anything is written.
+        activations: the input that each chosen product reads as its activation, by the product's name.
+    """
+
+    def __init__(self, model: onnx.ModelProto, activations: Mapping[str, str]) -> None:
+        self._index = GraphIndex(model)
+        self._activations = activations
+        self._readers: dict[str, list[onnx.NodeProto]] = {}
+        for node in model.graph.node:
+            for name in set(names_read_by(node)):
+                self._readers.setdefault(name, []).append(node)
+
+    def find(self) -> dict[str, list[onnx.NodeProto]]:
+        """Return, for each tensor to put a pair on, the nodes that are to read its dequantized values."""
+        places = dict.fromkeys(map(self._place, self._activations.values()))
+        return {place: [node for node in self._readers[place] if self._in_int8(node, place)] for place in places}
+
+    def _place(self, tensor: str) -> str:
+        producer = self._index.producers.get(tensor)
+        while producer is not None and producer.op_type in LAYOUT_OPERATORS and self._read_in_int8_only(tensor):
+            tensor = producer.input[0]
+            producer = self._index.producers.get(tensor)
+        return tensor
+
+    def _read_in_int8_only(self, tensor: str) -> bool:
+        readers = self._readers.get(tensor, [])
+        return tensor not in self._index.outputs and all(self._in_int8(reader, tensor) for reader in readers)
+
+    def _in_int8(self, node: onnx.NodeProto, tensor: str) -> bool:
+        """Return whether a node reads a tensor as a chosen product's activation, directly or for nothing but such."""
+        if node.op_type in LAYOUT_OPERATORS:
+            return bool(node.input[0] == tensor) and self._read_in_int8_only(node.output[0])
+        return self._activations.get(name_of(node)) == tensor
+
+
+class PairWriter:
+    """Writes Q/DQ pairs and int8 weights into a graph, in place; :meth:`finish` puts the new nodes in order."""
+
+    def __init__(self, graph: onnx.GraphProto) -> None:
+        self._graph = graph
+        infos = [*graph.input, *graph.value_info]
+        self._shapes = {info.name: [size.dim_value for size in info.type.tensor_type.shape.dim] for info in infos}
+        self._constants: set[str] = set()
+        self._behind: dict[str, list[onnx.NodeProto]] = {}  # by the tensor that they follow
+        self._first: list[onnx.NodeProto] = []
+
+    def quantize(self, tensor: str, scale: float, readers: Iterable[onnx.NodeProto]) -> None:
+        """Put a pair on a tensor, one scale for all of it, for these readers."""
+        step = self._constant(f"{tensor}/scale", np.array(scale, np.float32))
+        zero = self._constant(_ZERO_POINT, np.array(0, np.int8))
+        quantized, dequantized = f"{tensor}/quantized", f"{tensor}/dequantized"
+        self._behind[tensor] = [
+            helper.make_node("QuantizeLinear", [tensor, step, zero], [quantized], name=quantized),
+            helper.make_node("DequantizeLinear", [quantized, step, zero], [dequantized], name=dequantized),
+        ]
+        if tensor in self._shapes:
+            self._declare(quantized, TensorProto.INT8, self._shapes[tensor])
+            self._declare(dequantized, TensorProto.FLOAT, self._shapes[tensor])
+        for node in readers:
+            replace_input(node, tensor, dequantized)
+
+    def store_weight(self, name: str, values: NDArray[np.int8], scales: NDArray[np.float32], axis: int) -> str:
+        """Store a weight in int8 with one scale for each index of an axis, and return its dequantized tensor."""
+        zeros = self._constant(f"{_ZERO_POINT}s_{len(scales)}", np.zeros(len(scales), np.int8))
+        inputs = [self._constant(f"{name}/quantized", values), self._constant(f"{name}/scale", scales), zeros]
+        dequantized = f"{name}/dequantized"
+        self._first.append(helper.make_node("DequantizeLinear", inputs, [dequantized], name=dequantized, axis=axis))
+        self._declare(dequantized, TensorProto.FLOAT, list(values.shape))
+        return dequantized
+
+    def finish(self) -> None:
+        """Order the nodes so that each follows what it reads, and drop what is read no more."""
+        produced = {name for node in self._graph.node for name in node.output}
+        ordered = list(self._first)
+        for tensor, pair in self._behind.items():
+            ordered += [] if tensor in produced else pair  # on an input of the graph
+        for node in self._graph.node:
+            ordered.append(onnx.NodeProto())
+            ordered[-1].CopyFrom(node)
+            ordered += [each for output in node.output for each in self._behind.get(output, ())]
+        del self._graph.node[:]
+        self._graph.node.extend(ordered)
+        remove_unused(self._graph)
+
+    def _constant(self, name: str, values: NDArray[np.generic]) -> str:
+        """Store an initializer unless there is one of this name, and return the name."""
+        if name not in self._constants:
+            self._constants.add(name)
+            self._graph.initializer.append(numpy_helper.from_array(values, name))
+        return name
+
+    def _declare(self, tensor: str, element_type: int, shape: list[int]) -> None:
+        self._graph.value_info.append(helper.make_tensor_value_info(tensor, element_type, shape))
+
+
+def replace_input(node: onnx.NodeProto, old: str, new: str) -> None:
+    """Let a node read another tensor, wherever it reads the old one."""
+    for index, name in enumerate(node.input):
+        if name == old:
+            node.input[index] = new

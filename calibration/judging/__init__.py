@@ -1,0 +1,1 @@
+"""How well files answer, and which parts of the network INT8 harms."""
