@@ -11,15 +11,14 @@ from numpy.typing import NDArray
 from sfpp.calibration.frames.annotations import Annotations, box_of_crop
 from sfpp.calibration.frames.shelves import NamedFrame
 from sfpp.calibration.judging.subjects import Opened, Tally, no_model
-from sfpp.calibration.report.pictures import MARK_BGR
 from sfpp.calibration.results import Accuracy
 from sfpp.runtime.agreement import KeypointHits
 from sfpp.runtime.backends.protocol import FunctionBackend, Precision
 from sfpp.runtime.contract import KeypointSpec, ModelContract
 from sfpp.runtime.crops import Boxes
 from sfpp.runtime.images import Image
+from sfpp.runtime.marks import marked_keypoints
 from sfpp.runtime.model_file import load_pose
-from sfpp.runtime.opencv import import_cv2
 from sfpp.runtime.pose import PoseEstimator
 from sfpp.runtime.truth import PeopleTruth
 
@@ -53,17 +52,8 @@ class PoseSubject:
         return _PoseTally(self)
 
     def marked(self, frame: NamedFrame, answer: NDArray[Any], expected: NDArray[Any]) -> Image:
-        """Return the frame in grey with each keypoint that moved: a ring where it was, a disc where it is."""
-        cv2 = import_cv2(purpose="drawing on frames")
-        image: Image = cv2.cvtColor(cv2.cvtColor(frame.image_bgr, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
-        radius = max(2, round(min(image.shape[:2]) / 60))
-        for found, before, moved in zip(answer, expected, ~self.unmoved(frame, answer, expected), strict=True):
-            for own, other in zip(found[moved], before[moved], strict=True):
-                ends = [tuple(round(value) for value in point) for point in (own, other)]
-                cv2.line(image, *ends, MARK_BGR, 1, cv2.LINE_AA)
-                cv2.circle(image, ends[0], radius, MARK_BGR, -1, cv2.LINE_AA)
-                cv2.circle(image, ends[1], radius + 1, (255, 255, 255), 1, cv2.LINE_AA)
-        return image
+        """Return the frame with the keypoints marked that moved."""
+        return marked_keypoints(frame.image_bgr, answer, expected, ~self.unmoved(frame, answer, expected))
 
     def unmoved(self, frame: NamedFrame, answer: NDArray[Any], expected: NDArray[Any]) -> NDArray[np.bool_]:
         """Return which keypoints (P, K) are where float32 has them."""

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from sfpp.calibration.frames.annotations import Annotations
 from sfpp.calibration.frames.shelves import NamedFrame
 from sfpp.calibration.judging.subjects import Opened, Tally, no_model
-from sfpp.calibration.report.pictures import marked_disagreement
 from sfpp.calibration.results import Accuracy
 from sfpp.runtime.agreement import ConfusionMatrix, boundary_f_score, label_agreement
 from sfpp.runtime.backends.protocol import FunctionBackend, Precision
 from sfpp.runtime.contract import ModelContract
 from sfpp.runtime.images import Image
+from sfpp.runtime.marks import marked_labels
 from sfpp.runtime.model_file import load_segmenter
 from sfpp.runtime.segmentation import Segmenter
 
@@ -43,7 +43,7 @@ class SegmentationSubject:
 
     def marked(self, frame: NamedFrame, answer: NDArray[Any], expected: NDArray[Any]) -> Image:
         """Return the frame with the pixels marked whose labels differ."""
-        return marked_disagreement(frame.image_bgr, answer, expected, self._contract.palette)
+        return marked_labels(frame.image_bgr, answer, expected, self._contract.palette)
 
     def truth_of(self, frame: NamedFrame) -> NDArray[np.uint8] | None:
         """Return the frame's true labels, None where nobody annotated it."""

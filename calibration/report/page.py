@@ -9,13 +9,13 @@ from sfpp.calibration.report.facts import add_frames, add_machine, add_notes
 from sfpp.calibration.report.files import add_files
 from sfpp.calibration.report.head import add_head
 from sfpp.calibration.report.parts import add_histograms, add_kept, add_sensitivity
-from sfpp.calibration.report.pictures import add_pictures, marked_disagreement
+from sfpp.calibration.report.pictures import add_pictures
 from sfpp.calibration.report.summary import summary_lines
 from sfpp.calibration.results import CalibrationReport
 from sfpp.runtime.contract import ModelContract
 from sfpp.runtime.page import Page
 
-__all__ = ["marked_disagreement", "report_page", "summary_lines", "write_report"]
+__all__ = ["report_page", "summary_lines", "write_report"]
 
 
 def write_report(report: CalibrationReport, path: str | os.PathLike[str]) -> None:

@@ -39,6 +39,16 @@ def test_products_with_one_constant_weight(operator, read, attributes, shape, ax
     assert product == Quantizable("node/y", operator, "x", "w", axis, "node")
 
 
+@pytest.mark.parametrize(
+    ("channels", "window", "stride", "expected"),
+    [(32, 8, 8, 0), (48, 4, 4, 0), (64, 8, 8, 1), (32, 2, 2, 1), (32, 4, 2, 1), (3, 7, 4, 1)],
+)
+def test_narrow_reductions_stay_out(channels, window, stride, expected):
+    nodes = [("Conv", ["x", "w"], ["y"], {"strides": [stride, stride]})]
+    constants = {"w": weight(5, channels, window, window)}
+    assert len(found(nodes, constants=constants, inputs={"x": [1, channels, 16, 16]})) == expected
+
+
 @pytest.mark.parametrize(("transposed", "shape", "axis"), [(0, (6, 5), 1), (1, (5, 6), 0)])
 def test_gemm(transposed, shape, axis):
     nodes = [("Gemm", ["x", "w"], ["y"], {"transB": transposed})]

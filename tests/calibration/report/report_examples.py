@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from sfpp.calibration.report.pictures import marked_disagreement
 from sfpp.calibration.results import (
     Accuracy,
     CalibrationReport,
@@ -20,6 +19,7 @@ from sfpp.calibration.results import (
     Recommendation,
 )
 from sfpp.runtime.contract import InputSpec, KeypointSpec, ModelContract, OutputSpec
+from sfpp.runtime.marks import marked_labels
 
 CLASSES = ("sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist")
 COLORS = ((128, 128, 128), (128, 0, 0), (192, 192, 128), (128, 64, 128), (60, 40, 222), (128, 128, 0))
@@ -160,7 +160,7 @@ def pictures() -> tuple[Picture, ...]:
     for shift, precision in ((1, "fp16"), (3, "int8")):
         labels = np.roll(reference, shift, axis=1)
         frame = np.full((32, 48, 3), 160, np.uint8)
-        marked = marked_disagreement(frame, labels, reference, PALETTE)
+        marked = marked_labels(frame, labels, reference, PALETTE)
         shown.append(Picture("0001TP_008550.jpg", precision, marked, 100 * float(np.mean(labels != reference))))
     return tuple(shown)
 

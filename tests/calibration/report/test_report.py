@@ -10,11 +10,11 @@ import pytest
 from sfpp.calibration.report.facts import not_measured
 from sfpp.calibration.report.files import drop_tone
 from sfpp.calibration.report.head import budget_verdict, finding
-from sfpp.calibration.report.page import marked_disagreement, report_page, summary_lines, write_report
+from sfpp.calibration.report.page import report_page, summary_lines, write_report
 from sfpp.calibration.report.parts import clipped_share
 from sfpp.calibration.report.words import common_digits, file_labels, number, percent, seconds_text, small_percent
 from sfpp.calibration.results import Kept, LayerHistogram, Recommendation
-from sfpp.runtime.errors import SfppError, UsageError
+from sfpp.runtime.errors import SfppError
 from tests.calibration.report.report_examples import (
     CLASSES,
     EXAMPLES,
@@ -22,7 +22,6 @@ from tests.calibration.report.report_examples import (
     IOU,
     JOINTS,
     LOST_BY_INT8,
-    PALETTE,
     hostile,
     many_classes,
     nothing_measured,
@@ -379,39 +378,6 @@ def test_files_of_one_precision_are_told_apart():
 )
 def test_figures_are_written_alike_everywhere(written, expected):
     assert written == expected
-
-
-def test_pixels_that_differ_are_bright_and_all_others_dark():
-    rng = np.random.default_rng(0)
-    frame = rng.integers(0, 256, (20, 30, 3), np.uint8)
-    reference = rng.integers(0, 6, (20, 30), np.uint8)
-    labels = reference.copy()
-    labels[3:5, 7:9] = 5 - labels[3:5, 7:9]
-    differs = labels != reference
-    marked = marked_disagreement(frame, labels, reference, [(255, 255, 255)] * 6)
-    assert marked.shape == frame.shape
-    assert marked.dtype == np.uint8
-    assert (marked[differs] == (66, 228, 240)).all()
-    brightness = marked @ np.array([0.114, 0.587, 0.299])
-    assert brightness[differs].min() > brightness[~differs].max() + 40
-
-
-def test_a_frame_is_dimmed_grey_with_a_tint_of_its_classes():
-    frame = np.zeros((2, 3, 3), np.uint8)
-    frame[:] = (0, 0, 200)  # red, which is a grey of 60
-    reference = np.array([[0, 1, 1], [0, 0, 1]], np.uint8)
-    marked = marked_disagreement(frame, reference, reference, [(0, 0, 0), (0, 0, 255)])
-    grey = 0.8 * (0.48 * 60 + 25)
-    np.testing.assert_allclose(marked[reference == 0], grey, atol=1)
-    np.testing.assert_allclose(marked[reference == 1] - np.array([51, 0, 0]), grey, atol=1)
-    assert (frame == (0, 0, 200)).all()
-
-
-@pytest.mark.parametrize(("labels", "reference"), [((4, 5), (4, 6)), ((4, 6), (5, 6))])
-def test_labels_of_another_size_cannot_be_marked(labels, reference):
-    frame = np.zeros((4, 6, 3), np.uint8)
-    with pytest.raises(UsageError, match=r"the frame is 4x6 .* compare labels at the frame's own size"):
-        marked_disagreement(frame, np.zeros(labels, np.uint8), np.zeros(reference, np.uint8), PALETTE)
 
 
 def test_the_summary_is_the_table_and_the_decision():
