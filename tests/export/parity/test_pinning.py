@@ -6,7 +6,7 @@ import torch
 
 from sfpp.export.models import token_merging as tm
 from sfpp.export.models.recipe import Bipartite, local_candidates, partition_grid
-from sfpp.export.pinning import GraphMatching, PinnedMatching, matching_gap
+from sfpp.export.parity.pinning import GraphMatching, PinnedMatching, matching_gap
 
 GRID, CELL, KEEP = (6, 8), (2, 2), 7
 

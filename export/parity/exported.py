@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from sfpp.export.deployable import Network
 from sfpp.export.models.recipe import Recipe
-from sfpp.export.pinning import PinnedMatching
-from sfpp.export.probes import AttentionTokens, run_with_probes
+from sfpp.export.parity.pinning import PinnedMatching
+from sfpp.export.parity.probes import AttentionTokens, run_with_probes
 from sfpp.runtime.agreement import label_agreement
 from sfpp.runtime.contract import ModelContract, OutputKind
 from sfpp.runtime.errors import VerificationError
@@ -29,7 +29,7 @@ LABEL_AGREEMENT = 0.999
 
 @dataclass(frozen=True)
 class PinnedReport:
-    """Agreement with a PyTorch model that was given the graph's matching; see ``sfpp.export.pinning``."""
+    """Agreement with a PyTorch model that was given the graph's matching; see ``sfpp.export.parity.pinning``."""
 
     label_agreement: float
     matching_gap: float

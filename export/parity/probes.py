@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from sfpp.export.pinning import GraphMatching
+from sfpp.export.parity.pinning import GraphMatching
 from sfpp.runtime.contract import ModelContract
 from sfpp.runtime.errors import MissingDependencyError, VerificationError
 
@@ -57,7 +57,7 @@ def run_with_probes(path: Path, contract: ModelContract, frames: NDArray[Any]) -
     """
     onnxruntime = require_onnxruntime()
     model = onnx.load(str(path))
-    probes = _add_probes(model.graph)
+    probes = add_probes(model.graph)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.enable_cpu_mem_arena = False  # one run: an arena would only hold memory that nobody asks for again
@@ -67,10 +67,10 @@ def run_with_probes(path: Path, contract: ModelContract, frames: NDArray[Any]) -
     except Exception as error:
         raise VerificationError(f"the exported graph does not run in ONNX Runtime: {error}") from error
     seen = dict(zip(probes, values, strict=True))
-    return ProbedRun(answer, tuple(_tokens(seen)), tuple(_matchings(seen)))
+    return ProbedRun(answer, tuple(tokens_in(seen)), tuple(matchings_in(seen)))
 
 
-def _add_probes(graph: onnx.GraphProto) -> list[str]:
+def add_probes(graph: onnx.GraphProto) -> list[str]:
     """Make the shapes of query and key heads and the matchings outputs of the graph; return their names."""
     names = []
     for node in list(graph.node):
@@ -80,8 +80,8 @@ def _add_probes(graph: onnx.GraphProto) -> list[str]:
             names.append(shape)
         if re.fullmatch(r"(kept|partner)(_\d+)?", last):
             names.append(node.output[0])
-    kinds = {name: onnx.TensorProto.INT64 if name.endswith("/shape") else onnx.TensorProto.INT32 for name in names}
-    graph.output.extend(onnx.helper.make_tensor_value_info(name, kind, None) for name, kind in kinds.items())
+    # Without types: the libraries know them, and a file of another origin may count in int64.
+    graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
     return names
 
 
@@ -95,7 +95,8 @@ def _attention_inputs(node: onnx.NodeProto) -> list[tuple[str, str]]:
     return []
 
 
-def _tokens(seen: dict[str, NDArray[Any]]) -> Iterator[AttentionTokens]:
+def tokens_in(seen: dict[str, NDArray[Any]]) -> Iterator[AttentionTokens]:
+    """Yield what each attention met, in the order of the network, of the probes' values."""
     for name in sorted((each for each in seen if each.endswith("/query_heads/shape")), key=_network_order):
         path = name.removesuffix("/query_heads/shape")
         queries, keys = seen[name], seen[f"{path}/key_heads/shape"]
@@ -105,11 +106,13 @@ def _tokens(seen: dict[str, NDArray[Any]]) -> Iterator[AttentionTokens]:
             yield AttentionTokens(path, int(queries[2]), int(keys[3]))
 
 
-def _matchings(seen: dict[str, NDArray[Any]]) -> Iterator[GraphMatching]:
+def matchings_in(seen: dict[str, NDArray[Any]]) -> Iterator[GraphMatching]:
+    """Yield each matching, in the order of the network, of the probes' values."""
     for name in sorted((each for each in seen if "/partner" in each), key=_network_order):
         partner = seen[name]
         nothing = np.zeros((len(partner), 0), np.int32)
-        yield GraphMatching(seen.get(name.replace("/partner", "/kept"), nothing), partner)
+        kept = seen.get(name.replace("/partner", "/kept"), nothing)
+        yield GraphMatching(kept, partner, name.partition("/partner")[0])
 
 
 def _network_order(name: str) -> tuple[bool, list[int]]:

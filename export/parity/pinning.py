@@ -27,10 +27,14 @@ _MATCH = torch.ops.sfpp.match_bipartite.default
 
 @dataclass(frozen=True)
 class GraphMatching:
-    """One matching as the graph made it: ``kept`` (batch, k) and ``partner`` (batch, S), positions as integers."""
+    """One matching as the graph made it: ``kept`` (batch, k) and ``partner`` (batch, S), positions as integers.
+
+    ``name`` is the path of its attention, for messages.
+    """
 
     kept: NDArray[np.integer[Any]]
     partner: NDArray[np.integer[Any]]
+    name: str = ""
 
 
 class PinnedMatching(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -39,13 +43,19 @@ class PinnedMatching(TorchDispatchMode):  # type: ignore[no-untyped-call]
     A graph that merges on another grid, in other cells or in other places raises :class:`VerificationError`.
 
     Attributes:
-        worst_gap: by how much of cosine similarity the graph's choices fell short of the best possible ones at most.
+        gaps: by how much of cosine similarity each of the graph's choices fell short of the best possible one, with the
+            path of its attention, in the order of the network.
     """
 
     def __init__(self, matchings: Sequence[GraphMatching]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.worst_gap = 0.0
+        self.gaps: list[tuple[str, float]] = []
         self._matchings = iter(matchings)
+
+    @property
+    def worst_gap(self) -> float:
+        """The largest of the gaps; NaN if one is, 0 before any matching."""
+        return float(np.max([0.0, *(gap for _, gap in self.gaps)]))
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is not _MATCH:
@@ -64,7 +74,7 @@ class PinnedMatching(TorchDispatchMode):  # type: ignore[no-untyped-call]
             )
         kept = torch.from_numpy(matching.kept.astype(np.int64))
         partner = torch.from_numpy(matching.partner.astype(np.int64))
-        self.worst_gap = max(self.worst_gap, matching_gap(sources, destinations, kept, partner, candidates))
+        self.gaps.append((matching.name, matching_gap(sources, destinations, kept, partner, candidates)))
         return kept, partner
 
 

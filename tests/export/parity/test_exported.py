@@ -12,15 +12,16 @@ import torch
 import torch.nn.functional as F
 from onnx import numpy_helper
 
-from sfpp.export import deployable, export_onnx, parity, to_onnx
+from sfpp.export import deployable, export_onnx, to_onnx
 from sfpp.export.catalog import VARIANTS, variant_by_name
 from sfpp.export.checkpoints import read_checkpoint
 from sfpp.export.demo import demo_checkpoint
 from sfpp.export.models.recipe import Bipartite, MergingRecipe, StageRecipe
 from sfpp.export.models.token_merging import merge_tokens
-from sfpp.export.parity import ParityReport, PinnedReport, compare_with_pytorch, require_parity, require_tokens
-from sfpp.export.pinning import GraphMatching, PinnedMatching
-from sfpp.export.probes import AttentionTokens, run_with_probes
+from sfpp.export.parity import exported as after_export
+from sfpp.export.parity.exported import ParityReport, PinnedReport, compare_with_pytorch, require_parity, require_tokens
+from sfpp.export.parity.pinning import GraphMatching, PinnedMatching
+from sfpp.export.parity.probes import AttentionTokens, run_with_probes
 from sfpp.runtime.errors import MissingDependencyError, VerificationError
 
 RES = "160x128"
@@ -148,8 +149,8 @@ def test_near_ties_are_settled_alike(monkeypatch, exported, model, output):
     """With no tolerance the plain comparison fails; given the graph's matching, PyTorch answers as the graph does."""
     report = exported[output]
     with monkeypatch.context() as strict:
-        strict.setattr(parity, "MAX_ERROR", -1.0)
-        strict.setattr(parity, "LABEL_AGREEMENT", 1.1)
+        strict.setattr(after_export, "MAX_ERROR", -1.0)
+        strict.setattr(after_export, "LABEL_AGREEMENT", 1.1)
         result = compare_with_pytorch(report.path, model, VARIANTS["hq"], report.contract, random_frames())
     assert result.pinned.matching_gap < 1e-5
     assert result.pinned.label_agreement > 0.999

@@ -1,0 +1,113 @@
+"""Opening both sides: the file in a backend, PyTorch in its place, and the file once more with its insides visible."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sfpp.export.parity.comparison import Sides
+from sfpp.export.parity.points import Point, all_points, coarse_points
+from sfpp.export.parity.probed_model import ProbedModel, read_graph
+from sfpp.export.parity.reference import Reference, reference_for
+from sfpp.export.parity.subjects import file_side, pytorch_side
+from sfpp.runtime.backends import Backend, BackendOptions, open_backend
+from sfpp.runtime.contract import METADATA_KEY, ModelContract, contract_from_json
+from sfpp.runtime.errors import ContractError
+
+Notify = Callable[[str], object]
+OpenProbes = Callable[..., ProbedModel]  # of a sequence of points, and whether to keep it open
+# It runs every graph made here and computes a float32 graph in float32.
+STRICTEST = "onnxruntime"
+AUTOMATIC = "auto"
+# Every layer of a B0 is 0.9 GB at 1920x1080 and 3.5 GB at 3840x2160, in runs of at most 1 GB; beyond that one looks
+# into a part only where it differs.
+DETAILS_BYTES_LIMIT = 4 << 30
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the user asked for.
+
+    Attributes:
+        model: the file.
+        weights: the checkpoint, None for a demonstration model's.
+        contract: in the place of the file's own.
+        backend: by name; ``auto`` chooses as the runtime does.
+        options: precision and threads.
+    """
+
+    model: Path
+    weights: str | None
+    contract: ModelContract | None
+    backend: str
+    options: BackendOptions
+
+
+@dataclass(frozen=True, eq=False)
+class OpenedSides:
+    """Both sides, what runs the file, and how to open it with other points; None where its insides cannot be seen."""
+
+    sides: Sides
+    backend: Backend
+    open_probes: OpenProbes | None
+
+
+@contextlib.contextmanager
+def opened_sides(wish: Wish, notify: Notify) -> Iterator[OpenedSides]:
+    """Open both sides for the length of a block.
+
+    Raises:
+        ModelFileError, ContractError: the file cannot be opened, or nothing says what it takes and gives.
+        BackendError, MissingDependencyError, UsageError: the backend is not there or does not fit.
+        CheckpointError: the weights cannot be read.
+    """
+    name = None if wish.backend == AUTOMATIC else wish.backend
+    target = None if wish.contract is None else wish.contract.target
+    with contextlib.ExitStack() as stack:
+        backend, reason = open_backend(wish.model, backend=name, options=wish.options, target=target, notify=notify)
+        stack.callback(backend.close)
+        notify(f"{wish.model.name} runs in {reason}")
+        contract = wish.contract or _contract_in(backend, wish.model)
+        reference = reference_for(contract, wish.weights)
+        open_probes = _prober(wish, contract)
+        probed, detailed = _probed(reference, open_probes)
+        if probed is not None:
+            stack.callback(probed.close)
+        sides = Sides(file_side(backend, contract), pytorch_side(reference), reference, probed, detailed)
+        yield OpenedSides(sides, backend, open_probes)
+
+
+def _contract_in(backend: Backend, file: Path) -> ModelContract:
+    text = backend.metadata.get(METADATA_KEY)
+    if text is None:
+        raise ContractError(
+            f"{file.name} carries no contract (metadata {METADATA_KEY!r}), so nobody knows what to feed it; export it "
+            "with sfpp-export, or give the facts with --contract FILE.json"
+        )
+    return contract_from_json(text, origin=f"the contract in {file.name}")
+
+
+def _prober(wish: Wish, contract: ModelContract) -> OpenProbes | None:
+    """Return what opens the file with more outputs, as the wish says; None for a file that is no ONNX graph."""
+    if wish.model.suffix != ".onnx":
+        return None
+    graph = read_graph(wish.model)
+    name = None if wish.backend == AUTOMATIC else wish.backend
+
+    def open_probes(points: Sequence[Point], *, keep: bool = False) -> ProbedModel:
+        return ProbedModel(graph, contract, points, backend=name, options=wish.options, keep=keep)
+
+    return open_probes
+
+
+def _probed(reference: Reference, open_probes: OpenProbes | None) -> tuple[ProbedModel | None, ProbedModel | None]:
+    """Return the file with the parts' values among its outputs, and with the layers' if they are not too many."""
+    if open_probes is None:
+        return None, None
+    about = reference.network, reference.recipe, reference.spec.size_hw
+    # Neither is opened before it runs, so that only one of them takes memory at a time.
+    detailed = open_probes(all_points(*about))
+    fits = detailed.value_bytes <= DETAILS_BYTES_LIMIT
+    return open_probes(coarse_points(*about), keep=True), detailed if fits else None

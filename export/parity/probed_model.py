@@ -1,0 +1,257 @@
+"""A model file opened once more with its insides among its outputs, in any backend that runs ONNX files."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import re
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
+
+from sfpp.export.parity.pinning import GraphMatching
+from sfpp.export.parity.points import LOGITS, Point
+from sfpp.export.parity.probes import AttentionTokens, add_probes, matchings_in, tokens_in
+from sfpp.runtime.backends import Backend, BackendOptions, open_backend
+from sfpp.runtime.contract import ModelContract
+from sfpp.runtime.errors import BackendError
+from sfpp.runtime.onnx_file import not_an_onnx_model
+
+# What conversions to lower precision put before or behind a value without meaning another one; and what makes labels of
+# logits.
+_CONVERSIONS = frozenset({"Cast", "QuantizeLinear", "DequantizeLinear"})
+_DECISIONS = frozenset({"ArgMax", "Resize"})
+# Above this the points are computed in several runs. All of them together take 0.2 GB in a B0 at 1920x1080, and 6 GB in
+# a B5 at 3840x2160.
+GROUP_BYTES_LIMIT = 3 << 28
+
+
+@dataclass(frozen=True)
+class ProbedAnswer:
+    """What one run gave: the answer, and what was seen inside; ``values`` are the points' by name."""
+
+    answer: NDArray[Any]
+    tokens: tuple[AttentionTokens, ...]
+    matchings: tuple[GraphMatching, ...]
+    values: dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Points that are compared in one run; ``carried`` are earlier ones that these are computed from."""
+
+    points: tuple[Point, ...]
+    carried: tuple[Point, ...] = ()
+
+
+def groups_of(points: Sequence[Point], sizes: Mapping[str, int], *, limit: int = GROUP_BYTES_LIMIT) -> list[Group]:
+    """Split points, in the order of the network, into runs whose values stay below a limit.
+
+    Args:
+        points: those that the graph has.
+        sizes: bytes of each point's value by name.
+        limit: bytes of one group; a single larger point makes a group of its own.
+    """
+    starts, filled = [0], 0
+    for index, point in enumerate(points):
+        size = sizes.get(point.name, 0)
+        if index > starts[-1] and filled + size > limit:
+            starts.append(index)
+            filled = 0
+        filled += size
+    ends = [*starts[1:], len(points)]
+    return [Group(tuple(points[a:b]), carried_by(points[:a], points[a:b])) for a, b in zip(starts, ends, strict=True)]
+
+
+def carried_by(before: Sequence[Point], group: Sequence[Point]) -> tuple[Point, ...]:
+    """Return those of the points that come before a group which the group's values are computed from."""
+    bases = {point.base for point in group}
+    return tuple(point for point in before if point.lasting or point is before[-1] or point.name in bases)
+
+
+def read_graph(path: Path) -> onnx.ModelProto:
+    """Read an ONNX file.
+
+    Raises:
+        ModelFileError: it is not an ONNX model.
+    """
+    try:
+        return onnx.load(str(path))
+    except (DecodeError, OSError) as error:
+        raise not_an_onnx_model(path, str(error)) from error
+
+
+class ProbedModel:
+    """The runs of a graph that report what is computed on the way; nothing is opened before the first of them.
+
+    Args:
+        model: the graph.
+        contract: its contract.
+        points: what to report; what the graph does not have is left out.
+        backend: what runs it, by name; None for what the runtime would choose.
+        options: threads and precision.
+        keep: whether it stays open from one run to the next, which costs memory and saves time.
+        limit: bytes of values that one run may report.
+
+    Attributes:
+        points: those that the graph has.
+        missing: the names of the others.
+        value_bytes: of all points' values together, as far as the file tells their shapes.
+        description: of the backend, once something has run.
+    """
+
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        contract: ModelContract,
+        points: Sequence[Point],
+        *,
+        backend: str | None,
+        options: BackendOptions,
+        keep: bool = False,
+        limit: int = GROUP_BYTES_LIMIT,
+    ) -> None:
+        self._model, self._contract = model, contract
+        # Not kept in the cache of compiled models, where nobody would ask for it again.
+        self._backend_name, self._options = backend, dataclasses.replace(options, cache=False)
+        self._tensors = tensors_of(model.graph, points, contract.outputs[0].name)
+        self.points = tuple(point for point in points if point.name in self._tensors)
+        self.missing = tuple(point.name for point in points if point.name not in self._tensors)
+        sizes = self._sizes()
+        self.value_bytes = sum(sizes[point.name] for point in self.points)
+        self.description = ""
+        self._groups = groups_of(self.points, sizes, limit=limit)
+        # Several sessions of a large network would not fit beside each other.
+        self._keeps = keep and len(self._groups) == 1
+        self._kept = contextlib.ExitStack()
+        self._opened: _Opened | None = None
+
+    def runs(self, tensor: NDArray[Any]) -> Iterator[tuple[Group, ProbedAnswer]]:
+        """Run the graph on an input once for each group of points.
+
+        Raises:
+            BackendError, ModelFileError: the backend does not take the graph with more outputs, or fails.
+        """
+        for group in self._groups:
+            if self._keeps:
+                self._opened = self._opened or self._kept.enter_context(self._open(group))
+                yield group, self._opened.run(tensor)
+                continue
+            with self._open(group) as opened:
+                answer = opened.run(tensor)
+            yield group, answer
+
+    def close(self) -> None:
+        """Release the model."""
+        self._opened = None
+        self._kept.close()
+
+    def __enter__(self) -> ProbedModel:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @contextlib.contextmanager
+    def _open(self, group: Group) -> Iterator[_Opened]:
+        tensors = {point.name: self._tensors[point.name] for point in (*group.carried, *group.points)}
+        model = onnx.ModelProto()
+        model.CopyFrom(self._model)
+        probes = add_probes(model.graph)
+        present = {output.name for output in model.graph.output}
+        more = dict.fromkeys(name for names in tensors.values() for name in names if name not in present)
+        # Without a type: it is another one in each precision, and the libraries know it.
+        model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in more)
+        with tempfile.TemporaryDirectory(prefix="sfpp-parity-") as folder:
+            path = Path(folder) / "probed.onnx"
+            onnx.save(model, str(path))
+            name, target = self._backend_name, self._contract.target
+            opened, _ = open_backend(path, backend=name, options=self._options, target=target)
+            self.description = opened.description
+            names = tuple(output.name for output in model.graph.output)
+            with contextlib.closing(opened):
+                yield _Opened(opened, self._contract, names, tensors, probes)
+
+    def _sizes(self) -> dict[str, int]:
+        """Return the bytes of each point's value, as far as the file tells its shape."""
+        # sfpp-export writes every shape; for another file the points then make one group, whatever its size.
+        shapes = {info.name: info.type.tensor_type.shape for info in self._model.graph.value_info}
+        return {
+            name: sum(_bytes_of(shapes[tensor]) for tensor in tensors if tensor in shapes)
+            for name, tensors in self._tensors.items()
+        }
+
+
+@dataclass(frozen=True)
+class _Opened:
+    backend: Backend
+    contract: ModelContract
+    names: tuple[str, ...]
+    tensors: dict[str, list[str]]
+    probes: list[str]
+
+    def run(self, tensor: NDArray[Any]) -> ProbedAnswer:
+        outputs = self._outputs(tensor)
+        seen = {name: outputs[name] for name in self.probes}
+        values = {
+            point: outputs[names[0]] if len(names) == 1 else np.concatenate([outputs[name] for name in names], axis=1)
+            for point, names in self.tensors.items()
+        }
+        answer = outputs[self.contract.outputs[0].name]
+        return ProbedAnswer(answer, tuple(tokens_in(seen)), tuple(matchings_in(seen)), values)
+
+    def _outputs(self, tensor: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        outputs = list(self.backend.run({self.contract.input.name: tensor}).values())
+        # By their order: OpenVINO drops casts, and what then has two names answers by either of them.
+        if len(outputs) != len(self.names):
+            raise BackendError(f"{self.backend.description} gives {len(outputs)} of {len(self.names)} outputs")
+        return dict(zip(self.names, outputs, strict=True))
+
+
+def tensors_of(graph: onnx.GraphProto, points: Sequence[Point], output: str) -> dict[str, list[str]]:
+    """Return the names of the tensors that hold each point's value; points that the graph does not have are left out.
+
+    Args:
+        graph: the graph.
+        points: what to look for.
+        output: the graph's output, from which the logits are found also where the graph answers with labels.
+    """
+    nodes = {node.name: node for node in graph.node if node.name}
+    makers = {name: node for node in graph.node for name in node.output}
+    found: dict[str, list[str]] = {}
+    for point in points:
+        if point.name == LOGITS:
+            found[LOGITS] = [_source(output, makers, _CONVERSIONS | _DECISIONS)]
+            continue
+        holders = [nodes[name] for name in _names(point, nodes)]
+        if holders and point.node_side == "output":
+            found[point.name] = [node.output[0] for node in holders]
+        elif holders:
+            found[point.name] = [_source(node.input[0], makers, _CONVERSIONS) for node in holders]
+    return found
+
+
+def _names(point: Point, nodes: Mapping[str, onnx.NodeProto]) -> list[str]:
+    if not point.parts:
+        return [point.node] if point.node in nodes else []
+    pattern = re.compile(rf"{re.escape(point.node)}(_\d+)?")
+    matching = [name for name in nodes if pattern.fullmatch(name)]
+    return sorted(matching, key=lambda name: int(name.rpartition("_")[2]) if name != point.node else 0)
+
+
+def _source(tensor: str, makers: Mapping[str, onnx.NodeProto], passed: frozenset[str]) -> str:
+    """Follow a tensor back through the nodes of the given kinds."""
+    while tensor in makers and makers[tensor].op_type in passed:
+        tensor = makers[tensor].input[0]
+    return tensor
+
+
+def _bytes_of(shape: onnx.TensorShapeProto) -> int:
+    return int(np.prod([each.dim_value for each in shape.dim], dtype=np.int64)) * 4

@@ -1,0 +1,181 @@
+"""PyTorch's side, rebuilt from the checkpoint and from what the file's contract says about merging.
+
+What the contract says about colors and normalization is not taken over: PyTorch prepares frames as the checkpoint was
+trained, so that a wrong contract shows.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from sfpp.export.catalog import VARIANTS, isr_from_text, recipe_from_words, words_from_recipe
+from sfpp.export.checkpoints import Checkpoint, read_checkpoint
+from sfpp.export.checkpoints.storage import read_json_object
+from sfpp.export.demo import demo_checkpoint, demo_pose_checkpoint
+from sfpp.export.deployable import Network
+from sfpp.export.models.recipe import MergingRecipe, Recipe, with_matching
+from sfpp.export.planning import plan_for
+from sfpp.export.to_onnx import learned_model
+from sfpp.runtime.backends.protocol import Arrays
+from sfpp.runtime.contract import InputSpec, ModelContract
+from sfpp.runtime.errors import CheckpointError, ContractError, UsageError
+from sfpp.runtime.files import sha256_of
+
+Triple = tuple[float, float, float]
+
+_PREPROCESSOR = "preprocessor_config.json"
+_IMAGENET = InputSpec("image", 1, 1)  # the runtime's own numbers are its defaults: those of every published checkpoint
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """The learned network, and how it is fed.
+
+    ``recipe`` is what the contract says, and ``spec`` how the checkpoint was trained to see frames: normalized float32
+    images in RGB of the graph's size.
+    """
+
+    checkpoint: Checkpoint
+    network: Network
+    recipe: Recipe
+    spec: InputSpec
+    contract: ModelContract
+
+    @property
+    def matches(self) -> bool:
+        """Whether the recipe matches tokens, so that near ties may be settled differently on both sides."""
+        return isinstance(self.recipe, MergingRecipe) and self.recipe.merges_bipartite
+
+    def trained_contract(self) -> ModelContract:
+        """Return the contract of PyTorch's side: the file's, with frames as the checkpoint was trained."""
+        return dataclasses.replace(self.contract, input=self.spec)
+
+    def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
+        """Run PyTorch as if it were a backend: images by the spec's name in, what the graph gives by its name out."""
+        # A copy, since a comparison in step writes into it.
+        image = torch.from_numpy(inputs[self.spec.name].copy())
+        output = self.contract.outputs[0]
+        with torch.no_grad():
+            logits = cast(torch.Tensor, self.network(image, self.recipe))
+            if output.kind == "labels":
+                raised = F.interpolate(logits, size=self.spec.size_hw, mode="bilinear", align_corners=False)
+                return {output.name: raised.argmax(1).numpy().astype(np.uint8)}
+        return {output.name: logits.numpy()}
+
+
+def reference_for(contract: ModelContract, weights: str | os.PathLike[str] | None) -> Reference:
+    """Rebuild PyTorch's side.
+
+    Args:
+        contract: the model file's.
+        weights: the checkpoint; None takes a demonstration model if the file was made from one.
+
+    Raises:
+        UsageError: no weights, or those of another kind of network than the file's.
+        CheckpointError: the weights cannot be read.
+        ContractError: the contract's recipe is none, or does not fit the contract's own input.
+    """
+    checkpoint = read_checkpoint(weights if weights is not None else _demo_of(contract))
+    _check_kind(checkpoint, contract)
+    mean, std = _training_normalization(checkpoint)
+    given = contract.input
+    spec = dataclasses.replace(
+        _IMAGENET,
+        height=given.height,
+        width=given.width,
+        batch=given.batch,
+        layout="NCHW",
+        dtype="float32",
+        mean=mean,
+        std=std,
+        normalized_in_graph=False,
+        resize=given.resize,
+    )
+    return Reference(checkpoint, learned_model(checkpoint), _fitting_recipe(contract, checkpoint), spec, contract)
+
+
+def recipe_of(contract: ModelContract) -> Recipe:
+    """Return the merging, or EDAFormer's reduction, that the contract writes down.
+
+    Raises:
+        RecipeError, UsageError: what it writes down is no recipe.
+    """
+    words = contract.recipe
+    if contract.family == "edaformer":
+        return isr_from_text(str(words[0].get("isr") if words else None))
+    # The step of the input is not among the words of a stage: it goes with the variant's name.
+    named = VARIANTS.get(contract.variant)
+    known = named if named is not None and words_from_recipe(named) == words else None
+    recipe: MergingRecipe = known or recipe_from_words(list(words), origin="the contract's recipe")
+    return with_matching(recipe, local=contract.matching == "local", share_matching=contract.share_matching)
+
+
+def _fitting_recipe(contract: ModelContract, checkpoint: Checkpoint) -> Recipe:
+    try:
+        recipe = recipe_of(contract)
+        plan_for(recipe, checkpoint.config, contract.input)
+    except UsageError as error:
+        raise ContractError(f"the recipe in the contract cannot be right: {error}") from error
+    return recipe
+
+
+def weights_note(checkpoint: Checkpoint, contract: ModelContract) -> str | None:
+    """Say if the weights are not, byte for byte, those that the file was made from."""
+    if not contract.checkpoint_sha256 or contract.checkpoint_sha256 == checkpoint.sha256:
+        return None
+    return (
+        f"the file was made from a checkpoint with the SHA-256 {contract.checkpoint_sha256[:12]}..., and "
+        f"{checkpoint.name} has {checkpoint.sha256[:12]}..."
+    )
+
+
+def _demo_of(contract: ModelContract) -> Path:
+    for path in (demo_checkpoint(), demo_pose_checkpoint()):
+        if sha256_of([path]) == contract.checkpoint_sha256:
+            return path
+    raise UsageError(
+        "the file was not made from a demonstration model: give the checkpoint that it was exported from with --weights"
+    )
+
+
+def _check_kind(checkpoint: Checkpoint, contract: ModelContract) -> None:
+    outputs = len(contract.keypoints.names) if contract.keypoints is not None else len(contract.classes)
+    what = "keypoints" if contract.task == "pose" else "classes"
+    file = (contract.task, contract.family, contract.size, outputs)
+    given = (checkpoint.task, checkpoint.family, checkpoint.size, checkpoint.outputs)
+    if file != given:
+        raise UsageError(
+            f"the file holds a {contract.family} {contract.size} for {contract.task} with {outputs} {what}, but "
+            f"{checkpoint.name} is a {checkpoint.family} {checkpoint.size} for {checkpoint.task} with "
+            f"{checkpoint.outputs} outputs: give the checkpoint that the file was exported from"
+        )
+
+
+def _training_normalization(checkpoint: Checkpoint) -> tuple[Triple, Triple]:
+    """Return mean and standard deviation, 0..255: a Transformers folder tells its own, all others are ImageNet's."""
+    path = Path(checkpoint.name)
+    file = (path if path.is_dir() else path.parent) / _PREPROCESSOR
+    if checkpoint.style != "transformers" or not file.is_file():
+        return _IMAGENET.mean, _IMAGENET.std
+    settings = read_json_object(file)
+    return _triple(settings, "image_mean", _IMAGENET.mean, file), _triple(settings, "image_std", _IMAGENET.std, file)
+
+
+def _triple(settings: dict[str, Any], key: str, default: Triple, file: Path) -> Triple:
+    values = settings.get(key)
+    if values is None:
+        return default
+    numbers = isinstance(values, list) and all(isinstance(each, int | float) for each in values)
+    if not numbers or len(values) != 3:
+        raise CheckpointError(f"{file} has {key} {values!r}, expected three numbers, 0 to 1")
+    red, green, blue = (255.0 * float(each) for each in values)
+    return red, green, blue

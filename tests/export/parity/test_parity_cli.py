@@ -1,0 +1,166 @@
+"""sfpp-parity: exit codes, the printed report, JSON and page."""
+
+import json
+import re
+import shlex
+
+import numpy as np
+import pytest
+
+from sfpp.export.demo import demo_checkpoint
+from sfpp.export.parity.cli import main
+from sfpp.export.parity.differences import Place
+from sfpp.export.parity.options import parity_parser
+from sfpp.export.parity.report import PointReport
+from sfpp.export.parity.words import percent, shown_points
+from sfpp.runtime.images import write_image
+from tests.export.parity.planted import with_contract, with_scaled_layer
+
+NODE = "encoder/stages.1/blocks.0/ffn/depthwise/Conv"
+
+
+@pytest.fixture
+def run(capsys):
+    def command(*arguments):
+        code = main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return command
+
+
+def test_a_sound_file(run, exported, tmp_path):
+    path = exported("fast").path
+    code, out, err = run(path, "--json", tmp_path / "report.json", "--html", tmp_path / "report.html")
+    assert code == 0
+    lines = out.splitlines()
+    assert lines[0] == "fast.onnx: segformer-b0 fast fp32, 192x128 (width x height), target portable"
+    assert re.match(
+        r"free +labels agree on (100\.00|99\.\d\d) % \(worst frame .*max error \d\.\de-\d\d, mean", lines[3]
+    )
+    assert lines[4].startswith("pinned")
+    assert re.search(
+        r"^stages\.3/blocks\.1/ffn +\d\.\de-\d\d +\d\.\de-\d\d +\d\.\de-\d\d  channel \d+, row", out, re.MULTILINE
+    )
+    assert re.search(r"^AGREES with PyTorch \(\d+\.\d s\)$", out, re.MULTILINE)
+    assert lines[-3:] == [
+        f"wrote {tmp_path / 'report.json'}",
+        f"wrote {tmp_path / 'report.html'}",
+        f"next: sfpp-run {shlex.quote(str(path))} demo",
+    ]
+    assert "runs in ONNX Runtime" in err
+    assert json.loads((tmp_path / "report.json").read_text())["agrees"] is True
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "Agrees with PyTorch" in page
+    assert "Show the 102 layers inside" in page
+
+
+def test_a_faulty_file_is_reported_all_the_same(run, exported, tmp_path):
+    path = with_scaled_layer(exported("original").path, tmp_path / "faulty.onnx", NODE)
+    code, out, _ = run(path, "--json", tmp_path / "report.json", "--html", tmp_path / "report.html")
+    assert code == 1
+    lines = out.splitlines()
+    marked = [line.split()[0] for line in lines if line.endswith("<-- out of tolerance")]
+    assert marked == ["stages.1/blocks.0/ffn/depthwise", "stages.1/blocks.0/ffn"]
+    place = next(line for line in lines if line.startswith("first disagreement at "))
+    assert place.startswith("first disagreement at stages.1/blocks.0/ffn/depthwise: what it computes is 1.98 times")
+    weights = shlex.quote(str(demo_checkpoint()))
+    assert lines[-1] == f"next: sfpp-export --weights {weights} --variant original --res 192x128   (make it anew)"
+    assert json.loads((tmp_path / "report.json").read_text())["place"] == place
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "Does not agree with PyTorch" in page
+    assert "First disagreement at stages.1/blocks.0/ffn/depthwise" in page
+    assert "out of tolerance" in page
+    assert page.count("data:image/") == 1  # the frame on which labels differ
+
+
+def test_pose_on_a_page(run, exported, tmp_path):
+    code, out, _ = run(exported("pose").path, "--html", tmp_path / "report.html")
+    assert code == 0
+    assert "keypoints agree on 100.00 %, apart by 0.00 px in the mean and 0.00 at most" in out
+    assert "sure keypoints that are where PyTorch has them" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_accuracy_is_told(run, exported, tmp_path):
+    write_image(tmp_path / "a.png", np.full((128, 192, 3), 90, np.uint8))
+    (tmp_path / "labels").mkdir()
+    write_image(tmp_path / "labels" / "a.png", np.full((128, 192), 11, np.uint8))
+    arguments = (exported("original").path, "--images", tmp_path, "--labels", tmp_path / "labels")
+    code, _, err = run(*arguments)
+    assert code == 2
+    assert "give the value to ignore with --ignore" in err
+    write_image(tmp_path / "labels" / "a.png", np.full((128, 192), 3, np.uint8))
+    code, out, _ = run(*arguments, "--ignore", 11, "--html", tmp_path / "report.html")
+    assert code == 0
+    assert re.search(
+        r"^mIoU against the label pictures of 1 frame: \d+\.\d\d % this file, \d+\.\d\d % PyTorch$", out, re.M
+    )
+    assert "Intersection over union with the label pictures of 1 frames" in (tmp_path / "report.html").read_text()
+
+
+def test_notes_are_printed(run, exported, tmp_path):
+    path = with_contract(exported("original").path, tmp_path / "odd.onnx", checkpoint_sha256="a" * 64)
+    code, out, _ = run(path, "--weights", demo_checkpoint())
+    assert code == 0
+    assert "note: warning: the file was made from a checkpoint with the SHA-256 aaaaaaaaaaaa..." in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["missing.onnx"], 1, "missing.onnx is not a file"),
+        (["MODEL", "--weights", "missing.pth"], 1, "missing.pth"),
+        (["MODEL", "--json", "no/such/folder/report.json"], 1, "the folder no/such/folder does not exist"),
+        (["MODEL", "--images", "missing.mp4"], 1, "missing.mp4 does not exist"),
+        (["MODEL", "--precision", "bf16"], 2, "precision bf16"),
+        (["MODEL", "--mode", "pinned"], 2, "this one matches none"),
+    ],
+)
+def test_what_cannot_be_done(run, exported, arguments, code, message):
+    arguments = [exported("original").path if argument == "MODEL" else argument for argument in arguments]
+    found, _, err = run(*arguments)
+    assert found == code
+    assert message in err
+
+
+@pytest.mark.parametrize("arguments", [[], ["model.onnx", "--frames", "0"], ["model.onnx", "--backend", "magic"]])
+def test_wrong_usage(arguments, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    assert "usage: sfpp-parity" in capsys.readouterr().err
+
+
+def test_help_says_what_pinned_means():
+    text = parity_parser().format_help()
+    assert "PyTorch is given the graph's matching" in text
+    assert text.count("sfpp-parity ") >= 5
+
+
+def test_a_share_is_not_rounded_up_to_all():
+    assert percent(1.0) == "100.00 %"
+    assert percent(0.99999) == "99.99 %"
+    assert percent(0.5) == "50.00 %"
+
+
+def test_of_a_large_network_the_worst_of_each_stage_is_shown():
+    def point(name, own, *, within=True, detail=False):
+        return PointReport(name, own, own, own, Place(0, 0, 0, 0), "frame", within=within, detail=detail)
+
+    blocks = [point(f"stages.2/blocks.{index}/ffn", own=1e-6 * (index == 40)) for index in range(80)]
+    wrong = point("stages.1/blocks.3/attention", 0.5, within=False)
+    layers = [
+        point("stages.1/blocks.3/attention/query", 0.5, within=False, detail=True),
+        point("stages.1/blocks.3/attention/output", 0.0, detail=True),
+    ]
+    others = [point("stages.1/blocks.2/ffn", 0.6), wrong, point("head/stages.0.0/ffn", 0.1), point("logits", 0.0)]
+    names = [each.name for each in shown_points([*blocks, *layers, *others])]
+    assert names == [
+        "stages.2/blocks.40/ffn",
+        "stages.1/blocks.3/attention/query",
+        "stages.1/blocks.2/ffn",
+        "stages.1/blocks.3/attention",
+        "head/stages.0.0/ffn",
+        "logits",
+    ]
+    assert shown_points(blocks[:5]) == blocks[:5]

@@ -1,0 +1,92 @@
+"""PyTorch's side: the recipe from the contract, the checkpoint's own normalization, refusals that say what to give."""
+
+import dataclasses
+import json
+
+import onnx
+import pytest
+
+from sfpp.export.catalog import VARIANTS, isr_from_text, recipe_from_words, words_from_recipe
+from sfpp.export.demo import demo_checkpoint, demo_pose_checkpoint
+from sfpp.export.models.recipe import with_matching
+from sfpp.export.parity.reference import recipe_of, reference_for, weights_note
+from sfpp.runtime.errors import ContractError, UsageError
+from tests.export.parity.planted import contract_of
+
+
+@pytest.fixture(scope="module")
+def contract(exported):
+    return contract_of(onnx.load(exported("fast").path))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_recipe_is_what_was_exported(contract, variant):
+    words = words_from_recipe(VARIANTS[variant])
+    assert recipe_of(dataclasses.replace(contract, variant=variant, recipe=words)) == VARIANTS[variant]
+
+
+def test_matching_and_own_recipes(contract):
+    said = dataclasses.replace(contract, matching="local", share_matching=2)
+    assert recipe_of(said) == with_matching(VARIANTS["fast"], local=True, share_matching=2)
+    words = ({"q_mode": "n2d", "q_s": [2, 2]}, {}, {}, {})
+    # A recipe file may be called as a variant is.
+    assert recipe_of(dataclasses.replace(contract, variant="downsample", recipe=words)) == recipe_from_words(
+        list(words)
+    )
+    reduction = dataclasses.replace(contract, family="edaformer", recipe=({"isr": "2211-222"},))
+    assert recipe_of(reduction) == isr_from_text("2211-222")
+
+
+def test_a_recipe_that_cannot_be(contract):
+    words = tuple({**stage, "kv_sx": 99} if "kv_mode" in stage else stage for stage in contract.recipe)
+    with pytest.raises(ContractError, match=r"the recipe in the contract cannot be right: stage 1: a cell of 4x99"):
+        reference_for(dataclasses.replace(contract, recipe=words), None)
+
+
+def test_frames_are_prepared_as_in_training(contract):
+    said = dataclasses.replace(contract.input, color_order="BGR", mean=(1.0, 2.0, 3.0), resize="stretch", batch=2)
+    spec = reference_for(dataclasses.replace(contract, input=said), None).spec
+    assert (spec.color_order, spec.mean, spec.std) == ("RGB", (123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+    assert (spec.dtype, spec.layout, spec.normalized_in_graph) == ("float32", "NCHW", False)
+    assert (spec.height, spec.width, spec.batch, spec.resize) == (128, 192, 2, "stretch")  # these are the file's own
+
+
+def test_a_transformers_folder_tells_its_normalization(contract, monkeypatch, tmp_path):
+    from sfpp.export.parity import reference
+
+    checkpoint = dataclasses.replace(
+        reference.read_checkpoint(demo_checkpoint()), style="transformers", name=str(tmp_path)
+    )
+    monkeypatch.setattr(reference, "read_checkpoint", lambda path: checkpoint)
+    preprocessor = tmp_path / "preprocessor_config.json"
+    preprocessor.write_text(json.dumps({"image_mean": [0.5, 0.5, 0.5], "image_std": [0.25, 0.25, 0.25]}))
+    spec = reference_for(contract, tmp_path).spec
+    assert (spec.mean, spec.std) == ((127.5, 127.5, 127.5), (63.75, 63.75, 63.75))
+    preprocessor.write_text(json.dumps({"image_mean": [0.5]}))
+    with pytest.raises(Exception, match=r"preprocessor_config\.json has image_mean \[0\.5\], expected three numbers"):
+        reference_for(contract, tmp_path)
+    preprocessor.write_text("{}")
+    assert reference_for(contract, tmp_path).spec.mean == (123.675, 116.28, 103.53)
+
+
+def test_weights_must_be_given_unless_they_are_the_demonstrations(contract):
+    assert reference_for(contract, None).checkpoint.name == str(demo_checkpoint())
+    with pytest.raises(UsageError, match=r"not made from a demonstration model: give the checkpoint .* with --weights"):
+        reference_for(dataclasses.replace(contract, checkpoint_sha256="0" * 64), None)
+
+
+def test_another_kind_of_network_is_refused(contract):
+    with pytest.raises(
+        UsageError,
+        match=r"a segformer b0 for segmentation with 11 classes, but .* is a segformer b0 for pose with 14 outputs",
+    ):
+        reference_for(contract, demo_pose_checkpoint())
+
+
+def test_other_bytes_are_told(contract):
+    checkpoint = reference_for(contract, None).checkpoint
+    assert weights_note(checkpoint, contract) is None
+    assert weights_note(checkpoint, dataclasses.replace(contract, checkpoint_sha256="")) is None
+    note = weights_note(checkpoint, dataclasses.replace(contract, checkpoint_sha256="f" * 64))
+    assert "made from a checkpoint with the SHA-256 ffffffffffff..." in note
+    assert checkpoint.sha256[:12] in note
