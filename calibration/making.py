@@ -16,6 +16,7 @@ from sfpp.calibration.int8.equalizing import equalized
 from sfpp.calibration.int8.observing import observe
 from sfpp.calibration.int8.quantizable import quantizable
 from sfpp.calibration.int8.range_cache import Histograms, remembered
+from sfpp.calibration.int8.ranges import threshold
 from sfpp.calibration.judging.examination import drop_of
 from sfpp.calibration.judging.sensitivity import Fallback, by_block, harms, within_budget
 from sfpp.calibration.judging.trials import Trials
@@ -26,6 +27,8 @@ from sfpp.calibration.results import FileResult, Harm, LayerHistogram
 _FEW = 6
 # Overflow and rounding hardly differ between frames.
 _FP16_FRAMES = 8
+# What is left of the error must be this little for channels of like size to be worth their price.
+_WORTH_IT = 0.7
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,10 +69,7 @@ def make_fp16(material: Material) -> FileResult:
 
 def make_int8(material: Material) -> Int8Findings:
     """Write the INT8 file, with as much in INT8 as the budget allows, and rank the blocks by the harm they do."""
-    # The same function to the bit, in which one step suits all channels of a tensor better.
-    with material.clock.step("bringing channels to like sizes"):
-        few = material.chosen.calibration.first(_FP16_FRAMES)
-        base = equalized(material.model, material.examiner.inputs(few))
+    base, is_equalized = _base(material)
     products = quantizable(base)
     blocks, work = by_block(products), work_of(base, products)
     observed = _observed(material, base, {each.activation for each in products})
@@ -84,12 +84,39 @@ def make_int8(material: Material) -> Int8Findings:
             method=chosen.method,
             rest=material.rest,
             kept=tuple(each.name for each in fallback.kept),
+            equalized=is_equalized,
         )
         path = material.write(_finished(material, base, chosen.thresholds, fallback.nodes), "int8", record)
     with material.clock.step("judging INT8"):
         seen = material.examiner.examine(path, progress=material.part("judging INT8"))
     file = material.result(path, "int8", seen, method=chosen.method, rest=material.rest, kept=fallback.kept)
     return Int8Findings(file, fallback, worst_layers(observed, chosen.thresholds, products))
+
+
+def _base(material: Material) -> tuple[onnx.ModelProto, bool]:
+    """Return the float32 graph to start from: as it is, or with its channels brought to like sizes, if that helps.
+
+    Both are the same function to the bit. The second has other values inside, which are harder to compare with
+    PyTorch's, so that it must be worth it: it is for networks with outlier channels.
+    """
+    few = material.chosen.calibration.first(_FEW)
+    with material.clock.step("looking for outlier channels"):
+        scaled = equalized(material.model, material.examiner.inputs(few))
+        plain_error, scaled_error = (_error_by_few(material, each) for each in (material.model, scaled))
+    helps = scaled_error < _WORTH_IT * plain_error
+    material.notify(
+        f"with channels of like size the outputs' relative squared error would be {scaled_error:.2%} instead of "
+        f"{plain_error:.2%}: {'done' if helps else 'left as they are'}"
+    )
+    return (scaled, True) if helps else (material.model, False)
+
+
+def _error_by_few(material: Material, base: onnx.ModelProto) -> float:
+    """Return the error of the outputs with all products in INT8 and ranges of only a few frames."""
+    few = material.chosen.calibration.first(_FEW)
+    observed = observe(base, {each.activation for each in quantizable(base)}, material.examiner.inputs(few))
+    thresholds = {name: threshold(each, "percentile") for name, each in observed.items()}
+    return _trials(material, base, thresholds).examine(None, first=_FEW).error
 
 
 def _finished(
@@ -117,8 +144,12 @@ def _trials(material: Material, base: onnx.ModelProto, thresholds: Mapping[str, 
 def _observed(material: Material, base: onnx.ModelProto, tensors: set[str]) -> Histograms:
     """Return the histograms of the tensors on the calibration frames, from the cache if nothing changed."""
     frames = material.chosen.calibration
-    # The equalized model follows from the first two.
-    key = {"model": material.model_sha256, "frames": frames.sha256, "tensors": sorted(tensors)}
+    key = {
+        "model": material.model_sha256,
+        "frames": frames.sha256,
+        "tensors": sorted(tensors),
+        "equalized": base is not material.model,
+    }
     with material.clock.step("observing ranges"):
         observed, known = remembered(
             key,

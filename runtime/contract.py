@@ -126,6 +126,7 @@ class CalibrationRecord:
         method: how the ranges of INT8 were chosen: ``minmax``, ``entropy`` or ``percentile``; empty for FP16.
         rest: what is computed in where INT8 is not.
         kept: nodes that were kept in more precision because measuring condemned them.
+        equalized: channels inside were scaled by powers of two; what comes out is the same to the bit.
     """
 
     model_sha256: str
@@ -136,6 +137,7 @@ class CalibrationRecord:
     method: str = ""
     rest: FloatType = "fp32"
     kept: tuple[str, ...] = ()
+    equalized: bool = False
 
 
 @dataclass(frozen=True)

@@ -132,6 +132,7 @@ def compare_points(sides: Sides, frames: Sequence[NamedFrame], probed: ProbedMod
         errors.total.update(total)
         _add_own(sides, group, run, own, errors)
         found = found or Pointwise(_outcome(sides, run.answer, expected, (given, own)), errors, expected)
+        del run  # before the next group's values come
     assert found is not None
     return found
 
@@ -147,6 +148,7 @@ def compare_layers(sides: Sides, frames: Sequence[NamedFrame], probed: ProbedMod
     errors = PointErrors()
     for group, run in probed.runs(given.tensor):
         _add_own(sides, group, run, own, errors)
+        del run
     layers = {point.name for point in probed.points if point.detail}
     return {name: found for name, found in errors.own.items() if name in layers}
 

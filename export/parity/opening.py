@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sfpp.export.parity.comparison import Sides
-from sfpp.export.parity.points import Point, all_points, coarse_points
+from sfpp.export.parity.points import Point, all_points, coarse_points, survives_equalizing
 from sfpp.export.parity.probed_model import ProbedModel, read_graph
 from sfpp.export.parity.reference import Reference, reference_for
 from sfpp.export.parity.subjects import file_side, pytorch_side
@@ -95,9 +95,11 @@ def _prober(wish: Wish, contract: ModelContract) -> OpenProbes | None:
         return None
     graph = read_graph(wish.model)
     name = None if wish.backend == AUTOMATIC else wish.backend
+    equalized = contract.calibration is not None and contract.calibration.equalized
 
     def open_probes(points: Sequence[Point], *, keep: bool = False) -> ProbedModel:
-        return ProbedModel(graph, contract, points, backend=name, options=wish.options, keep=keep)
+        shown = [each for each in points if survives_equalizing(each.name)] if equalized else points
+        return ProbedModel(graph, contract, shown, backend=name, options=wish.options, keep=keep)
 
     return open_probes
 

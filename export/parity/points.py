@@ -81,6 +81,15 @@ def all_points(model: Network, recipe: Recipe, size_hw: GridHw) -> list[Point]:
     return points
 
 
+def survives_equalizing(name: str) -> bool:
+    """Return whether a point's value is the same after channels were brought to like sizes for INT8.
+
+    What norms and inner convolutions give is then another value by powers of two, and what reads it takes that back:
+    the stream of tokens between the parts, and the logits, stay as they are.
+    """
+    return name in (INPUT, LOGITS) or name.rpartition("/")[2] in ("patch_embed", "attention", "ffn")
+
+
 def part_of(name: str) -> str:
     """Return the name of the part that a point lies in: that of a layer's block and half, its own for a part."""
     return re.sub(r"(/(?:attention|ffn|patch_embed))/.*", r"\1", name)

@@ -31,6 +31,9 @@ _DECISIONS = frozenset({"ArgMax", "Resize"})
 # Above this the points are computed in several runs. All of them together take 0.2 GB in a B0 at 1920x1080, and 6 GB in
 # a B5 at 3840x2160.
 GROUP_BYTES_LIMIT = 3 << 28
+# With less than this a session stays open: opening takes as long as PyTorch's run then, and beyond it the memory that a
+# session holds (1.3 GB at 1920x1080) is worth more than a fraction of a second.
+_KEPT_BYTES = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,7 @@ class ProbedModel:
         points: what to report; what the graph does not have is left out.
         backend: what runs it, by name; None for what the runtime would choose.
         options: threads and precision.
-        keep: whether it stays open from one run to the next, which costs memory and saves time.
+        keep: whether it may stay open from one run to the next.
         limit: bytes of values that one run may report.
 
     Attributes:
@@ -128,8 +131,7 @@ class ProbedModel:
         self.value_bytes = sum(sizes[point.name] for point in self.points)
         self.description = ""
         self._groups = groups_of(self.points, sizes, limit=limit)
-        # Several sessions of a large network would not fit beside each other.
-        self._keeps = keep and len(self._groups) == 1
+        self._keeps = keep and self.value_bytes <= _KEPT_BYTES
         self._kept = contextlib.ExitStack()
         self._opened: _Opened | None = None
 
@@ -147,6 +149,7 @@ class ProbedModel:
             with self._open(group) as opened:
                 answer = opened.run(tensor)
             yield group, answer
+            del answer  # before the next group's values come
 
     def close(self) -> None:
         """Release the model."""

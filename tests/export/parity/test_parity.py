@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from sfpp.calibration.fp16.converting import fp16_model
 from sfpp.calibration.graph import read_model
 from sfpp.calibration.int8.converting import int8_model
+from sfpp.calibration.int8.equalizing import equalized
 from sfpp.calibration.int8.quantizable import quantizable
 from sfpp.export import export_onnx
 from sfpp.export.checkpoints import read_checkpoint
@@ -21,7 +22,7 @@ from sfpp.export.demo import demo_checkpoint, demo_frame
 from sfpp.export.parity import opening, parity, probed_model
 from sfpp.export.to_onnx import learned_model
 from sfpp.runtime.agreement import ConfusionMatrix
-from sfpp.runtime.contract import METADATA_KEY
+from sfpp.runtime.contract import METADATA_KEY, CalibrationRecord
 from sfpp.runtime.demo import demo_clip
 from sfpp.runtime.errors import BackendError, ContractError, MediaError, UsageError
 from sfpp.runtime.images import batch_from_frames, read_image, write_image
@@ -225,6 +226,22 @@ def lowered(exported, tmp_path_factory):
         "fp16": written(fp16_model(model), contract, "fp16", folder / "fp16.onnx"),
         "int8": written(int8_model(model, thresholds), contract, "int8", folder / "int8.onnx"),
     }
+
+
+def test_channels_of_like_size_are_no_disagreement(tmp_path):
+    """Other values inside, the same answer: what is not comparable is left out where the contract says so."""
+    model = read_model(export_onnx(path=tmp_path / "plain.onnx", res="192x128").path)
+    contract = contract_of(model)
+    frame, _ = batch_from_frames([read_image(demo_frame())], contract.input)
+    scaled = equalized(model, [{contract.input.name: frame}])
+    path = written(scaled, contract, "fp32", tmp_path / "untold.onnx")
+    assert not parity(path, frames=1).agrees
+    record = CalibrationRecord(model_sha256="", frames_sha256="", frames=1, equalized=True)
+    path = written(scaled, dataclasses.replace(contract, calibration=record), "fp32", tmp_path / "told.onnx")
+    report = parity(path, frames=1)
+    assert report.agrees, report.place
+    assert {"stages.0/patch_embed", "stages.3/blocks.1/ffn", "logits"} <= {point.name for point in report.points}
+    assert "stages.0/norm" not in {point.name for point in report.points}
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
