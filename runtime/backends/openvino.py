@@ -66,7 +66,7 @@ class OpenVinoBackend:
         except Exception as error:  # OpenVINO raises RuntimeError and what pybind11 makes of others
             raise not_an_onnx_model(path, _useful_line(error)) from error
         self._inputs = tuple(map(_info, self._request.model_inputs))
-        self._output_names = [output.get_any_name() for output in self._request.model_outputs]
+        self._output_names = list(map(_name_of, self._request.model_outputs))
         self._profile, self._runs = profile, 0
         # A request holds one run's tensors: unlike a session of ONNX Runtime it cannot be run by two threads at once.
         self._lock = threading.Lock()
@@ -231,7 +231,16 @@ def _listed(dtypes: Mapping[str, str]) -> str:
 
 def _info(port: Any) -> TensorInfo:
     shape = tuple(None if size.is_dynamic else size.get_length() for size in port.get_partial_shape())
-    return TensorInfo(port.get_any_name(), shape, np.dtype(port.get_element_type().to_dtype()).name)
+    return TensorInfo(_name_of(port), shape, np.dtype(port.get_element_type().to_dtype()).name)
+
+
+def _name_of(port: Any) -> str:
+    """Return the name that the file gives to an input or output.
+
+    Where a node does nothing, as a cast from float32 to float32, its tensor has two names, and either may be "any".
+    """
+    own = str(port.get_node().get_friendly_name()).partition("/sink_port_")[0]
+    return own if own in port.get_names() else str(port.get_any_name())
 
 
 def _useful_line(error: Exception) -> str:

@@ -4,7 +4,7 @@ import threading
 
 import numpy as np
 import pytest
-from onnx import helper
+from onnx import TensorProto, helper
 
 from sfpp.runtime.backends import BackendOptions, TensorInfo, open_backend
 from sfpp.runtime.errors import BackendError, ModelFileError, UsageError
@@ -166,3 +166,16 @@ def test_an_operator_that_does_not_exist(tmp_path, name):
     path = write_graph(tmp_path / "m.onnx", [helper.make_node("Nonsense", ["x"], ["y"])], {"x": (2,)}, {"y": (2,)})
     with pytest.raises(ModelFileError, match=r"cannot be opened as an ONNX model: .*Nonsense"):
         opened(path, name)
+
+
+def test_names_are_the_files_own_where_a_node_does_nothing(tmp_path, name):
+    """A cast to the same type is dropped by libraries, and its tensor then goes by two names."""
+    cast = {"to": TensorProto.FLOAT}
+    nodes = [
+        helper.make_node("Cast", ["x"], ["a"], **cast),
+        helper.make_node("Add", ["a", "a"], ["b"]),
+        helper.make_node("Cast", ["b"], ["y"], **cast),
+    ]
+    backend = opened(write_graph(tmp_path / "casts.onnx", nodes, {"x": (2, 3)}, {"y": (2, 3)}), name)
+    assert [info.name for info in backend.inputs] == ["x"]
+    np.testing.assert_array_equal(backend.run({"x": X})["y"], 2 * X)
