@@ -72,7 +72,14 @@ def test_a_run_of_the_runtime_loads_no_training_library(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "command", ["sfpp.calibration.cli", "sfpp.export.cli", "sfpp.runtime.cli", "sfpp.runtime.bench.cli"]
+    "command",
+    [
+        "sfpp.calibration.cli",
+        "sfpp.export.cli",
+        "sfpp.export.parity.cli",
+        "sfpp.runtime.bench.cli",
+        "sfpp.runtime.cli",
+    ],
 )
 def test_help_loads_nothing_heavy(command):
     loaded = loaded_by(f"import {command} as c\ntry: c.main(['--help'])\nexcept SystemExit: pass")

@@ -53,7 +53,7 @@ class Campaign:
         self._points = PointTally()
         every = opened.sides.detailed or opened.sides.probed
         self._every = () if every is None else every.points
-        self._worst = WorstFrames()
+        self._worst = WorstFrames(self.contract.palette)
         self._structure: str | None = None
         self._blind: str | None = None
         self._failing: tuple[Sequence[NamedFrame], Pointwise | None] | None = None

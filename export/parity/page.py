@@ -106,7 +106,7 @@ def _add_pictures(page: Page, report: AgreementReport) -> None:
         return
     segments = report.contract.task == "segmentation"
     marks = (
-        "Yellow pixels have another label than PyTorch gives them; thin lines are the borders of PyTorch's classes."
+        "Yellow pixels have another label than PyTorch gives them; the tint is that of PyTorch's classes."
         if segments
         else "A ring is where PyTorch has a keypoint, a disc where the file has it."
     )

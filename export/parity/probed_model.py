@@ -131,7 +131,7 @@ class ProbedModel:
         self.value_bytes = sum(sizes[point.name] for point in self.points)
         self.description = ""
         self._groups = groups_of(self.points, sizes, limit=limit)
-        self._keeps = keep and self.value_bytes <= _KEPT_BYTES
+        self._keeps = keep and len(self._groups) == 1 and self.value_bytes <= _KEPT_BYTES
         self._kept = contextlib.ExitStack()
         self._opened: _Opened | None = None
 
