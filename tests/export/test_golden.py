@@ -23,7 +23,11 @@ CASES = golden_cases("")
 pytestmark = pytest.mark.skipif(not CASES, reason=f"no golden cases in {FOLDER}")
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def slow_where(cases, names):
+    return [pytest.param(case, marks=pytest.mark.slow) if any(map(case.name.count, names)) else case for case in cases]
+
+
+@pytest.mark.parametrize("case", slow_where(CASES, ["b5"]), ids=lambda case: case.name)
 def test_golden_case(case, tmp_path):
     weights, variant = case.save_checkpoint(tmp_path), case.variant(tmp_path)
 
@@ -47,13 +51,8 @@ def test_golden_case(case, tmp_path):
     assert build_engine(report.path)
 
 
-LARGE = ("b5", "edaformer_b")  # their graphs take most of a minute to lower and run eight times
-EVERY_TARGET = [
-    pytest.param(case, marks=pytest.mark.slow) if any(each in case.name for each in LARGE) else case for case in CASES
-]
-
-
-@pytest.mark.parametrize("case", EVERY_TARGET, ids=lambda case: case.name)
+# The graphs of the largest networks take most of a minute to lower and run eight times.
+@pytest.mark.parametrize("case", slow_where(CASES, ["b5", "edaformer_b"]), ids=lambda case: case.name)
 def test_golden_case_on_every_target(case, tmp_path):
     """One trace, lowered for each target, in every backend that takes it."""
     checkpoint = read_checkpoint(case.save_checkpoint(tmp_path))
