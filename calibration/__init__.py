@@ -9,9 +9,9 @@ Neither torch nor the export is needed: what comes in and what goes out are file
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from sfpp.runtime.errors import MissingDependencyError
+from sfpp.runtime.lazy import names_from
 
 if TYPE_CHECKING:
     from sfpp.calibration.calibrating import calibrate
@@ -19,15 +19,4 @@ if TYPE_CHECKING:
 
 __all__ = ["CalibrationReport", "calibrate"]
 
-
-def __getattr__(name: str) -> Any:
-    """Import what needs onnx only when it is asked for, so that ``--help`` stays instant."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        from sfpp.calibration import calibrating
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.startswith("sfpp"):
-            raise
-        raise MissingDependencyError(error.name, extra="calibrate", purpose="calibrating a model") from error
-    return getattr(calibrating, name)
+__getattr__ = names_from("sfpp.calibration.calibrating", __all__, extra="calibrate", purpose="calibrating a model")

@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from sfpp.runtime.errors import MissingDependencyError
+from sfpp.runtime.lazy import names_from
 
 if TYPE_CHECKING:
     from sfpp.export.to_onnx import ExportReport, export_onnx
 
 __all__ = ["ExportReport", "export_onnx"]
 
-
-def __getattr__(name: str) -> Any:
-    """Import what needs torch only when it is asked for, so that ``--help`` stays instant."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        from sfpp.export import to_onnx
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.startswith("sfpp"):
-            raise
-        raise MissingDependencyError(error.name, extra="export", purpose="exporting a checkpoint") from error
-    return getattr(to_onnx, name)
+__getattr__ = names_from("sfpp.export.to_onnx", __all__, extra="export", purpose="exporting a checkpoint")

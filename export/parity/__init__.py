@@ -10,9 +10,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from sfpp.runtime.errors import MissingDependencyError
+from sfpp.runtime.lazy import names_from
 
 if TYPE_CHECKING:
     from sfpp.export.parity.measuring import parity
@@ -20,15 +20,4 @@ if TYPE_CHECKING:
 
 __all__ = ["AgreementReport", "parity"]
 
-
-def __getattr__(name: str) -> Any:
-    """Import what needs torch only when it is asked for, so that ``--help`` stays instant."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        from sfpp.export.parity import measuring
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.startswith("sfpp"):
-            raise
-        raise MissingDependencyError(error.name, extra="export", purpose="comparing with PyTorch") from error
-    return getattr(measuring, name)
+__getattr__ = names_from("sfpp.export.parity.measuring", __all__, extra="export", purpose="comparing with PyTorch")
