@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from pathlib import Path
 
 import onnx
 from google.protobuf.message import DecodeError
+from onnx import TensorProto
 
 from sfpp.runtime.contract import METADATA_KEY, ModelContract, contract_from_json
 from sfpp.runtime.errors import ContractError, ModelFileError
@@ -64,6 +66,28 @@ def write_model(model: onnx.ModelProto, contract: ModelContract, path: Path) -> 
     onnx.helper.set_model_props(model, {METADATA_KEY: contract.to_json()})
     with whole_file(path) as temporary:
         onnx.save(model, str(temporary))
+
+
+def name_of(node: onnx.NodeProto) -> str:
+    """Return a node's name, or that of its first output where it has none."""
+    return str(node.name or node.output[0])
+
+
+def opset_of(model: onnx.ModelProto) -> int:
+    """Return the version of ONNX's own operators."""
+    return next((int(each.version) for each in model.opset_import if each.domain in ("", "ai.onnx")), 1)
+
+
+def shapes_of(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each float32 tensor for which the model says it, without those that hold nothing."""
+    shapes = {}
+    for info in [*model.graph.input, *model.graph.value_info, *model.graph.output]:
+        kind = info.type.tensor_type
+        if kind.elem_type == TensorProto.FLOAT and kind.HasField("shape"):
+            shape = tuple(int(each.dim_value) for each in kind.shape.dim)
+            if math.prod(shape):
+                shapes[info.name] = shape
+    return shapes
 
 
 def block_of(node_name: str) -> str:

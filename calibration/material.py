@@ -12,7 +12,7 @@ from typing import Any
 import onnx
 
 from sfpp.calibration.frames.chosen import ChosenFrames
-from sfpp.calibration.graph import write_model
+from sfpp.calibration.graph import opset_of, write_model
 from sfpp.calibration.judging.examination import Examination, Examiner, drop_of
 from sfpp.calibration.results import FileResult
 from sfpp.calibration.settings import CalibrationSettings
@@ -81,8 +81,8 @@ class Material:
     def write(self, model: onnx.ModelProto, precision: str, record: CalibrationRecord) -> Path:
         """Write a file beside the others, named after the float32 one."""
         path = self.settings.output / f"{self.settings.model.stem}.{precision}.onnx"
-        opset = next(each.version for each in model.opset_import if each.domain in ("", "ai.onnx"))
-        write_model(model, replace(self.contract, precision=precision, calibration=record, opset=opset), path)
+        contract = replace(self.contract, precision=precision, calibration=record, opset=opset_of(model))
+        write_model(model, contract, path)
         return path
 
     def record(self, frames: int, **facts: Any) -> CalibrationRecord:

@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from onnx import inliner
 
-from sfpp.calibration.int8.quantizable import name_of
+from sfpp.calibration.graph import name_of
 from sfpp.runtime.errors import ModelFileError, UsageError
 
 _HALVES: dict[int, str] = {onnx.TensorProto.FLOAT16: "float16", onnx.TensorProto.BFLOAT16: "bfloat16"}

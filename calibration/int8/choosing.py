@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
+from sfpp.calibration.graph import name_of, shapes_of
 from sfpp.calibration.int8.quantizable import Quantizable
 from sfpp.calibration.int8.ranges import BINS, METHODS, Histogram, Method, rounding_error, threshold
 from sfpp.calibration.results import LayerHistogram
@@ -55,13 +56,9 @@ def choose_ranges(
 
 def work_of(model: onnx.ModelProto, products: Sequence[Quantizable]) -> dict[str, int]:
     """Return the multiply-adds of each product, by its node's name."""
-    graph = model.graph
-    shapes = {
-        value.name: [int(each.dim_value) for each in value.type.tensor_type.shape.dim]
-        for value in [*graph.value_info, *graph.input, *graph.output]
-    }
-    weights = {tensor.name: [int(size) for size in tensor.dims] for tensor in graph.initializer}
-    outputs = {node.name or node.output[0]: node.output[0] for node in graph.node}
+    shapes = shapes_of(model)
+    weights = {tensor.name: [int(size) for size in tensor.dims] for tensor in model.graph.initializer}
+    outputs = {name_of(node): node.output[0] for node in model.graph.node}
     return {
         each.node: math.prod(shapes[outputs[each.node]])
         * (math.prod(weights[each.weight]) // weights[each.weight][each.axis])

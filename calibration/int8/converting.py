@@ -14,8 +14,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper, version_converter
 
+from sfpp.calibration.graph import name_of, opset_of
 from sfpp.calibration.int8.qdq import PairPlaces, PairWriter, replace_input
-from sfpp.calibration.int8.quantizable import GraphIndex, Quantizable, name_of, opset_of, quantizable
+from sfpp.calibration.int8.quantizable import GraphIndex, Quantizable, quantizable
 from sfpp.calibration.int8.ranges import LARGEST_INT8
 from sfpp.runtime.contract import FloatType
 from sfpp.runtime.errors import ModelFileError, UsageError, did_you_mean

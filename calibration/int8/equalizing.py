@@ -18,8 +18,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from sfpp.calibration.int8.observing import channel_magnitudes, shapes_of
-from sfpp.calibration.int8.quantizable import LAYOUT_OPERATORS, GraphIndex, name_of, quantizable
+from sfpp.calibration.graph import name_of, shapes_of
+from sfpp.calibration.int8.observing import channel_magnitudes
+from sfpp.calibration.int8.quantizable import LAYOUT_OPERATORS, GraphIndex, quantizable
 from sfpp.calibration.pruning import names_read_by, remove_unused
 
 # Factors beyond 2 to this power would bring float16 to its limits where a channel is nearly dead.
@@ -113,10 +114,6 @@ class _Finder:
         self._index = GraphIndex(model)
         self._products = {each.node: each for each in quantizable(model)}
         self._shapes = shapes_of(model)
-        self._readers: dict[str, list[onnx.NodeProto]] = {}
-        for node in model.graph.node:
-            for name in set(names_read_by(node)):
-                self._readers.setdefault(name, []).append(node)
 
     def scalables(self) -> Iterator[_Scalable]:
         """Yield them in the graph's order."""
@@ -149,12 +146,12 @@ class _Finder:
         return axis, tuple(_Use(node, index, 0) for index in positions)
 
     def _is_read_once(self, tensor: str) -> bool:
-        return len(self._readers[tensor]) == 1 and tensor not in self._index.outputs
+        return len(self._index.readers[tensor]) == 1 and tensor not in self._index.outputs
 
     def _uses(self, tensor: str, axis: int) -> list[_Use] | None:
         """Return the weights that multiply the channels of a tensor, None if anything else reads it."""
         found: list[_Use] = []
-        for node in self._readers.get(tensor, []):
+        for node in self._index.readers.get(tensor, []):
             if node.op_type in LAYOUT_OPERATORS:
                 behind = self._axis_behind(node, axis)
                 uses = None if behind is None else self._uses(node.output[0], behind)

@@ -13,7 +13,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from sfpp.calibration.int8.quantizable import opset_of
+from sfpp.calibration.graph import opset_of, shapes_of
 from sfpp.calibration.int8.ranges import Histogram
 from sfpp.calibration.pruning import remove_unused
 from sfpp.runtime.backends.onnxruntime import OnnxRuntimeBackend
@@ -190,18 +190,6 @@ def stride_for(size: int, *, sample: int = SAMPLE) -> int:
     while math.gcd(stride, size) > 1:
         stride += 1
     return stride
-
-
-def shapes_of(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
-    """Return the shape of each float32 tensor for which the model says it, without those that hold nothing."""
-    shapes = {}
-    for info in [*model.graph.input, *model.graph.value_info, *model.graph.output]:
-        kind = info.type.tensor_type
-        if kind.elem_type == TensorProto.FLOAT and kind.HasField("shape"):
-            shape = tuple(int(each.dim_value) for each in kind.shape.dim)
-            if math.prod(shape):
-                shapes[info.name] = shape
-    return shapes
 
 
 def _constant(graph: onnx.GraphProto, name: str, values: Sequence[int]) -> str:

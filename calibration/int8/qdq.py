@@ -9,8 +9,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from sfpp.calibration.int8.quantizable import LAYOUT_OPERATORS, GraphIndex, name_of
-from sfpp.calibration.pruning import names_read_by, remove_unused
+from sfpp.calibration.graph import name_of
+from sfpp.calibration.int8.quantizable import LAYOUT_OPERATORS, GraphIndex
+from sfpp.calibration.pruning import remove_unused
 
 _ZERO_POINT = "int8/zero_point"
 
@@ -30,15 +31,11 @@ class PairPlaces:
     def __init__(self, model: onnx.ModelProto, activations: Mapping[str, str]) -> None:
         self._index = GraphIndex(model)
         self._activations = activations
-        self._readers: dict[str, list[onnx.NodeProto]] = {}
-        for node in model.graph.node:
-            for name in set(names_read_by(node)):
-                self._readers.setdefault(name, []).append(node)
 
     def find(self) -> dict[str, list[onnx.NodeProto]]:
         """Return, for each tensor to put a pair on, the nodes that are to read its dequantized values."""
         places = dict.fromkeys(map(self._place, self._activations.values()))
-        return {place: [node for node in self._readers[place] if self._in_int8(node, place)] for place in places}
+        return {place: [node for node in self._index.readers[place] if self._in_int8(node, place)] for place in places}
 
     def _place(self, tensor: str) -> str:
         producer = self._index.producers.get(tensor)
@@ -48,7 +45,7 @@ class PairPlaces:
         return tensor
 
     def _read_in_int8_only(self, tensor: str) -> bool:
-        readers = self._readers.get(tensor, [])
+        readers = self._index.readers.get(tensor, [])
         return tensor not in self._index.outputs and all(self._in_int8(reader, tensor) for reader in readers)
 
     def _in_int8(self, node: onnx.NodeProto, tensor: str) -> bool:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import onnx
 
-from sfpp.calibration.graph import block_of
+from sfpp.calibration.graph import block_of, name_of
+from sfpp.calibration.pruning import names_read_by
 
 # What changes neither a tensor's values nor how many there are, only where they lie. TensorRT and OpenVINO move Q/DQ
 # pairs through these by themselves.
@@ -63,23 +64,17 @@ def classifiers(model: onnx.ModelProto) -> tuple[str, ...]:
     return tuple(name_of(node) for node in model.graph.node if name_of(node) in last)
 
 
-def name_of(node: onnx.NodeProto) -> str:
-    """Return a node's name, or that of its first output where it has none."""
-    return str(node.name or node.output[0])
-
-
-def opset_of(model: onnx.ModelProto) -> int:
-    """Return the version of ONNX's own operators."""
-    return next((int(each.version) for each in model.opset_import if each.domain in ("", "ai.onnx")), 1)
-
-
 class GraphIndex:
-    """A model's nodes and initializers by the names of what they give."""
+    """A model's nodes and initializers by the names of what they give, and its nodes by what they read."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self.outputs = frozenset(output.name for output in model.graph.output)
         self.producers = {output: node for node in model.graph.node for output in node.output}
         self.initializers = {tensor.name: tensor for tensor in model.graph.initializer}
+        self.readers: dict[str, list[onnx.NodeProto]] = {}
+        for node in model.graph.node:
+            for name in dict.fromkeys(names_read_by(node)):
+                self.readers.setdefault(name, []).append(node)
 
     def product(self, node: onnx.NodeProto) -> Quantizable | None:
         """Return what is to be known of a product with a constant weight, None for any other node."""
