@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sfpp.runtime.bench.machine import machine
-from sfpp.runtime.files import whole_file
+from sfpp.runtime.files import write_text
 
 __all__ = ["RESULTS", "machine", "store"]
 
@@ -16,5 +16,4 @@ RESULTS = Path(__file__).parent / "results"
 
 def store(path: Path, **content: Any) -> None:
     """Write a result with the machine's description, as JSON."""
-    with whole_file(path) as temporary:
-        temporary.write_text(json.dumps({"machine": machine(), **content}, indent=1) + "\n")
+    write_text(path, json.dumps({"machine": machine(), **content}, indent=1))

@@ -14,7 +14,7 @@ from sfpp.calibration.run import run
 from sfpp.calibration.settings import PRECISIONS, CalibrationSettings, Made, Ranges
 from sfpp.runtime.bench.settings import backend_spec
 from sfpp.runtime.contract import FloatType
-from sfpp.runtime.files import whole_file
+from sfpp.runtime.files import write_text
 
 
 def _silent(*args: Any) -> None:
@@ -112,8 +112,7 @@ def calibrate(
     if report:
         page, data = report_paths(settings.model, settings.output)
         write_report(found, page)
-        with whole_file(data) as temporary:
-            temporary.write_text(found.to_json() + "\n", encoding="utf-8")
+        write_text(data, found.to_json())
     return found
 
 

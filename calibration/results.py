@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from sfpp.runtime.contract import ModelContract
 from sfpp.runtime.images import Image
+from sfpp.runtime.typed_json import json_ready
 
 
 @dataclass(frozen=True)
@@ -204,21 +204,4 @@ class CalibrationReport:
 
     def to_json(self) -> str:
         """Return everything but pictures and the counts of histograms; a number that is not finite becomes null."""
-        return json.dumps(_plain(self), indent=1, ensure_ascii=False, allow_nan=False)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
-        return None
-    if dataclasses.is_dataclass(value):
-        fields = ((each.name, getattr(value, each.name)) for each in dataclasses.fields(value))
-        return {name: _plain(each) for name, each in fields if not isinstance(each, np.ndarray)}
-    if isinstance(value, dict):
-        return {str(key): _plain(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    if isinstance(value, float | np.floating):
-        return float(value) if np.isfinite(value) else None
-    if isinstance(value, Path):
-        return str(value)
-    return value
+        return json.dumps(json_ready(self), indent=1, ensure_ascii=False, allow_nan=False)

@@ -48,6 +48,27 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a text, in UTF-8 and with a line break behind it, as :func:`whole_file` does.
+
+    Raises:
+        SfppError: as for :func:`whole_file`.
+    """
+    with whole_file(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def check_destinations(*paths: str | os.PathLike[str] | None) -> None:
+    """Refuse what could not be written before minutes are spent on what is to be written; None is passed over.
+
+    Raises:
+        SfppError: a path is a folder, or its folder does not exist.
+    """
+    for path in paths:
+        if path is not None:
+            _check_folders(Path(path))
+
+
 def sha256_of(paths: Iterable[Path], *, prefix: bytes = b"") -> str:
     """Return the SHA-256, in hexadecimal, of ``prefix`` and the files' contents one after another."""
     digest = hashlib.sha256(prefix)

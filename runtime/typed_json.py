@@ -1,11 +1,14 @@
-"""Frozen dataclasses from parsed JSON, each value checked against the type of its field."""
+"""Frozen dataclasses from parsed JSON, each value checked against the type of its field; and plain values for JSON."""
 
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
+
+import numpy as np
 
 from sfpp.runtime.errors import ContractError
 
@@ -33,6 +36,26 @@ def dataclass_from_json(cls: type[_T], fields: Any, *, where: str) -> _T:
         elif field.default is dataclasses.MISSING:
             raise ContractError(f"{where} lacks the field {field.name!r}; export the model again")
     return cls(**values)
+
+
+def json_ready(value: Any) -> Any:
+    """Return dataclasses, dictionaries and sequences as JSON takes them, all the way down.
+
+    A number that is not finite becomes None, a path its text; arrays, which belong into pictures and files, are left
+    out of dataclasses and are None elsewhere.
+    """
+    if isinstance(value, np.ndarray):
+        return None
+    if dataclasses.is_dataclass(value):
+        fields = ((each.name, getattr(value, each.name)) for each in dataclasses.fields(value))
+        return {name: json_ready(each) for name, each in fields if not isinstance(each, np.ndarray)}
+    if isinstance(value, dict):
+        return {str(key): json_ready(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [json_ready(each) for each in value]
+    if isinstance(value, float | np.floating):
+        return float(value) if np.isfinite(value) else None
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 def _typed(value: Any, hint: Any, where: str) -> Any:

@@ -6,11 +6,10 @@ import argparse
 import contextlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 from sfpp.export.parity.options import COMMAND, parity_parser
 from sfpp.runtime.arguments import exit_code_of
-from sfpp.runtime.errors import SfppError
+from sfpp.runtime.files import check_destinations
 
 _DISAGREES = 1
 # What is over sooner needs no bar.
@@ -24,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    _check_outputs(arguments.json, arguments.html)
+    check_destinations(arguments.json, arguments.html)
     # Not at the top: --help must not wait for torch.
     from sfpp.export.parity import parity
     from sfpp.export.parity.words import next_command, report_text
@@ -46,13 +45,6 @@ def _run(arguments: argparse.Namespace) -> int:
             print(f"wrote {path}")
     print(f"next: {next_command(report)}")
     return 0 if report.agrees else _DISAGREES
-
-
-def _check_outputs(*paths: str | None) -> None:
-    """Refuse what could not be written before minutes are spent on finding out."""
-    for path in paths:
-        if path is not None and not Path(path).parent.is_dir():
-            raise SfppError(f"cannot write {path}: the folder {Path(path).parent} does not exist; create it first")
 
 
 def _note(line: str) -> None:

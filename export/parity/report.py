@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
-
-import numpy as np
+from typing import Literal
 
 from sfpp.export.parity.differences import Place
 from sfpp.export.parity.tolerances import Tolerance
 from sfpp.runtime.contract import ModelContract
-from sfpp.runtime.files import whole_file
+from sfpp.runtime.files import write_text
 from sfpp.runtime.images import Image
+from sfpp.runtime.typed_json import json_ready
 
 Mode = Literal["free", "pinned"]
 
@@ -148,7 +145,7 @@ class AgreementReport:
 
     def to_json(self) -> str:
         """Return everything but pictures; a number that is not finite becomes null."""
-        content = {"agrees": self.agrees, **_plain(self)}
+        content = {"agrees": self.agrees, **json_ready(self)}
         return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
 
     def write_json(self, path: str | os.PathLike[str]) -> None:
@@ -157,8 +154,7 @@ class AgreementReport:
         Raises:
             SfppError: the folder does not exist, or the disk is full.
         """
-        with whole_file(path) as temporary:
-            temporary.write_text(self.to_json() + "\n", encoding="utf-8")
+        write_text(path, self.to_json())
 
     def write_html(self, path: str | os.PathLike[str]) -> None:
         """Write a page that needs nothing but itself.
@@ -169,16 +165,3 @@ class AgreementReport:
         from sfpp.export.parity.page import parity_page  # only who wants a page needs its blocks
 
         parity_page(self).write(path)
-
-
-def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value):
-        fields = ((each.name, getattr(value, each.name)) for each in dataclasses.fields(value))
-        return {name: _plain(each) for name, each in fields if not isinstance(each, np.ndarray)}
-    if isinstance(value, dict):
-        return {str(key): _plain(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return os.fspath(value) if isinstance(value, Path) else value

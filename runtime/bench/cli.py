@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from sfpp.runtime.arguments import exit_code_of
 from sfpp.runtime.bench.options import COMMAND, bench_parser
 from sfpp.runtime.bench.settings import AUTO
-from sfpp.runtime.errors import SfppError
+from sfpp.runtime.files import check_destinations
 
 if TYPE_CHECKING:
     from sfpp.runtime.bench.report import BenchReport
@@ -69,9 +69,7 @@ def _check_outputs(json_path: str | None, chart_path: str | None) -> None:
 
     if chart_path is not None:
         check_chart(Path(chart_path))
-    for path in (json_path, chart_path):
-        if path is not None and not Path(path).parent.is_dir():
-            raise SfppError(f"cannot write {path}: the folder {Path(path).parent} does not exist; create it first")
+    check_destinations(json_path, chart_path)
 
 
 def _note(line: str) -> None:

@@ -14,7 +14,7 @@ from sfpp.runtime.bench.chart import draw_chart
 from sfpp.runtime.bench.row import Row
 from sfpp.runtime.bench.settings import BenchSettings
 from sfpp.runtime.bench.table import table_lines
-from sfpp.runtime.files import whole_file
+from sfpp.runtime.files import write_text
 
 __all__ = ["BenchReport", "Row"]
 
@@ -63,8 +63,7 @@ class BenchReport:
         Raises:
             SfppError: the folder does not exist, or the disk is full.
         """
-        with whole_file(path) as temporary:
-            temporary.write_text(self.to_json() + "\n", encoding="utf-8")
+        write_text(path, self.to_json())
 
     def write_chart(self, path: str | os.PathLike[str]) -> None:
         """Draw the latencies, and where the bytes are known the roofline, as .svg or .png.

@@ -6,7 +6,7 @@ import stat
 import pytest
 
 from sfpp.runtime.errors import SfppError
-from sfpp.runtime.files import sha256_of, whole_file
+from sfpp.runtime.files import check_destinations, sha256_of, whole_file, write_text
 
 
 def test_file_appears_when_the_block_succeeds(tmp_path):
@@ -98,3 +98,21 @@ def test_the_hash_is_that_of_the_contents_one_after_another(tmp_path):
     expected = hashlib.sha256(b"first" + b"x" * 1_500_000 + b"y").hexdigest()
     assert sha256_of([tmp_path / "a", tmp_path / "b"], prefix=b"first") == expected
     assert sha256_of([tmp_path / "b", tmp_path / "a"], prefix=b"first") != expected
+
+
+def test_text_is_written_whole_and_in_utf8(tmp_path):
+    target = tmp_path / "report.json"
+    write_text(target, "Straße")
+    assert target.read_bytes() == "Straße\n".encode()
+    with pytest.raises(UnicodeEncodeError):
+        write_text(target, "\ud800")
+    assert target.read_bytes() == "Straße\n".encode()
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_destinations_are_refused_before_anything_is_made(tmp_path):
+    check_destinations(None, tmp_path / "page.html", "here.json")
+    with pytest.raises(SfppError, match=r"the folder .*nowhere does not exist; create it first"):
+        check_destinations(None, tmp_path / "nowhere" / "page.html")
+    with pytest.raises(SfppError, match="it is a folder; give the name of a file"):
+        check_destinations(tmp_path)
