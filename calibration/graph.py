@@ -11,8 +11,8 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import TensorProto
 
-from sfpp.runtime.contract import METADATA_KEY, ModelContract, contract_from_json
-from sfpp.runtime.errors import ContractError, ModelFileError
+from sfpp.runtime.contract import METADATA_KEY, ModelContract, contract_from_metadata
+from sfpp.runtime.errors import ModelFileError
 from sfpp.runtime.files import whole_file
 from sfpp.runtime.onnx_file import not_an_onnx_model
 
@@ -48,12 +48,7 @@ def contract_in(model: onnx.ModelProto, *, origin: str) -> ModelContract:
         ContractError: there is none, or it cannot be read.
     """
     texts = {each.key: each.value for each in model.metadata_props}
-    if METADATA_KEY not in texts:
-        raise ContractError(
-            f"{origin} carries no contract (metadata {METADATA_KEY!r}), which says how frames are prepared for it; "
-            "export it with sfpp-export, or give the facts with --contract FILE.json"
-        )
-    return contract_from_json(texts[METADATA_KEY], origin=f"the contract in {origin}")
+    return contract_from_metadata(texts, origin=origin, instead="with --contract FILE.json")
 
 
 def write_model(model: onnx.ModelProto, contract: ModelContract, path: Path) -> None:

@@ -10,7 +10,7 @@ import dataclasses
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -193,6 +193,26 @@ class ModelContract:
     def to_json(self) -> str:
         """Return the contract as one line of JSON."""
         return json.dumps(dataclasses.asdict(self), ensure_ascii=False, separators=(",", ":"))
+
+
+def contract_from_metadata(metadata: Mapping[str, str], *, origin: str, instead: str) -> ModelContract:
+    """Read the contract in a model file's metadata.
+
+    Args:
+        metadata: the file's texts by name.
+        origin: the file's name, for messages.
+        instead: ends the message where there is none: how the facts can be given.
+
+    Raises:
+        ContractError: there is none, or it cannot be read.
+    """
+    text = metadata.get(METADATA_KEY)
+    if text is None:
+        raise ContractError(
+            f"{origin} carries no contract (metadata {METADATA_KEY!r}), so nobody knows what it takes and gives; "
+            f"export it with sfpp-export, or give the facts {instead}"
+        )
+    return contract_from_json(text, origin=f"the contract in {origin}")
 
 
 def contract_from_json(text: str, *, origin: str = "the contract") -> ModelContract:

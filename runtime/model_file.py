@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from sfpp.runtime.backends import Backend, BackendOptions, Notify, Precision, open_backend
-from sfpp.runtime.contract import METADATA_KEY, ModelContract, contract_from_json
+from sfpp.runtime.contract import ModelContract, contract_from_json, contract_from_metadata
 from sfpp.runtime.errors import ContractError, UsageError
 from sfpp.runtime.pose import PoseEstimator
 from sfpp.runtime.segmentation import Segmenter
@@ -57,7 +57,7 @@ def load(
     target = None if contract is None else contract.target
     opened, reason = open_backend(file, backend=backend, options=options, target=target, notify=notify)
     try:
-        model = _model(opened, contract or _contract_in(opened, file), flip_test=flip_test)
+        model = _model(opened, contract or _contract_of(opened, file), flip_test=flip_test)
     except BaseException:
         opened.close()
         raise
@@ -144,11 +144,6 @@ def _model(backend: Backend, contract: ModelContract, *, flip_test: bool) -> Seg
     return Segmenter(backend, contract)
 
 
-def _contract_in(backend: Backend, file: Path) -> ModelContract:
-    text = backend.metadata.get(METADATA_KEY)
-    if text is None:
-        raise ContractError(
-            f"{file.name} carries no contract (metadata {METADATA_KEY!r}), so its input and outputs are unknown; "
-            "export it with sfpp-export, or give the facts: load(path, contract=read_contract_file('facts.json'))"
-        )
-    return contract_from_json(text, origin=f"the contract in {file.name}")
+def _contract_of(backend: Backend, file: Path) -> ModelContract:
+    instead = "in Python: load(path, contract=read_contract_file('facts.json'))"
+    return contract_from_metadata(backend.metadata, origin=file.name, instead=instead)

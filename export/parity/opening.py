@@ -13,8 +13,7 @@ from sfpp.export.parity.probed_model import ProbedModel, read_graph
 from sfpp.export.parity.reference import Reference, reference_for
 from sfpp.export.parity.subjects import file_side, pytorch_side
 from sfpp.runtime.backends import Backend, BackendOptions, open_backend
-from sfpp.runtime.contract import METADATA_KEY, ModelContract, contract_from_json
-from sfpp.runtime.errors import ContractError
+from sfpp.runtime.contract import ModelContract, contract_from_metadata
 
 Notify = Callable[[str], object]
 OpenProbes = Callable[..., ProbedModel]  # of a sequence of points, and whether to keep it open
@@ -69,7 +68,9 @@ def opened_sides(wish: Wish, notify: Notify) -> Iterator[OpenedSides]:
         backend, reason = open_backend(wish.model, backend=name, options=wish.options, target=target, notify=notify)
         stack.callback(backend.close)
         notify(f"{wish.model.name} runs in {reason}")
-        contract = wish.contract or _contract_in(backend, wish.model)
+        contract = wish.contract or contract_from_metadata(
+            backend.metadata, origin=wish.model.name, instead="with --contract FILE.json"
+        )
         reference = reference_for(contract, wish.weights)
         open_probes = _prober(wish, contract)
         probed, detailed = _probed(reference, open_probes)
@@ -77,16 +78,6 @@ def opened_sides(wish: Wish, notify: Notify) -> Iterator[OpenedSides]:
             stack.callback(probed.close)
         sides = Sides(file_side(backend, contract), pytorch_side(reference), reference, probed, detailed)
         yield OpenedSides(sides, backend, open_probes)
-
-
-def _contract_in(backend: Backend, file: Path) -> ModelContract:
-    text = backend.metadata.get(METADATA_KEY)
-    if text is None:
-        raise ContractError(
-            f"{file.name} carries no contract (metadata {METADATA_KEY!r}), so nobody knows what to feed it; export it "
-            "with sfpp-export, or give the facts with --contract FILE.json"
-        )
-    return contract_from_json(text, origin=f"the contract in {file.name}")
 
 
 def _prober(wish: Wish, contract: ModelContract) -> OpenProbes | None:
