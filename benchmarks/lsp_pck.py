@@ -27,6 +27,7 @@ from benchmarks.machine import RESULTS, store
 from sfpp.export import export_onnx
 from sfpp.runtime import read_image
 from sfpp.runtime.agreement import KeypointHits
+from sfpp.runtime.crops import box_of_crop
 from sfpp.runtime.model_file import load
 from sfpp.runtime.pose import PoseEstimator
 
@@ -69,9 +70,7 @@ class Measured:
         """Find the joints of one crop and compare."""
         height, width = crop_bgr.shape[:2]
         assert self.model.contract.keypoints is not None
-        shrunk = 1 / self.model.contract.keypoints.box_padding
-        size = np.array([width, height]) * shrunk
-        box = np.concatenate([(np.array([width, height]) - size) / 2, size])[None].astype(np.float32)
+        box = box_of_crop((height, width), padding=self.model.contract.keypoints.box_padding)
         start = time.perf_counter()
         pose = self.model(crop_bgr, box)
         self.latencies_ms.append((time.perf_counter() - start) * 1e3)

@@ -12,6 +12,10 @@ from numpy.typing import NDArray
 from sfpp.runtime.errors import UsageError
 from sfpp.runtime.opencv import import_cv2
 
+# A keypoint is where it was if it moved at most this part of the diagonal of its person's box: a third of what PCK@0.2
+# allows.
+UNMOVED = 0.02
+
 
 def label_agreement(a: NDArray[Any], b: NDArray[Any]) -> float:
     """Return the fraction, 0..1, of pixels whose labels are equal.
@@ -80,6 +84,18 @@ def boundaries(labels: NDArray[Any]) -> NDArray[np.uint8]:
     edges[:, :-1] |= labels[:, :-1] != labels[:, 1:]
     edges[:-1] |= labels[:-1] != labels[1:]
     return edges
+
+
+def unmoved_keypoints(found: NDArray[Any], expected: NDArray[Any], boxes_xywh: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return which keypoints (P, K) are where they are expected, within ``UNMOVED`` of their box's diagonal.
+
+    Args:
+        found: (P, K, 2), x then y in pixels of the frame.
+        expected: the same.
+        boxes_xywh: (P, 4), the people's boxes.
+    """
+    diagonals = np.linalg.norm(boxes_xywh[:, 2:], axis=1)[:, np.newaxis]
+    return np.asarray(np.linalg.norm(found - expected, axis=2) <= UNMOVED * diagonals)
 
 
 class KeypointHits:

@@ -84,6 +84,19 @@ def region_from_box(
     return np.concatenate([center - grown / 2, grown])
 
 
+def box_of_crop(size_hw: tuple[int, int], *, padding: float) -> Boxes:
+    """Return the box (1, 4) that padding grows to the whole picture: for a picture that is one person's crop already.
+
+    Args:
+        size_hw: the picture's height and width, of the same ratio as the model's input.
+        padding: factor for both sides, as for :func:`region_from_box`.
+    """
+    height, width = size_hw
+    picture = np.array([width, height], np.float32)
+    size = picture / np.float32(padding)
+    return np.concatenate([(picture - size) / 2, size])[np.newaxis]
+
+
 def warp_from_box(
     box_xywh: Sequence[float] | NDArray[Any], input_size_hw: tuple[int, int], *, padding: float = 1.25
 ) -> Doubles:

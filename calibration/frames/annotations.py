@@ -5,10 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-import numpy as np
-
 from sfpp.runtime.contract import ModelContract
-from sfpp.runtime.crops import Boxes
 from sfpp.runtime.errors import UsageError
 from sfpp.runtime.people.boxes_file import BoxesFile
 from sfpp.runtime.truth import KeypointTruth, LabelFolder
@@ -67,11 +64,3 @@ def annotations_for(
         raise UsageError("ignore is for label pictures, and this is a pose model; leave it off")
     truth = None if labels is None else KeypointTruth(labels, keypoints=len(contract.keypoints.names))
     return Annotations(keypoints=truth, boxes=None if boxes is None else BoxesFile(boxes))
-
-
-def box_of_crop(size_hw: tuple[int, int], padding: float) -> Boxes:
-    """Return the box (1, 4) that grows to the whole picture: a picture without boxes is one person's crop already."""
-    height, width = size_hw
-    size = np.array([width, height], np.float32) / padding
-    corner = (np.array([width, height], np.float32) - size) / 2
-    return np.concatenate([corner, size])[None].astype(np.float32)

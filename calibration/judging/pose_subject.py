@@ -8,22 +8,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sfpp.calibration.frames.annotations import Annotations, box_of_crop
+from sfpp.calibration.frames.annotations import Annotations
 from sfpp.calibration.frames.shelves import NamedFrame
 from sfpp.calibration.judging.subjects import Opened, Tally, no_model
 from sfpp.calibration.results import Accuracy
-from sfpp.runtime.agreement import KeypointHits
+from sfpp.runtime.agreement import KeypointHits, unmoved_keypoints
 from sfpp.runtime.backends.protocol import FunctionBackend, Precision
 from sfpp.runtime.contract import KeypointSpec, ModelContract
-from sfpp.runtime.crops import Boxes
+from sfpp.runtime.crops import Boxes, box_of_crop
 from sfpp.runtime.images import Image
 from sfpp.runtime.marks import marked_keypoints
 from sfpp.runtime.model_file import load_pose
 from sfpp.runtime.pose import PoseEstimator
 from sfpp.runtime.truth import PeopleTruth
-
-# A keypoint is where it was if it moved at most this part of its person's box's diagonal: a third of PCK's tolerance.
-NEAR = 0.02
 
 
 class PoseSubject:
@@ -57,9 +54,7 @@ class PoseSubject:
 
     def unmoved(self, frame: NamedFrame, answer: NDArray[Any], expected: NDArray[Any]) -> NDArray[np.bool_]:
         """Return which keypoints (P, K) are where float32 has them."""
-        diagonal = np.linalg.norm(self.boxes_of(frame)[:, 2:], axis=1)[:, np.newaxis]
-        near: NDArray[np.bool_] = np.linalg.norm(answer - expected, axis=2) <= NEAR * diagonal
-        return near
+        return unmoved_keypoints(answer, expected, self.boxes_of(frame))
 
     def truth_of(self, frame: NamedFrame) -> NDArray[np.float32] | None:
         """Return the true keypoints (P, K, 3) of the frame's people, None where nobody annotated it."""
@@ -74,7 +69,7 @@ class PoseSubject:
         if self._annotations.boxes is not None:
             return self._annotations.boxes.find(frame.image_bgr, name=frame.name).boxes_xywh
         height, width = frame.image_bgr.shape[:2]
-        return box_of_crop((height, width), self.spec.box_padding)
+        return box_of_crop((height, width), padding=self.spec.box_padding)
 
     def _people(self, frame: NamedFrame) -> PeopleTruth | None:
         truth = self._annotations.keypoints

@@ -7,7 +7,6 @@ differ.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -16,15 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sfpp.export.parity.reference import Reference
-from sfpp.runtime.agreement import label_agreement
+from sfpp.runtime.agreement import label_agreement, unmoved_keypoints
 from sfpp.runtime.backends.protocol import Backend, FunctionBackend
 from sfpp.runtime.contract import ModelContract
+from sfpp.runtime.crops import box_of_crop
 from sfpp.runtime.images import Image
 from sfpp.runtime.pose import PoseEstimator, PreparedPeople
 from sfpp.runtime.segmentation import PreparedFrames, Segmenter
 
-# A keypoint is in the same place within this part of the picture's diagonal, a third of what PCK@0.2 allows.
-NEAR = 0.02
 # Keypoints of which PyTorch is less sure are left out: the maximum of an empty heatmap is anywhere.
 SURE = 0.3
 
@@ -139,10 +137,7 @@ class PoseSide:
         """See :class:`Side`."""
         (frame,) = frames_bgr
         height, width = frame.shape[:2]
-        # The box that grows to the whole frame.
-        side = 1 - 1 / self._padding
-        box = [width * side / 2, height * side / 2, width / self._padding, height / self._padding]
-        details = self._model.prepare(frame, [box])
+        details = self._model.prepare(frame, box_of_crop((height, width), padding=self._padding))
         return Prepared(details.batches[0], details)
 
     def infer(self, prepared: Prepared) -> NDArray[Any]:
@@ -159,8 +154,7 @@ class PoseSide:
         """See :class:`Side`."""
         # In pixels of the frame, where people look; heatmap cells are four of the input's.
         distances = np.linalg.norm(answer.keypoints_xy - expected.keypoints_xy, axis=2)
-        sure = distances[expected.above(SURE)]
-        counted = sure if sure.size else distances.ravel()
-        _, _, width, height = expected.boxes_xywh[0]
-        near = NEAR * math.hypot(width, height)
-        return Agreement(float(np.mean(counted <= near)), tuple(map(float, counted)))
+        same = unmoved_keypoints(answer.keypoints_xy, expected.keypoints_xy, expected.boxes_xywh)
+        sure = expected.above(SURE)
+        counted = sure if sure.any() else np.ones_like(sure)
+        return Agreement(float(same[counted].mean()), tuple(map(float, distances[counted])))

@@ -5,12 +5,14 @@ import numpy as np
 import pytest
 
 from sfpp.runtime.agreement import (
+    UNMOVED,
     ConfusionMatrix,
     KeypointHits,
     boundary_f_score,
     label_agreement,
     max_error,
     mean_error,
+    unmoved_keypoints,
 )
 from sfpp.runtime.errors import UsageError
 
@@ -167,3 +169,13 @@ def test_keypoint_sets_without_a_torso_go_by_the_persons_size():
     assert math.isnan(KeypointHits(("a",)).pck())
     with pytest.raises(UsageError, match=r"shapes \(2, 2\) and \(3, 3\)"):
         hits.update(truth[:2, :2], truth)
+
+
+def test_keypoints_are_unmoved_within_a_part_of_their_own_box():
+    boxes = np.array([[5, 5, 30, 40], [0, 0, 300, 400]], np.float32)
+    expected = np.zeros((2, 3, 2), np.float32)
+    found = expected.copy()
+    found[0] = [[0.99, 0], [0, 1.01], [0.8, 0.8]]  # of a diagonal of 50: 1 pixel
+    found[1] = [[0, 9.9], [10.1, 0], [-6, 7.9]]  # of a diagonal of 500: 10 pixels
+    assert UNMOVED == 0.02
+    assert unmoved_keypoints(found, expected, boxes).tolist() == [[True, False, False], [True, False, True]]

@@ -1,7 +1,14 @@
 import numpy as np
 import pytest
 
-from sfpp.runtime.crops import checked_boxes, crop_from_box, frame_from_heatmap, region_from_box, warp_from_box
+from sfpp.runtime.crops import (
+    box_of_crop,
+    checked_boxes,
+    crop_from_box,
+    frame_from_heatmap,
+    region_from_box,
+    warp_from_box,
+)
 from sfpp.runtime.errors import UsageError
 
 FRAME_HW = (480, 640)
@@ -126,3 +133,10 @@ def test_absurd_sizes_are_cropped_without_a_crash(box):
     crop = crop_from_box(np.full((*FRAME_HW, 3), 9, np.uint8), boxes[0], (64, 48))
     assert crop.shape == (64, 48, 3)
     assert np.isfinite(frame_from_heatmap(np.ones((1, 2, 2)), boxes, (16, 12), (64, 48))).all()
+
+
+@pytest.mark.parametrize("padding", [1.0, 1.25, 1.5])
+def test_the_box_of_a_crop_grows_to_the_whole_of_it(padding):
+    (box,) = box_of_crop((256, 192), padding=padding)
+    assert region_from_box(box, (256, 192), padding=padding) == pytest.approx([0, 0, 192, 256], abs=1e-4)
+    assert box[2] == pytest.approx(192 / padding)
