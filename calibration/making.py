@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import onnx
@@ -21,7 +21,7 @@ from sfpp.calibration.judging.examination import drop_of
 from sfpp.calibration.judging.sensitivity import Fallback, by_block, harms, within_budget
 from sfpp.calibration.judging.trials import Trials
 from sfpp.calibration.material import Material
-from sfpp.calibration.results import FileResult, Harm, LayerHistogram
+from sfpp.calibration.results import FileResult, Harm, Kept, LayerHistogram
 
 # Frames for what is asked of many candidates: enough to rank by, few enough to wait for.
 _FEW = 6
@@ -43,9 +43,7 @@ class Int8Findings:
 def make_fp16(material: Material) -> FileResult:
     """Write the FP16 file; nodes that float16 cannot hold on the calibration frames stay float32."""
     clock, examiner = material.clock, material.examiner
-    frames = material.chosen.calibration.first(_FP16_FRAMES)
-    with clock.step("looking for values that float16 cannot hold"):
-        kept = condemned(measure_fp16(material.model, examiner.inputs(frames)))
+    kept = _float32_nodes(material, material.model)
     names = tuple(each.name for each in kept)
     with clock.step("writing FP16"):
         record = material.record(_FP16_FRAMES, kept=names, rest="fp32")
@@ -67,8 +65,13 @@ def make_fp16(material: Material) -> FileResult:
     )
 
 
-def make_int8(material: Material) -> Int8Findings:
-    """Write the INT8 file, with as much in INT8 as the budget allows, and rank the blocks by the harm they do."""
+def make_int8(material: Material, *, float32: Sequence[Kept] | None) -> Int8Findings:
+    """Write the INT8 file, with as much in INT8 as the budget allows, and rank the blocks by the harm they do.
+
+    Args:
+        material: what to work on.
+        float32: the nodes that float16 cannot hold, where they are known from making the FP16 file.
+    """
     base, is_equalized = _base(material)
     products = quantizable(base)
     blocks, work = by_block(products), work_of(base, products)
@@ -78,6 +81,11 @@ def make_int8(material: Material) -> Int8Findings:
     with material.clock.step("ranking the blocks by what INT8 does to them"):
         ranked = harms(trials, blocks, frames=_FEW, progress=material.part("ranking blocks"))
     fallback = _fallback(material, trials, work, blocks, ranked)
+    finished = int8_model(base, chosen.thresholds, nodes=fallback.nodes, rest=material.rest)
+    if material.rest == "fp16":
+        # Channels of like size have other values, which must be looked at anew.
+        kept = float32 if float32 is not None and base is material.model else _float32_nodes(material, base)
+        finished = fp16_model(finished, keep=[each.name for each in kept])
     with material.clock.step("writing INT8"):
         record = material.record(
             len(material.chosen.calibration),
@@ -86,7 +94,7 @@ def make_int8(material: Material) -> Int8Findings:
             kept=tuple(each.name for each in fallback.kept),
             equalized=is_equalized,
         )
-        path = material.write(_finished(material, base, chosen.thresholds, fallback.nodes), "int8", record)
+        path = material.write(finished, "int8", record)
     with material.clock.step("judging INT8"):
         seen = material.examiner.examine(path, progress=material.part("judging INT8"))
     file = material.result(path, "int8", seen, method=chosen.method, rest=material.rest, kept=fallback.kept)
@@ -119,16 +127,11 @@ def _error_by_few(material: Material, base: onnx.ModelProto) -> float:
     return _trials(material, base, thresholds).examine(None, first=_FEW).error
 
 
-def _finished(
-    material: Material, base: onnx.ModelProto, thresholds: Mapping[str, float], nodes: Collection[str]
-) -> onnx.ModelProto:
-    """Return the graph with these nodes in INT8 and the rest in what the settings say."""
-    quantized = int8_model(base, thresholds, nodes=nodes, rest=material.rest)
-    if material.rest == "fp32":
-        return quantized
+def _float32_nodes(material: Material, model: onnx.ModelProto) -> tuple[Kept, ...]:
+    """Return the nodes whose values float16 cannot hold on the calibration frames."""
     frames = material.chosen.calibration.first(_FP16_FRAMES)
-    kept = condemned(measure_fp16(base, material.examiner.inputs(frames)))
-    return fp16_model(quantized, keep=[each.name for each in kept])
+    with material.clock.step("looking for values that float16 cannot hold"):
+        return condemned(measure_fp16(model, material.examiner.inputs(frames)))
 
 
 def _trials(material: Material, base: onnx.ModelProto, thresholds: Mapping[str, float]) -> Trials:

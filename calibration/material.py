@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,26 +15,11 @@ from sfpp.calibration.judging.examination import Examination, Examiner, drop_of
 from sfpp.calibration.results import FileResult
 from sfpp.calibration.settings import CalibrationSettings
 from sfpp.runtime.contract import CalibrationRecord, FloatType, ModelContract
+from sfpp.runtime.timing import StepClock
 
 Notify = Callable[[str], object]
 # Told of a step: its name, how many of its parts are behind us, and how many there are.
 Progress = Callable[[str, int, int], object]
-
-
-@dataclass(eq=False)
-class Clock:
-    """Says which step begins, and keeps how long each took."""
-
-    notify: Notify
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextlib.contextmanager
-    def step(self, name: str) -> Generator[None, None, None]:
-        """Time a step; the time of steps of the same name adds up."""
-        self.notify(f"{name} ...")
-        start = time.perf_counter()
-        yield
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,8 +34,7 @@ class Material:
         chosen: the frames.
         examiner: judges files by the held-out frames.
         folder: for files that nobody keeps.
-        clock: times the steps.
-        notify: told what is found.
+        clock: times the steps, and is told what is found.
         progress: told how far a step has come.
         disagreement: filled with what each file that was made answers differently, by frame.
     """
@@ -64,8 +46,7 @@ class Material:
     chosen: ChosenFrames
     examiner: Examiner
     folder: Path
-    clock: Clock
-    notify: Notify
+    clock: StepClock
     progress: Progress
     disagreement: dict[Path, Mapping[str, float]] = field(default_factory=dict)
 
@@ -73,6 +54,10 @@ class Material:
     def rest(self) -> FloatType:
         """What an INT8 file computes in where INT8 is not: what is fastest on the target."""
         return self.settings.rest or ("fp16" if self.contract.target == "tensorrt" else "fp32")
+
+    def notify(self, line: str) -> None:
+        """Say what was found."""
+        self.clock.notify(line)
 
     def part(self, step: str) -> Callable[[int, int], object]:
         """Return the progress of one step."""

@@ -17,7 +17,7 @@ from sfpp.calibration.judging.examination import Examiner
 from sfpp.calibration.judging.subject_choice import subject_for
 from sfpp.calibration.latency import checked, default_backends, latencies
 from sfpp.calibration.making import Int8Findings, make_fp16, make_int8
-from sfpp.calibration.material import Clock, Material, Notify, Progress
+from sfpp.calibration.material import Material, Notify, Progress
 from sfpp.calibration.pictures import worst_pictures
 from sfpp.calibration.recommendation import recommend
 from sfpp.calibration.results import CalibrationReport, FileResult, FramesUsed
@@ -27,18 +27,15 @@ from sfpp.runtime.contract import ModelContract
 from sfpp.runtime.errors import UsageError
 from sfpp.runtime.files import sha256_of
 from sfpp.runtime.model_file import read_contract_file
+from sfpp.runtime.timing import StepClock
 
 # Frames that each file is asked about on each backend: a backend that answers wrongly does so everywhere.
 _ASKED = 3
 
 
-def _silent(*args: Any) -> None:
-    """Say nothing."""
-
-
-def run(settings: CalibrationSettings, *, notify: Notify = _silent, progress: Progress = _silent) -> CalibrationReport:
+def run(settings: CalibrationSettings, *, notify: Notify, progress: Progress) -> CalibrationReport:
     """Carry out a calibration; see :func:`sfpp.calibration.calibrate`."""
-    clock = Clock(notify)
+    clock = StepClock(notify)
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sfpp-calibrate-")))
         material = _prepared(settings, clock, progress, stack, folder)
@@ -47,7 +44,8 @@ def run(settings: CalibrationSettings, *, notify: Notify = _silent, progress: Pr
         if "fp16" in settings.precision:
             files.append(make_fp16(material))
         if "int8" in settings.precision:
-            int8 = make_int8(material)
+            known = files[-1].kept if "fp16" in settings.precision else None
+            int8 = make_int8(material, float32=known)
             files.append(int8.file)
         files, machine = _timed(material, files)
         with clock.step("drawing what changed"):
@@ -71,7 +69,7 @@ def run(settings: CalibrationSettings, *, notify: Notify = _silent, progress: Pr
 
 
 def _prepared(
-    settings: CalibrationSettings, clock: Clock, progress: Progress, stack: contextlib.ExitStack, folder: Path
+    settings: CalibrationSettings, clock: StepClock, progress: Progress, stack: contextlib.ExitStack, folder: Path
 ) -> Material:
     """Read the model, choose the frames, and ask the float32 file for its answers."""
     with clock.step("reading the model"):
@@ -116,7 +114,6 @@ def _prepared(
         examiner=examiner,
         folder=folder,
         clock=clock,
-        notify=clock.notify,
         progress=progress,
     )
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -45,6 +43,7 @@ from sfpp.runtime.contract import (
 from sfpp.runtime.errors import UsageError
 from sfpp.runtime.files import whole_file
 from sfpp.runtime.images import input_from_frame, read_image
+from sfpp.runtime.timing import StepClock
 
 OPSETS = (17, 18, 19, 20)  # below 17 layer normalization is not one node; above 20 the tracing exporter does not write
 DEFAULT_SIZES: dict[Task, Resolution] = {"segmentation": Resolution(1920, 1080), "pose": Resolution(192, 256)}
@@ -142,7 +141,7 @@ def export_onnx(
     )
     _check_variant(variant, isr)
     require_onnxruntime()
-    clock = _Clock(notify)
+    clock = StepClock(notify)
     with clock.step("reading the weights"):
         checkpoint = _read(weights, task)
         chosen = matched(variant_for(checkpoint.family, variant, isr), matching, share_matching)
@@ -260,18 +259,3 @@ def _example(spec: InputSpec, image_bgr: NDArray[Any]) -> NDArray[Any]:
     axis = 2 if spec.layout == "NHWC" else 3
     others = [np.roll(np.flip(first, axis), 7 * index, axis) for index in range(1, spec.batch)]
     return np.ascontiguousarray(np.concatenate([first, *others]))
-
-
-class _Clock:
-    """Says which step begins, and keeps how long each took."""
-
-    def __init__(self, notify: Notify) -> None:
-        self.seconds: dict[str, float] = {}
-        self._notify = notify
-
-    @contextmanager
-    def step(self, name: str) -> Iterator[None]:
-        self._notify(f"{name} ...")
-        start = time.perf_counter()
-        yield
-        self.seconds[name] = time.perf_counter() - start

@@ -35,6 +35,30 @@ class Bottleneck:
     frames_per_second: float
 
 
+class StepClock:
+    """Says which step of a longer work begins, and keeps how long each took.
+
+    Args:
+        notify: told of each step.
+
+    Attributes:
+        notify: the same.
+        seconds: by step, in the order in which they first began.
+    """
+
+    def __init__(self, notify: Callable[[str], object]) -> None:
+        self.notify = notify
+        self.seconds: dict[str, float] = {}
+
+    @contextlib.contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Time a step that ends well; the time of steps of the same name adds up."""
+        self.notify(f"{name} ...")
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+
 class StageTimer:
     """Durations by stage. Stages may be measured and read in different threads at once, one thread a stage.
 

@@ -18,7 +18,7 @@ from sfpp.calibration.results import Accuracy
 from sfpp.runtime.bench.settings import BackendSpec
 
 # ONNX Runtime is there wherever models are calibrated, and on a CPU it computes what the file says.
-BACKEND = BackendSpec("onnxruntime", "fp32")
+JUDGE = BackendSpec("onnxruntime", "fp32")
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,6 @@ class Examination:
     accuracy: Accuracy
     error: float
     disagreement: Mapping[str, float]
-
-    @property
-    def worst_frames(self) -> list[str]:
-        """Names of the frames, the one with most differences first."""
-        return sorted(self.disagreement, key=lambda name: -self.disagreement[name])
 
 
 class Examiner:
@@ -76,7 +71,7 @@ class Examiner:
         path: Path,
         *,
         first: int | None = None,
-        backend: BackendSpec = BACKEND,
+        backend: BackendSpec = JUDGE,
         progress: Progress = lambda done, total: None,
     ) -> Examination:
         """Judge a file by all frames, or by the ``first`` ones; ``progress`` is told how many are done.
@@ -98,7 +93,7 @@ class Examiner:
                 progress(index + 1, len(frames))
         return Examination(tally.accuracy(), error / max(signal, 1e-12), disagreement)
 
-    def open(self, path: Path, backend: BackendSpec = BACKEND) -> Opened:
+    def open(self, path: Path, backend: BackendSpec = JUDGE) -> Opened:
         """Open a file to be asked."""
         return self.subject.open(path, backend=backend.name, precision=backend.precision)
 

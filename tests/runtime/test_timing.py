@@ -5,7 +5,7 @@ import pytest
 
 from sfpp.runtime import timing
 from sfpp.runtime.errors import UsageError
-from sfpp.runtime.timing import Bottleneck, StageTimer
+from sfpp.runtime.timing import Bottleneck, StageTimer, StepClock
 
 
 class Clock:
@@ -183,3 +183,15 @@ def test_real_clock_measures_something():
     with timer.measure("read"):
         sum(range(1000))
     assert timer.latency("read").p50_ms > 0
+
+
+def test_steps_are_told_as_they_begin_and_add_up():
+    told = []
+    clock = StepClock(told.append)
+    for name in ("reading", "writing", "reading"):
+        with clock.step(name):
+            assert told[-1] == f"{name} ..."
+    with pytest.raises(ZeroDivisionError), clock.step("failing"):
+        1 / 0  # noqa: B018
+    assert list(clock.seconds) == ["reading", "writing"]
+    assert min(clock.seconds.values()) >= 0
