@@ -141,6 +141,34 @@ class CalibrationRecord:
 
 
 @dataclass(frozen=True)
+class EngineRecord:
+    """What an engine was built with and for, since an engine runs only where that is the same.
+
+    Attributes:
+        library: ``tensorrt`` or ``tensorrt-rtx``.
+        version: of the library, such as ``10.3.0.30``.
+        devices: compute capabilities that it was built for, such as ``sm86``; none for an engine that is portable
+            between cards.
+        card: name of the card that it was built on; empty where there was none.
+        platform: operating system and processor, such as ``linux-aarch64``.
+        onnx_sha256: of the file that it was built from.
+        version_compatible: later versions of the library may run it.
+        hardware_compatible: cards of later generations may run it.
+        dla: the deep learning accelerator that it was built for, None for the GPU.
+    """
+
+    library: str
+    version: str
+    devices: tuple[str, ...]
+    card: str
+    platform: str
+    onnx_sha256: str
+    version_compatible: bool = False
+    hardware_compatible: bool = False
+    dla: int | None = None
+
+
+@dataclass(frozen=True)
 class ModelContract:
     """Everything a model file says about itself; immutable, and the same after a trip through JSON.
 
@@ -166,6 +194,7 @@ class ModelContract:
     share_matching: int = 1
     precision: str = "fp32"
     calibration: CalibrationRecord | None = None
+    engine: EngineRecord | None = None
     target: str = "portable"
     opset: int = 17
     multiply_adds: int | None = None
