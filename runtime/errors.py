@@ -43,10 +43,11 @@ class BackendError(SfppError):
 
 
 class MissingDependencyError(SfppError, ImportError):
-    """A library that a feature needs is not installed."""
+    """A library that a feature needs is not installed; ``advice`` says how to get it where no extra brings it."""
 
-    def __init__(self, package: str, *, extra: str, purpose: str) -> None:
-        super().__init__(f"{purpose} needs {package}, which is not installed: pip install 'sfpp[{extra}]'")
+    def __init__(self, package: str, *, extra: str, purpose: str, advice: str = "") -> None:
+        how = advice or f"pip install 'sfpp[{extra}]'"
+        super().__init__(f"{purpose} needs {package}, which is not installed: {how}")
         self.package = package
         self.extra = extra
 
