@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from sfpp.runtime.backends.compiled import compiled_models_folder
 from sfpp.runtime.backends.protocol import PRECISION_WORDS, Precision
+from sfpp.runtime.compiled import compiled_models_folder
 from sfpp.runtime.errors import BackendError, UsageError
 
 Device = Literal["cpu", "cuda", "tensorrt"]

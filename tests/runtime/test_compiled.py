@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from sfpp.runtime.backends import compiled
-from sfpp.runtime.backends.compiled import compiled_models_folder
+from sfpp.runtime.compiled import compiled_models_folder
 
 
 @pytest.fixture
