@@ -1,0 +1,8 @@
+"""Engines of TensorRT and TensorRT-RTX: built from ONNX files, kept beside their contract, run by a backend."""
+
+from __future__ import annotations
+
+from sfpp.runtime.tensorrt.engines import EngineReport, build_engine
+from sfpp.runtime.tensorrt.settings import EngineSettings
+
+__all__ = ["EngineReport", "EngineSettings", "build_engine"]

@@ -1,0 +1,186 @@
+"""From an ONNX file to the bytes of an engine, written once over either library.
+
+This runs in a process of its own (see :mod:`sfpp.runtime.tensorrt.worker`): a builder takes gigabytes, runs for minutes
+within one call, and may take its process with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from sfpp.runtime.errors import BackendError, ModelFileError, UsageError
+from sfpp.runtime.files import whole_file
+from sfpp.runtime.tensorrt.library import Library, version_numbers
+from sfpp.runtime.tensorrt.messages import keeping_logger, told
+from sfpp.runtime.tensorrt.settings import CURRENT, EngineSettings
+
+# Told of a phase: its name, how many of its steps are done, and how many there are.
+PhaseProgress = Callable[[str, int, int], object]
+
+_STRONGLY_TYPED_SINCE = (10, 0)
+_EXPLICIT_BATCH = 0  # the flag's number; TensorRT 10 knows nothing else, and has no name for it any more
+_SHOWN_ERRORS = 8
+
+
+def engine_bytes(
+    library: Library, model: Path, settings: EngineSettings, *, precision: str, progress: PhaseProgress
+) -> bytes:
+    """Parse an ONNX file and build an engine for it.
+
+    Args:
+        library: TensorRT or TensorRT-RTX.
+        model: the file; its precision is in it, as types and Q/DQ pairs.
+        settings: what to build for.
+        precision: ``fp32``, ``fp16`` or ``int8``; only TensorRT 8, which has no strongly typed networks, goes by it.
+        progress: told of each phase of the builder.
+
+    Raises:
+        ModelFileError: the parser does not take the file.
+        UsageError: a size of an input is not fixed, or the library lacks what the settings ask for.
+        BackendError: the builder gives up, or there is no card where one is needed.
+    """
+    messages: list[str] = []
+    logger = keeping_logger(library.module, messages)
+    builder = library.module.Builder(logger)
+    if builder is None:
+        raise BackendError(f"{library.title} {library.version} does not start: {told(messages)}")
+    network = builder.create_network(_network_flags(library))
+    _parse(library, network, logger, model, settings)
+    config = _config(library, builder, settings, precision=precision, progress=progress)
+    with _timing_cache(library, config, settings.timing_cache):
+        built = builder.build_serialized_network(network, config)
+        if built is None:
+            raise BackendError(f"{library.title} {library.version} does not build {model.name}: {told(messages)}")
+    return bytes(built)
+
+
+def _network_flags(library: Library) -> int:
+    """Return the flags with which types are what the file says, whatever the version."""
+    flags = library.module.NetworkDefinitionCreationFlag
+    if library.is_rtx or version_numbers(library.version) >= (11,):
+        return 0  # every network is strongly typed
+    if version_numbers(library.version) >= _STRONGLY_TYPED_SINCE:
+        return 1 << int(flags.STRONGLY_TYPED)
+    return 1 << _EXPLICIT_BATCH
+
+
+def _parse(library: Library, network: Any, logger: Any, model: Path, settings: EngineSettings) -> None:
+    parser = library.module.OnnxParser(network, logger)
+    adjust = getattr(getattr(library.module, "OnnxParserFlag", None), "ADJUST_FOR_DLA", None)  # from TensorRT 10 on
+    if settings.dla is not None and adjust is not None:
+        parser.set_flag(adjust)
+    if not parser.parse_from_file(str(model)):
+        errors = [_parser_error(parser.get_error(index)) for index in range(parser.num_errors)]
+        raise ModelFileError(
+            f"the parser of {library.title} {library.version} does not take {model.name}: "
+            f"{'; '.join(errors[:_SHOWN_ERRORS])}; `sfpp-engine --check` says which versions do"
+        )
+    for index in range(network.num_inputs):
+        tensor = network.get_input(index)
+        if any(size < 0 for size in tensor.shape):
+            sizes = ", ".join("?" if size < 0 else str(size) for size in tensor.shape)
+            raise UsageError(
+                f"the input {tensor.name!r} of {model.name} has no fixed size ({sizes}); export the model for one "
+                "size, as sfpp-export does"
+            )
+
+
+def _parser_error(error: Any) -> str:
+    node = error.node_name() if hasattr(error, "node_name") else ""
+    operator = error.node_operator() if hasattr(error, "node_operator") else ""
+    where = f"node {node!r} ({operator}): " if node or operator else ""
+    return where + " ".join(str(error.desc()).split())
+
+
+def _config(
+    library: Library, builder: Any, settings: EngineSettings, *, precision: str, progress: PhaseProgress
+) -> Any:
+    module, config = library.module, builder.create_builder_config()
+    if settings.workspace_bytes is not None:
+        config.set_memory_pool_limit(module.MemoryPoolType.WORKSPACE, settings.workspace_bytes)
+    if hasattr(module, "IProgressMonitor"):  # from TensorRT 9 on
+        config.progress_monitor = _monitor(module, progress)
+    if settings.version_compatible:
+        config.set_flag(module.BuilderFlag.VERSION_COMPATIBLE)
+    if settings.hardware_compatible:
+        config.hardware_compatibility_level = module.HardwareCompatibilityLevel.AMPERE_PLUS
+    if settings.dla is not None:
+        _use_dla(library, builder, config, settings.dla)
+    if library.is_rtx and settings.devices is not None:
+        _set_devices(module, config, settings.devices)
+    if not library.is_rtx and version_numbers(library.version) < _STRONGLY_TYPED_SINCE:
+        # Weak typing may lower what the file has in float32, such as layer norms: it must be told not to.
+        config.set_flag(module.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
+        for flag in {"fp16": ("FP16",), "int8": ("INT8", "FP16")}.get(precision, ()):
+            config.set_flag(getattr(module.BuilderFlag, flag))
+    return config
+
+
+def _use_dla(library: Library, builder: Any, config: Any, core: int) -> None:
+    if not 0 <= core < builder.num_DLA_cores:
+        raise UsageError(
+            f"there is no deep learning accelerator {core} for {library.title} {library.version} on this machine, "
+            f"which has {builder.num_DLA_cores}; leave --dla off"
+        )
+    config.default_device_type = library.module.DeviceType.DLA
+    config.DLA_core = core
+    config.set_flag(library.module.BuilderFlag.GPU_FALLBACK)
+
+
+def _set_devices(module: Any, config: Any, devices: tuple[str, ...]) -> None:
+    known = {name.lower(): value for name, value in module.ComputeCapability.__members__.items()}
+    for device in devices:
+        if device not in known:
+            able = ", ".join(name for name in known if name.startswith("sm"))
+            raise UsageError(f"TensorRT-RTX {module.__version__} does not build for {device}; it does for {able}")
+    config.num_compute_capabilities = len(devices)
+    for index, device in enumerate(devices):
+        if not config.set_compute_capability(known[device], index):
+            hint = "there is no card here; name one, such as sm86" if device == CURRENT else "name another card"
+            raise BackendError(f"TensorRT-RTX {module.__version__} refuses the device {device}: {hint}")
+
+
+def _monitor(module: Any, progress: PhaseProgress) -> Any:
+    """Return a progress monitor; its calls come from the builder's threads."""
+
+    class Monitor(module.IProgressMonitor):  # type: ignore[misc]  # the library has no types
+        def __init__(self) -> None:
+            module.IProgressMonitor.__init__(self)
+            self._steps: dict[str, int] = {}
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            self._steps[phase_name] = num_steps
+            progress(phase_name, 0, num_steps)
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            progress(phase_name, step + 1, self._steps.get(phase_name, 0))
+            return True
+
+        def phase_finish(self, phase_name: str) -> None:
+            steps = self._steps.pop(phase_name, 0)
+            progress(phase_name, steps, steps)
+
+    return Monitor()
+
+
+@contextlib.contextmanager
+def _timing_cache(library: Library, config: Any, path: Path | None) -> Iterator[None]:
+    """Use the times of kernels in a file, and store what is measured, once the build has succeeded."""
+    if path is None:
+        yield
+        return
+    known = path.read_bytes() if path.is_file() else b""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        cache = config.create_timing_cache(known)
+        # Times of another card or version are refused; then an empty cache is begun.
+        if not config.set_timing_cache(cache, ignore_mismatch=False):
+            config.set_timing_cache(config.create_timing_cache(b""), ignore_mismatch=False)
+        yield
+        measured = bytes(config.get_timing_cache().serialize())
+    with whole_file(path) as temporary:
+        temporary.write_bytes(measured)

@@ -1,0 +1,162 @@
+"""What an engine needs of CUDA: the card, memory on it, pinned memory here, a stream, and graphs of launches.
+
+Over NVIDIA's own bindings (https://nvidia.github.io/cuda-python), whose functions return an error code first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from sfpp.runtime.errors import BackendError, MissingDependencyError
+
+# By the version of cuda-python: from 12.8, and before.
+_MODULES = ("cuda.bindings.runtime", "cuda.cudart")
+_OUT_OF_MEMORY = 2
+_ADVICE = "pip install cuda-python, of the same major version as the CUDA of this machine's driver"
+
+
+@dataclass(frozen=True)
+class Card:
+    """A GPU: its name, such as ``NVIDIA GeForce RTX 4090``, and its compute capability, such as ``sm89``."""
+
+    name: str
+    capability: str
+
+
+def import_cuda() -> Any:
+    """Import the bindings.
+
+    Raises:
+        MissingDependencyError: they are not installed.
+    """
+    for name in _MODULES:
+        with contextlib.suppress(ImportError):
+            return importlib.import_module(name)
+    raise MissingDependencyError("cuda-python", extra="rtx", purpose="running an engine", advice=_ADVICE)
+
+
+def card_of_this_machine() -> Card | None:
+    """Return the first card; None where there is none, or no driver for it, or cuda-python is not installed."""
+    try:
+        cuda = Cuda()
+        return cuda.card() if cuda.count() else None
+    except (BackendError, MissingDependencyError):
+        return None
+
+
+class Cuda:
+    """CUDA's runtime on the first card, its error codes as exceptions, its handles as plain numbers.
+
+    Raises:
+        MissingDependencyError: cuda-python is not installed.
+    """
+
+    def __init__(self) -> None:
+        self._api = import_cuda()
+
+    def count(self) -> int:
+        """Return how many cards there are.
+
+        Raises:
+            BackendError: there is no driver, or it is too old.
+        """
+        return int(self._call("cudaGetDeviceCount"))
+
+    def card(self) -> Card:
+        """Return the first card."""
+        properties = self._call("cudaGetDeviceProperties", 0)
+        name = properties.name
+        text = name.decode(errors="replace") if isinstance(name, bytes) else str(name)
+        return Card(text.rstrip("\0"), f"sm{properties.major}{properties.minor}")
+
+    def stream(self) -> int:
+        """Make a stream that does not wait for the default one."""
+        return int(self._call("cudaStreamCreateWithFlags", self._api.cudaStreamNonBlocking))
+
+    def synchronize(self, stream: int) -> None:
+        """Wait for all that was put into a stream."""
+        self._call("cudaStreamSynchronize", stream)
+
+    def allocate(self, size: int) -> int:
+        """Return the address of so many bytes on the card."""
+        return int(self._call("cudaMalloc", size))
+
+    def pinned(self, shape: tuple[int, ...], dtype: DTypeLike) -> PinnedArray:
+        """Return an array in memory that the card copies from and to without the processor's help."""
+        size = math.prod(shape) * np.dtype(dtype).itemsize
+        address = int(self._call("cudaHostAlloc", size, self._api.cudaHostAllocDefault))
+        # The array is a view: whoever frees the memory must let go of it first.
+        memory = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address))
+        return PinnedArray(memory.view(dtype).reshape(shape), address)
+
+    def to_card(self, target: int, source: PinnedArray, stream: int) -> None:
+        """Copy to the card, in a stream."""
+        kind = self._api.cudaMemcpyKind.cudaMemcpyHostToDevice
+        self._call("cudaMemcpyAsync", target, source.address, source.array.nbytes, kind, stream)
+
+    def from_card(self, target: PinnedArray, source: int, stream: int) -> None:
+        """Copy from the card, in a stream."""
+        kind = self._api.cudaMemcpyKind.cudaMemcpyDeviceToHost
+        self._call("cudaMemcpyAsync", target.address, source, target.array.nbytes, kind, stream)
+
+    def record(self, stream: int, launch: Callable[[], None]) -> Any:
+        """Return a graph of all that ``launch`` puts into a stream, to be launched as one."""
+        mode = self._api.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+        self._call("cudaStreamBeginCapture", stream, mode)
+        try:
+            launch()
+        finally:
+            graph = self._call("cudaStreamEndCapture", stream)
+        try:
+            return self._call("cudaGraphInstantiate", graph, 0)
+        finally:
+            self._call("cudaGraphDestroy", graph)
+
+    def launch(self, graph: Any, stream: int) -> None:
+        """Launch a recorded graph."""
+        self._call("cudaGraphLaunch", graph, stream)
+
+    def release(self, *, stream: int | None, graph: Any, device: list[int], pinned: list[PinnedArray]) -> None:
+        """Free what was made here; a stream first, so that nothing works on freed memory."""
+        if graph is not None:
+            self._call("cudaGraphExecDestroy", graph)
+        if stream is not None:
+            self._call("cudaStreamDestroy", stream)
+        for address in device:
+            self._call("cudaFree", address)
+        for each in pinned:
+            self._call("cudaFreeHost", each.address)
+
+    def _call(self, name: str, *arguments: Any) -> Any:
+        """Call a function of the runtime and return what it gives beside the error code."""
+        code, *results = getattr(self._api, name)(*arguments)
+        if int(code):
+            raise BackendError(f"CUDA's {name} failed: {self._reason(code)}{_remedy(int(code))}")
+        return results[0] if results else None
+
+    def _reason(self, code: Any) -> str:
+        _, text = self._api.cudaGetErrorString(code)
+        return text.decode(errors="replace") if isinstance(text, bytes) else str(text)
+
+
+@dataclass(frozen=True, eq=False)
+class PinnedArray:
+    """An array in pinned memory, and the address that frees it."""
+
+    array: NDArray[Any]
+    address: int
+
+
+def _remedy(code: int) -> str:
+    if code == _OUT_OF_MEMORY:
+        return "; close other programs on this card, or take a smaller model or input size"
+    return "; check the driver with nvidia-smi (on a Jetson: tegrastats)"

@@ -1,0 +1,102 @@
+"""TensorRT and TensorRT-RTX: two modules of one shape, so that what is written over one holds for the other."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from sfpp.runtime.errors import BackendError, MissingDependencyError, UsageError, did_you_mean
+
+LibraryName = Literal["tensorrt", "tensorrt-rtx"]
+LIBRARIES: tuple[LibraryName, ...] = get_args(LibraryName)
+
+_MODULES: dict[LibraryName, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
+_TITLES: dict[LibraryName, str] = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
+_ADVICE: dict[LibraryName, str] = {
+    "tensorrt": "on a Jetson it comes with JetPack (make the virtual environment with --system-site-packages), "
+    "elsewhere pip install tensorrt-cu12 or tensorrt-cu13, as the driver's CUDA is",
+    "tensorrt-rtx": "pip install 'sfpp[rtx]'",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Library:
+    """An imported library.
+
+    Attributes:
+        name: as commands take it.
+        module: what was imported.
+    """
+
+    name: LibraryName
+    module: Any
+
+    @property
+    def title(self) -> str:
+        """The name as people write it."""
+        return _TITLES[self.name]
+
+    @property
+    def version(self) -> str:
+        """Such as ``10.3.0.30``."""
+        return str(self.module.__version__)
+
+    @property
+    def is_rtx(self) -> bool:
+        """Whether it is TensorRT-RTX, which compiles kernels on the card that runs the engine."""
+        return self.name == "tensorrt-rtx"
+
+
+def is_installed(name: LibraryName) -> bool:
+    """Return whether the library can be found, without importing it."""
+    try:
+        return importlib.util.find_spec(_MODULES[name]) is not None
+    except ValueError:  # it was put into sys.modules by hand
+        return True
+
+
+def library_of(name: str | None, *, purpose: str) -> Library:
+    """Import a library; None takes TensorRT if it is installed, else TensorRT-RTX.
+
+    Args:
+        name: ``tensorrt``, ``tensorrt-rtx`` or None.
+        purpose: begins the message where it is missing.
+
+    Raises:
+        UsageError: another name.
+        MissingDependencyError: it is not installed.
+        BackendError: it is installed, but does not load.
+    """
+    chosen = _chosen(name)
+    if not is_installed(chosen):
+        either = f"{_ADVICE['tensorrt']}; for engines of RTX cards {_ADVICE['tensorrt-rtx']}"
+        advice = _ADVICE[chosen] if name else either
+        raise MissingDependencyError(_TITLES[chosen], extra="rtx", purpose=purpose, advice=advice)
+    try:
+        return Library(chosen, importlib.import_module(_MODULES[chosen]))
+    except (ImportError, OSError) as error:
+        raise BackendError(
+            f"{_TITLES[chosen]} is installed, but does not load: {error}; its libraries must fit this Python and "
+            f"this CUDA: {_ADVICE[chosen]}"
+        ) from error
+
+
+def _chosen(name: str | None) -> LibraryName:
+    if name is None:
+        return "tensorrt-rtx" if is_installed("tensorrt-rtx") and not is_installed("tensorrt") else "tensorrt"
+    for each in LIBRARIES:
+        if each == name:
+            return each
+    raise UsageError(f"there is no {name!r}{did_you_mean(name, LIBRARIES)}; expected {' or '.join(LIBRARIES)}")
+
+
+def version_numbers(version: str) -> tuple[int, ...]:
+    """Return a version's numbers; what is no number ends them."""
+    numbers = []
+    for part in version.split("."):
+        if not part.isdecimal():
+            break
+        numbers.append(int(part))
+    return tuple(numbers)

@@ -1,0 +1,84 @@
+"""The contract beside an engine, and whether an engine can run here at all."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from pathlib import Path
+
+from sfpp.runtime.contract import EngineRecord, ModelContract
+from sfpp.runtime.errors import BackendError
+from sfpp.runtime.files import write_text
+from sfpp.runtime.tensorrt.cuda import Card
+from sfpp.runtime.tensorrt.library import Library, version_numbers
+
+SUFFIX = ".engine"
+# Version-compatible engines run in later versions of the same major, and of these (the support matrix of TensorRT 11).
+_LATER_MAJORS = {8: 10, 10: 11}
+_AMPERE = 80
+
+
+def sidecar_of(engine: Path) -> Path:
+    """Return where the contract of an engine lies."""
+    return engine.with_suffix(".json")
+
+
+def write_sidecar(engine: Path, contract: ModelContract) -> None:
+    """Write the contract beside an engine.
+
+    Raises:
+        SfppError: it cannot be written.
+    """
+    write_text(sidecar_of(engine), contract.to_json())
+
+
+def this_platform() -> str:
+    """Return operating system and processor, such as ``linux-aarch64``."""
+    return f"{sys.platform}-{platform.machine().lower()}"
+
+
+def check_engine(record: EngineRecord, engine: Path, library: Library, card: Card) -> None:
+    """Refuse an engine that was built for something else.
+
+    Raises:
+        BackendError: another library, version, platform or card; the message says how to build it for here.
+    """
+    rebuild = f"build it again on this machine: sfpp-engine MODEL.onnx -o {engine.name}"
+    if record.library != library.name:
+        raise BackendError(
+            f"{engine.name} was built with {record.library}, and {library.name} was to run it; take "
+            f"--backend {record.library}, or {rebuild} --backend {library.name}"
+        )
+    if not _version_fits(record, library):
+        raise BackendError(
+            f"{engine.name} was built with {library.title} {record.version}, and this machine has {library.version}; "
+            f"{rebuild}"
+        )
+    if not library.is_rtx and record.platform != this_platform():
+        raise BackendError(f"{engine.name} was built on {record.platform}, and this is {this_platform()}; {rebuild}")
+    if not _card_fits(record, library, card):
+        built_for = ", ".join(record.devices) or "cards from sm80 on"
+        on_card = f" ({record.card})" if record.card else ""
+        raise BackendError(
+            f"{engine.name} was built for {built_for}{on_card}, and this card is {card.capability} ({card.name}); "
+            f"{rebuild}" + (f" --device {card.capability}" if library.is_rtx else "")
+        )
+
+
+def _version_fits(record: EngineRecord, library: Library) -> bool:
+    built, here = version_numbers(record.version), version_numbers(library.version)
+    if built == here:
+        return True
+    if not record.version_compatible or library.is_rtx or not built or not here:
+        return False
+    return here > built and here[0] in (built[0], _LATER_MAJORS.get(built[0]))
+
+
+def _card_fits(record: EngineRecord, library: Library, card: Card) -> bool:
+    generation = int(card.capability.removeprefix("sm"))
+    if library.is_rtx:
+        return card.capability in record.devices if record.devices else generation >= _AMPERE
+    if record.hardware_compatible:
+        return generation >= _AMPERE
+    # Where nobody could ask for the card when the engine was built, TensorRT itself finds out.
+    return not record.devices or card.capability in record.devices

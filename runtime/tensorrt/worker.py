@@ -1,0 +1,99 @@
+"""The process that builds an engine: reads what to build from standard input, and tells how far it is.
+
+It speaks in lines of JSON on standard output, each an object with one of the keys ``phase`` (name, steps done, steps),
+``error`` (kind, message) and ``done`` (library's version, device's name). The engine goes into a file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TextIO
+
+from sfpp.runtime.errors import SfppError
+from sfpp.runtime.tensorrt.building import engine_bytes
+from sfpp.runtime.tensorrt.cuda import card_of_this_machine
+from sfpp.runtime.tensorrt.library import library_of
+from sfpp.runtime.tensorrt.settings import EngineSettings
+
+# Nobody reads more often.
+_INTERVAL_S = 0.1
+
+
+def main() -> int:
+    """Build what standard input asks for and return an exit code."""
+    channel = _own_channel()
+    job = json.loads(sys.stdin.readline())
+    # Ctrl-C in a terminal reaches this process too; whoever started it decides, and ends it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        _send(channel, done=_build(job, _Reporter(channel)))
+    except SfppError as error:
+        _send(channel, error={"kind": type(error).__name__, "message": str(error)})
+        return 1
+    return 0
+
+
+def _build(job: dict[str, Any], reporter: _Reporter) -> dict[str, str]:
+    library = library_of(job["library"], purpose="building an engine")
+    settings = EngineSettings(**{**job["settings"], "devices": _tuple(job["settings"]["devices"])})
+    if settings.timing_cache is not None:
+        settings = replace(settings, timing_cache=Path(settings.timing_cache))
+    built = engine_bytes(library, Path(job["model"]), settings, precision=job["precision"], progress=reporter)
+    Path(job["engine"]).write_bytes(built)
+    card = card_of_this_machine()
+    return {
+        "version": library.version,
+        "card": card.name if card else "",
+        "capability": card.capability if card else "",
+    }
+
+
+def _tuple(devices: list[str] | None) -> tuple[str, ...] | None:
+    return None if devices is None else tuple(devices)
+
+
+class _Reporter:
+    """Tells of phases, the inner ones no more often than anybody looks."""
+
+    def __init__(self, channel: TextIO) -> None:
+        self._channel = channel
+        self._last = 0.0
+        self._lock = threading.Lock()
+
+    def __call__(self, phase: str, done: int, total: int) -> None:
+        with self._lock:
+            now = time.monotonic()
+            if now - self._last < _INTERVAL_S:
+                return
+            self._last = now
+            _send(self._channel, phase=[phase, done, total])
+
+
+def _own_channel() -> TextIO:
+    """Return what was standard output; what native code prints goes to standard error from now on."""
+    channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return channel
+
+
+def _send(channel: TextIO, **message: Any) -> None:
+    print(json.dumps(message), file=channel, flush=True)
+
+
+def _end_with_parent() -> None:
+    """End this process when standard input is closed: nobody waits for it any more."""
+    while sys.stdin.readline():
+        pass
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

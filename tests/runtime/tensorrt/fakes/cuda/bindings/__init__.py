@@ -1,0 +1,1 @@
+"""CUDA without a card: see :mod:`cuda.bindings.runtime` beside this."""

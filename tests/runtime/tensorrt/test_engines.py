@@ -1,0 +1,186 @@
+"""Building, with a fake TensorRT in a real process of its own."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from sfpp.runtime.contract import METADATA_KEY, contract_from_json
+from sfpp.runtime.errors import BackendError, ContractError, ModelFileError, SfppError, UsageError
+from sfpp.runtime.files import sha256_of
+from sfpp.runtime.tensorrt import EngineSettings, build_engine
+from tests.runtime.backends.graphs import write_graph, write_sums
+from tests.runtime.tensorrt.conftest import FAKES
+from tests.runtime.video.clips import CONTRACT
+
+# A shell that starts a process in the background lets it ignore Ctrl-C, and its children too.
+BUILD = """
+import signal, sys
+from sfpp.runtime.tensorrt import build_engine
+signal.signal(signal.SIGINT, signal.default_int_handler)
+build_engine(sys.argv[1], backend="tensorrt")
+"""
+
+
+@pytest.fixture
+def model(tmp_path):
+    return write_sums(tmp_path / "model.onnx", metadata={METADATA_KEY: CONTRACT.to_json()})
+
+
+def built_with(path):
+    """Return what the fake builder was told, and the model it was given."""
+    _, facts, model = path.read_bytes().split(b"\n", 2)
+    return json.loads(facts), model
+
+
+def test_the_engine_is_plain_bytes_with_its_contract_beside_it(fakes, model, monkeypatch):
+    monkeypatch.setenv("FAKE_CARD", "NVIDIA Thor:11.0")
+    seen = []
+    report = build_engine(model, backend="tensorrt", progress=lambda *step: seen.append(step))
+    assert report.path == model.with_suffix(".engine")
+    facts, content = built_with(report.path)
+    assert content == model.read_bytes()
+    assert facts == {"flags": [], "network": 2, "pools": {}, "dla": ["GPU", -1], "hardware": None}  # strongly typed
+    contract = contract_from_json(report.sidecar.read_text())
+    assert contract == report.contract
+    assert dataclasses.replace(contract, engine=None) == CONTRACT
+    engine = contract.engine
+    assert (engine.library, engine.version) == ("tensorrt", "10.3.0.30")
+    assert (engine.devices, engine.card) == (("sm110",), "NVIDIA Thor")
+    assert engine.onnx_sha256 == sha256_of([model])
+    assert report.size_bytes == report.path.stat().st_size
+    assert report.command == f"trtexec --onnx={model} --saveEngine={report.path} --stronglyTyped --skipInference"
+    assert seen[0] == ("Timing", 0, 3)
+
+
+def test_every_setting_reaches_the_builder_and_the_equivalent_command(fakes, model, tmp_path):
+    settings = EngineSettings(
+        workspace_bytes=3 << 29,
+        timing_cache=tmp_path / "times.bin",
+        dla=1,
+        version_compatible=True,
+        hardware_compatible=True,
+    )
+    report = build_engine(model, tmp_path / "a.plan", backend="tensorrt", settings=settings)
+    facts, _ = built_with(tmp_path / "a.plan")
+    assert facts["pools"] == {"WORKSPACE": 3 << 29}
+    assert facts["dla"] == ["DLA", 1]
+    assert facts["flags"] == ["VERSION_COMPATIBLE", "GPU_FALLBACK"]
+    assert facts["hardware"] == "AMPERE_PLUS"
+    for word in (
+        "--memPoolSize=workspace:1536M",
+        f"--timingCacheFile={tmp_path / 'times.bin'}",
+        "--useDLACore=1 --allowGPUFallback",
+        "--versionCompatible",
+        "--hardwareCompatibilityLevel=ampere+",
+    ):
+        assert word in report.command
+    record = report.contract.engine
+    assert (record.version_compatible, record.hardware_compatible, record.dla) == (True, True, 1)
+
+
+def test_the_timing_cache_grows_and_one_of_another_card_is_replaced(fakes, model, tmp_path):
+    cache = tmp_path / "times.bin"
+    for expected in (b"measured;", b"measured;measured;"):
+        build_engine(model, backend="tensorrt", settings=EngineSettings(timing_cache=cache))
+        assert cache.read_bytes() == expected
+    cache.write_bytes(b"other card")
+    build_engine(model, backend="tensorrt", settings=EngineSettings(timing_cache=cache))
+    assert cache.read_bytes() == b"measured;"
+
+
+@pytest.mark.parametrize(
+    ("version", "precision", "network", "flags", "words"),
+    [
+        ("8.6.2", "fp32", 1, ["OBEY_PRECISION_CONSTRAINTS"], "--precisionConstraints=obey"),
+        ("8.6.2", "int8", 1, ["OBEY_PRECISION_CONSTRAINTS", "INT8", "FP16"], "--int8 --fp16 --precisionConstraints"),
+        ("10.3.0", "int8", 2, [], "--stronglyTyped --skipInference"),
+        ("11.4.1", "fp16", 0, [], "a.engine --skipInference"),
+    ],
+)
+def test_precision_is_the_files_whatever_the_version(
+    fakes, tmp_path, monkeypatch, version, precision, network, flags, words
+):
+    monkeypatch.setenv("FAKE_TENSORRT", version)
+    contract = dataclasses.replace(CONTRACT, precision=precision)
+    model = write_sums(tmp_path / "a.onnx", metadata={METADATA_KEY: contract.to_json()})
+    report = build_engine(model, backend="tensorrt")
+    facts, _ = built_with(report.path)
+    assert (facts["network"], facts["flags"]) == (network, flags)
+    assert words in report.command
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "message"),
+    [
+        ("does not parse", ModelFileError, r"node 'head/foreign' \(Foreign\): no importer registered"),
+        ("gives up", BackendError, "does not build model.onnx: no kernel for node 7"),
+        ("is killed", BackendError, "killed, most likely by the system because memory ran out.*--workspace 512MiB"),
+        ("crashes", BackendError, r"ended by signal 6 \(SIGABRT\), which is a fault in TensorRT"),
+    ],
+)
+def test_a_build_that_fails_says_why_and_leaves_nothing(fakes, fault, model, name, error, message):
+    fault(name)
+    with pytest.raises(error, match=message):
+        build_engine(model, backend="tensorrt")
+    assert list(model.parent.glob("*")) == [model]
+
+
+def test_ctrl_c_ends_the_build_and_leaves_nothing(fakes, fault, model):
+    fault("takes long")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(FAKES), *filter(None, sys.path)])}
+    process = subprocess.Popen([sys.executable, "-c", BUILD, str(model)], env=environment, stderr=subprocess.PIPE)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    worker = ""
+    while not worker:  # the worker has started
+        time.sleep(0.05)
+        worker = children.read_text().strip()
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    _, words = process.communicate()
+    assert b"KeyboardInterrupt" in words
+    deadline = time.monotonic() + 30
+    while Path(f"/proc/{worker}/cmdline").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not Path(f"/proc/{worker}/cmdline").exists()
+    assert list(model.parent.glob("*")) == [model]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("model.json", "would be overwritten by the engine's contract"),
+        ("model.onnx", "is the model itself"),
+        ("nowhere/a.engine", "does not exist; create it first"),
+    ],
+)
+def test_names_that_an_engine_cannot_have(fakes, model, name, message):
+    with pytest.raises(SfppError, match=message):
+        build_engine(model, model.parent / name, backend="tensorrt")
+
+
+def test_a_model_must_say_what_it_takes(fakes, tmp_path):
+    with pytest.raises(ModelFileError, match=r"nothing\.onnx is not a file"):
+        build_engine(tmp_path / "nothing.onnx", backend="tensorrt")
+    foreign = write_sums(tmp_path / "foreign.onnx")
+    with pytest.raises(ContractError, match=r"--contract FILE\.json"):
+        build_engine(foreign, backend="tensorrt")
+    assert build_engine(foreign, backend="tensorrt", contract=CONTRACT).contract.engine.card == "NVIDIA Orin"
+
+
+def test_a_size_that_is_not_fixed_is_refused(fakes, tmp_path):
+    metadata = {METADATA_KEY: CONTRACT.to_json()}
+    model = write_graph(tmp_path / "a.onnx", [], {"x": ["n", 3]}, {"x": ["n", 3]}, metadata=metadata)
+    with pytest.raises(UsageError, match=r"the input 'x' of a\.onnx has no fixed size \(\?, 3\)"):
+        build_engine(model, backend="tensorrt")
+
+
+def test_an_accelerator_that_is_not_there(fakes, model):
+    with pytest.raises(UsageError, match=r"no deep learning accelerator 2 .* which has 2; leave --dla off"):
+        build_engine(model, backend="tensorrt", settings=EngineSettings(dla=2))
