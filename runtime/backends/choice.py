@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import logging
 import platform
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -18,8 +19,13 @@ from sfpp.runtime.backends.providers import Device
 from sfpp.runtime.contract import METADATA_KEY
 from sfpp.runtime.errors import BackendError, ModelFileError, UsageError, did_you_mean
 from sfpp.runtime.onnx_file import metadata_of
+from sfpp.runtime.tensorrt.cuda import card_of_this_machine
+from sfpp.runtime.tensorrt.library import LIBRARIES, LibraryName, is_installed
 
+_LOGGER = logging.getLogger("sfpp")
 _DEFAULT_OPTIONS = BackendOptions()
+_ONNX = ".onnx"
+_ENGINES = frozenset({".engine", ".plan", ".trt"})  # as people name what TensorRT builds
 _STANDARD_TARGETS = frozenset({"portable", "openvino", "tensorrt"})  # operators of the ONNX standard only
 _ALL_TARGETS = _STANDARD_TARGETS | {"onnxruntime"}  # and those of the domain com.microsoft
 _X86 = {"x86_64", "amd64", "i386", "i686", "x86"}
@@ -32,10 +38,11 @@ class _Opener(Protocol):
 
 @dataclass(frozen=True)
 class _Entry:
-    """A backend: how it opens a file, and the targets of `sfpp-export` that it can run."""
+    """A backend: how it opens a file, the targets of `sfpp-export` that it can run, and whether it runs engines."""
 
     open: _Opener
     targets: frozenset[str]
+    engines: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,7 @@ class Machine:
     onnxruntime: bool
     openvino: bool
     cuda: bool
+    tensorrt: str = ""  # which of its libraries is there together with a card
 
 
 @dataclass(frozen=True)
@@ -73,19 +81,47 @@ def _open_onnxruntime(path: Path, options: BackendOptions, notify: Notify | None
     )
 
 
+def _open_tensorrt(path: Path, options: BackendOptions, notify: Notify | None, *, library: LibraryName) -> Backend:
+    from sfpp.runtime.backends.tensorrt import TensorRtBackend
+    from sfpp.runtime.tensorrt.kept import kept_engine
+
+    if path.suffix == _ONNX:
+        path = kept_engine(path, backend=library, build=options.build, notify=notify or _LOGGER.info)
+    opened = TensorRtBackend(path, library=library, profile=options.profile, cache=options.cache, notify=notify)
+    if options.precision not in (None, opened.precision):
+        opened.close()
+        raise UsageError(
+            f"an engine computes in what its file holds, here {opened.precision}, and {options.precision} was asked "
+            "for; leave the precision off, or make a file of that precision with sfpp-calibrate"
+        )
+    return opened
+
+
 _BACKENDS: dict[str, _Entry] = {
     "onnxruntime": _Entry(partial(_open_onnxruntime, device="cpu"), _ALL_TARGETS),
     "onnxruntime-cuda": _Entry(partial(_open_onnxruntime, device="cuda"), _ALL_TARGETS),
     "onnxruntime-tensorrt": _Entry(partial(_open_onnxruntime, device="tensorrt"), _ALL_TARGETS),
     "openvino": _Entry(_open_openvino, _STANDARD_TARGETS),
+    "tensorrt": _Entry(partial(_open_tensorrt, library="tensorrt"), _STANDARD_TARGETS, engines=True),
+    "tensorrt-rtx": _Entry(partial(_open_tensorrt, library="tensorrt-rtx"), _STANDARD_TARGETS, engines=True),
 }
 
-# The first that suits is taken. TensorRT is only taken when asked for: it spends minutes on building an engine.
+# The first that suits is taken. ONNX Runtime's own TensorRT is only taken when asked for.
 _PREFERENCES = (
     _Preference(
         "onnxruntime",
         lambda target, machine: target == "onnxruntime",
         "the file was exported for it",
+    ),
+    _Preference(
+        "tensorrt",
+        lambda target, machine: machine.tensorrt == "tensorrt",
+        "TensorRT and a card are there",
+    ),
+    _Preference(
+        "tensorrt-rtx",
+        lambda target, machine: machine.tensorrt == "tensorrt-rtx",
+        "TensorRT-RTX and a card are there",
     ),
     _Preference(
         "onnxruntime-cuda",
@@ -126,9 +162,9 @@ def open_backend(
     """Open ``path`` in the library that is asked for, or in the one that suits the file and this machine.
 
     Args:
-        path: the .onnx file.
+        path: the .onnx file, or an engine that sfpp-engine built.
         backend: one of :func:`backend_names`; None chooses.
-        options: threads, precision, profile, cache.
+        options: threads, precision, profile, cache, build.
         target: what the file was exported for; None reads it from the file's contract, and a file without one is taken
             for portable.
         notify: called with warnings, besides the logger ``sfpp``.
@@ -143,20 +179,48 @@ def open_backend(
         UsageError: an unknown backend, or a precision that it does not have on this machine.
     """
     if not path.is_file():
-        raise ModelFileError(f"{path} is not a file; give the .onnx file that sfpp-export wrote")
-    if path.suffix != ".onnx":
-        raise ModelFileError(f"{path.name}: no backend opens {path.suffix or 'a file without suffix'}; expected .onnx")
+        raise ModelFileError(f"{path} is not a file; give the .onnx file that sfpp-export wrote, or an engine of it")
+    if path.suffix not in {_ONNX, *_ENGINES}:
+        raise ModelFileError(
+            f"{path.name}: no backend opens {path.suffix or 'a file without suffix'}; expected .onnx or .engine"
+        )
     if backend is not None and backend not in _BACKENDS:
         raise UsageError(
             f"there is no backend {backend!r}{did_you_mean(backend, _BACKENDS)}; there are {', '.join(_BACKENDS)}"
         )
+    if path.suffix in _ENGINES:
+        return _opened_engine(path, backend, options, notify)
     target = _target_of(path) if target is None else target
-    preference = _preferred(target, this_machine())
+    preference = _preferred(target, _machine_for(path, options))
     name = backend or preference.backend
     _check_target(path, target, name)
     opened = _BACKENDS[name].open(path, options, notify)
     because = "as asked for" if backend else f"chosen because {preference.because}"
     return opened, f"{opened.description}: {because}{_precision_hint(opened, options)}"
+
+
+def _opened_engine(
+    path: Path, backend: str | None, options: BackendOptions, notify: Notify | None
+) -> tuple[Backend, str]:
+    if backend is not None and not _BACKENDS[backend].engines:
+        able = " or ".join(name for name, entry in _BACKENDS.items() if entry.engines)
+        raise BackendError(
+            f"{path.name} is an engine, which {backend} cannot run; leave the backend off, or take {able}"
+        )
+    # An engine knows its library; one that does not say is TensorRT's, unless the user knows better.
+    opened = _BACKENDS[backend or "tensorrt"].open(path, options, notify)
+    return opened, f"{opened.description}: the file is an engine"
+
+
+def _machine_for(path: Path, options: BackendOptions) -> Machine:
+    """Return this machine; TensorRT counts only where it has an engine of the file already, or may build one."""
+    machine = this_machine()
+    if machine.tensorrt and not options.build:
+        from sfpp.runtime.tensorrt.kept import has_kept_engine
+
+        if not has_kept_engine(path, backend=machine.tensorrt):
+            return replace(machine, tensorrt="")
+    return machine
 
 
 def this_machine() -> Machine:
@@ -166,7 +230,14 @@ def this_machine() -> Machine:
         onnxruntime=_installed_in("onnxruntime") is not None,
         openvino=_installed_in("openvino") is not None,
         cuda=_has_cuda(_installed_in("onnxruntime")),
+        tensorrt=_usable_tensorrt(),
     )
+
+
+def _usable_tensorrt() -> str:
+    """Return the library that is installed, if there is a card for it."""
+    installed = [name for name in LIBRARIES if is_installed(name)]
+    return installed[0] if installed and card_of_this_machine() is not None else ""
 
 
 def _preferred(target: str, machine: Machine) -> _Preference:

@@ -37,6 +37,7 @@ class BackendOptions:
             keep their types.
         profile: measure each operator, for :meth:`Backend.operator_times_ms`; slows every run a little.
         cache: keep compiled models in the user's cache folder, where the library compiles.
+        build: let TensorRT build an engine of an ONNX file, which takes minutes; otherwise one must be there.
 
     Raises:
         UsageError: fewer than one thread, or a precision that no backend knows.
@@ -46,6 +47,7 @@ class BackendOptions:
     precision: Precision | None = None
     profile: bool = False
     cache: bool = True
+    build: bool = True
 
     def __post_init__(self) -> None:
         if self.threads is not None and self.threads < 1:

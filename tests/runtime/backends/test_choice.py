@@ -116,7 +116,8 @@ def test_a_broken_contract_is_told_by_whoever_reads_it(tmp_path, text):
 def test_unknown_backend(model_path):
     with pytest.raises(UsageError, match=r"no backend 'openvin', did you mean 'openvino'\?; there are onnxruntime, "):
         open_backend(model_path, backend="openvin")
-    assert backend_names() == ("onnxruntime", "onnxruntime-cuda", "onnxruntime-tensorrt", "openvino")
+    assert backend_names()[:4] == ("onnxruntime", "onnxruntime-cuda", "onnxruntime-tensorrt", "openvino")
+    assert backend_names()[4:] == ("tensorrt", "tensorrt-rtx")
 
 
 @pytest.mark.parametrize("name", ["onnxruntime-cuda", "onnxruntime-tensorrt"])

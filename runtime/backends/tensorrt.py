@@ -1,0 +1,289 @@
+"""An engine of TensorRT or TensorRT-RTX as a backend: buffers on the card, one stream, one graph (not run on hardware).
+
+The calls are those of https://docs.nvidia.com/deeplearning/tensorrt/latest/_static/python-api and of cuda-python.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sfpp.runtime.backends.protocol import Arrays, Notify, TensorInfo, not_profiled, was_closed
+from sfpp.runtime.contract import METADATA_KEY, ModelContract, contract_from_json
+from sfpp.runtime.errors import BackendError, ModelFileError
+from sfpp.runtime.tensorrt.cuda import Cuda, PinnedArray
+from sfpp.runtime.tensorrt.library import Library, library_of
+from sfpp.runtime.tensorrt.messages import keeping_logger, told
+from sfpp.runtime.tensorrt.runtime_cache import RuntimeCache
+from sfpp.runtime.tensorrt.sidecar import check_engine, sidecar_of
+
+_LOGGER = logging.getLogger("sfpp")
+
+
+@dataclass(frozen=True, eq=False)
+class _Tensor:
+    """An input or output: its memory here, and its address on the card."""
+
+    info: TensorInfo
+    host: PinnedArray
+    device: int
+
+
+class TensorRtBackend:
+    """An engine, opened on the first card.
+
+    What it takes and gives stands in the .json file beside it. An engine of another tool has none; it runs all the same
+    if the contract is given otherwise.
+
+    Args:
+        path: the engine.
+        library: ``tensorrt`` or ``tensorrt-rtx``, for an engine that does not say; None is TensorRT.
+        profile: measure each layer. Layers are then launched one by one, which is slower.
+        cache: keep what TensorRT-RTX compiles on this card for the next time.
+        notify: called with a warning, besides the logger ``sfpp``.
+
+    Raises:
+        MissingDependencyError: TensorRT or cuda-python is not installed.
+        ModelFileError, ContractError: the file cannot be read, or what lies beside it is no contract.
+        BackendError: there is no card, or the engine was built for another one, or another version.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        library: str | None = None,
+        profile: bool = False,
+        cache: bool = True,
+        notify: Notify | None = None,
+    ) -> None:
+        self._metadata, contract = _beside(path)
+        record = None if contract is None else contract.engine
+        self._library = library_of(record.library if record else library or "tensorrt", purpose=f"running {path.name}")
+        self._cuda = Cuda()
+        card = self._cuda.card()
+        if record is not None:
+            check_engine(record, path, self._library, card)
+        self._description = f"{self._library.title} {self._library.version} on {card.name}"
+        self._precision = "fp32" if contract is None else contract.precision
+        self._notify = notify
+        self._lock = threading.Lock()
+        self._stream: int | None = None
+        self._graph: Any = None
+        self._warm = self._refused_to_record = False
+        self._runtime_cache: RuntimeCache | None = None
+        self._engine: Any = None
+        self._context: Any = None
+        self._profile: _Profile | None = None
+        self._memory: list[int] = []
+        self._pinned: list[PinnedArray] = []
+        host_code = record is not None and record.version_compatible
+        messages: list[str] = []
+        self._logger = keeping_logger(self._library.module, messages)  # the library keeps only a pointer to it
+        try:
+            self._engine = _deserialized(self._library, self._logger, path, messages, host_code=host_code)
+            self._runtime_cache = RuntimeCache(self._library, self._engine, path, keep=cache)
+            self._context = self._runtime_cache.context()
+            self._profile = _Profile(self._library, self._context) if profile else None
+            self._stream = self._cuda.stream()
+            self._bind()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def description(self) -> str:
+        """Library, version and card."""
+        return self._description
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """The contract that lies beside the engine."""
+        return self._metadata
+
+    @property
+    def inputs(self) -> tuple[TensorInfo, ...]:
+        """What the engine takes."""
+        return tuple(each.info for each in self._inputs)
+
+    @property
+    def precision(self) -> str:
+        """That of the file it was built from."""
+        return self._precision
+
+    def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
+        """Run once; see :class:`sfpp.runtime.backends.protocol.Backend`."""
+        with self._lock:
+            if self._stream is None:
+                raise was_closed(self.description)
+            self._check(inputs)
+            for tensor in self._inputs:
+                np.copyto(tensor.host.array, inputs[tensor.info.name])
+            self._launch()
+            self._cuda.synchronize(self._stream)
+            # Copies, since the next run writes into the same memory.
+            return {tensor.info.name: tensor.host.array.copy() for tensor in self._outputs}
+
+    def operator_times_ms(self) -> dict[str, float]:
+        """Return the mean milliseconds a run by layer; see :class:`sfpp.runtime.backends.protocol.Backend`.
+
+        An engine's layers are fused from many operators and named after them.
+        """
+        if self._profile is None:
+            raise not_profiled(self.description)
+        return self._profile.means()
+
+    def close(self) -> None:
+        """Free the engine and all its memory."""
+        with self._lock:
+            stream, self._stream = self._stream, None
+            if self._runtime_cache is not None:
+                self._runtime_cache.store()
+            # In this order: a context must go before its engine, and both before the memory that they use.
+            self._context = self._profile = self._runtime_cache = None
+            self._engine = None
+            self._cuda.release(stream=stream, graph=self._graph, device=self._memory, pinned=self._pinned)
+            self._graph, self._memory, self._pinned = None, [], []
+
+    def _bind(self) -> None:
+        """Give each tensor of the engine memory here and on the card."""
+        mode = self._library.module.TensorIOMode
+        inputs: list[_Tensor] = []
+        outputs: list[_Tensor] = []
+        for index in range(self._engine.num_io_tensors):
+            name = self._engine.get_tensor_name(index)
+            tensor = self._tensor(name)
+            if not self._context.set_tensor_address(name, tensor.device):
+                raise BackendError(f"{self.description} does not take the memory of {name!r}; build the engine again")
+            (inputs if self._engine.get_tensor_mode(name) == mode.INPUT else outputs).append(tensor)
+        self._inputs, self._outputs = tuple(inputs), tuple(outputs)
+
+    def _tensor(self, name: str) -> _Tensor:
+        shape = tuple(int(size) for size in self._engine.get_tensor_shape(name))
+        if min(shape, default=1) < 0:
+            raise ModelFileError(
+                f"the engine's {name!r} has no fixed size {shape}; build it from a model of one size, as sfpp-export "
+                "writes it"
+            )
+        dtype = np.dtype(self._library.module.nptype(self._engine.get_tensor_dtype(name)))
+        host = self._cuda.pinned(shape, dtype)
+        self._pinned.append(host)
+        device = self._cuda.allocate(host.array.nbytes)
+        self._memory.append(device)
+        return _Tensor(TensorInfo(name, shape, dtype.name), host, device)
+
+    def _check(self, inputs: Arrays) -> None:
+        expected = {tensor.info.name: tensor.info for tensor in self._inputs}
+        if inputs.keys() != expected.keys():
+            raise BackendError(
+                f"the engine takes {', '.join(expected)}, and {', '.join(inputs) or 'nothing'} was given"
+            )
+        for name, info in expected.items():
+            array = inputs[name]
+            if array.shape != info.shape or array.dtype.name != info.dtype:
+                raise BackendError(
+                    f"the engine's input {name!r} is {info.dtype} {info.shape}, and {array.dtype.name} {array.shape} "
+                    "was given"
+                )
+
+    def _launch(self) -> None:
+        """Copy in, compute, copy out: launched as one graph from the second run on."""
+        assert self._stream is not None
+        if self._graph is not None:
+            self._cuda.launch(self._graph, self._stream)
+            return
+        if self._warm and self._may_record():
+            self._record()
+            if self._graph is not None:
+                self._cuda.launch(self._graph, self._stream)
+                return
+        self._enqueue()
+        self._warm = True
+
+    def _may_record(self) -> bool:
+        # TensorRT-RTX records by itself, and layers are only timed when they are launched one by one.
+        return self._profile is None and not self._library.is_rtx and not self._refused_to_record
+
+    def _record(self) -> None:
+        """Record a run as a graph, which spares the processor hundreds of launches a frame; some engines refuse."""
+        assert self._stream is not None
+        try:
+            # The first run has been: some memory is only taken there, which cannot be recorded.
+            self._graph = self._cuda.record(self._stream, self._enqueue)
+        except BackendError as error:
+            self._refused_to_record = True
+            line = (
+                f"{self.description} cannot be recorded as a CUDA graph ({error}); its layers are launched one by one"
+            )
+            _LOGGER.warning(line)
+            if self._notify is not None:
+                self._notify(line)
+
+    def _enqueue(self) -> None:
+        assert self._stream is not None
+        for tensor in self._inputs:
+            self._cuda.to_card(tensor.device, tensor.host, self._stream)
+        if not self._context.execute_async_v3(self._stream):
+            raise BackendError(f"{self.description} failed to run the engine; build it again on this machine")
+        for tensor in self._outputs:
+            self._cuda.from_card(tensor.host, tensor.device, self._stream)
+
+
+class _Profile:
+    """Milliseconds by layer, as the library reports them after each run."""
+
+    def __init__(self, library: Library, context: Any) -> None:
+        times: defaultdict[str, list[float]] = defaultdict(list)
+
+        class Profiler(library.module.IProfiler):  # type: ignore[misc, name-defined]  # the library has no types
+            def __init__(self) -> None:
+                library.module.IProfiler.__init__(self)
+
+            def report_layer_time(self, layer_name: str, ms: float) -> None:
+                times[layer_name].append(ms)
+
+        self._times = times
+        self._profiler = context.profiler = Profiler()
+
+    def means(self) -> dict[str, float]:
+        """Return the mean of each layer, the largest first."""
+        means = {name: sum(each) / len(each) for name, each in self._times.items()}
+        return dict(sorted(means.items(), key=lambda item: -item[1]))
+
+
+def _beside(path: Path) -> tuple[dict[str, str], ModelContract | None]:
+    """Return the contract beside an engine, as text and read; nothing where there is none."""
+    sidecar = sidecar_of(path)
+    if not sidecar.is_file():
+        return {}, None
+    try:
+        text = sidecar.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelFileError(f"cannot read {sidecar}, the contract of {path.name}: {error}; build it again") from error
+    return {METADATA_KEY: text}, contract_from_json(text, origin=str(sidecar))
+
+
+def _deserialized(library: Library, logger: Any, path: Path, messages: list[str], *, host_code: bool) -> Any:
+    runtime = library.module.Runtime(logger)
+    if host_code:
+        # A version-compatible engine brings a part of the library with it, as code.
+        runtime.engine_host_code_allowed = True
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ModelFileError(f"cannot read the engine {path}: {error.strerror or error}") from error
+    engine = runtime.deserialize_cuda_engine(data)
+    if engine is None:
+        raise BackendError(
+            f"{library.title} {library.version} does not load {path.name}: {told(messages)}; an engine runs only with "
+            "the version and the kind of card that it was built with: build it again with sfpp-engine on this machine"
+        )
+    return engine
