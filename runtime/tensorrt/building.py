@@ -27,9 +27,15 @@ _SHOWN_ERRORS = 8
 
 
 def engine_bytes(
-    library: Library, model: Path, settings: EngineSettings, *, precision: str, progress: PhaseProgress
+    library: Library,
+    model: Path,
+    settings: EngineSettings,
+    *,
+    precision: str,
+    progress: PhaseProgress,
+    parse_only: bool = False,
 ) -> bytes:
-    """Parse an ONNX file and build an engine for it.
+    """Parse an ONNX file and build an engine for it, or only parse it and return nothing.
 
     Args:
         library: TensorRT or TensorRT-RTX.
@@ -50,6 +56,8 @@ def engine_bytes(
         raise BackendError(f"{library.title} {library.version} does not start: {told(messages)}")
     network = builder.create_network(_network_flags(library))
     _parse(library, network, logger, model, settings)
+    if parse_only:
+        return b""
     config = _config(library, builder, settings, precision=precision, progress=progress)
     with _timing_cache(library, config, settings.timing_cache):
         built = builder.build_serialized_network(network, config)

@@ -33,7 +33,14 @@ class Built:
 
 
 def build_in_process_of_its_own(
-    library: Library, model: Path, engine: Path, settings: EngineSettings, *, precision: str, progress: PhaseProgress
+    library: Library,
+    model: Path,
+    engine: Path,
+    settings: EngineSettings,
+    *,
+    precision: str,
+    progress: PhaseProgress,
+    parse_only: bool = False,
 ) -> Built:
     """Build ``model`` into the file ``engine``; arguments and errors are those of :func:`.building.engine_bytes`.
 
@@ -45,6 +52,7 @@ def build_in_process_of_its_own(
         "model": str(model),
         "engine": str(engine),
         "precision": precision,
+        "parse_only": parse_only,
         "settings": dataclasses.asdict(settings),
     }
     with _worker(job) as process:

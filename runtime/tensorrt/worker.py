@@ -46,7 +46,14 @@ def _build(job: dict[str, Any], reporter: _Reporter) -> dict[str, str]:
     settings = EngineSettings(**{**job["settings"], "devices": _tuple(job["settings"]["devices"])})
     if settings.timing_cache is not None:
         settings = replace(settings, timing_cache=Path(settings.timing_cache))
-    built = engine_bytes(library, Path(job["model"]), settings, precision=job["precision"], progress=reporter)
+    built = engine_bytes(
+        library,
+        Path(job["model"]),
+        settings,
+        precision=job["precision"],
+        progress=reporter,
+        parse_only=job["parse_only"],
+    )
     Path(job["engine"]).write_bytes(built)
     card = card_of_this_machine()
     return {

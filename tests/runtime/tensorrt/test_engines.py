@@ -181,6 +181,17 @@ def test_a_size_that_is_not_fixed_is_refused(fakes, tmp_path):
         build_engine(model, backend="tensorrt")
 
 
+@pytest.mark.parametrize(("precision", "lines"), [("int8", 2), ("fp16", 1)])
+def test_int8_for_rtx_cards_is_advised_against(tmp_path, precision, lines):
+    pytest.importorskip("tensorrt_rtx")
+    contract = dataclasses.replace(CONTRACT, precision=precision)
+    model = write_sums(tmp_path / "a.onnx", metadata={METADATA_KEY: contract.to_json()})
+    told = []
+    build_engine(model, backend="tensorrt-rtx", notify=told.append)
+    assert len(told) == lines
+    assert ("the FP16 file is the better choice" in told[-1]) == (precision == "int8")
+
+
 def test_an_accelerator_that_is_not_there(fakes, model):
     with pytest.raises(UsageError, match=r"no deep learning accelerator 2 .* which has 2; leave --dla off"):
         build_engine(model, backend="tensorrt", settings=EngineSettings(dla=2))

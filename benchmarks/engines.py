@@ -1,0 +1,194 @@
+"""How long engines take to build with TensorRT-RTX, and how large they are: no card is needed for that.
+
+    python -m benchmarks.engines
+    python -m benchmarks.engines --networks b0 --variants fast --devices sm89
+
+Each graph is traced once and built in float32, float16 and INT8 for each device. B0 and the pose network have the
+demonstration models' weights, the others random ones; the ranges of INT8 are arbitrary: neither matters to a build.
+What an engine computes is not looked at, since that takes a card. Writes JSON into benchmarks/results and prints the
+table of the README.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from tqdm import tqdm
+
+from benchmarks.isr_time import EDAFORMER_T
+from benchmarks.machine import RESULTS, store
+from benchmarks.speed.models import LOCAL, save_checkpoint
+from sfpp.calibration.fp16.converting import fp16_model
+from sfpp.calibration.graph import opset_of, read_model, write_model
+from sfpp.calibration.int8.converting import int8_model
+from sfpp.calibration.int8.quantizable import quantizable
+from sfpp.export.catalog import matched, variant_for
+from sfpp.export.checkpoints import read_checkpoint
+from sfpp.export.contracts import contract_for, input_spec
+from sfpp.export.demo import demo_checkpoint, demo_pose_checkpoint
+from sfpp.export.models.edaformer import EdaFormer
+from sfpp.export.resolution import resolution_from
+from sfpp.export.to_onnx import graph_from_model, learned_model
+from sfpp.runtime.contract import ModelContract, OutputKind
+from sfpp.runtime.errors import SfppError
+from sfpp.runtime.tensorrt import EngineSettings, build_engine
+from sfpp.runtime.tensorrt.library import library_of
+
+DEVICES = ("sm86", "sm89", "sm120")
+PRECISIONS = ("fp32", "fp16", "int8")
+SEGFORMER_VARIANTS = ("original", "hq", "hq:local", "fast", "fast:local")
+_RANGE = 8.0
+
+
+@dataclass(frozen=True)
+class Case:
+    """A graph: ``b0``, ``b2``, ``b5``, ``edaformer-t`` or ``pose-b0``; a variant; width x height."""
+
+    network: str
+    variant: str
+    size: str
+
+
+@dataclass(frozen=True)
+class Build:
+    """An engine, or why there is none."""
+
+    network: str
+    variant: str
+    size: str
+    precision: str
+    device: str
+    nodes: int
+    onnx_bytes: int
+    seconds: float | None = None
+    engine_bytes: int | None = None
+    failure: str = ""
+
+
+CASES = (
+    *(Case(network, variant, "1920x1080") for network in ("b0", "b2") for variant in SEGFORMER_VARIANTS),
+    *(Case("b5", variant, "1920x1080") for variant in ("fast", "fast:local")),
+    Case("edaformer-t", "isr", "1920x1080"),
+    *(Case("pose-b0", variant, "1920x1080") for variant in ("original", "hq", "fast")),
+    Case("pose-b0", "original", "192x256"),
+    *(Case("b0", variant, "3840x2160") for variant in ("hq", "hq:local", "fast", "fast:local")),
+)
+
+
+def builds_of(case: Case, devices: Sequence[str], folder: Path) -> Iterator[Build]:
+    """Trace a graph and yield its builds."""
+    files = _files(case, folder)
+    for precision, path in files.items():
+        nodes = len(onnx.load(str(path), load_external_data=False).graph.node)
+        for device in devices:
+            row = Build(case.network, case.variant, case.size, precision, device, nodes, path.stat().st_size)
+            yield _built(row, path)
+
+
+def _built(row: Build, path: Path) -> Build:
+    try:
+        report = build_engine(path, backend="tensorrt-rtx", settings=EngineSettings(devices=(row.device,)))
+    except SfppError as error:
+        return replace(row, failure=str(error))
+    report.path.unlink()
+    return replace(row, seconds=report.seconds, engine_bytes=report.size_bytes)
+
+
+def _files(case: Case, folder: Path) -> dict[str, Path]:
+    """Write the graph in each precision and return the files."""
+    path = folder / f"{case.network}-{case.variant}-{case.size}.onnx".replace(":", "-")
+    graph, contract = _graph(case, folder)
+    write_model(graph, contract, path)
+    model = read_model(path)
+    # What is not INT8 is float16, as `sfpp-calibrate` makes it for TensorRT.
+    ranges = {each.activation: _RANGE for each in quantizable(model)}
+    lower = {"fp16": fp16_model(model), "int8": fp16_model(int8_model(model, ranges, rest="fp16"))}
+    files = {"fp32": path}
+    for precision, each in lower.items():
+        files[precision] = path.with_suffix(f".{precision}.onnx")
+        write_model(each, replace(contract, precision=precision, opset=opset_of(each)), files[precision])
+    return files
+
+
+def _graph(case: Case, folder: Path) -> tuple[onnx.ModelProto, ModelContract]:
+    """Return the graph for TensorRT and its contract; it is traced, but not compared with PyTorch."""
+    checkpoint = read_checkpoint(_weights(case.network, folder))
+    name, local, _ = case.variant.partition(LOCAL)
+    variant = matched(variant_for(checkpoint.family, name), "local" if local else "exact")
+    spec = input_spec(resolution_from(case.size), input="uint8", batch=1, resize="letterbox")
+    output: OutputKind = "heatmaps" if checkpoint.task == "pose" else "logits"
+    contract = contract_for(checkpoint, variant, spec, output=output, opset=17, target="tensorrt")
+    example = np.random.default_rng(0).integers(0, 256, spec.shape, dtype=np.uint8)
+    return graph_from_model(learned_model(checkpoint), variant.recipe, contract, example), contract
+
+
+def _weights(network: str, folder: Path) -> Path:
+    """Return a checkpoint: the demonstration model's, or random weights."""
+    known = {"b0": demo_checkpoint, "pose-b0": demo_pose_checkpoint}
+    if network in known:
+        return known[network]()
+    if network.startswith("b"):
+        return save_checkpoint(network, folder / network)
+    torch.manual_seed(0)
+    path = folder / f"{network}.pth"
+    torch.save(EdaFormer(EDAFORMER_T).state_dict(), path)
+    return path
+
+
+def markdown_table(rows: Sequence[Build], devices: Sequence[str]) -> str:
+    """Return the README's table: seconds and megabytes by device, one line a file."""
+    titles = " | ".join(f"{device}" for device in devices)
+    lines = [f"| network | variant | size | precision | nodes | {titles} |", "|---" * (5 + len(devices)) + "|"]
+    files = dict.fromkeys((row.network, row.variant, row.size, row.precision) for row in rows)
+    for file in files:
+        own = [row for row in rows if (row.network, row.variant, row.size, row.precision) == file]
+        cells = " | ".join(_cell(row) for row in own)
+        network, variant, size, precision = file
+        lines.append(f"| {network} | `{variant}` | {size} | {precision.upper()} | {own[0].nodes} | {cells} |")
+    return "\n".join(lines)
+
+
+def _cell(row: Build) -> str:
+    if row.seconds is None or row.engine_bytes is None:
+        return "fails"
+    return f"{row.seconds:.1f} s, {row.engine_bytes / 1e6:.0f} MB"
+
+
+def main() -> None:
+    """Build them all and keep the result."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--networks", nargs="+", help="default: all")
+    parser.add_argument("--variants", nargs="+", help="default: all")
+    parser.add_argument("--devices", nargs="+", default=list(DEVICES))
+    parser.add_argument("-o", "--output", type=Path, default=RESULTS / "engines.json")
+    arguments = parser.parse_args()
+    cases = [
+        case
+        for case in CASES
+        if case.network in (arguments.networks or [case.network])
+        and case.variant in (arguments.variants or [case.variant])
+    ]
+    rows: list[Build] = []
+    for case in tqdm(cases, unit="graph"):
+        with tempfile.TemporaryDirectory() as folder:
+            rows += builds_of(case, arguments.devices, Path(folder))
+    store(
+        arguments.output,
+        library=library_of("tensorrt-rtx", purpose="building engines").version,
+        results=[asdict(row) for row in rows],
+    )
+    print(markdown_table(rows, arguments.devices))
+    for row in rows:
+        if row.failure:
+            print(f"{row.network} {row.variant} {row.size} {row.precision} {row.device}: {row.failure}")
+
+
+if __name__ == "__main__":
+    main()
