@@ -23,8 +23,8 @@ from sfpp.runtime.tensorrt.trtexec import trtexec_line
 # Tried with TensorRT-RTX 1.7: three bytes for each value that a depth-wise convolution gives, 90 MB for a B0 at
 # 1920x1080. https://docs.nvidia.com/deeplearning/tensorrt-rtx/latest/getting-started/support-matrix.html
 _INT8_ON_RTX = (
-    "NVIDIA lists INT8 for weights alone in TensorRT-RTX, and its engines of INT8 convolutions are large: the FP16 file "
-    "is the better choice there unless you measured otherwise"
+    "NVIDIA lists INT8 for weights alone in TensorRT-RTX, and its engines of INT8 convolutions are large: the FP16 "
+    "file is the better choice there, unless you measured otherwise"
 )
 
 
