@@ -37,6 +37,7 @@ def _run(arguments: argparse.Namespace) -> int:
             backend=arguments.backend,
             precision=arguments.precision,
             threads=arguments.threads,
+            build=arguments.build,
             flip_test=flip_test,
             notify=note,
         ) as model:

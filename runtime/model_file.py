@@ -22,6 +22,7 @@ def load(
     backend: str | None = None,
     precision: Precision | None = None,
     threads: int | None = None,
+    build: bool = True,
     flip_test: bool = False,
     notify: Notify | None = None,
 ) -> Segmenter | PoseEstimator:
@@ -34,13 +35,14 @@ def load(
     not used, at level WARNING.
 
     Args:
-        path: the .onnx file.
+        path: the .onnx file, or an engine that sfpp-engine built from one.
         contract: what the model takes and gives; None reads it from the file. A given one wins over the file's.
-        backend: "openvino", "onnxruntime", "onnxruntime-cuda" or "onnxruntime-tensorrt"; None chooses by what the file
-            was exported for and what this machine has.
+        backend: "openvino", "onnxruntime", "onnxruntime-cuda", "onnxruntime-tensorrt", "tensorrt" or "tensorrt-rtx";
+            None chooses by what the file was exported for and what this machine has.
         precision: what is computed in: "fp32", "bf16" or "fp16"; None computes as the CPU does it best (bfloat16 where
             it is native and the backend can), or as the graph says. Answers are exactest in "fp32".
         threads: threads within an operator; None leaves the choice to the backend.
+        build: let TensorRT build an engine of an ONNX file the first time, which takes minutes; it is kept.
         flip_test: for a pose model, average with the answer for the mirrored person; see :class:`PoseEstimator`.
         notify: called with the same lines as the logger, for a command to print.
 
@@ -53,7 +55,7 @@ def load(
             with a segmentation model.
     """
     file = Path(path)
-    options = BackendOptions(threads=threads, precision=precision)
+    options = BackendOptions(threads=threads, precision=precision, build=build)
     target = None if contract is None else contract.target
     opened, reason = open_backend(file, backend=backend, options=options, target=target, notify=notify)
     try:
@@ -75,6 +77,7 @@ def load_segmenter(
     backend: str | None = None,
     precision: Precision | None = None,
     threads: int | None = None,
+    build: bool = True,
     notify: Notify | None = None,
 ) -> Segmenter:
     """Open a segmentation model; see :func:`load`.
@@ -83,7 +86,9 @@ def load_segmenter(
         UsageError: the model does something else.
         ModelFileError, ContractError, MissingDependencyError, BackendError: as for :func:`load`.
     """
-    model = load(path, contract=contract, backend=backend, precision=precision, threads=threads, notify=notify)
+    model = load(
+        path, contract=contract, backend=backend, precision=precision, threads=threads, build=build, notify=notify
+    )
     if isinstance(model, Segmenter):
         return model
     model.close()
@@ -97,6 +102,7 @@ def load_pose(
     backend: str | None = None,
     precision: Precision | None = None,
     threads: int | None = None,
+    build: bool = True,
     flip_test: bool = False,
     notify: Notify | None = None,
 ) -> PoseEstimator:
@@ -112,6 +118,7 @@ def load_pose(
         backend=backend,
         precision=precision,
         threads=threads,
+        build=build,
         flip_test=flip_test,
         notify=notify,
     )

@@ -46,6 +46,7 @@ examples, human pose:
 examples, the model:
   sfpp-run model.onnx street.mp4 --backend openvino --precision fp32
   sfpp-run model.onnx street.mp4 --backend onnxruntime-cuda    an NVIDIA GPU, with onnxruntime-gpu installed
+  sfpp-run model.engine street.mp4                             an engine that sfpp-engine built for this GPU
 
 Ctrl-C ends the run after the current frame; what was written until then is complete and can be played.
 exit codes: 0 done, 1 failed, 2 wrong usage, 130 stopped by Ctrl-C.
@@ -61,7 +62,7 @@ def run_parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("model", metavar="MODEL", help="the .onnx file that sfpp-export wrote")
+    parser.add_argument("model", metavar="MODEL", help="the .onnx file that sfpp-export wrote, or an engine of it")
     parser.add_argument(
         "input", metavar="INPUT", help="an image, a folder, a video, a webcam's number, or the word demo"
     )
@@ -131,6 +132,12 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--threads", type=positive_int, metavar="N", help="threads within an operator (default: all cores)"
+    )
+    group.add_argument(
+        "--no-build",
+        action="store_false",
+        dest="build",
+        help="build no TensorRT engine, which takes minutes the first time; run what was built, or run elsewhere",
     )
     group.add_argument("--contract", metavar="FILE", help="the contract as JSON, for an ONNX file that carries none")
 

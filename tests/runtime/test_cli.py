@@ -89,7 +89,8 @@ assert not heavy, heavy
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "sfpp-run model.onnx street.mp4" in done.stdout
-    assert "--backend {onnxruntime,onnxruntime-cuda,onnxruntime-tensorrt,openvino}" in done.stdout
+    backends = "onnxruntime,onnxruntime-cuda,onnxruntime-tensorrt,openvino,tensorrt,tensorrt-rtx"
+    assert f"--backend {{{backends}}}" in "".join(done.stdout.split()).replace("--backend", "--backend ")
     assert "--precision {fp32,bf16,fp16}" in done.stdout
 
 
