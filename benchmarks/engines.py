@@ -30,7 +30,7 @@ from sfpp.calibration.graph import opset_of, read_model, write_model
 from sfpp.calibration.int8.converting import int8_model
 from sfpp.calibration.int8.quantizable import quantizable
 from sfpp.export.catalog import matched, variant_for
-from sfpp.export.checkpoints import read_checkpoint
+from sfpp.export.checkpoints import Checkpoint, read_checkpoint
 from sfpp.export.contracts import contract_for, input_spec
 from sfpp.export.demo import demo_checkpoint, demo_pose_checkpoint
 from sfpp.export.models.edaformer import EdaFormer
@@ -119,7 +119,7 @@ def _files(case: Case, folder: Path) -> dict[str, Path]:
 
 def _graph(case: Case, folder: Path) -> tuple[onnx.ModelProto, ModelContract]:
     """Return the graph for TensorRT and its contract; it is traced, but not compared with PyTorch."""
-    checkpoint = read_checkpoint(_weights(case.network, folder))
+    checkpoint = _checkpoint(case.network, folder)
     name, local, _ = case.variant.partition(LOCAL)
     variant = matched(variant_for(checkpoint.family, name), "local" if local else "exact")
     spec = input_spec(resolution_from(case.size), input="uint8", batch=1, resize="letterbox")
@@ -129,17 +129,16 @@ def _graph(case: Case, folder: Path) -> tuple[onnx.ModelProto, ModelContract]:
     return graph_from_model(learned_model(checkpoint), variant.recipe, contract, example), contract
 
 
-def _weights(network: str, folder: Path) -> Path:
-    """Return a checkpoint: the demonstration model's, or random weights."""
+def _checkpoint(network: str, folder: Path) -> Checkpoint:
+    """Return the demonstration model's weights, or random ones."""
+    if network == "edaformer-t":
+        torch.manual_seed(0)
+        state = EdaFormer(EDAFORMER_T).state_dict()
+        nothing = dict.fromkeys(("classes", "palette", "keypoints"))
+        facts = {"family": "edaformer", "task": "segmentation", "style": "edaformer", "size": "t"}
+        return Checkpoint("random", config=EDAFORMER_T, state=state, sha256="", licence="", **facts, **nothing)
     known = {"b0": demo_checkpoint, "pose-b0": demo_pose_checkpoint}
-    if network in known:
-        return known[network]()
-    if network.startswith("b"):
-        return save_checkpoint(network, folder / network)
-    torch.manual_seed(0)
-    path = folder / f"{network}.pth"
-    torch.save(EdaFormer(EDAFORMER_T).state_dict(), path)
-    return path
+    return read_checkpoint(known[network]() if network in known else save_checkpoint(network, folder / network))
 
 
 def markdown_table(rows: Sequence[Build], devices: Sequence[str]) -> str:
@@ -175,15 +174,13 @@ def main() -> None:
         if case.network in (arguments.networks or [case.network])
         and case.variant in (arguments.variants or [case.variant])
     ]
+    library = library_of("tensorrt-rtx", purpose="building engines")
     rows: list[Build] = []
     for case in tqdm(cases, unit="graph"):
         with tempfile.TemporaryDirectory() as folder:
             rows += builds_of(case, arguments.devices, Path(folder))
-    store(
-        arguments.output,
-        library=library_of("tensorrt-rtx", purpose="building engines").version,
-        results=[asdict(row) for row in rows],
-    )
+        # After each graph: the whole takes half an hour.
+        store(arguments.output, library=library.version, results=[asdict(row) for row in rows])
     print(markdown_table(rows, arguments.devices))
     for row in rows:
         if row.failure:
