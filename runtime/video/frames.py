@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from sfpp.runtime.errors import MediaError
 
-SourceKind = Literal["picture", "folder", "video", "camera"]
+SourceKind = Literal["picture", "folder", "video", "camera", "stream"]
 
 
 class Decoded(NamedTuple):
@@ -32,12 +33,15 @@ class Frame:
 
     ``image_bgr`` is (H, W, 3) uint8 in BGR order, upright. ``index`` counts the source's frames from 0, ``time_s`` is
     the time since the first of them. ``name`` is unique within the source and fit for a file name (without suffix).
+    ``taken_s`` is when the frame came, on the clock ``time.monotonic``, and ``source`` the source's name.
     """
 
     index: int
     image_bgr: NDArray[np.uint8]
     time_s: float
     name: str
+    taken_s: float = 0.0
+    source: str = ""
 
 
 class Source:
@@ -51,6 +55,7 @@ class Source:
         count: the number of frames if it can be told beforehand (for a video, what its header promises).
         paths: the files that are read, so that nothing overwrites them.
         warnings: filled by the decoder while it runs: what could not be read. One line each, for people.
+        live: frames come by the clock, whether anybody takes them or not, as from a camera or a stream.
     """
 
     def __init__(
@@ -63,6 +68,7 @@ class Source:
         count: int | None = None,
         paths: tuple[Path, ...] = (),
         warnings: list[str] | None = None,
+        live: bool = False,
     ) -> None:
         self.kind: SourceKind = kind
         self.name = name
@@ -70,6 +76,7 @@ class Source:
         self.count = count
         self.paths = paths
         self.warnings: list[str] = [] if warnings is None else warnings
+        self.live = live
         self._decoded = decoded
         self._first: Frame | None = None
         self._decoded_count = 0
@@ -117,4 +124,4 @@ class Source:
         if decoded is None:
             return None
         self._decoded_count += 1
-        return Frame(self._decoded_count - 1, *decoded)
+        return Frame(self._decoded_count - 1, *decoded, taken_s=time.monotonic(), source=self.name)

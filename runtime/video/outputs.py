@@ -13,7 +13,7 @@ from sfpp.runtime.video.keypoints_file import KeypointsFile, keypoints_file
 from sfpp.runtime.video.run import expected_frames
 from sfpp.runtime.video.sinks import Sink, folder_sink, open_sink, snapshot_sink
 
-_DEFAULT_ENDINGS = {"picture": "-sfpp.png", "folder": "-sfpp/", "video": "-sfpp.mp4", "camera": "-sfpp.mp4"}
+_DEFAULT_ENDINGS = {"picture": "-sfpp.png", "folder": "-sfpp/"}  # all others become a video
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Outputs:
 
 def default_overlay(source: Source) -> str:
     """Name the output after the input, in the current folder: highway.mp4 -> highway-sfpp.mp4."""
-    return source.name + _DEFAULT_ENDINGS[source.kind]
+    return source.name + _DEFAULT_ENDINGS.get(source.kind, "-sfpp.mp4")
 
 
 def check_outputs(outputs: Outputs, source: Source, *, also_read: Sequence[str] = ()) -> None:

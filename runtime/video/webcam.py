@@ -32,7 +32,8 @@ def open_webcam(number: int) -> Source:
     capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
     warnings: list[str] = []
     name = f"webcam{number}"
-    return Source(_frames(capture, name, warnings), kind="camera", name=name, frames_per_second=None, warnings=warnings)
+    frames = _frames(capture, name, warnings)
+    return Source(frames, kind="camera", name=name, frames_per_second=None, warnings=warnings, live=True)
 
 
 @contextlib.contextmanager
