@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,6 +17,13 @@ from sfpp.runtime.errors import ContractError, ModelFileError, UsageError
 from sfpp.runtime.heatmaps import Floats, average_with_mirrored, keypoints_from_heatmaps
 from sfpp.runtime.images import Image, batch_from_frames, bgr_from_frame
 from sfpp.runtime.skeleton import draw_skeletons
+
+if TYPE_CHECKING:
+    from sfpp.runtime.people.detections import PersonFinder
+    from sfpp.runtime.video.events import EventHandler
+    from sfpp.runtime.video.frames import Frame, Source
+    from sfpp.runtime.video.pose_run import TrackedPose
+    from sfpp.runtime.video.streaming import Policy
 
 __all__ = ["Pose", "PoseEstimator", "PreparedPeople", "keypoints_from_heatmaps", "warp_from_box"]
 
@@ -149,6 +156,45 @@ class PoseEstimator:
         """
         prepared = self.prepare(frame_bgr, boxes_xywh)
         return self.finish(self.infer(prepared), prepared)
+
+    def stream(
+        self,
+        *sources: Source | str,
+        finder: PersonFinder | None = None,
+        detect_every: int = 1,
+        threshold: float = 0.3,
+        policy: Policy | None = None,
+        on_event: EventHandler | None = None,
+    ) -> Iterator[tuple[Frame, TrackedPose]]:
+        """Yield the frames of sources with the people in them, until they end or the loop is left.
+
+        Args:
+            sources: files, folders, cameras, streams; see :func:`sfpp.runtime.video.open_source`. Several take turns.
+            finder: finds people; None takes HOG, or where OpenCV has none the whole frame for one person.
+            detect_every: find people in every Nth frame only, and follow them in between; of one source.
+            threshold: keypoints of a lower score, 0..1, are not shown; nor is a person who has no other ones.
+            policy: ``freshest`` drops frames that are old by the time the model is free; ``every-frame`` takes all.
+                None takes ``freshest`` where a source is live.
+            on_event: told of what happens to the sources, from their threads.
+
+        Raises:
+            UsageError, MediaError: as for :class:`sfpp.runtime.video.Pipeline`.
+            BackendError, ModelFileError: as for one frame.
+        """
+        from sfpp.runtime.people import choose_finder
+        from sfpp.runtime.video.streaming import Pipeline
+
+        with Pipeline(
+            self,
+            sources,
+            policy=policy,
+            finder=finder or choose_finder()[0],
+            detect_every=detect_every,
+            threshold=threshold,
+            on_event=on_event,
+        ) as pipeline:
+            for answer in pipeline:
+                yield answer.frame, cast("TrackedPose", answer.result)
 
     def prepare(self, frame_bgr: NDArray[Any], boxes_xywh: ArrayLike) -> PreparedPeople:
         """Make the model's inputs: crop each person, and mirror the crops if the flip test asks for it.

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,11 @@ from sfpp.runtime.images import Image, Placement, batch_from_frames
 from sfpp.runtime.labels import Labels, labels_from_logits, labels_resized
 from sfpp.runtime.opencv import import_cv2
 from sfpp.runtime.overlay import LegendEntry, Palette, color_mask, draw_labels, draw_legend
+
+if TYPE_CHECKING:
+    from sfpp.runtime.video.events import EventHandler
+    from sfpp.runtime.video.frames import Frame, Source
+    from sfpp.runtime.video.streaming import Policy
 
 __all__ = ["PreparedFrames", "Segmentation", "Segmenter", "labels_from_logits", "labels_resized"]
 
@@ -132,6 +137,35 @@ class Segmenter:
             prepared = self.prepare_batch(frames_bgr[start : start + size])
             results += self.finish_batch(self.infer(prepared), prepared)
         return results
+
+    def stream(
+        self,
+        *sources: Source | str,
+        policy: Policy | None = None,
+        smooth: float = 0.0,
+        on_event: EventHandler | None = None,
+    ) -> Iterator[tuple[Frame, Segmentation]]:
+        """Yield the frames of sources with their answers, until they end or the loop is left.
+
+            for frame, result in model.stream("rtsp://camera/street", policy="freshest"):
+                ...
+
+        Args:
+            sources: files, folders, cameras, streams; see :func:`sfpp.runtime.video.open_source`. Several take turns.
+            policy: ``freshest`` drops frames that are old by the time the model is free; ``every-frame`` takes all.
+                None takes ``freshest`` where a source is live.
+            smooth: how steady labels are kept, 0 to below 1.
+            on_event: told of what happens to the sources, from their threads.
+
+        Raises:
+            UsageError, MediaError: as for :class:`sfpp.runtime.video.Pipeline`.
+            BackendError, ModelFileError: as for one frame.
+        """
+        from sfpp.runtime.video.streaming import Pipeline  # only who streams needs threads and video libraries
+
+        with Pipeline(self, sources, policy=policy, smooth=smooth, on_event=on_event) as pipeline:
+            for answer in pipeline:
+                yield answer.frame, cast(Segmentation, answer.result)
 
     def prepare(self, frame_bgr: NDArray[Any]) -> PreparedFrames:
         """Make the model's input from one frame.

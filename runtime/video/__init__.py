@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sfpp.runtime.video.events import Event
 from sfpp.runtime.video.frames import Frame, Source
 from sfpp.runtime.video.keypoints_file import KeypointsFile, keypoints_file
 from sfpp.runtime.video.pose_run import PoseReport, TrackedPose, run_pose
@@ -9,10 +10,15 @@ from sfpp.runtime.video.run import RunReport
 from sfpp.runtime.video.segmentation_run import run_segmentation
 from sfpp.runtime.video.sinks import Sink, folder_sink, open_sink, picture_sink, snapshot_sink
 from sfpp.runtime.video.sources import open_source
+from sfpp.runtime.video.streaming import Answer, Pipeline, Policy
 
 __all__ = [
+    "Answer",
+    "Event",
     "Frame",
     "KeypointsFile",
+    "Pipeline",
+    "Policy",
     "PoseReport",
     "RunReport",
     "Sink",

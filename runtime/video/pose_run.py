@@ -90,10 +90,7 @@ def run_pose(
     """
     timer = StageTimer(stages=_STAGES)
     follower = Follower(finder, detect_every=detect_every, threshold=threshold)
-    # Who is found anew in every frame does not wait for the last frame's keypoints; who is followed does.
-    estimating = _separate_stages if detect_every == 1 else _one_stage
-    *before, last = estimating(model, follower, timer)
-    stages = [*before, last.then(partial(_leave_out_unsure, threshold=threshold))]
+    stages = estimation_stages(model, follower, timer, detect_every=detect_every, threshold=threshold)
     if overlays:
         stages.append(measured(timer, "draw", partial(_draw, threshold=threshold)))
     frames_by_people: Counter[int] = Counter()  # and not a list: a camera runs for weeks
@@ -119,6 +116,16 @@ def run_pose(
     )
     people = sum(count * frames for count, frames in frames_by_people.items())
     return PoseReport(**vars(report), people=people, empty_frames=frames_by_people[0])
+
+
+def estimation_stages(
+    model: PoseEstimator, follower: Follower, timer: StageTimer, *, detect_every: int, threshold: float
+) -> list[Stage]:
+    """Return the stages from a frame to its people; what the last one makes has them in ``tracked``."""
+    # Who is found anew in every frame does not wait for the last frame's keypoints; who is followed does.
+    estimating = _separate_stages if detect_every == 1 else _one_stage
+    *before, last = estimating(model, follower, timer)
+    return [*before, last.then(partial(_leave_out_unsure, threshold=threshold))]
 
 
 @dataclass(frozen=True, eq=False)
