@@ -1,0 +1,242 @@
+"""A graph as the rules ask it: nodes with their attributes, who writes and reads a tensor, what is known of it."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import AttributeProto, TensorProto, numpy_helper
+
+Shape = tuple[int | None, ...]
+
+# Rules ask for scales, axes and counts; nobody needs a weight of millions of values as an array.
+_MOST_VALUES = 1 << 20
+_RANDOM = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"}
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node of the graph, or of a graph within it; ``domain`` is empty for ONNX's own operators."""
+
+    proto: onnx.NodeProto
+    number: int
+
+    @cached_property
+    def name(self) -> str:
+        """Its name, that of its first output where it has none, or its operator and number."""
+        return str(self.proto.name or next(filter(None, self.proto.output), f"{self.operator} {self.number}"))
+
+    @property
+    def operator(self) -> str:
+        """Name of the operator."""
+        return str(self.proto.op_type)
+
+    @property
+    def domain(self) -> str:
+        """Who defines the operator."""
+        return "" if self.proto.domain == "ai.onnx" else str(self.proto.domain)
+
+    @cached_property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the tensors that it reads; empty for an optional one that is left out."""
+        return tuple(self.proto.input)
+
+    @cached_property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the tensors that it writes; empty for an optional one that is left out."""
+        return tuple(self.proto.output)
+
+    def input(self, position: int) -> str:
+        """Return the name of an input, empty if it is left out."""
+        return self.inputs[position] if position < len(self.inputs) else ""
+
+    def integer(self, name: str, default: int = 0) -> int:
+        """Return an integer attribute, or the default where the node does not have it."""
+        attribute = self._attributes.get(name)
+        return int(attribute.i) if attribute is not None and attribute.type == AttributeProto.INT else default
+
+    def floating(self, name: str, default: float = 0.0) -> float:
+        """Return a floating point attribute, or the default where the node does not have it."""
+        attribute = self._attributes.get(name)
+        return float(attribute.f) if attribute is not None and attribute.type == AttributeProto.FLOAT else default
+
+    def text(self, name: str, default: str = "") -> str:
+        """Return a text attribute, or the default where the node does not have it."""
+        attribute = self._attributes.get(name)
+        if attribute is None or attribute.type != AttributeProto.STRING:
+            return default
+        return bytes(attribute.s).decode(errors="replace")
+
+    def integers(self, name: str) -> tuple[int, ...]:
+        """Return a list of integers, empty where the node does not have it."""
+        attribute = self._attributes.get(name)
+        return tuple(attribute.ints) if attribute is not None else ()
+
+    def has(self, name: str) -> bool:
+        """Tell whether the node says a value for an attribute."""
+        return name in self._attributes
+
+    @cached_property
+    def _attributes(self) -> Mapping[str, AttributeProto]:
+        # An attribute that refers to one of an enclosing function has no value of its own.
+        return {each.name: each for each in self.proto.attribute if not each.ref_attr_name}
+
+    @property
+    def constant(self) -> TensorProto | None:
+        """What a Constant node gives; None for text, for sparse values, and for any other node."""
+        if self.operator != "Constant" or self.domain:
+            return None
+        kinds = {"value_int": ("i", np.int64), "value_ints": ("ints", np.int64), "value_float": ("f", np.float32)}
+        for name, attribute in self._attributes.items():
+            if name == "value":
+                return attribute.t
+            if name in kinds or name == "value_floats":
+                field, dtype = kinds.get(name, ("floats", np.float32))
+                return numpy_helper.from_array(np.array(getattr(attribute, field), dtype))
+        return None
+
+    @property
+    def graphs(self) -> list[onnx.GraphProto]:
+        """The graphs within it: the branches of an If, the body of a Loop."""
+        return [
+            graph for each in self.proto.attribute for graph in ([each.g] if each.HasField("g") else [*each.graphs])
+        ]
+
+
+class CheckedGraph:
+    """The nodes of a model and its tensors by name, graphs within the graph included.
+
+    Args:
+        file: where it was read from.
+        model: with the types and shapes of as many tensors as are known, and without local functions.
+        function_calls: the nodes that called local functions before those were written out.
+        notes: what the reader should know of the reading.
+
+    Attributes:
+        nodes: in the order of the file, those of a graph within the graph after the node that holds it.
+        inputs: names of the inputs that a caller has to give.
+        outputs: names of the outputs.
+        constants: initializers, and outputs of Constant nodes, by name.
+        shapes: shape of each tensor for which it is known, None for a size that is not fixed.
+        writers: the node that writes a tensor, by the tensor's name.
+    """
+
+    def __init__(
+        self, file: Path, model: onnx.ModelProto, *, function_calls: tuple[Node, ...] = (), notes: tuple[str, ...] = ()
+    ) -> None:
+        self.file = file
+        self.model = model
+        self.function_calls = function_calls
+        self.notes = notes
+        self.opset = next((int(each.version) for each in model.opset_import if each.domain in ("", "ai.onnx")), 1)
+        self.nodes: list[Node] = []
+        self.constants: dict[str, TensorProto] = {}
+        self.shapes: dict[str, Shape] = {}
+        self._types: dict[str, int] = {}
+        self._gather(model.graph)
+        self.inputs = [each.name for each in model.graph.input if each.name not in self.constants]
+        self.outputs = [each.name for each in model.graph.output]
+        self.writers = {name: node for node in self.nodes for name in node.outputs if name}
+
+    def of(self, *operators: str) -> Iterator[Node]:
+        """Yield the nodes of some of ONNX's own operators."""
+        return (node for node in self.nodes if node.operator in operators and not node.domain)
+
+    def readers(self, name: str) -> list[Node]:
+        """Return the nodes that read a tensor."""
+        return self._readers.get(name, [])
+
+    def type(self, name: str) -> int:
+        """Return the ONNX number of a tensor's type; UNDEFINED where it is not known."""
+        constant = self.constants.get(name)
+        return self._types.get(name, TensorProto.UNDEFINED) if constant is None else int(constant.data_type)
+
+    def shape(self, name: str) -> Shape | None:
+        """Return a tensor's shape, None where not even the number of its dimensions is known."""
+        constant = self.constants.get(name)
+        return self.shapes.get(name) if constant is None else tuple(constant.dims)
+
+    def values(self, name: str) -> NDArray[Any] | None:
+        """Return the real numbers of a small constant; None for any other tensor, or if they cannot be read."""
+        tensor = self.constants.get(name)
+        if tensor is None or is_external(tensor) or math.prod(tensor.dims) > _MOST_VALUES:
+            return None
+        try:
+            values = np.asarray(numpy_helper.to_array(tensor))
+        except (ValueError, TypeError, KeyError, AttributeError):  # as many numbers as the file says are not there
+            return None
+        return None if values.dtype.kind in "OSUc" else values
+
+    def is_fixed(self, name: str) -> bool:
+        """Tell whether a tensor is known when the engine is built: a constant, or computed from nothing else."""
+        return name in self._fixed
+
+    def entering(self, types: set[int]) -> Iterator[tuple[str, str, int]]:
+        """Yield (name, operator, type) where values of some types first appear.
+
+        That is at inputs, at initializers (both without an operator), and at the nodes that do not read the type they
+        write.
+        """
+        written = {name for node in self.nodes for name in node.outputs}
+        for name in [*self.inputs, *(each for each in self.constants if each not in written)]:
+            if self.type(name) in types:
+                yield name, "", self.type(name)
+        for node in self.nodes:
+            read = {self.type(name) for name in node.inputs}
+            for name in node.outputs:
+                if self.type(name) in types - read:
+                    yield node.name, node.operator, self.type(name)
+                    break
+
+    @cached_property
+    def _readers(self) -> Mapping[str, list[Node]]:
+        readers: dict[str, list[Node]] = defaultdict(list)
+        for node in self.nodes:
+            for name in set(filter(None, node.inputs)):
+                readers[name].append(node)
+        return dict(readers)
+
+    @cached_property
+    def _fixed(self) -> set[str]:
+        fixed = set(self.constants)
+        for node in self.nodes:
+            given = [name for name in node.inputs if name]
+            if node.operator in ("Shape", "Size") and given:
+                known = None not in (self.shape(given[0]) or (None,))
+            else:
+                # What a graph within the graph computes may depend on anything around it.
+                known = bool(given) and fixed.issuperset(given) and not node.graphs and node.operator not in _RANDOM
+            if known:
+                fixed.update(filter(None, node.outputs))
+        return fixed
+
+    def _gather(self, graph: onnx.GraphProto) -> None:
+        """Take in a graph and those within it."""
+        for value in [*graph.input, *graph.value_info, *graph.output]:
+            kind = value.type.tensor_type
+            self._types[value.name] = int(kind.elem_type)
+            if kind.HasField("shape"):
+                self.shapes[value.name] = tuple(
+                    int(each.dim_value) if each.HasField("dim_value") else None for each in kind.shape.dim
+                )
+        self.constants.update((tensor.name, tensor) for tensor in graph.initializer)
+        for proto in graph.node:
+            node = Node(proto, len(self.nodes))
+            self.nodes.append(node)
+            if node.outputs and (tensor := node.constant) is not None:
+                self.constants[node.outputs[0]] = tensor
+            for inner in node.graphs:
+                self._gather(inner)
+
+
+def is_external(tensor: TensorProto) -> bool:
+    """Tell whether a tensor's values lie in a file of their own."""
+    return bool(tensor.data_location == TensorProto.EXTERNAL)

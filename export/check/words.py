@@ -1,0 +1,117 @@
+"""A report as text, for a terminal."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from sfpp.export.check.report import CheckReport, Finding, Verdict
+from sfpp.export.check.versions import RELEASES, Version, titles
+from sfpp.runtime.contract import ModelContract
+from sfpp.runtime.page import clean_text
+
+_PLACES = 3  # that are named of one problem
+_PROBLEMS = 8  # of one kind that are told with the first place of each
+_LONGEST_NAME = 100
+
+
+def report_text(report: CheckReport) -> str:
+    """Return the verdicts, then the findings by kind, and what to do next."""
+    lines = [*_head(report), "", *_table(report.verdicts)]
+    for group in _groups(report.findings):
+        lines += ["", *_group_lines(group)]
+    lines += [""] * bool(report.notes) + [f"note: {note}" for note in report.notes]
+    # Names of nodes and files may hold codes that command a terminal.
+    return "\n".join(clean_text(line) for line in [*lines, "", f"next: {next_step(report)}"])
+
+
+def next_step(report: CheckReport) -> str:
+    """Return the command or the act that brings the file on."""
+    model, contract = shlex.quote(str(report.model)), report.contract
+    failing = {each.version for each in report.verdicts if any(x.severity == "error" for x in each.findings)}
+    # 8.6 is the oldest, and often not the one that matters; what only it refuses is not worth another file.
+    if failing - {"8.6"} or (failing and len(report.verdicts) == 1):
+        if contract is None:
+            return "change what is named above, and check the file again"
+        return f"{_made_anew(report, contract, failing)}   (make it anew)"
+    if contract is None:
+        return f"trtexec --onnx={model} --saveEngine=model.engine"
+    if report.precision == "float32":
+        return (
+            f"sfpp-calibrate {model} --images FRAMES   (FP16 and INT8), then sfpp-engine with the file that it writes"
+        )
+    return f"sfpp-engine {model}"
+
+
+def _made_anew(report: CheckReport, contract: ModelContract, failing: set[Version]) -> str:
+    """Return the command that makes a file of this kind for the versions that do not take this one."""
+    if report.precision != "float32":
+        rest = " --rest fp32" * ("int8" in report.precision and "8.6" in failing)
+        return f"sfpp-calibrate FLOAT32.onnx --images FRAMES{rest}"
+    isr = contract.recipe[0].get("isr") if contract.recipe else None
+    options = [f"--isr {shlex.quote(str(isr))}" if isr else f"--variant {shlex.quote(contract.variant)}"]
+    options += [f"--matching {contract.matching}"] * (contract.matching != "exact")
+    options += [f"--share-matching {contract.share_matching or 'all'}"] * (contract.share_matching != 1)
+    size = f"{contract.input.width}x{contract.input.height}"
+    return f"sfpp-export --weights FILE {' '.join(options)} --target tensorrt --opset 17 --res {size}"
+
+
+def _head(report: CheckReport) -> Iterator[str]:
+    contract = report.contract
+    kind = "no contract"
+    if contract is not None:
+        spec = contract.input
+        kind = (
+            f"{contract.family}-{contract.size} {contract.variant} {contract.precision}, "
+            f"{spec.width}x{spec.height} (width x height), target {contract.target}"
+        )
+    yield f"{report.model.name}: {kind}"
+    nodes = f"{report.nodes} node{'s' * (report.nodes != 1)}"
+    yield f"  opset {report.opset}, {nodes}, {report.precision}, {report.size_bytes / 1e6:.1f} MB"
+
+
+def _table(verdicts: Sequence[Verdict]) -> Iterator[str]:
+    names = [RELEASES[each.version].title for each in verdicts]
+    homes = [RELEASES[each.version].home for each in verdicts]
+    wide, wider = max(map(len, names), default=0), max(map(len, homes), default=0)
+    for verdict, name, home in zip(verdicts, names, homes, strict=True):
+        yield f"{name:{wide}}  {home:{wider}}  {verdict.outcome}{_counts(verdict)}"
+
+
+def _counts(verdict: Verdict) -> str:
+    severities = Counter(each.severity for each in verdict.findings)
+    parts = [f"{count} {name}{'s' * (count != 1)}" for name, count in sorted(severities.items())]
+    return f" ({', '.join(parts)})" if parts else ""
+
+
+def _groups(findings: Sequence[Finding]) -> list[list[Finding]]:
+    """Put findings together that say the same of different places."""
+    groups: dict[tuple[object, ...], list[Finding]] = {}
+    for each in findings:
+        groups.setdefault((each.rule, each.severity, each.builds, each.versions, each.remedy), []).append(each)
+    return list(groups.values())
+
+
+def _group_lines(group: Sequence[Finding]) -> Iterator[str]:
+    first = group[0]
+    firsts = {each.problem: each for each in reversed(group)}
+    effect = {True: "answers wrongly in", False: "not built by"}[first.builds]
+    where = f"{effect} {titles(first.versions)}" if first.severity == "error" else titles(first.versions)
+    yield f"{first.severity}: {where}"
+    if len(firsts) == 1:
+        shown = list(group[:_PLACES])
+        yield f"  {first.problem}"
+        yield from (f"    at {_place(each)}" for each in shown if each.name)
+    else:
+        shown = [each for each in group if firsts[each.problem] is each][:_PROBLEMS]
+        yield from (f"    {_place(each)}: {each.problem}" for each in shown)
+    if len(group) > len(shown):
+        yield f"    and {len(group) - len(shown)} more"
+    yield f"  do: {first.remedy}"
+    yield f"  known from: {first.source}"
+
+
+def _place(finding: Finding) -> str:
+    name = finding.name if len(finding.name) <= _LONGEST_NAME else f"{finding.name[:_LONGEST_NAME]}..."
+    return f"{name} ({finding.operator})" if finding.operator else name
