@@ -12,6 +12,7 @@ table of the README.
 from __future__ import annotations
 
 import argparse
+import statistics
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -141,23 +142,23 @@ def _checkpoint(network: str, folder: Path) -> Checkpoint:
     return read_checkpoint(known[network]() if network in known else save_checkpoint(network, folder / network))
 
 
-def markdown_table(rows: Sequence[Build], devices: Sequence[str]) -> str:
-    """Return the README's table: seconds and megabytes by device, one line a file."""
-    titles = " | ".join(f"{device}" for device in devices)
-    lines = [f"| network | variant | size | precision | nodes | {titles} |", "|---" * (5 + len(devices)) + "|"]
-    files = dict.fromkeys((row.network, row.variant, row.size, row.precision) for row in rows)
-    for file in files:
-        own = [row for row in rows if (row.network, row.variant, row.size, row.precision) == file]
-        cells = " | ".join(_cell(row) for row in own)
-        network, variant, size, precision = file
-        lines.append(f"| {network} | `{variant}` | {size} | {precision.upper()} | {own[0].nodes} | {cells} |")
+def markdown_table(rows: Sequence[Build]) -> str:
+    """Return the README's table: a line a graph, the median of the devices' seconds and the largest engine."""
+    lines = ["| network | variant | size | FP32 | FP16 | INT8 |", "|---|---|---|---|---|---|"]
+    for graph in dict.fromkeys((row.network, row.variant, row.size) for row in rows):
+        own = [row for row in rows if (row.network, row.variant, row.size) == graph]
+        cells = " | ".join(_cell([row for row in own if row.precision == precision]) for precision in PRECISIONS)
+        network, variant, size = graph
+        lines.append(f"| {network} | `{variant}` | {size} | {cells} |")
     return "\n".join(lines)
 
 
-def _cell(row: Build) -> str:
-    if row.seconds is None or row.engine_bytes is None:
-        return "fails"
-    return f"{row.seconds:.1f} s, {row.engine_bytes / 1e6:.0f} MB"
+def _cell(builds: Sequence[Build]) -> str:
+    if any(row.failure for row in builds):
+        return "fails for " + ", ".join(row.device for row in builds if row.failure)
+    seconds = statistics.median(row.seconds or 0.0 for row in builds)
+    size = max(row.engine_bytes or 0 for row in builds)
+    return f"{seconds:.1f} s, {size / 1e6:.0f} MB"
 
 
 def main() -> None:
@@ -181,7 +182,7 @@ def main() -> None:
             rows += builds_of(case, arguments.devices, Path(folder))
         # After each graph: the whole takes half an hour.
         store(arguments.output, library=library.version, results=[asdict(row) for row in rows])
-    print(markdown_table(rows, arguments.devices))
+    print(markdown_table(rows))
     for row in rows:
         if row.failure:
             print(f"{row.network} {row.variant} {row.size} {row.precision} {row.device}: {row.failure}")

@@ -1,0 +1,99 @@
+"""What `--smooth` does on a labelled sequence: flicker, and accuracy.
+
+    python -m benchmarks.steadiness --data ../shared/data/camvid/val
+
+Flicker is the part of the pixels whose label changes from one frame to the next where the truth does not. The frames
+are 1/15 s apart: at 30 frames a second the same amount reaches half as far back. Writes JSON into benchmarks/results and
+prints the table of the README.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from benchmarks.camvid_accuracy import IGNORE
+from benchmarks.machine import RESULTS, store
+from sfpp.export import export_onnx
+from sfpp.runtime import load_segmenter
+from sfpp.runtime.agreement import ConfusionMatrix
+from sfpp.runtime.truth import LabelFolder
+from sfpp.runtime.video import Pipeline, open_source
+
+AMOUNTS = (0.0, 0.3, 0.5, 0.7, 0.8, 0.9)
+
+
+@dataclass(frozen=True)
+class Steadied:
+    """One row; all fractions 0..1."""
+
+    variant: str
+    smooth: float
+    flicker: float
+    mean_iou: float
+    pixel_accuracy: float
+
+
+def measure(data: Path, variant: str, folder: Path, *, amounts: Sequence[float], res: str) -> list[Steadied]:
+    """Segment the sequence once for each amount."""
+    path = export_onnx(path=folder / f"{variant}.onnx", variant=variant, res=res).path
+    rows = []
+    with load_segmenter(path, backend="onnxruntime", precision="fp32") as model:
+        truth = LabelFolder(data / "labels", classes=len(model.contract.classes), ignore=IGNORE)
+        for amount in tqdm(amounts, desc=variant):
+            rows.append(_steadied(model, data, truth, variant, amount))
+    return rows
+
+
+def _steadied(model, data: Path, truth: LabelFolder, variant: str, amount: float) -> Steadied:  # type: ignore[no-untyped-def]
+    confusion = ConfusionMatrix(len(model.contract.classes), ignore=IGNORE)
+    changed = steady = 0
+    before: tuple[NDArray[np.uint8], NDArray[np.uint8]] | None = None
+    with Pipeline(model, [open_source(str(data / "images"))], policy="every-frame", smooth=amount) as pipeline:
+        for answer in pipeline:
+            true = truth.find(answer.frame.name, answer.frame.image_bgr.shape[:2])
+            confusion.update(answer.result.labels, true)
+            if before is not None:
+                same = (before[1] == true) & (true != IGNORE)
+                steady += int(same.sum())
+                changed += int((same & (before[0] != answer.result.labels)).sum())
+            before = answer.result.labels, true
+    return Steadied(variant, amount, changed / steady, float(confusion.mean_iou()), float(confusion.pixel_accuracy()))
+
+
+def markdown_table(rows: Sequence[Steadied]) -> str:
+    """Return the README's table."""
+    lines = ["| variant | `--smooth` | flicker | mIoU | pixel accuracy |", "|---|---|---|---|---|"]
+    lines += [
+        f"| `{row.variant}` | {row.smooth:g} | {row.flicker:.2%} | {row.mean_iou:.2%} | {row.pixel_accuracy:.2%} |"
+        for row in rows
+    ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Run the measurement and keep its result."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder with images/ and labels/ of one sequence")
+    parser.add_argument("--variants", nargs="+", default=["original", "fast"])
+    parser.add_argument("--amounts", type=float, nargs="+", default=list(AMOUNTS))
+    parser.add_argument("--res", default="480x360", metavar="WxH")
+    parser.add_argument("-o", "--output", type=Path, default=RESULTS / "steadiness.json")
+    arguments = parser.parse_args()
+    rows: list[Steadied] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for variant in arguments.variants:
+            rows += measure(arguments.data, variant, Path(folder), amounts=arguments.amounts, res=arguments.res)
+    store(arguments.output, res=arguments.res, frames_per_second=15, results=[asdict(row) for row in rows])
+    print(markdown_table(rows))
+
+
+if __name__ == "__main__":
+    main()
