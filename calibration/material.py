@@ -13,6 +13,7 @@ from sfpp.calibration.frames.chosen import ChosenFrames
 from sfpp.calibration.graph import opset_of, write_model
 from sfpp.calibration.judging.examination import Examination, Examiner, drop_of
 from sfpp.calibration.results import FileResult
+from sfpp.calibration.self_test import fitted_self_test
 from sfpp.calibration.settings import CalibrationSettings
 from sfpp.runtime.contract import CalibrationRecord, FloatType, ModelContract
 from sfpp.runtime.timing import StepClock
@@ -67,6 +68,7 @@ class Material:
         """Write a file beside the others, named after the float32 one."""
         path = self.settings.output / f"{self.settings.model.stem}.{precision}.onnx"
         contract = replace(self.contract, precision=precision, calibration=record, opset=opset_of(model))
+        contract = replace(contract, self_test=fitted_self_test(model, contract, self.folder))
         write_model(model, contract, path)
         return path
 

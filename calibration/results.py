@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -203,5 +203,9 @@ class CalibrationReport:
     notes: tuple[str, ...] = ()
 
     def to_json(self) -> str:
-        """Return everything but pictures and the counts of histograms; a number that is not finite becomes null."""
-        return json.dumps(json_ready(self), indent=1, ensure_ascii=False, allow_nan=False)
+        """Return everything but pictures, the self-test's too, and the counts of histograms.
+
+        A number that is not finite becomes null.
+        """
+        report = replace(self, contract=replace(self.contract, self_test=None))
+        return json.dumps(json_ready(report), indent=1, ensure_ascii=False, allow_nan=False)

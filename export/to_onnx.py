@@ -29,6 +29,7 @@ from sfpp.export.parity.exported import ParityReport, compare_with_pytorch, requ
 from sfpp.export.parity.probes import require_onnxruntime
 from sfpp.export.planning import StageTokens, plan_for, tokens_by_block
 from sfpp.export.resolution import Resolution, resolution_from
+from sfpp.export.self_test import stored_self_test
 from sfpp.runtime.contract import (
     METADATA_KEY,
     InputDtype,
@@ -88,7 +89,7 @@ def export_onnx(
     image: str | os.PathLike[str] | None = None,
     notify: Notify = lambda message: None,
 ) -> ExportReport:
-    """Export a checkpoint to an ONNX file with its contract inside, checked against PyTorch.
+    """Export a checkpoint to an ONNX file with its contract and a self-test inside, checked against PyTorch.
 
     Args:
         weights: a checkpoint file or a Transformers folder; None takes the demonstration model of ``task``.
@@ -115,7 +116,7 @@ def export_onnx(
         classes: a data set's name or a file, for class names and colors; None takes what the checkpoint says.
         keypoints: ``coco17``, ``lsp14``, ``jump20`` or a file; None takes what the checkpoint says, or the set that has
             as many keypoints.
-        image: a picture for the check; None takes a shipped one.
+        image: a picture for the check and the self-test; None takes a shipped one.
         notify: is told what is being done.
 
     Raises:
@@ -152,7 +153,8 @@ def export_onnx(
         contract = contract_for(
             checkpoint, chosen, spec, output=kind, opset=opset, target=target, classes=classes, keypoints=keypoints
         )
-        frames = _example(spec, read_image(image if image is not None else _demo_picture(checkpoint.task)))
+        picture = read_image(image if image is not None else _demo_picture(checkpoint.task))
+        frames = _example(spec, picture)
     destination = Path(path) if path is not None else Path(default_name(contract))
     model = learned_model(checkpoint)
     with whole_file(destination) as temporary:
@@ -168,6 +170,17 @@ def export_onnx(
             parity = compare_with_pytorch(temporary, model, chosen.recipe, contract, frames)
             require_parity(parity, destination)
             require_tokens(parity, tokens_by_block(plan))
+        with clock.step("adding a self-test"):
+            # Only now: what is expected of the file from here on is the answer of a file that agrees with PyTorch.
+            test = stored_self_test(
+                temporary,
+                contract,
+                picture,
+                parity,
+                compare=lambda frames: compare_with_pytorch(temporary, model, chosen.recipe, contract, frames),
+            )
+            contract = dataclasses.replace(contract, self_test=test)
+            onnx.save(with_contract(onnx.load(str(temporary)), contract), str(temporary))
     return ExportReport(destination, contract, destination.stat().st_size, parity, plan, arithmetic, clock.seconds)
 
 

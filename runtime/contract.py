@@ -11,7 +11,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 from sfpp.runtime.errors import ContractError
@@ -30,6 +30,9 @@ MatchingRule = Literal["exact", "local"]
 FloatType = Literal["fp32", "fp16"]
 # What an exported graph is written for. A contract may name one that a later version knows, so there it is any text.
 Target = Literal["portable", "onnxruntime", "openvino", "tensorrt"]
+
+# Characters of either text of a self-test; those that an export writes have 40 000 at most.
+_LONGEST_SELF_TEST = 100_000
 
 _T = TypeVar("_T")
 
@@ -169,6 +172,38 @@ class EngineRecord:
 
 
 @dataclass(frozen=True)
+class SelfTest:
+    """One small frame and the answer that is expected for it; :mod:`sfpp.runtime.self_test` makes and replays it.
+
+    Attributes:
+        frame: a PNG, in base64; its aspect ratio is that of the model's input.
+        answer: what the float32 file answered when it was exported: labels (h, w) uint8 at the frame's size, or
+            keypoints (K, 3) float32, x and y in the frame's pixels and score; packed by zlib, in base64.
+        sha256: of the two texts, by which damage is told.
+        threshold: agreement, 0..1, below which the test has failed.
+
+    Raises:
+        ContractError: texts that are too long, or a threshold that is no share.
+    """
+
+    frame: str = field(repr=False)
+    answer: str = field(repr=False)
+    sha256: str
+    threshold: float
+
+    def __post_init__(self) -> None:
+        if max(len(self.frame), len(self.answer)) > _LONGEST_SELF_TEST:
+            raise ContractError(
+                f"the self-test has {len(self.frame)} and {len(self.answer)} characters, expected at most "
+                f"{_LONGEST_SELF_TEST} each; export the model again"
+            )
+        if not 0 <= self.threshold <= 1:
+            raise ContractError(
+                f"the self-test's threshold is {self.threshold}, expected 0 to 1; export the model again"
+            )
+
+
+@dataclass(frozen=True)
 class ModelContract:
     """Everything a model file says about itself; immutable, and the same after a trip through JSON.
 
@@ -195,6 +230,7 @@ class ModelContract:
     precision: str = "fp32"
     calibration: CalibrationRecord | None = None
     engine: EngineRecord | None = None
+    self_test: SelfTest | None = None
     target: str = "portable"
     opset: int = 17
     multiply_adds: int | None = None

@@ -24,7 +24,8 @@ _FIXED_BYTES = {_FIXED_64: 8, _FIXED_32: 4}
 _WIRE_TYPES = {_VARINT, _DELIMITED, *_FIXED_BYTES}
 _LONGEST_VARINT = 10  # bytes: 64 bits, 7 in each
 
-# A contract has 2 KB and a model about ten fields: what goes far beyond was not written by an exporter.
+# A contract has 25 KB, most of it the self-test, and a model about ten fields: what goes far beyond was not written by
+# an exporter.
 _MOST_METADATA_BYTES = 64 << 20
 _MOST_FIELDS = 100_000
 

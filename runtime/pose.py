@@ -130,6 +130,11 @@ class PoseEstimator:
         return self._flip_test
 
     @property
+    def precision(self) -> str:
+        """What the library computes in, as far as it tells: ``fp32``, ``bf16``, ``fp16`` or ``int8``."""
+        return self._backend.precision
+
+    @property
     def description(self) -> str:
         """The model and the library that runs it, in one line for people."""
         spec, contract = self._contract.input, self._contract

@@ -108,6 +108,11 @@ class Segmenter:
         return self._contract
 
     @property
+    def precision(self) -> str:
+        """What the library computes in, as far as it tells: ``fp32``, ``bf16``, ``fp16`` or ``int8``."""
+        return self._backend.precision
+
+    @property
     def description(self) -> str:
         """The model and the library that runs it, in one line for people."""
         spec, contract = self._contract.input, self._contract

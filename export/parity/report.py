@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -144,8 +144,9 @@ class AgreementReport:
         return not self.failures
 
     def to_json(self) -> str:
-        """Return everything but pictures; a number that is not finite becomes null."""
-        content = {"agrees": self.agrees, **json_ready(self)}
+        """Return everything but pictures, the self-test's too; a number that is not finite becomes null."""
+        report = replace(self, contract=replace(self.contract, self_test=None))
+        content = {"agrees": self.agrees, **json_ready(report)}
         return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
 
     def write_json(self, path: str | os.PathLike[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import Any
 
 from sfpp.runtime.arguments import positive_int, unit_interval
@@ -47,9 +48,11 @@ examples, the model:
   sfpp-run model.onnx street.mp4 --backend openvino --precision fp32
   sfpp-run model.onnx street.mp4 --backend onnxruntime-cuda    an NVIDIA GPU, with onnxruntime-gpu installed
   sfpp-run model.engine street.mp4                             an engine that sfpp-engine built for this GPU
+  sfpp-run model.onnx --self-test                 after an update: does it still answer as when it was exported?
+  sfpp-run model.onnx 0 --self-test               ask that first, and run only if it does
 
 Ctrl-C ends the run after the current frame; what was written until then is complete and can be played.
-exit codes: 0 done, 1 failed, 2 wrong usage, 130 stopped by Ctrl-C.
+exit codes: 0 done, 1 failed (a self-test too), 2 wrong usage, 130 stopped by Ctrl-C.
 """
 
 
@@ -64,7 +67,10 @@ def run_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("model", metavar="MODEL", help="the .onnx file that sfpp-export wrote, or an engine of it")
     parser.add_argument(
-        "input", metavar="INPUT", help="an image, a folder, a video, a webcam's number, or the word demo"
+        "input",
+        metavar="INPUT",
+        nargs="?",
+        help="an image, a folder, a video, a webcam's number, or the word demo; --self-test needs none",
     )
     parser.add_argument(
         "output",
@@ -79,6 +85,15 @@ def run_parser() -> argparse.ArgumentParser:
     _add_people_options(parser)
     _add_pose_options(parser)
     return parser
+
+
+def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Return the options of a command line; wrong usage is told on stderr and exits with 2."""
+    parser = run_parser()
+    arguments = parser.parse_args(argv)
+    if arguments.input is None and not arguments.self_test:
+        parser.error("the following arguments are required: INPUT (or --self-test, which needs none)")
+    return arguments
 
 
 def check_options(arguments: argparse.Namespace, task: Task) -> None:
@@ -140,6 +155,12 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
         help="build no TensorRT engine, which takes minutes the first time; run what was built, or run elsewhere",
     )
     group.add_argument("--contract", metavar="FILE", help="the contract as JSON, for an ONNX file that carries none")
+    group.add_argument(
+        "--self-test",
+        action="store_true",
+        help="replay the frame that the file carries, and compare the answer with the stored one; INPUT is then left "
+        "out, or run only if that passes",
+    )
 
 
 def _add_segmentation_options(parser: argparse.ArgumentParser) -> None:

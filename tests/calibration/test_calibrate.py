@@ -14,6 +14,7 @@ from sfpp.runtime.contract import METADATA_KEY, contract_from_json
 from sfpp.runtime.demo import demo_clip
 from sfpp.runtime.errors import ContractError, MediaError, ModelFileError, UsageError
 from sfpp.runtime.files import sha256_of
+from sfpp.runtime.self_test import self_test
 from sfpp.runtime.video import open_source
 from tests.runtime.page_reader import assert_sound
 
@@ -93,6 +94,23 @@ def test_the_files_run_through_the_runtime_and_agree(run, frames):
         for backend in ("onnxruntime", "openvino"):
             answer = load(output / f"fast.{precision}.onnx", backend=backend, precision="fp32")(picture).labels
             assert np.mean(answer == expected) > least, (precision, backend)
+
+
+def test_the_files_carry_the_self_test_with_thresholds_of_their_own(run, model):
+    _, output, *_ = run
+    float32 = contract_of(model).self_test
+    thresholds = [float32.threshold]
+    for precision, slack in (("fp16", 0.03), ("int8", 0.04)):
+        path = output / f"fast.{precision}.onnx"
+        test = contract_of(path).self_test
+        assert (test.frame, test.answer) == (float32.frame, float32.answer)
+        with load(path, backend="onnxruntime", precision="fp32") as opened:
+            seen = self_test(opened)
+        assert test.threshold == seen.threshold == pytest.approx(seen.agreement - slack, abs=1e-4)
+        with load(path, backend="openvino", precision="fp32") as opened:
+            assert self_test(opened).passed
+        thresholds.append(test.threshold)
+    assert sorted(thresholds, reverse=True) == thresholds
 
 
 def test_figures_are_those_of_the_files(run):

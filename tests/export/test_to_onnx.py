@@ -50,7 +50,7 @@ def signature(path):
 def test_the_report_tells_what_was_made(plain):
     report, told = plain
     assert report.size_bytes == report.path.stat().st_size > 10_000_000
-    assert [each.partition(" ")[0] for each in told] == ["reading", "tracing", "writing", "checking"]
+    assert [each.partition(" ")[0] for each in told] == ["reading", "tracing", "writing", "checking", "adding"]
     assert "160x128" in told[1]
     assert all(line.endswith(" ...") for line in told)
     assert list(report.seconds) == [line.removesuffix(" ...") for line in told]
@@ -277,7 +277,7 @@ def test_the_smallest_sizes_that_are_promised_work(tmp_path, size):
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, RuntimeError("broken"), MemoryError])
-@pytest.mark.parametrize("step", ["graph_from_model", "compare_with_pytorch", "require_tokens"])
+@pytest.mark.parametrize("step", ["graph_from_model", "compare_with_pytorch", "require_tokens", "stored_self_test"])
 def test_a_stop_on_the_way_leaves_what_was_there(tmp_path, monkeypatch, plain, step, stop):
     target = tmp_path / "model.onnx"
     target.write_bytes(b"an older export")

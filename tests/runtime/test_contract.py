@@ -3,7 +3,15 @@ import json
 
 import pytest
 
-from sfpp.runtime.contract import SCHEMA_VERSION, InputSpec, KeypointSpec, ModelContract, OutputSpec, contract_from_json
+from sfpp.runtime.contract import (
+    SCHEMA_VERSION,
+    InputSpec,
+    KeypointSpec,
+    ModelContract,
+    OutputSpec,
+    SelfTest,
+    contract_from_json,
+)
 from sfpp.runtime.errors import ContractError, ModelFileError, SfppError
 
 CONTRACT = ModelContract(
@@ -46,6 +54,16 @@ def test_round_trip_through_json_keeps_everything(contract):
     again = contract_from_json(text)
     assert again == contract
     assert again.to_json() == text
+
+
+def test_a_self_test_is_kept_as_well_and_may_be_missing():
+    contract = dataclasses.replace(CONTRACT, self_test=SelfTest("frame", "answer", "ab" * 32, 0.98))
+    assert contract_from_json(contract.to_json()) == contract
+    assert contract_from_json(changed(self_test=None)) == CONTRACT
+    with pytest.raises(ContractError, match="self_test lacks the field 'answer'"):
+        contract_from_json(changed(self_test={"frame": ""}))
+    with pytest.raises(ContractError, match=r"threshold is 2\.0, expected 0 to 1"):
+        contract_from_json(changed(self_test={**dataclasses.asdict(contract.self_test), "threshold": 2}))
 
 
 def test_json_says_the_schema_version():
