@@ -11,6 +11,7 @@ from sfpp.runtime.contract import ModelContract, contract_from_json, contract_fr
 from sfpp.runtime.errors import ContractError, UsageError
 from sfpp.runtime.pose import PoseEstimator
 from sfpp.runtime.segmentation import Segmenter
+from sfpp.runtime.tensorrt.first_use import tested_on_first_use
 
 _LOGGER = logging.getLogger("sfpp")
 
@@ -32,7 +33,8 @@ def load(
     :func:`load_pose` take the same arguments and accept that task only.
 
     Which backend was chosen, and why, goes to the logger ``sfpp`` at level INFO; a device that was asked for and is
-    not used, at level WARNING.
+    not used, at level WARNING. An engine replays its self-test the first time that it runs with a library, a driver and
+    a card; how that came out is told alike.
 
     Args:
         path: the .onnx file, or an engine that sfpp-engine built from one.
@@ -67,6 +69,8 @@ def load(
     _LOGGER.info(line)
     if notify is not None:
         notify(line)
+    if model.contract.engine is not None:
+        tested_on_first_use(model, file, notify=notify)
     return model
 
 

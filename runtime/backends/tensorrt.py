@@ -72,7 +72,8 @@ class TensorRtBackend:
         card = self._cuda.card()
         if record is not None:
             check_engine(record, path, self._library, card)
-        self._description = f"{self._library.title} {self._library.version} on {card.name}"
+        driver = self._cuda.driver_version()
+        self._description = f"{self._library.title} {self._library.version} on {card.name}, CUDA {driver}"
         self._precision = "fp32" if contract is None else contract.precision
         self._notify = notify
         self._lock = threading.Lock()
@@ -101,7 +102,7 @@ class TensorRtBackend:
 
     @property
     def description(self) -> str:
-        """Library, version and card."""
+        """Library, version, card and driver."""
         return self._description
 
     @property

@@ -71,6 +71,11 @@ class Cuda:
         """
         return int(self._call("cudaGetDeviceCount"))
 
+    def driver_version(self) -> str:
+        """Return the CUDA version that the driver is made for, such as ``12.6``."""
+        number = int(self._call("cudaDriverGetVersion"))
+        return f"{number // 1000}.{number % 1000 // 10}"
+
     def card(self) -> Card:
         """Return the first card."""
         properties = self._call("cudaGetDeviceProperties", 0)

@@ -44,7 +44,7 @@ def test_arrays_by_name_in_and_out(engine):
     np.testing.assert_array_equal(outputs["y"], 2 * X)
     np.testing.assert_array_equal(outputs["z"], -X)
     assert backend.inputs == (TensorInfo("x", (2, 3), "float32"),)
-    assert reason == "TensorRT 10.3.0.30 on NVIDIA Orin: the file is an engine"
+    assert reason == "TensorRT 10.3.0.30 on NVIDIA Orin, CUDA 12.6: the file is an engine"
     assert dataclasses.replace(contract_from_json(backend.metadata[METADATA_KEY]), engine=None) == CONTRACT
 
 
@@ -253,7 +253,7 @@ def test_a_model_is_built_on_first_use_and_its_engine_kept(fakes, model):
         backend, reason = open_backend(model, notify=lines.append)
         np.testing.assert_array_equal(backend.run({"x": X})["y"], 2 * X)
         assert len(lines) == expected
-        assert reason == "TensorRT 10.3.0.30 on NVIDIA Orin: chosen because TensorRT and a card are there"
+        assert reason == "TensorRT 10.3.0.30 on NVIDIA Orin, CUDA 12.6: chosen because TensorRT and a card are there"
         backend.close()
     write_sums(model, factor_node="Mul", metadata={METADATA_KEY: CONTRACT.to_json()})
     np.testing.assert_array_equal(opened(model).run({"x": X})["y"], X * X)  # another file, another engine
@@ -270,7 +270,7 @@ def test_without_building_another_backend_is_taken_until_there_is_an_engine(fake
     pytest.importorskip("onnxruntime")
     assert "TensorRT" not in opened(model, build=False).description
     opened(model).close()
-    assert opened(model, build=False).description == "TensorRT 10.3.0.30 on NVIDIA Orin"
+    assert opened(model, build=False).description == "TensorRT 10.3.0.30 on NVIDIA Orin, CUDA 12.6"
 
 
 def test_without_a_card_nothing_is_built(fakes, model, monkeypatch):

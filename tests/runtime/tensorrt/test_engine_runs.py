@@ -1,7 +1,9 @@
 """An engine in the place of the file that it was built from: the same answers, by the same calls."""
 
 import numpy as np
+import onnx
 import pytest
+from onnx import numpy_helper
 
 from sfpp.export import export_onnx
 from sfpp.export.demo import demo_frame, demo_person
@@ -48,7 +50,10 @@ def test_the_command_runs_an_engine(engine, tmp_path, capsys):
     path = engine("segmentation")
     assert main([str(path), str(demo_frame()), str(tmp_path / "out.png")]) == 0
     captured = capsys.readouterr()
-    assert "segmentation.engine runs in TensorRT 10.3.0.30 on NVIDIA Orin: the file is an engine" in captured.err
+    assert (
+        "segmentation.engine runs in TensorRT 10.3.0.30 on NVIDIA Orin, CUDA 12.6: the file is an engine"
+        in captured.err
+    )
     assert (tmp_path / "out.png").stat().st_size > 1000
 
 
@@ -63,3 +68,39 @@ def test_the_command_builds_nothing_where_it_may_not(fakes, models, tmp_path, ca
 def test_what_may_not_be_built_in_python(fakes, models):
     with pytest.raises(BackendError, match="leave --no-build off"):
         load(models["segmentation"], backend="tensorrt", build=False)
+
+
+def told_by(path, caplog):
+    caplog.clear()
+    lines = []
+    with caplog.at_level("INFO", logger="sfpp"):
+        load(path, notify=lines.append).close()
+    tests = [line for line in lines if "self-test" in line]
+    assert [record.message for record in caplog.records if "self-test" in record.message] == tests
+    return tests
+
+
+def test_an_engine_is_tested_once_for_each_driver_and_version(engine, caplog, monkeypatch):
+    path = engine("segmentation")
+    (line,) = told_by(path, caplog)
+    assert line.startswith("segmentation.engine, first use here: self-test passed: 100.00% of the labels")
+    assert told_by(path, caplog) == []
+    monkeypatch.setenv("FAKE_DRIVER", "13000")
+    assert len(told_by(path, caplog)) == 1
+    assert told_by(path, caplog) == []
+
+
+def test_an_engine_that_answers_wrongly_is_told_of_each_time(engine, caplog):
+    path = engine("segmentation")
+    other = export_onnx(path=path.with_name("other.onnx"), res="192x128", variant="hq")
+    broken = onnx.load(str(other.path))
+    for each in broken.graph.initializer:
+        if "stages.3" in each.name and len(each.dims) > 1:
+            each.CopyFrom(numpy_helper.from_array(np.zeros(tuple(each.dims), np.float32), each.name))
+    magic, facts, _ = path.read_bytes().split(b"\n", 2)
+    path.write_bytes(magic + b"\n" + facts + b"\n" + broken.SerializeToString())
+    for _ in range(2):
+        (line,) = told_by(path, caplog)
+        assert "self-test failed" in line
+        assert caplog.records[-1].levelname == "WARNING"
+        assert "build the engine again on this machine with sfpp-engine" in line

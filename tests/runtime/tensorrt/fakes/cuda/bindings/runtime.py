@@ -78,6 +78,11 @@ def cudaGetDeviceCount():
 
 
 @_function
+def cudaDriverGetVersion():
+    return int(os.environ.get("FAKE_DRIVER", "12060"))
+
+
+@_function
 def cudaGetDeviceProperties(device):
     name, _, capability = os.environ.get("FAKE_CARD", "NVIDIA Orin:8.7").partition(":")
     major, minor = map(int, capability.split("."))
