@@ -3,8 +3,8 @@
     python -m benchmarks.steadiness --data ../shared/data/camvid/val
 
 Flicker is the part of the pixels whose label changes from one frame to the next where the truth does not. The frames
-are 1/15 s apart: at 30 frames a second the same amount reaches half as far back. Writes JSON into benchmarks/results and
-prints the table of the README.
+are 1/15 s apart: at 30 frames a second the same amount reaches half as far back. Writes JSON into benchmarks/results
+and prints the table of the README.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tqdm import tqdm
 from benchmarks.camvid_accuracy import IGNORE
 from benchmarks.machine import RESULTS, store
 from sfpp.export import export_onnx
-from sfpp.runtime import load_segmenter
+from sfpp.runtime import Segmenter, load_segmenter
 from sfpp.runtime.agreement import ConfusionMatrix
 from sfpp.runtime.truth import LabelFolder
 from sfpp.runtime.video import Pipeline, open_source
@@ -44,15 +44,12 @@ class Steadied:
 def measure(data: Path, variant: str, folder: Path, *, amounts: Sequence[float], res: str) -> list[Steadied]:
     """Segment the sequence once for each amount."""
     path = export_onnx(path=folder / f"{variant}.onnx", variant=variant, res=res).path
-    rows = []
     with load_segmenter(path, backend="onnxruntime", precision="fp32") as model:
         truth = LabelFolder(data / "labels", classes=len(model.contract.classes), ignore=IGNORE)
-        for amount in tqdm(amounts, desc=variant):
-            rows.append(_steadied(model, data, truth, variant, amount))
-    return rows
+        return [_steadied(model, data, truth, variant, amount) for amount in tqdm(amounts, desc=variant)]
 
 
-def _steadied(model, data: Path, truth: LabelFolder, variant: str, amount: float) -> Steadied:  # type: ignore[no-untyped-def]
+def _steadied(model: Segmenter, data: Path, truth: LabelFolder, variant: str, amount: float) -> Steadied:
     confusion = ConfusionMatrix(len(model.contract.classes), ignore=IGNORE)
     changed = steady = 0
     before: tuple[NDArray[np.uint8], NDArray[np.uint8]] | None = None
