@@ -90,7 +90,8 @@ def run_parser() -> argparse.ArgumentParser:
 def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     """Return the options of a command line; wrong usage is told on stderr and exits with 2."""
     parser = run_parser()
-    arguments = parser.parse_args(argv)
+    # Options may stand between MODEL and INPUT, which plain parsing of optional arguments does not allow.
+    arguments = parser.parse_intermixed_args(argv)
     if arguments.input is None and not arguments.self_test:
         parser.error("the following arguments are required: INPUT (or --self-test, which needs none)")
     return arguments

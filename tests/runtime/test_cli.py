@@ -14,6 +14,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from sfpp.runtime.cli import main
+from sfpp.runtime.commands.options import parsed
 from sfpp.runtime.contract import METADATA_KEY
 from tests.runtime.video.clips import CONTRACT, index_of, picture, read_clip, rgb_segmenter, write_clip
 
@@ -325,3 +326,18 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(here, limit, arguments):
     assert lines[1].startswith("sfpp-run: error: cannot write ")
     assert "the file would exceed the allowed file size; nothing was left behind" in lines[1]
     assert new_files(here) == []
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        ["MODEL", "INPUT", "OUTPUT", "--threads", "1"],
+        ["--threads", "1", "MODEL", "INPUT", "OUTPUT"],
+        ["MODEL", "--threads", "1", "INPUT", "OUTPUT"],
+        ["MODEL", "INPUT", "--threads", "1", "OUTPUT"],
+    ],
+)
+def test_options_may_stand_anywhere(order):
+    arguments = parsed(order)
+    assert (arguments.model, arguments.input, arguments.output) == ("MODEL", "INPUT", "OUTPUT")
+    assert arguments.threads == 1
