@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sfpp.runtime.arguments import exit_code_of
-from sfpp.runtime.commands.options import COMMAND, check_options, files_read, parsed
+from sfpp.runtime.commands.options import COMMAND, asks_for_live, check_options, files_read, parsed
 
 if TYPE_CHECKING:
     from sfpp.runtime.pose import PoseEstimator
     from sfpp.runtime.segmentation import Segmenter
+    from sfpp.runtime.video.frames import Source
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,28 +24,46 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     # Not at the top: --help must not wait for OpenCV, the inference library and the video library.
+    from sfpp.runtime.commands.live import Reporter, places_of, run_live
+    from sfpp.runtime.commands.self_test import passes_self_test
+    from sfpp.runtime.video.sources import open_source
+
+    if not arguments.sources:
+        with _loaded(arguments) as model:
+            return 0 if passes_self_test(model) else 1
+    reporter = Reporter()
+    with contextlib.ExitStack() as stack:
+        sources = [stack.enter_context(open_source(text, on_event=reporter.event)) for text in arguments.sources]
+        if not asks_for_live(arguments) and not sources[0].live:
+            return _run_file(arguments, sources[0])
+        # Before the model is loaded, which may take a while.
+        places = places_of(arguments, sources)
+        model = _loaded(arguments)
+        stack.callback(model.close)
+        check_options(arguments, model.contract.task)
+        if arguments.self_test and not passes_self_test(model):
+            return 1
+        return run_live(arguments, model, sources, places, reporter)
+
+
+def _run_file(arguments: argparse.Namespace, source: Source) -> int:
+    """Run one source that waits: every frame, and files that appear when they are complete."""
     from sfpp.runtime.commands.pose import estimate_pose
     from sfpp.runtime.commands.segmentation import segment
     from sfpp.runtime.commands.self_test import passes_self_test
     from sfpp.runtime.commands.session import outputs_of
     from sfpp.runtime.pose import PoseEstimator
     from sfpp.runtime.video.outputs import check_outputs
-    from sfpp.runtime.video.sources import open_source
 
-    if arguments.input is None:
-        with _loaded(arguments) as model:
-            return 0 if passes_self_test(model) else 1
-    with open_source(arguments.input) as source:
-        outputs = outputs_of(arguments, source)
-        # Before the model is loaded, which may take a while.
-        check_outputs(outputs, source, also_read=files_read(arguments))
-        with _loaded(arguments) as model:
-            check_options(arguments, model.contract.task)
-            if arguments.self_test and not passes_self_test(model):
-                return 1
-            if isinstance(model, PoseEstimator):
-                return estimate_pose(arguments, model, source, outputs)
-            return segment(arguments, model, source, outputs)
+    outputs = outputs_of(arguments, source)
+    check_outputs(outputs, source, also_read=files_read(arguments))
+    with _loaded(arguments) as model:
+        check_options(arguments, model.contract.task)
+        if arguments.self_test and not passes_self_test(model):
+            return 1
+        if isinstance(model, PoseEstimator):
+            return estimate_pose(arguments, model, source, outputs)
+        return segment(arguments, model, source, outputs)
 
 
 def _loaded(arguments: argparse.Namespace) -> Segmenter | PoseEstimator:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from sfpp.export import export_onnx
-from sfpp.export.demo import demo_frame
+from sfpp.export.demo import demo_frame, demo_person
 from sfpp.runtime.demo import demo_clip
 
 ROOT = Path(__file__).parents[1]
@@ -113,8 +113,14 @@ def model(tmp_path_factory):
     return export_onnx(path=tmp_path_factory.mktemp("model") / "model.onnx", variant="fast", res="320x192").path
 
 
-def test_samples_run(model, tmp_path):
+def test_samples_run(model, tmp_path_factory, tmp_path):
+    pose = export_onnx(path=tmp_path_factory.mktemp("pose") / "pose.onnx", task="pose").path
     arguments = {
+        "camera_with_viewer.py": [model, "test://?frames=30", 0],
+        "masks_to_json.py": [model, "test://?frames=3", tmp_path / "masks"],
+        "pose_stream.py": [pose, demo_person()],
+        "several_cameras.py": [model, "test://?frames=12&seed=1", "test://?frames=12&seed=2"],
+        "video_file.py": [model, demo_clip(), tmp_path / "overlay.mp4"],
         "segment_image.py": [model, demo_frame(), tmp_path / "overlay.png"],
         "own_loop.py": [model, demo_clip()],
         "export_and_compare.py": [tmp_path],
@@ -124,6 +130,12 @@ def test_samples_run(model, tmp_path):
     assert "labels.shape=(540, 960)" in printed["segment_image.py"]
     assert (tmp_path / "overlay.png").stat().st_size > 10_000
     assert len(re.findall(r"road ahead: \d+%", printed["own_loop.py"])) > 50
+    assert re.search(r"open http://127\.0\.0\.1:\d+/", printed["camera_with_viewer.py"])
+    assert len(list((tmp_path / "masks").glob("*.png"))) == 3
+    assert len((tmp_path / "masks" / "frames.jsonl").read_text().splitlines()) == 3
+    assert "wrist (" in printed["pose_stream.py"]
+    assert re.search(r"test-[12] +road ahead +\d+%", printed["several_cameras.py"])
+    assert (tmp_path / "overlay.mp4").stat().st_size > 10_000
     assert re.search(r"merging keeps 9\d\.\d% of the labels", printed["export_and_compare.py"])
 
 

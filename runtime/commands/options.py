@@ -10,6 +10,7 @@ from sfpp.runtime.arguments import positive_int, unit_interval
 from sfpp.runtime.backends import PRECISIONS, backend_names
 from sfpp.runtime.contract import Task
 from sfpp.runtime.errors import UsageError
+from sfpp.runtime.viewer.address import address_from
 
 COMMAND = "sfpp-run"
 
@@ -36,7 +37,13 @@ examples, segmentation:
   sfpp-run model.onnx photo.jpg                   to photo-sfpp.png, and the share of each class
   sfpp-run model.onnx images/ overlays/           a folder of images, one picture each
   sfpp-run model.onnx street.mp4 --masks labels/  only the labels: PNGs whose pixels are class numbers
+
+examples, cameras and streams:
   sfpp-run model.onnx 0 camera.mp4                a webcam, until Ctrl-C
+  sfpp-run model.onnx rtsp://camera/street --view 8080        look at it in a browser
+  sfpp-run model.onnx test:// --view 8080                     try that without a camera
+  sfpp-run model.onnx rtsp://a/1 rtsp://b/2 --view 0.0.0.0:8080 --json all.jsonl
+  sfpp-run model.onnx camera://0 -o rtsp://server/out -o day-{source}.mp4 --smooth 0.3
 
 examples, human pose:
   sfpp-run pose.onnx jump.mp4 --detector yolox.onnx --detect-every 5
@@ -60,26 +67,22 @@ def run_parser() -> argparse.ArgumentParser:
     """Return the parser of `sfpp-run`."""
     parser = argparse.ArgumentParser(
         prog=COMMAND,
-        description="Segment an image, a folder of images, a video or a webcam's pictures with an exported model,\n"
-        "or find people's keypoints in them: the model says which.",
+        description="Segment images, videos, cameras and streams with an exported model, or find people's\n"
+        "keypoints in them: the model says which.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("model", metavar="MODEL", help="the .onnx file that sfpp-export wrote, or an engine of it")
     parser.add_argument(
-        "input",
-        metavar="INPUT",
-        nargs="?",
-        help="an image, a folder, a video, a webcam's number, or the word demo; --self-test needs none",
+        "places",
+        metavar="SOURCE",
+        nargs="*",
+        help="an image, a folder or glob of images, a video, a webcam's number, the word demo, or an address (see "
+        "below); --self-test needs none. Of two, the second is OUTPUT, unless -o or --view say what becomes of both",
     )
-    parser.add_argument(
-        "output",
-        metavar="OUTPUT",
-        nargs="?",
-        help="the frames with the classes' colors or the skeletons over them: .mp4, .mov or .mkv for a video (H.264), "
-        ".png or .jpg for a picture, a name without suffix or with a final / for a folder (default: named after INPUT)",
-    )
+    _add_output_options(parser)
     _add_frame_options(parser)
+    _add_live_options(parser)
     _add_model_options(parser)
     _add_segmentation_options(parser)
     _add_people_options(parser)
@@ -92,9 +95,26 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = run_parser()
     # Options may stand between MODEL and INPUT, which plain parsing of optional arguments does not allow.
     arguments = parser.parse_intermixed_args(argv)
-    if arguments.input is None and not arguments.self_test:
-        parser.error("the following arguments are required: INPUT (or --self-test, which needs none)")
+    arguments.sources, arguments.output = _sources_and_output(parser, arguments)
+    if not arguments.sources and not arguments.self_test:
+        parser.error("the following arguments are required: SOURCE (or --self-test, which needs none)")
     return arguments
+
+
+def _sources_and_output(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> tuple[list[str], str | None]:
+    """Tell sources from an output among what stands behind MODEL."""
+    places = list(arguments.places)
+    if arguments.outlets or arguments.view is not None or len(places) < 2:
+        return places, None
+    if len(places) > 2:
+        parser.error(f"{len(places)} sources were given; say with -o or --view what becomes of them")
+    return places[:1], places[1]
+
+
+def asks_for_live(arguments: argparse.Namespace) -> bool:
+    """Return whether the command line asks for what only a live pipeline does, whatever the sources are."""
+    wishes = arguments.policy, arguments.smooth, arguments.view, arguments.json
+    return len(arguments.sources) > 1 or bool(arguments.outlets) or any(each is not None for each in wishes)
 
 
 def check_options(arguments: argparse.Namespace, task: Task) -> None:
@@ -114,13 +134,57 @@ def check_options(arguments: argparse.Namespace, task: Task) -> None:
 
 
 def files_read(arguments: argparse.Namespace) -> list[str]:
-    """Return the files beside INPUT that the options name for reading."""
+    """Return the files beside the sources that the options name for reading."""
     return [arguments.model, *given(arguments, "contract", "detector", "boxes").values()]
 
 
 def given(arguments: argparse.Namespace, *names: str) -> dict[str, Any]:
     """Return those of the named options that were given, as arguments for a function that has the defaults."""
     return {name: value for name in names if (value := getattr(arguments, name)) is not None}
+
+
+def _add_output_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("where the frames go, with the classes' colors or the skeletons over them")
+    group.add_argument(
+        "-o",
+        "--output",
+        action="append",
+        default=[],
+        dest="outlets",
+        metavar="OUTPUT",
+        help=".mp4, .mov or .mkv for a video (H.264), .png or .jpg for a picture, a name without suffix or with a "
+        "final / for a folder, window:// for a window, raw://- for standard output, rtsp://, rtmp://, srt:// or "
+        "udp:// to push it; may be given several times, and {source} in it stands for each source's name (default: "
+        "named after SOURCE)",
+    )
+    group.add_argument(
+        "--view",
+        type=address_from,
+        metavar="[HOST:]PORT",
+        help="show it on a page in the browser; on another host than this machine's own, a token is demanded",
+    )
+    group.add_argument("--token", help="the token that --view demands (default: a new one, printed at the start)")
+    group.add_argument(
+        "--json",
+        metavar="FILE",
+        help="a line of JSON a frame: class shares or keypoints, latencies, age; - prints it",
+    )
+
+
+def _add_live_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("cameras and streams")
+    group.add_argument(
+        "--policy",
+        choices=("freshest", "every-frame"),
+        help="freshest drops frames that are old by the time the model is free; every-frame takes all (default: "
+        "freshest where a source is live)",
+    )
+    group.add_argument(
+        "--smooth",
+        type=unit_interval,
+        metavar="A",
+        help="average a segmentation's logits over time: 0 (none) to below 1; steadier, and later to see what moves",
+    )
 
 
 def _add_frame_options(parser: argparse.ArgumentParser) -> None:

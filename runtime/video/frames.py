@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -20,11 +21,15 @@ SourceKind = Literal["picture", "folder", "video", "camera", "stream"]
 
 
 class Decoded(NamedTuple):
-    """What a decoder yields: the picture, (H, W, 3) uint8 BGR; its time from the start; a name for files made of it."""
+    """What a decoder yields: the picture, (H, W, 3) uint8 BGR; its time from the start; a name for files made of it.
+
+    ``taken_s`` is when it came, on the clock ``time.monotonic``; None if it came only when it was asked for.
+    """
 
     image_bgr: NDArray[np.uint8]
     time_s: float
     name: str
+    taken_s: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +61,8 @@ class Source:
         paths: the files that are read, so that nothing overwrites them.
         warnings: filled by the decoder while it runs: what could not be read. One line each, for people.
         live: frames come by the clock, whether anybody takes them or not, as from a camera or a stream.
+        interrupt: called when the source is closed, before the decoder is: lets go a decoder that waits for a frame, in
+            whatever thread it is running.
     """
 
     def __init__(
@@ -69,6 +76,7 @@ class Source:
         paths: tuple[Path, ...] = (),
         warnings: list[str] | None = None,
         live: bool = False,
+        interrupt: Callable[[], object] = lambda: None,
     ) -> None:
         self.kind: SourceKind = kind
         self.name = name
@@ -78,6 +86,8 @@ class Source:
         self.warnings: list[str] = [] if warnings is None else warnings
         self.live = live
         self._decoded = decoded
+        self._interrupt = interrupt
+        self._closed = False
         self._first: Frame | None = None
         self._decoded_count = 0
 
@@ -101,10 +111,14 @@ class Source:
             frame = self._next()
 
     def close(self) -> None:
-        """Release the file or the camera."""
+        """Release the file or the camera; a live source also lets go a thread that waits for its next frame."""
+        self._closed = True
+        self._interrupt()
         # A thread that is stuck in the decoder still holds it, after an interrupt that did not wait for it.
         if inspect.getgeneratorstate(self._decoded) != inspect.GEN_RUNNING:
-            self._decoded.close()
+            # It may have begun to run since.
+            with contextlib.suppress(ValueError):
+                self._decoded.close()
 
     def __enter__(self) -> Source:
         return self
@@ -114,6 +128,8 @@ class Source:
 
     def _first_frame(self) -> Frame:
         frame = self._next()
+        if frame is None and self._closed:
+            raise MediaError(f"{self.name} was closed before its first frame came")
         if frame is None:
             reasons = f" ({'; '.join(self.warnings)})" if self.warnings else ""
             raise MediaError(f"{self.name} holds no frame that can be decoded{reasons}; give another file or folder")
@@ -124,4 +140,6 @@ class Source:
         if decoded is None:
             return None
         self._decoded_count += 1
-        return Frame(self._decoded_count - 1, *decoded, taken_s=time.monotonic(), source=self.name)
+        image_bgr, time_s, name, came_s = decoded
+        taken_s = time.monotonic() if came_s is None else came_s
+        return Frame(self._decoded_count - 1, image_bgr, time_s, name, taken_s=taken_s, source=self.name)

@@ -1,10 +1,10 @@
-"""Where segmented frames go: a video, a picture, a folder of pictures or masks, a snapshot."""
+"""Where segmented frames go: a video, a picture, a folder of pictures or masks, a snapshot, or live to a receiver."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from fractions import Fraction
 from pathlib import Path
@@ -14,20 +14,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sfpp.runtime import images
-from sfpp.runtime.errors import MediaError, UsageError
+from sfpp.runtime.errors import MediaError, UsageError, did_you_mean
 from sfpp.runtime.video.encoder import VIDEO_SUFFIXES, video_sink
+from sfpp.runtime.video.events import EventHandler, ignore
 from sfpp.runtime.video.frames import Frame
+from sfpp.runtime.video.live.address import is_uri
+from sfpp.runtime.video.outlets.push import push_sink
+from sfpp.runtime.video.outlets.raw import RawTarget, raw_sink
+from sfpp.runtime.video.outlets.receivers import PROTOCOLS, Receiver
+from sfpp.runtime.video.outlets.record_lines import RECORD_SUFFIX, record_lines
+from sfpp.runtime.video.outlets.recording import recording_sink
+from sfpp.runtime.video.outlets.streams import STANDARD_OUTPUT
+from sfpp.runtime.video.outlets.window import window_sink
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 _DEFAULT_RATE = Fraction(25)
+_RAW, _WINDOW = "raw", "window"
+_SCHEMES = (_RAW, _WINDOW, *PROTOCOLS)
 
 
 class Sink(Protocol):
     """Takes pictures one by one: (H, W, 3) uint8 BGR overlays, or (H, W) uint8 label values."""
 
     @property
-    def path(self) -> Path:
-        """The file or folder that is written."""
+    def path(self) -> Path | None:
+        """The file or folder that is written; None where there is none."""
 
     def write(self, frame: Frame, image: NDArray[np.uint8]) -> None:
         """Take the picture made from ``frame``; it may be kept, but other sinks have it too and it must not be changed.
@@ -38,26 +49,49 @@ class Sink(Protocol):
 
 
 def open_sink(
-    path: str | os.PathLike[str], *, frames_per_second: Fraction | None = _DEFAULT_RATE, count: int | None = None
+    path: str | os.PathLike[str],
+    *,
+    frames_per_second: Fraction | None = _DEFAULT_RATE,
+    count: int | None = None,
+    live: bool = False,
+    on_event: EventHandler = ignore,
+    on_stop: Callable[[], object] = lambda: None,
 ) -> AbstractContextManager[Sink]:
     """Choose the sink by the name: .mp4, .mov, .mkv a video; .png, .jpg a picture; no suffix or a final / a folder.
+
+    ``NAME.jsonl`` or ``-`` (standard output) are lines of JSON: what is given as pictures there becomes frames' numbers
+    and times, and :meth:`.RecordLines.write_record` takes the rest. Addresses are ``raw://-`` and ``raw:///PATH`` for
+    bare bytes, ``window://`` for a window, and ``rtsp://``, ``rtsps://``, ``rtmp://``, ``rtmps://``, ``srt://`` and
+    ``udp://`` for live video.
 
     Args:
         path: where to write.
         frames_per_second: of a video; None gives each frame its own time, as live pictures need.
         count: how many pictures will come, None if unknown; only one fits into a picture file.
+        live: write videos so that they can be played whatever ends the program, with each frame's own time; and rename
+            older videos and lines of the same name rather than overwrite them.
+        on_event: told what happens to receivers and readers, and of changes of size.
+        on_stop: told when the user closes a window.
 
     Raises:
-        UsageError: a suffix that is none of these, or a picture file for more than one picture.
+        UsageError: a suffix or an address that is none of these, or a picture file for more than one picture.
     """
+    text = os.fspath(path)
+    if is_uri(text):
+        return _address_sink(
+            text, frames_per_second=None if live else frames_per_second, on_event=on_event, on_stop=on_stop
+        )
     target = Path(path)
     suffix = target.suffix.lower()
-    if not suffix or target.is_dir() or os.fspath(path).endswith(("/", os.sep)):
+    if text == STANDARD_OUTPUT or (suffix == RECORD_SUFFIX and not target.is_dir()):
+        return record_lines(text, live=live, on_event=on_event)
+    if not suffix or target.is_dir() or text.endswith(("/", os.sep)):
+        _check_no_half_address(text)
         return folder_sink(target)
     if suffix in VIDEO_SUFFIXES:
-        return video_sink(target, frames_per_second=frames_per_second)
+        return _video(target, frames_per_second=frames_per_second, live=live, on_event=on_event)
     if suffix not in PICTURE_SUFFIXES:
-        known = ", ".join(VIDEO_SUFFIXES + PICTURE_SUFFIXES)
+        known = ", ".join((*VIDEO_SUFFIXES, *PICTURE_SUFFIXES, RECORD_SUFFIX))
         raise UsageError(f"cannot tell what to write to {target}: expected a folder, or a name ending in {known}")
     if count != 1:
         many = f"{count} frames" if count else "any number of frames"
@@ -66,6 +100,59 @@ def open_sink(
             "give a folder or a name ending in .mp4, or take one frame only"
         )
     return picture_sink(target)
+
+
+def sink_name(path: str | os.PathLike[str]) -> str:
+    """Return what to call a sink in messages: a path as it is, an address without what may be secret.
+
+    Raises:
+        UsageError: an address of no known kind, or one that is not complete.
+    """
+    text = os.fspath(path)
+    if not is_uri(text):
+        return text
+    scheme = _scheme(text)
+    return Receiver.from_uri(text).name if scheme in PROTOCOLS else text
+
+
+def _video(
+    path: Path, *, frames_per_second: Fraction | None, live: bool, on_event: EventHandler
+) -> AbstractContextManager[Sink]:
+    if live:
+        return recording_sink(path, on_event=on_event)
+    return video_sink(path, frames_per_second=frames_per_second)
+
+
+def _address_sink(
+    uri: str, *, frames_per_second: Fraction | None, on_event: EventHandler, on_stop: Callable[[], object]
+) -> AbstractContextManager[Sink]:
+    scheme = _scheme(uri)
+    if scheme == _WINDOW:
+        return window_sink(on_stop=on_stop)
+    if scheme == _RAW:
+        return raw_sink(RawTarget.from_uri(uri), frames_per_second=frames_per_second, on_event=on_event)
+    Receiver.from_uri(uri)  # what is wrong with it is said now, as of all names
+    return push_sink(uri, on_event=on_event)
+
+
+def _check_no_half_address(text: str) -> None:
+    scheme, colon, rest = text.partition(":")
+    if colon and scheme.lower() in _SCHEMES and not Path(text).is_dir():
+        raise UsageError(f"{text} would be a folder; did you mean {scheme}://{rest.lstrip('/')}?")
+
+
+def _scheme(uri: str) -> str:
+    """Return the kind of an address.
+
+    Raises:
+        UsageError: there is none of that kind.
+    """
+    scheme = uri.partition(":")[0].lower()
+    if scheme not in _SCHEMES:
+        known = ", ".join(f"{each}://" for each in _SCHEMES)
+        hint = did_you_mean(scheme, _SCHEMES)
+        raise UsageError(f"nothing can be written to {scheme}://{hint}; expected {known}, or the name of a file")
+    return scheme
 
 
 @contextlib.contextmanager

@@ -1,35 +1,48 @@
-"""Open whatever a user names as input: a picture, a folder, a video, a webcam, the shipped clip."""
+"""Open whatever a user names as input: pictures, a video, a camera, a stream, the shipped clip."""
 
 from __future__ import annotations
 
 import collections
 import difflib
+import itertools
 import re
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
 
 from sfpp.runtime import images
 from sfpp.runtime.demo import demo_clip
 from sfpp.runtime.errors import MediaError
+from sfpp.runtime.video.events import EventHandler, ignore
 from sfpp.runtime.video.frames import Decoded, Source
+from sfpp.runtime.video.live import is_uri, open_uri, without_credentials
+from sfpp.runtime.video.live.camera import open_webcam
 from sfpp.runtime.video.video_file import open_video
-from sfpp.runtime.video.webcam import open_webcam
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
 _DEMO = "demo"
 _PICTURES_PER_SECOND = Fraction(25)  # when a video is made of single pictures
+_WILDCARDS = re.compile(r"[*?\[]")
 
 
-def open_source(text: str) -> Source:
-    """Open ``text``: an image, a folder of images, a video file, a webcam's number, or the word ``demo``.
+def open_source(text: str, *, on_event: EventHandler = ignore) -> Source:
+    """Open ``text``: a path, a pattern for pictures, a camera's number, a URI, or the word ``demo``.
 
-    An existing file or folder wins over the other meanings of its name.
+    A path names an image, a folder of images or a video file, a pattern such as ``images/*.png`` the images that match.
+    URIs are ``camera://``, ``csi://``, ``gst://``, ``raw://``, ``test://``, and FFmpeg's ``rtsp://``, ``http://`` and
+    others; see :mod:`sfpp.runtime.video.live`. An existing file or folder wins over the other meanings of its name.
+
+    Args:
+        text: what to open; it may hold credentials, which appear nowhere else.
+        on_event: told when a live source is lost and comes back, by the thread that iterates the source.
 
     Raises:
-        MediaError: nothing has that name, or nothing in it can be read as a picture.
+        MediaError: nothing has that name, or nothing in it can be read as a picture, or a stream cannot be opened.
+        UsageError: an unknown scheme, or an option in a URI that cannot be meant.
         MissingDependencyError: reading it needs a library that is not installed.
     """
+    if is_uri(text):
+        return open_uri(text, on_event=on_event)
     path = Path(text)
     if path.is_dir():
         return open_folder(path)
@@ -38,7 +51,9 @@ def open_source(text: str) -> Source:
     if text == _DEMO:
         return open_video(demo_clip())
     if text.isdecimal():
-        return open_webcam(int(text))
+        return open_webcam(int(text), on_event=on_event)
+    if _WILDCARDS.search(text):
+        return open_pattern(path)
     raise MediaError(_missing(path))
 
 
@@ -61,13 +76,37 @@ def open_folder(path: Path) -> Source:
     Raises:
         MediaError: the folder holds no picture, or none that can be read.
     """
-    found = [file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()]
-    files = tuple(sorted(found, key=lambda file: _natural_key(file.name)))
+    files = _pictures_among(path.iterdir())
     if not files:
         raise MediaError(f"the folder {path} holds no pictures; expected files ending in {', '.join(IMAGE_SUFFIXES)}")
-    warnings: list[str] = []
     # The folder may be given as "." or "..", which has no name of its own.
-    name = path.resolve().name or "images"
+    return _pictures_source(files, name=path.resolve().name or "images")
+
+
+def open_pattern(pattern: Path) -> Source:
+    """The pictures that match a pattern such as ``images/*.png`` or ``images/**/*.png``, in a folder's order.
+
+    Raises:
+        MediaError: no picture matches, or none of them can be read.
+    """
+    fixed = Path(*itertools.takewhile(lambda part: not _WILDCARDS.search(part), pattern.parts))
+    matching = list(fixed.glob(str(pattern.relative_to(fixed)))) if fixed.is_dir() else []
+    files = _pictures_among(matching)
+    if not files:
+        others = f"only {matching[0]} and the like" if matching else "nothing"
+        raise MediaError(
+            f"the pattern {pattern} matches {others}; expected pictures, ending in {', '.join(IMAGE_SUFFIXES)}"
+        )
+    return _pictures_source(files, name=fixed.resolve().name or "images")
+
+
+def _pictures_among(paths: Iterable[Path]) -> tuple[Path, ...]:
+    found = [path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
+    return tuple(sorted(found, key=lambda path: [_natural_key(part) for part in path.parts]))
+
+
+def _pictures_source(files: tuple[Path, ...], *, name: str) -> Source:
+    warnings: list[str] = []
     return Source(
         _pictures(files, warnings),
         kind="folder",
@@ -85,17 +124,23 @@ def _picture(path: Path) -> Generator[Decoded, None, None]:
 
 def _pictures(files: Sequence[Path], warnings: list[str]) -> Generator[Decoded, None, None]:
     index = 0
-    stems = collections.Counter(file.stem for file in files)
-    for file in files:
+    for file, name in zip(files, _names(files), strict=True):
         try:
             image_bgr = images.read_image(file)
         except MediaError as error:
             warnings.append(f"skipped: {error}")
             continue
-        # a.jpg and a.png in one folder must not become the same mask.
-        name = file.stem if stems[file.stem] == 1 else file.name.replace(".", "_")
         yield Decoded(image_bgr, float(index / _PICTURES_PER_SECOND), name)
         index += 1
+
+
+def _names(files: Sequence[Path]) -> list[str]:
+    """Name each file so that no two become the same mask: a.jpg and a.png in one folder, or a.png in two folders."""
+    names = [file.stem for file in files]
+    for longer in (lambda file: file.name.replace(".", "_"), lambda file: "_".join(file.parts).replace(".", "_")):
+        counts = collections.Counter(names)
+        names = [name if counts[name] == 1 else longer(file) for file, name in zip(files, names, strict=True)]
+    return names
 
 
 def _natural_key(name: str) -> list[tuple[int, str]]:
@@ -106,10 +151,14 @@ def _natural_key(name: str) -> list[tuple[int, str]]:
 
 def _missing(path: Path) -> str:
     """Say that ``path`` does not exist, with the nearest name beside it."""
-    expected = "expected an image, a folder of images, a video file, a webcam number such as 0, or the word demo"
+    expected = (
+        "expected an image, a folder of images, a video file, a webcam number such as 0, a URI such as "
+        "rtsp://host/path, or the word demo"
+    )
+    shown = without_credentials(str(path))  # it may be a URI that lacks a slash
     folder = path.parent
-    if not folder.is_dir():
-        return f"{path} does not exist, nor does its folder {folder}; {expected}"
+    if shown != str(path) or not folder.is_dir():
+        return f"{shown} does not exist, nor does its folder; {expected}"
     near = difflib.get_close_matches(path.name, [file.name for file in folder.iterdir()], n=1)
     hint = f"did you mean {folder / near[0]}?" if near else expected
     return f"{path} does not exist; {hint}"

@@ -194,7 +194,7 @@ def test_command_lines_would_be_understood(line, capsys):
         # In full: argparse would also take beginnings of options.
         assert used <= known, f"{identity(line)}: {command} does not know all of {line.text}"
         try:
-            parser_of(command).parse_args(words)
+            parser_of(command).parse_intermixed_args(words)
         except SystemExit:
             pytest.fail(f"{identity(line)}: {line.text}\n{capsys.readouterr().err}")
 

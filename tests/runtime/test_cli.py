@@ -339,5 +339,5 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(here, limit, arguments):
 )
 def test_options_may_stand_anywhere(order):
     arguments = parsed(order)
-    assert (arguments.model, arguments.input, arguments.output) == ("MODEL", "INPUT", "OUTPUT")
+    assert (arguments.model, arguments.sources, arguments.output) == ("MODEL", ["INPUT"], "OUTPUT")
     assert arguments.threads == 1

@@ -113,7 +113,7 @@ def test_without_an_input_a_self_test_must_be_asked_for(here, capsys):
     with pytest.raises(SystemExit) as end:
         main(["model.onnx"])
     assert end.value.code == 2
-    assert "required: INPUT (or --self-test, which needs none)" in capsys.readouterr().err
+    assert "required: SOURCE (or --self-test, which needs none)" in capsys.readouterr().err
 
 
 def test_the_help_tells_of_it(capsys):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
-from sfpp.runtime.video.streaming.pipeline import Answer, Pipeline, Policy
+from sfpp.runtime.video.outlets.sink_thread import Policy
+from sfpp.runtime.video.streaming.delivery import Delivery, Outlets, draw_with
+from sfpp.runtime.video.streaming.pipeline import Answer, Pipeline
 
-__all__ = ["Answer", "Pipeline", "Policy"]
+__all__ = ["Answer", "Delivery", "Outlets", "Pipeline", "Policy", "draw_with"]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from types import TracebackType
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from sfpp.runtime.errors import UsageError, did_you_mean
 from sfpp.runtime.people.detections import PersonFinder
@@ -17,6 +17,7 @@ from sfpp.runtime.segmentation import Segmentation, Segmenter
 from sfpp.runtime.timing import StageTimer
 from sfpp.runtime.video.events import EventHandler, ignore
 from sfpp.runtime.video.frames import Frame, Source
+from sfpp.runtime.video.outlets.sink_thread import Policy
 from sfpp.runtime.video.pipeline import Stage, run_stages
 from sfpp.runtime.video.pose_run import TrackedPose
 from sfpp.runtime.video.sources import open_source
@@ -24,7 +25,6 @@ from sfpp.runtime.video.streaming.pacing import Pacer
 from sfpp.runtime.video.streaming.reading import Readers, check_names
 from sfpp.runtime.video.streaming.stages import Work, pose_stages, segmentation_stages
 
-Policy = Literal["freshest", "every-frame"]
 POLICIES: tuple[Policy, ...] = get_args(Policy)
 
 # How long a source that is stuck is waited for at the end.
@@ -104,11 +104,15 @@ class Pipeline:
                 model, self.timer, finder=finder, detect_every=detect_every, threshold=threshold, sources=len(sources)
             )
         with contextlib.ExitStack() as stack:
-            opened = [stack.enter_context(open_source(each)) if isinstance(each, str) else each for each in sources]
+            tell = on_event or ignore
+            opened = [
+                stack.enter_context(open_source(each, on_event=tell)) if isinstance(each, str) else each
+                for each in sources
+            ]
             check_names(opened)
             self.policy: Policy = policy or ("freshest" if any(source.live for source in opened) else "every-frame")
             self.sources = tuple(opened)
-            self._readers = Readers(opened, newest=self.policy == "freshest", on_event=on_event or ignore)
+            self._readers = Readers(opened, newest=self.policy == "freshest", on_event=tell)
             self._opened = stack.pop_all()
         self._pacer = Pacer()
         self._answers: Iterator[Answer] | None = None

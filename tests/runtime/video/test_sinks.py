@@ -11,6 +11,8 @@ import pytest
 from sfpp.runtime import MediaError, MissingDependencyError, SfppError, UsageError
 from sfpp.runtime.video import Frame, folder_sink, open_sink, open_source, snapshot_sink
 from sfpp.runtime.video.encoder import video_sink
+from sfpp.runtime.video.outlets import Push, RawPictures, Recording, RecordLines
+from sfpp.runtime.video.sinks import sink_name
 from tests.runtime.video.clips import frame, index_of, picture, read_clip
 
 RATE = Fraction(30000, 1001)
@@ -158,6 +160,91 @@ def test_the_name_chooses_the_sink(tmp_path):
 def test_names_that_do_not_fit_are_usage_errors(tmp_path, name, count, words):
     with pytest.raises(UsageError, match=words):
         open_sink(tmp_path / name, count=count)
+
+
+def test_live_videos_are_recordings_that_keep_their_own_times(tmp_path):
+    (tmp_path / "out.mp4").write_bytes(b"old")
+    with open_sink(tmp_path / "out.mp4", frames_per_second=RATE, live=True) as sink:
+        assert isinstance(sink, Recording)
+        for index, time_s in enumerate((0.0, 0.5, 0.7)):
+            sink.write(frame(index, time_s=time_s), picture(index))
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        assert [image.time for image in container.decode(video=0)] == pytest.approx([0, 0.5, 0.7], abs=1e-3)
+    assert (tmp_path / "out-1.mp4").read_bytes() == b"old"
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("out.jsonl", RecordLines),
+        ("OUT.JSONL", RecordLines),
+        ("-", RecordLines),
+        ("raw://-?format=gray8", RawPictures),
+        ("raw://out.raw", RawPictures),
+        ("rtsp://user:pw@127.0.0.1:1/x", Push),
+        ("RTMP://127.0.0.1/app/key", Push),
+        ("udp://127.0.0.1:9", Push),
+    ],
+)
+def test_addresses_and_lines_choose_live_sinks(tmp_path, monkeypatch, name, kind):
+    monkeypatch.chdir(tmp_path)
+    with open_sink(name, live=True) as sink:
+        assert isinstance(sink, kind)
+
+
+def test_a_window_is_opened_by_its_address(monkeypatch):
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    with pytest.raises(MediaError, match=r"window:// needs .* browser viewer"), open_sink("window://"):
+        pytest.fail("it opened")
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("out/street.mp4", "out/street.mp4"),
+        ("rec:1.mp4", "rec:1.mp4"),
+        ("-", "-"),
+        ("raw://-", "raw://-"),
+        ("rtsp://user:pw@host/x", "rtsp://host/x"),
+        ("rtmp://host/app/key", "rtmp://host/app"),
+    ],
+)
+def test_names_for_messages_hold_no_secret(name, shown):
+    assert sink_name(name) == shown
+
+
+def test_what_is_given_to_a_live_sink_reaches_it(tmp_path):
+    events = []
+    with open_sink("raw://" + str(tmp_path / "out.raw"), frames_per_second=RATE, on_event=events.append) as sink:
+        sink.write(frame(0), picture(0))
+    assert "-framerate 30000/1001" in events[0].detail
+    with open_sink(
+        "raw://" + str(tmp_path / "live.raw"), frames_per_second=RATE, live=True, on_event=events.append
+    ) as sink:
+        sink.write(frame(0), picture(0))
+    assert "-use_wallclock_as_timestamps 1" in events[1].detail
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        (
+            "rtps://host/x",
+            r"nothing can be written to rtps://, did you mean 'rtsps'\?; expected raw://, window://, rtsp",
+        ),
+        ("http://host/x.mp4", r"nothing can be written to http://"),
+        ("rtsp://user:pw@host", r"this rtsp:// address is not complete; expected rtsp://HOST:8554/PATH"),
+        ("raw://-?format=yuv", r"format is 'yuv'; expected bgr24 or rgb24 or nv12 or gray8"),
+        ("window:", r"window: would be a folder; did you mean window://\?"),
+        ("rtmp:/host/app/key", r"did you mean rtmp://host/app/key\?"),
+    ],
+)
+def test_addresses_that_do_not_fit_are_usage_errors(tmp_path, monkeypatch, name, words):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=words):
+        open_sink(name)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["out.mp4", "out.png"])

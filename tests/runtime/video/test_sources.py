@@ -1,4 +1,5 @@
 import importlib.util
+import time
 import wave
 from fractions import Fraction
 from pathlib import Path
@@ -8,9 +9,10 @@ import cv2
 import numpy as np
 import pytest
 
-from sfpp.runtime import MediaError
+from sfpp.runtime import MediaError, UsageError
 from sfpp.runtime.demo import demo_clip
-from sfpp.runtime.video import open_source
+from sfpp.runtime.video import Source, open_source
+from sfpp.runtime.video.frames import Decoded
 from sfpp.runtime.video.sources import open_folder
 from tests.runtime.video.clips import index_of, picture, read_clip, write_clip
 
@@ -268,38 +270,66 @@ def test_without_pyav_opencv_reads_the_same(tmp_path, monkeypatch):
         assert np.abs(one.image_bgr.astype(int) - other.image_bgr).mean() < 3
 
 
-class FakeCamera:
-    """Three pictures, then nothing."""
-
-    released = 0
-
-    def __init__(self, number):
-        self.left = 3 if number == 1 else 0
-        self.opened = number == 1
-
-    def isOpened(self):  # noqa: N802 - OpenCV's name
-        return self.opened
-
-    def set(self, key, value):
-        return False
-
-    def read(self):
-        self.left -= 1
-        return (True, picture(0)) if self.left >= 0 else (False, None)
-
-    def release(self):
-        FakeCamera.released += 1
-
-
-def test_a_number_is_a_webcam(monkeypatch, tmp_path):
+def test_a_pattern_is_the_pictures_that_match(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cv2, "VideoCapture", FakeCamera)
-    with open_source("1") as source:
-        assert (source.kind, source.name, source.frames_per_second, source.count) == ("camera", "webcam1", None, None)
-        frames = list(source)
-    assert [frame.name for frame in frames] == ["webcam1-000000", "webcam1-000001", "webcam1-000002"]
-    assert frames[0].time_s == 0 < frames[2].time_s
-    assert source.warnings == ["webcam1 delivers no more frames after 3; was it unplugged?"]
-    assert FakeCamera.released == 1
-    with pytest.raises(MediaError, match="webcam 7 cannot be opened; the first camera is 0"):
-        open_source("7")
+    (tmp_path / "images").mkdir()
+    for index, name in enumerate(("a10.png", "a9.png", "b1.jpg", "a[1].png")):
+        cv2.imwrite(str(tmp_path / "images" / name), picture(index))
+    (tmp_path / "images" / "a1.txt").write_text("no picture")
+    with open_source("images/a*") as source:
+        assert (source.kind, source.name, source.count, source.live) == ("folder", "images", 3, False)
+        assert [path.name for path in source.paths] == ["a9.png", "a10.png", "a[1].png"]
+        assert [frame.name for frame in source] == ["a9", "a10", "a[1]"]
+    with open_source(str(tmp_path / "images" / "?1.jpg")) as source:
+        assert [frame.name for frame in source] == ["b1"]
+    with open_source("images/a[1].png") as source:  # a file that is there is no pattern
+        assert (source.kind, source.name) == ("picture", "a[1]")
+    with open_source("*/*.jpg") as source:
+        assert source.name == tmp_path.name
+
+
+def test_pictures_of_several_folders_keep_different_names(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("x/a.png", "x/a.jpg", "y/a.png", "y/b.png", "y/2/c.png", "y/10/c.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(tmp_path / name), picture(0))
+    with open_source("**/*") as source:
+        assert [frame.name for frame in source] == ["a_jpg", "x_a_png", "y_a_png", "b", "y_2_c_png", "y_10_c_png"]
+
+
+def test_a_pattern_that_matches_no_picture(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "clip.mp4").touch()
+    for pattern, words in {
+        "*.png": r"the pattern \*\.png matches nothing; expected pictures, ending in \.png, ",
+        "nowhere/*.png": "matches nothing",
+        "*.mp4": r"the pattern \*\.mp4 matches only clip\.mp4 and the like; expected pictures",
+    }.items():
+        with pytest.raises(MediaError, match=words):
+            open_source(pattern)
+
+
+def test_a_uri_is_no_path():
+    with open_source("test://?frames=2&width=64&height=48&pace=0") as source:
+        assert [frame.image_bgr.shape for frame in source] == [(48, 64, 3)] * 2
+    with pytest.raises(UsageError, match=r"nothing opens tset://, did you mean 'test'\?"):
+        open_source("tset://" + "long" * 200)  # longer than a file's name may be
+
+
+def test_closing_a_source_lets_its_decoder_go_first():
+    done = []
+
+    def decoded():
+        try:
+            yield Decoded(picture(0), 0.0, "first", taken_s=123.0)
+            yield Decoded(picture(1), 0.1, "second")
+        finally:
+            done.append("decoder")
+
+    source = Source(decoded(), kind="stream", name="x", frames_per_second=None, interrupt=lambda: done.append("let go"))
+    frames = iter(source)
+    before = time.monotonic()
+    assert next(frames).taken_s == 123.0
+    assert next(frames).taken_s >= before
+    source.close()
+    assert done == ["let go", "decoder"]

@@ -1,0 +1,28 @@
+"""What was written live is not overwritten: a program that a crash has ended is mostly started again at once."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+from sfpp.runtime.errors import SfppError
+from sfpp.runtime.video.events import Event, EventHandler
+
+
+def keep_older(path: Path, on_event: EventHandler) -> None:
+    """Give an existing file of this name another one, ``out.mp4`` -> ``out-1.mp4``, and tell of it; the first free.
+
+    Raises:
+        SfppError: it cannot be renamed.
+    """
+    if not path.is_file():
+        return
+    names = (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in itertools.count(1))
+    kept = next(name for name in names if not name.exists())
+    try:
+        path.rename(kept)
+    except OSError as error:
+        raise SfppError(
+            f"cannot rename the older file {path} to {kept.name} ({error.strerror}); move it away"
+        ) from error
+    on_event(Event("note", path.name, f"the older file of this name is {kept.name} now"))

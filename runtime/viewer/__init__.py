@@ -1,0 +1,31 @@
+"""A running pipeline in the browser: one page that shows frames, classes, latencies and events while they come.
+
+    viewer = Viewer(classes=contract.classes, palette=contract.palette, port=8080)
+    with viewer:
+        print(viewer.url)
+        ...
+        viewer.show(ViewerUpdate(source="front", index=frame.index, image_bgr=frame.image_bgr, labels=result.labels))
+
+``show`` never waits: the server has a thread of its own, keeps only the newest update of each source, and draws and
+encodes only what somebody looks at.
+
+Pictures go through a WebSocket, as JPEG, and not as a motion-JPEG stream: the page acknowledges every picture, so a
+slow network or a sleeping tab holds one picture and never a queue of old ones, figures and pictures stay together, a
+lost connection is noticed at both ends, and browsers do not run out of their six connections a host.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sfpp.runtime.lazy import names_from
+from sfpp.runtime.viewer.address import address_from
+from sfpp.runtime.viewer.limits import Limits
+from sfpp.runtime.viewer.update import Control, ViewerUpdate
+
+if TYPE_CHECKING:
+    from sfpp.runtime.viewer.viewer import Viewer
+
+__all__ = ["Control", "Limits", "Viewer", "ViewerUpdate", "address_from"]
+
+__getattr__ = names_from("sfpp.runtime.viewer.viewer", {"Viewer"}, extra="viewer", purpose="the browser viewer")

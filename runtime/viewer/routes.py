@@ -1,0 +1,168 @@
+"""What can be asked of the viewer: the page and its files, the stream of pictures, snapshots, metrics, health."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Mapping
+from concurrent.futures import Executor
+from dataclasses import replace
+from typing import Any, get_args
+
+from aiohttp import WSCloseCode, web
+
+from sfpp.runtime.errors import MediaError, UsageError
+from sfpp.runtime.viewer.access import Access, origin_fits
+from sfpp.runtime.viewer.drawing import PictureFormat, ViewSetting, draw_view, encode
+from sfpp.runtime.viewer.files import INDEX, page_files
+from sfpp.runtime.viewer.gate import add_security_headers, gate, is_admitted
+from sfpp.runtime.viewer.limits import Limits
+from sfpp.runtime.viewer.messages import LARGEST_MESSAGE, setting_from
+from sfpp.runtime.viewer.metrics import CONTENT_TYPE, metrics_text
+from sfpp.runtime.viewer.session import Service, Session
+from sfpp.runtime.viewer.sessions import Sessions
+from sfpp.runtime.viewer.update import ViewerUpdate
+
+# Snapshots that may wait for the one thread that makes them, each with a frame in its hands.
+_MOST_SNAPSHOTS = 4
+_GOODBYE_S = 1.0
+
+
+class Routes:
+    """The handlers of all requests.
+
+    Args:
+        service: what sessions share.
+        sessions: the pages that look.
+        access: who is let in.
+        executor: where snapshots are made; another one than that of the pictures, which would stop meanwhile.
+    """
+
+    def __init__(self, service: Service, sessions: Sessions, access: Access, executor: Executor) -> None:
+        self._service = service
+        self._sessions = sessions
+        self._access = access
+        self._executor = executor
+        self._files = page_files()
+        self._snapshots = 0
+
+    def application(self) -> web.Application:
+        """Return the application, which answers GET and HEAD and takes no bodies."""
+        application = web.Application(middlewares=[gate(self._access)], client_max_size=1)
+        application.on_response_prepare.append(add_security_headers)
+        application.add_routes(
+            [
+                web.get("/", self.file),
+                web.get("/static/{name}", self.file),
+                web.get("/stream", self.stream),
+                web.get("/snapshot", self.snapshot),
+                web.get("/metrics", self.metrics),
+                web.get("/healthz", self.health),
+            ]
+        )
+        return application
+
+    async def file(self, request: web.Request) -> web.Response:
+        """Answer with a file of the page."""
+        found = self._files.get(request.match_info.get("name", INDEX))
+        if found is None:
+            raise web.HTTPNotFound(text="404: Not Found\n")
+        headers = {"ETag": found.tag, "Cache-Control": "no-cache"}
+        if request.headers.get("If-None-Match") == found.tag:
+            return web.Response(status=304, headers=headers)
+        return web.Response(body=found.body, headers={**headers, "Content-Type": found.content_type})
+
+    async def stream(self, request: web.Request) -> web.WebSocketResponse:
+        """Serve a page with pictures and figures until it goes away."""
+        if not origin_fits(request.headers.get("Origin"), request.headers.get("Host", "")):
+            raise web.HTTPForbidden(text="403: not for pages of other sites\n")
+        if self._sessions.full:
+            raise _busy("too many pages look already")
+        limits = self._service.limits
+        # A JPEG does not become smaller, so nothing is compressed.
+        socket = web.WebSocketResponse(
+            heartbeat=limits.heartbeat_s, max_msg_size=LARGEST_MESSAGE, compress=False, timeout=_GOODBYE_S
+        )
+        session = Session(socket, self._service)
+        with self._sessions.joined(session):
+            await socket.prepare(request)
+            await session.run()
+        if socket.close_code == WSCloseCode.ABNORMAL_CLOSURE and request.transport is not None:
+            # It has vanished, so what is in its buffer will never be read; closing would wait for that.
+            request.transport.abort()
+        return socket
+
+    async def snapshot(self, request: web.Request) -> web.Response:
+        """Answer with a view in the frame's own size, of the newest frame or of the one that a page has paused at."""
+        setting, form = _snapshot_wish(request.query, self._service.limits)
+        update = self._frame(setting.source, request.query.get("client"))
+        if self._snapshots >= _MOST_SNAPSHOTS:
+            raise _busy("too many snapshots are being made")
+        self._snapshots += 1
+        try:
+            loop = asyncio.get_running_loop()
+            palette = self._service.scene.palette
+            body = await loop.run_in_executor(self._executor, lambda: encode(draw_view(update, setting, palette), form))
+        except MediaError as error:
+            raise web.HTTPBadRequest(text=f"400: {error}\n") from error
+        finally:
+            self._snapshots -= 1
+        name = f"{_plain_name(update.source)}-{update.index:06d}-{setting.view}.{'jpg' if form == 'jpeg' else form}"
+        headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+        return web.Response(body=body, content_type=f"image/{form}", headers=headers)
+
+    async def metrics(self, request: web.Request) -> web.Response:
+        """Answer with all metrics."""
+        service = self._service
+        text = metrics_text(service.store, clients=len(self._sessions), pictures=service.pictures.count)
+        return web.Response(body=text.encode("utf-8", "replace"), headers={"Content-Type": CONTENT_TYPE})
+
+    async def health(self, request: web.Request) -> web.Response:
+        """Answer 200 if a frame came within ``fresh_s`` seconds, else 503; the sources' names only to who may look."""
+        sources = self._service.store.sources()
+        healthy = any(each.idle_s <= self._service.limits.fresh_s for each in sources)
+        answer: dict[str, Any] = {"status": "ok" if healthy else "no new frames"}
+        if is_admitted(request, self._access):
+            answer["sources"] = {
+                each.name: {"frames": each.frames, "seconds_since_last_frame": round(each.idle_s, 3)}
+                for each in sources
+            }
+        return web.json_response(answer, status=200 if healthy else 503)
+
+    def _frame(self, source: str, client: str | None) -> ViewerUpdate:
+        if client is not None:
+            held = self._service.held.of(client)
+            if held is None:
+                raise web.HTTPGone(text="410: this frame is not kept any more\n")
+            return held
+        newest = self._service.store.newest()
+        update = newest.get(source) or next(iter(newest.values()), None)
+        if update is None:
+            raise _busy("there is no frame yet")
+        return update
+
+
+def _snapshot_wish(query: Mapping[str, str], limits: Limits) -> tuple[ViewSetting, PictureFormat]:
+    """Read ``source``, ``view``, ``opacity``, ``hidden`` (numbers with commas) and ``format`` (png or jpeg)."""
+    data: dict[str, Any] = {name: query[name] for name in ("source", "view") if name in query}
+    form = query.get("format", "png")
+    try:
+        if "opacity" in query:
+            data["opacity"] = int(query["opacity"])
+        if query.get("hidden"):
+            data["hidden"] = [int(text) for text in query["hidden"].split(",")]
+        if form not in get_args(PictureFormat):
+            raise UsageError(f"expected a format of {', '.join(get_args(PictureFormat))}")
+        setting = setting_from(data, limits)
+    except ValueError as error:  # as UsageError is, too
+        raise web.HTTPBadRequest(text=f"400: {error}\n") from error
+    return replace(setting, width=0), form  # type: ignore[return-value]
+
+
+def _busy(why: str) -> web.HTTPServiceUnavailable:
+    return web.HTTPServiceUnavailable(text=f"503: {why}\n", headers={"Retry-After": "5"})
+
+
+def _plain_name(source: str) -> str:
+    """Return the source's name as part of a file's name on any system."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", source).strip("-.")[:80] or "frame"

@@ -1,0 +1,195 @@
+"""One page that looks: what it wants, what it was sent, and how much it can take."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from aiohttp import WSCloseCode, WSMsgType, web
+
+from sfpp.runtime.errors import UsageError
+from sfpp.runtime.viewer.drawing import ViewSetting
+from sfpp.runtime.viewer.history import SAMPLE_S
+from sfpp.runtime.viewer.limits import Limits
+from sfpp.runtime.viewer.messages import Status, Wish, hello, message_from_page
+from sfpp.runtime.viewer.pictures import Picture, Pictures
+from sfpp.runtime.viewer.scene import Scene
+from sfpp.runtime.viewer.store import Store
+from sfpp.runtime.viewer.update import Control, ViewerUpdate
+
+# A tab in the background needs no charts, only to know that the connection lives.
+_HIDDEN_STATUS_S = 2.0
+
+
+class Held:
+    """The frames of pages that have paused, so that they can still change the view of them; only so many.
+
+    Args:
+        most: how many; the page that paused first loses its own, and keeps the picture that it has.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._frames: OrderedDict[str, ViewerUpdate] = OrderedDict()
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._frames)
+
+    def hold(self, client: str, update: ViewerUpdate | None) -> None:
+        """Keep a frame for a page, or with None the one that it has no longer."""
+        self._frames.pop(client, None)
+        if update is not None:
+            self._frames[client] = update
+        while len(self._frames) > self._most:
+            self._frames.popitem(last=False)
+
+    def of(self, client: str) -> ViewerUpdate | None:
+        """Return a page's frame."""
+        return self._frames.get(client)
+
+
+@dataclass(frozen=True, eq=False)
+class Service:
+    """What all sessions share."""
+
+    scene: Scene
+    limits: Limits
+    store: Store
+    pictures: Pictures
+    held: Held
+    control: Callable[[Control], None]
+    client_count: Callable[[], int]
+
+
+class Session:
+    """A page's connection, from its opening to its end.
+
+    There is at most one picture on its way: the next one is sent when the page says that it has shown the last. What
+    comes meanwhile replaces what has not been sent, so a slow page sees fewer pictures and never old ones.
+
+    Args:
+        socket: the page's, already open.
+        service: what all sessions share.
+
+    Attributes:
+        client: a name that nobody else can guess; by it the page asks for a snapshot of the frame it has paused at.
+    """
+
+    def __init__(self, socket: web.WebSocketResponse, service: Service) -> None:
+        self.client = secrets.token_urlsafe(12)
+        self._socket = socket
+        self._service = service
+        self._wish = Wish()
+        self._under_way = False
+        self._last: Picture | None = None
+        self._woken = asyncio.Event()
+        self._status_due_s = 0.0
+        self._source = ""
+        self._next_sample = self._next_event = 0
+
+    def wake(self) -> None:
+        """Say that there is a newer frame."""
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Serve the page until it goes away, or says something that our page would not say."""
+        sending = asyncio.create_task(self._send_all())
+        try:
+            async for message in self._socket:
+                if message.type is not WSMsgType.TEXT:
+                    break
+                self._hear(message.data)
+        except UsageError:
+            await self._socket.close(code=WSCloseCode.POLICY_VIOLATION)
+        finally:
+            self._service.held.hold(self.client, None)
+            sending.cancel()
+            with contextlib.suppress(asyncio.CancelledError, ConnectionError):
+                await sending
+
+    async def close(self) -> None:
+        """Tell the page that the viewer ends."""
+        await self._socket.close(code=WSCloseCode.GOING_AWAY, message=b"the viewer has ended")
+
+    def _hear(self, text: str) -> None:
+        message = message_from_page(text, self._service.limits)
+        if isinstance(message, Control):
+            self._service.control(message)
+        elif isinstance(message, Wish):
+            self._take(message)
+        else:
+            self._under_way = False
+        self.wake()
+
+    def _take(self, wish: Wish) -> None:
+        before, self._wish = self._wish, wish
+        other_source = wish.setting.source != before.setting.source
+        if wish.playing:
+            self._service.held.hold(self.client, None)
+        elif before.playing or other_source:
+            pictures = self._service.pictures
+            self._service.held.hold(self.client, pictures.newest(pictures.known_source(wish.setting.source)))
+        if other_source or wish.visible != before.visible:
+            self._status_due_s = 0.0
+
+    async def _send_all(self) -> None:
+        """Send pictures and figures as they come and as fast as the page takes them."""
+        service = self._service
+        await self._socket.send_str(hello(service.scene, service.limits, client=self.client))
+        while True:
+            self._woken.clear()
+            if service.store.clock() >= self._status_due_s:
+                await self._send_status()
+            picture = await self._next_picture()
+            if picture is not None:
+                self._last, self._under_way = picture, True
+                # Returns when the socket's buffer has room again, so what a page does not read is never more than this.
+                await self._socket.send_bytes(picture.message)
+            await self._wait()
+
+    async def _wait(self) -> None:
+        """Wait for news, at most until the next status is due."""
+        timeout = max(0.0, self._status_due_s - self._service.store.clock())
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._woken.wait(), timeout)
+
+    async def _next_picture(self) -> Picture | None:
+        """Return what the page shall see next, if it can take it and does not have it."""
+        if self._under_way or not self._wish.visible:
+            return None
+        update, setting = self._looked_at()
+        if update is None or (self._last is not None and self._last.shows(update, setting)):
+            return None
+        pictures = self._service.pictures
+        return await (pictures.live(setting) if self._wish.playing else pictures.still(update, setting))
+
+    def _looked_at(self) -> tuple[ViewerUpdate | None, ViewSetting]:
+        """Return the frame that the page wants to see, and how."""
+        pictures, wish = self._service.pictures, self._wish
+        source = pictures.known_source(wish.setting.source)
+        update = pictures.newest(source) if wish.playing else self._service.held.of(self.client)
+        return update, replace(wish.setting, source=source)
+
+    async def _send_status(self) -> None:
+        service, now_s = self._service, self._service.store.clock()
+        self._status_due_s = now_s + (SAMPLE_S if self._wish.visible else _HIDDEN_STATUS_S)
+        source = service.pictures.known_source(self._wish.setting.source)
+        if source != self._source:
+            self._source, self._next_sample = source, 0
+        status = Status(
+            now_s=now_s,
+            clients=service.client_count(),
+            fresh_s=service.limits.fresh_s,
+            sources=service.store.sources(),
+            source=source,
+            samples=service.store.samples(source, self._next_sample),
+            events=service.store.events(self._next_event),
+        )
+        self._next_sample = status.samples[-1].number + 1 if status.samples else self._next_sample
+        self._next_event = status.events[-1].number + 1 if status.events else self._next_event
+        await self._socket.send_str(status.message(service.scene))

@@ -1,0 +1,73 @@
+"""What the pipeline hands to the viewer, and what the viewer hands back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from sfpp.runtime.errors import UsageError
+from sfpp.runtime.images import Image
+from sfpp.runtime.labels import Labels
+
+ControlAction = Literal["stop"]
+
+
+@dataclass(frozen=True, eq=False)
+class ViewerUpdate:
+    """One finished frame. Arrays are kept as they are, without a copy, so nobody may write into them afterwards.
+
+    Attributes:
+        source: the name of where the frame comes from, without credentials.
+        index: of the frame within its source, from 0.
+        image_bgr: (H, W, 3) uint8 BGR.
+        labels: (H, W) uint8, a class of each pixel; None where there are none.
+        shares: of the frame's pixels, 0..1, by class name.
+        people: how many there are in the frame; None where nobody counts them.
+        draw: paints what else there is to see, such as skeletons, onto a picture of the frame's size and returns a new
+            one. Called in the viewer's thread, and only if somebody looks.
+        stages_ms: how long each stage took for this frame, in the order of the pipeline.
+        age_ms: the time from the frame's coming until now; None if unknown.
+        frames_per_second: of the pipeline; None if unknown.
+
+    Raises:
+        UsageError: an image that is not (H, W, 3) uint8, or labels of another size.
+    """
+
+    source: str
+    index: int
+    image_bgr: Image
+    labels: Labels | None = None
+    shares: Mapping[str, float] = field(default_factory=dict)
+    people: int | None = None
+    draw: Callable[[Image], Image] | None = None
+    stages_ms: Mapping[str, float] = field(default_factory=dict)
+    age_ms: float | None = None
+    frames_per_second: float | None = None
+
+    def __post_init__(self) -> None:
+        image = self.image_bgr
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+            raise UsageError(
+                f"the image is {image.shape} {image.dtype}, expected (height, width, 3) uint8 in BGR order"
+            )
+        if self.labels is not None and (self.labels.shape != image.shape[:2] or self.labels.dtype != np.uint8):
+            raise UsageError(
+                f"the labels are {self.labels.shape} {self.labels.dtype}, expected {image.shape[:2]} uint8 "
+                "(height, width) like the image"
+            )
+
+    @property
+    def size_hw(self) -> tuple[int, int]:
+        """Height and width of the frame in pixels."""
+        height, width = self.image_bgr.shape[:2]
+        return height, width
+
+
+@dataclass(frozen=True)
+class Control:
+    """What somebody asks of the pipeline, at a page: ``stop`` wants the run to end."""
+
+    action: ControlAction

@@ -1,0 +1,171 @@
+"""The viewer as the pipeline has it: opened, handed frames without waiting, closed."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from types import TracebackType
+
+from sfpp.runtime.contract import Task
+from sfpp.runtime.errors import UsageError
+from sfpp.runtime.opencv import import_cv2
+from sfpp.runtime.overlay import Palette
+from sfpp.runtime.video.events import Event
+from sfpp.runtime.viewer.access import Access, checked_token, new_token
+from sfpp.runtime.viewer.address import DEFAULT_HOST, is_loopback, listening_socket, origin_of
+from sfpp.runtime.viewer.limits import Limits
+from sfpp.runtime.viewer.log import viewer_logger
+from sfpp.runtime.viewer.scene import Scene
+from sfpp.runtime.viewer.server import Server
+from sfpp.runtime.viewer.store import Store
+from sfpp.runtime.viewer.update import Control, ControlAction, ViewerUpdate
+
+DEFAULT_PORT = 8080
+
+_PATIENCE_S = 6.0
+
+
+class Viewer:
+    """A page in the browser that shows a running pipeline; a context manager that opens and closes it.
+
+    On a loopback address everybody on this machine may look. On any other one a token is demanded: ``url`` has it.
+
+    Args:
+        classes: the classes' names, in the order of the labels.
+        palette: an (R, G, B) color, 0..255, for each class.
+        task: of the model; pages of ``pose`` have no classes to switch.
+        title: a line about the model.
+        host: the address to listen on; 127.0.0.1 is for this machine alone, 0.0.0.0 and :: for the network.
+        port: 0 takes one that is free.
+        token: what whoever looks must know, 16 characters or more; None makes one where one is demanded.
+        on_control: told what somebody asks of the pipeline, in a thread of the viewer's; without it, pages cannot ask.
+        limits: how much the viewer does.
+
+    Raises:
+        UsageError: classes and colors that do not fit, or a token that is too short.
+        MissingDependencyError: OpenCV is not installed.
+    """
+
+    def __init__(
+        self,
+        *,
+        classes: Sequence[str] = (),
+        palette: Palette = (),
+        task: Task = "segmentation",
+        title: str = "",
+        host: str = DEFAULT_HOST,
+        port: int = DEFAULT_PORT,
+        token: str | None = None,
+        on_control: Callable[[Control], object] | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        import_cv2(purpose="the browser viewer")  # missing, it would otherwise be missed only when somebody looks
+        controls: tuple[ControlAction, ...] = ("stop",) if on_control is not None else ()
+        self._scene = Scene(task, tuple(classes), tuple(palette), title, controls)
+        self._host, self._port = host, port
+        self._token = None if token is None else checked_token(token)
+        self._on_control = on_control
+        self._limits = limits or Limits()
+        self._store = Store()
+        self._origin = ""
+        self._running: _Running | None = None
+
+    def start(self) -> None:
+        """Listen and serve, in a thread of its own. A viewer is started once.
+
+        Raises:
+            UsageError: the port is in use, the host is no address of this machine, or the viewer was started before.
+        """
+        if self._origin:
+            raise UsageError("the viewer was started before; make another one")
+        listening = listening_socket(self._host, self._port)
+        self._origin = origin_of(listening)
+        if self._token is None and not is_loopback(listening):
+            self._token = new_token()
+        access = Access(self._token, port=listening.getsockname()[1])
+        self._running = _Running(lambda: self._server(access), listening)
+
+    @property
+    def url(self) -> str:
+        """The address to open in a browser, with the token if one is demanded: show it to who may look, and log it not.
+
+        Raises:
+            UsageError: the viewer is not started.
+        """
+        if not self._origin:
+            raise UsageError("the viewer has no address before it is started: use it in a with block, or call start()")
+        return f"{self._origin}/" + ("" if self._token is None else f"?token={self._token}")
+
+    def show(self, update: ViewerUpdate) -> None:
+        """Take a finished frame in the place of its source's last one; never waits, from whatever thread.
+
+        Before the start it is kept, and after the end nobody looks any more; neither is an error.
+        """
+        self._store.put(update)
+        if self._running is not None:
+            self._running.notify()
+
+    def event(self, event: Event) -> None:
+        """Take an event; never waits either. It fits wherever the pipeline wants somebody to be told of events."""
+        self._store.add_event(event)
+
+    def close(self) -> None:
+        """Tell all pages that the viewer ends, and end it; a second time nothing happens."""
+        running, self._running = self._running, None
+        if running is not None:
+            running.stop()
+
+    def __enter__(self) -> Viewer:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def _server(self, access: Access) -> Server:
+        logger = viewer_logger(self._token)
+        return Server(self._scene, self._store, access, limits=self._limits, on_control=self._on_control, logger=logger)
+
+
+class _Running:
+    """The thread with the event loop and the server in it.
+
+    Args:
+        make_server: called within the event loop.
+        listening: the socket, which the server closes at its end.
+    """
+
+    def __init__(self, make_server: Callable[[], Server], listening: socket.socket) -> None:
+        self._make_server = make_server
+        self._ready: Future[tuple[Server, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
+        # A daemon: a program that forgets to close its viewer still ends.
+        self._thread = threading.Thread(target=self._serve, args=(listening,), name="sfpp-viewer", daemon=True)
+        self._thread.start()
+        self._server, self._loop, self._stopping = self._ready.result()
+
+    def notify(self) -> None:
+        """Say that there is a newer frame."""
+        self._server.ticker.notify()
+
+    def stop(self) -> None:
+        """End the server and wait for it, though not for ever."""
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._stopping.set)
+        self._thread.join(_PATIENCE_S)
+
+    def _serve(self, listening: socket.socket) -> None:
+        with listening:
+            try:
+                asyncio.run(self._run(listening))
+            except BaseException as error:
+                if self._ready.done():
+                    raise
+                self._ready.set_exception(error)
+
+    async def _run(self, listening: socket.socket) -> None:
+        server, stopping = self._make_server(), asyncio.Event()
+        found = server, asyncio.get_running_loop(), stopping
+        await server.run(listening, ready=lambda: self._ready.set_result(found), stopping=stopping)

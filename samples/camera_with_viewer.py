@@ -1,0 +1,20 @@
+"""A camera's freshest frames on a page: python samples/camera_with_viewer.py MODEL.onnx rtsp://... (or test://)."""
+
+import sys
+
+import sfpp.runtime as sfpp
+from sfpp.runtime.video.streaming import Delivery, Pipeline, draw_with
+from sfpp.runtime.viewer import Viewer
+
+model_path, source, *port = sys.argv[1:]
+with sfpp.load_segmenter(model_path) as model:
+    contract = model.contract
+    with (
+        Viewer(classes=contract.classes, palette=contract.palette, port=int(*port or [8080])) as viewer,
+        Pipeline(model, [source], policy="freshest", on_event=viewer.event) as pipeline,
+    ):
+        print(f"open {viewer.url}", flush=True)
+        delivery = Delivery(draw_with(), viewer=viewer)
+        for answer in pipeline:
+            delivery.take(answer)
+        print(f"{pipeline.dropped} frames were dropped to stay fresh")

@@ -1,0 +1,20 @@
+"""Several cameras share one model, in turn: python samples/several_cameras.py MODEL.onnx rtsp://a rtsp://b ..."""
+
+import sys
+
+import sfpp.runtime as sfpp
+from sfpp.runtime.video import Event, Pipeline
+
+
+def tell(event: Event) -> None:
+    """Say when a camera is lost or back."""
+    if event.kind in ("lost", "back", "gave-up"):
+        print(event.line())
+
+
+model_path, *sources = sys.argv[1:]
+with sfpp.load_segmenter(model_path) as model, Pipeline(model, sources, smooth=0.3, on_event=tell) as pipeline:
+    for answer in pipeline:
+        ahead = answer.result.labels[-answer.result.labels.shape[0] // 3 :]
+        free = (ahead == model.contract.classes.index("road")).mean()
+        print(f"{answer.frame.source:12} road ahead {free:4.0%}, {answer.age_ms:.0f} ms old")

@@ -1,0 +1,29 @@
+"""A viewer on a port of its own."""
+
+import pytest
+
+pytest.importorskip("aiohttp", reason="the viewer needs aiohttp: pip install 'sfpp[viewer]'")
+
+from sfpp.runtime.viewer import Viewer
+from tests.runtime.viewer.looking import CLASSES, PALETTE
+
+
+@pytest.fixture
+def open_viewer():
+    """Opens viewers, and closes them after the test."""
+    viewers = []
+
+    def opening(**options):
+        viewer = Viewer(**{"classes": CLASSES, "palette": PALETTE, "port": 0, **options})
+        viewer.start()
+        viewers.append(viewer)
+        return viewer
+
+    yield opening
+    for viewer in viewers:
+        viewer.close()
+
+
+@pytest.fixture
+def viewer(open_viewer):
+    return open_viewer()

@@ -1,0 +1,125 @@
+"""What tests of the viewer share: frames to show, and a page that looks, without a browser."""
+
+import contextlib
+import http.client
+import json
+import struct
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import aiohttp
+import cv2
+import numpy as np
+
+from sfpp.runtime.viewer import ViewerUpdate
+
+CLASSES = ("road", "sky", "car")
+PALETTE = ((200, 0, 0), (0, 200, 0), (0, 0, 200))
+
+
+def update(index=0, *, source="front", size_hw=(36, 64), **options):
+    """A grey frame that grows brighter with its index; three columns of road, sky and car."""
+    height, width = size_hw
+    image = np.full((height, width, 3), 40 + index % 100, np.uint8)
+    labels = np.repeat(np.repeat(np.arange(3, dtype=np.uint8), -(-width // 3))[None, :width], height, axis=0)
+    given = {
+        "labels": labels,
+        "shares": {"road": 1 / 3, "sky": 1 / 3, "car": 1 / 3},
+        "stages_ms": {"decode": 2.0, "infer": 20.0},
+        "age_ms": 30.0,
+        "frames_per_second": 25.0,
+    }
+    return ViewerUpdate(source=source, index=index, image_bgr=image, **{**given, **options})
+
+
+@dataclass
+class Answer:
+    status: int
+    headers: dict
+    body: bytes
+
+    @property
+    def text(self):
+        return self.body.decode()
+
+
+def ask(url, path="/", *, method="GET", **headers):
+    """Ask for a path as a browser would; names of headers with _ for -."""
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=20)
+    with contextlib.closing(connection):
+        connection.request(method, path, headers={name.replace("_", "-"): value for name, value in headers.items()})
+        response = connection.getresponse()
+        return Answer(response.status, {key.lower(): value for key, value in response.headers.items()}, response.read())
+
+
+@dataclass
+class Shown:
+    """A picture as a page gets it."""
+
+    header: dict
+    image: np.ndarray
+
+
+class Page:
+    """A page's side of the stream; acknowledges pictures unless told otherwise."""
+
+    def __init__(self, socket):
+        self.socket = socket
+
+    async def next(self):
+        """The next message: a dictionary, or a picture."""
+        message = await self.socket.receive(timeout=20)
+        if message.type is aiohttp.WSMsgType.TEXT:
+            return json.loads(message.data)
+        assert message.type is aiohttp.WSMsgType.BINARY, message
+        (length,) = struct.unpack_from(">I", message.data)
+        header = json.loads(message.data[4 : 4 + length])
+        jpeg = np.frombuffer(message.data[4 + length :], np.uint8)
+        return Shown(header, cv2.imdecode(jpeg, cv2.IMREAD_COLOR))
+
+    async def picture(self, *, acknowledge=True):
+        """The next picture."""
+        while not isinstance(message := await self.next(), Shown):
+            pass
+        if acknowledge:
+            await self.send(type="shown")
+        return message
+
+    async def status(self):
+        """The next status; pictures before it are acknowledged."""
+        while True:
+            message = await self.next()
+            if isinstance(message, Shown):
+                await self.send(type="shown")
+            elif message["type"] == "status":
+                return message
+
+    async def send(self, **message):
+        await self.socket.send_str(json.dumps(message))
+
+    async def until(self, condition, *, most=60):
+        """The first picture of which the condition is true."""
+        for _ in range(most):
+            picture = await self.picture()
+            if condition(picture):
+                return picture
+        raise AssertionError(f"not among {most} pictures")
+
+
+@contextlib.asynccontextmanager
+async def opened(url, **options):
+    """A page that has just been opened; the hello is in ``page.hello``."""
+    parts = urlsplit(url)
+    async with (
+        aiohttp.ClientSession() as client,
+        client.ws_connect(f"ws://{parts.netloc}/stream?{parts.query}", max_msg_size=0, **options) as socket,
+    ):
+        page = Page(socket)
+        page.hello = await page.next()
+        yield page
+
+
+def close_to(image, bgr, *, tolerance=6):
+    """Whether all of an area has a color, but for what JPEG does to it."""
+    return bool(np.abs(image.astype(int) - np.array(bgr)).max() <= tolerance)

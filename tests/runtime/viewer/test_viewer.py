@@ -1,0 +1,219 @@
+import asyncio
+import contextlib
+import gc
+import re
+import socket
+import subprocess
+import sys
+import threading
+import weakref
+from urllib.parse import urlsplit
+
+import pytest
+
+from sfpp.runtime import UsageError
+from sfpp.runtime.viewer import Limits, Viewer
+from tests.runtime.viewer.looking import ask, opened, update
+
+
+def viewer_threads():
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("sfpp-viewer")]
+
+
+def test_a_viewer_opens_shows_and_closes():
+    with Viewer(port=0) as viewer:
+        viewer.show(update())
+        assert ask(viewer.url, "/snapshot").status == 200
+        assert "sfpp-viewer" in viewer_threads()
+    viewer.close()
+    viewer.show(update(1))
+    with pytest.raises(ConnectionError):
+        ask(viewer.url)
+    assert "sfpp-viewer" not in viewer_threads()
+
+
+def test_frames_may_come_before_the_start():
+    viewer = Viewer(port=0)
+    viewer.show(update())
+    with pytest.raises(UsageError, match="before it is started"):
+        _ = viewer.url
+    with viewer:
+        assert ask(viewer.url, "/healthz").status == 200
+    with pytest.raises(UsageError, match="started before"):
+        viewer.start()
+
+
+def test_a_port_in_use_is_refused(viewer):
+    port = urlsplit(viewer.url).port
+    with pytest.raises(UsageError, match=f"port {port} of 127.0.0.1 is in use"):
+        Viewer(port=port).start()
+    assert ask(viewer.url).status == 200
+
+
+def test_a_page_is_whole_and_needs_nothing_from_elsewhere(viewer):
+    index = ask(viewer.url)
+    assert index.headers["content-type"] == "text/html; charset=utf-8"
+    assert not re.search(r"<script(?![^>]*\bsrc=)|\bstyle=|\bon\w+=", index.text), "the policy forbids what is inline"
+    wanted = set(re.findall(r'(?:src|href)="(?!#)([^"]+)"', index.text))
+    seen = set()
+    while wanted - seen:
+        name = min(wanted - seen)
+        seen.add(name)
+        assert name.startswith("static/"), name
+        answer = ask(viewer.url, f"/{name}")
+        assert answer.status == 200, name
+        assert "://" not in answer.text.replace("http://www.w3.org/2000/svg", ""), name
+        wanted |= {f"static/{each}" for each in re.findall(r'from "\./([\w.]+)"', answer.text)}
+    assert len(seen) >= 8
+    tag = ask(viewer.url, "/static/viewer.css").headers["etag"]
+    assert ask(viewer.url, "/static/viewer.css", If_None_Match=tag).status == 304
+
+
+async def vanish(url, number):
+    """Open the stream and go: politely, without a word, or without ever having read."""
+    if number % 3:
+        async with opened(url) as page:
+            await page.next()
+            if number % 3 == 1:
+                page.socket._response.connection.transport.abort()
+        return
+    raw = shake_hands(url)
+    await asyncio.sleep(0.05)
+    raw.close()
+
+
+def shake_hands(url, *, receive_bytes=4096):
+    """A WebSocket whose other end never reads."""
+    parts = urlsplit(url)
+    raw = socket.socket()
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+    raw.settimeout(20)
+    raw.connect((parts.hostname, parts.port))
+    raw.sendall(
+        f"GET /stream HTTP/1.1\r\nHost: {parts.netloc}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n".encode()
+    )
+    return raw
+
+
+@contextlib.contextmanager
+def shown_at_full_speed(viewer, **options):
+    """Within the block a thread shows frames without a pause; yields references to all of them, and their count."""
+    stop, alive, shown = threading.Event(), weakref.WeakSet(), [0]
+
+    def show():
+        while not stop.is_set():
+            each = update(shown[0], **options)
+            alive.add(each)
+            viewer.show(each)
+            shown[0] += 1
+
+    thread = threading.Thread(target=show)
+    thread.start()
+    try:
+        yield alive, shown
+    finally:
+        stop.set()
+        thread.join()
+
+
+def clients_of(viewer):
+    return int(ask(viewer.url, "/metrics").text.partition("\nsfpp_viewer_clients ")[2].split()[0])
+
+
+def test_fifty_pages_come_and_vanish_at_full_speed(viewer, caplog):
+    async def look():
+        async with opened(viewer.url) as steady:
+            await asyncio.gather(*(vanish(viewer.url, number) for number in range(50)))
+            before = (await steady.picture()).header["index"]
+            await steady.until(lambda picture: picture.header["index"] > before)
+
+    with shown_at_full_speed(viewer) as (alive, shown):
+        asyncio.run(look())
+        while clients_of(viewer):
+            pass
+        assert shown[0] > 50
+    gc.collect()
+    assert caplog.text == ""  # pages that go are no failures
+    assert len(alive) <= 2  # the newest, and what is under way; nothing of all the pages is left
+
+
+def test_a_page_that_never_reads_holds_up_nobody_and_goes(open_viewer):
+    viewer = open_viewer(limits=Limits(heartbeat_s=2.0))
+    # Larger than what the sockets between the two ends take in.
+    large = {"size_hw": (720, 1280), "labels": None}
+
+    async def look():
+        async with opened(viewer.url) as page:
+            first = (await page.picture()).header["index"]
+            await page.until(lambda picture: picture.header["index"] > first + 5)
+            while clients_of(viewer) > 1:
+                await page.picture()
+
+    silent = [shake_hands(viewer.url) for _ in range(3)]
+    with shown_at_full_speed(viewer, **large) as (alive, _):
+        asyncio.run(look())
+        for raw in silent:
+            raw.close()
+    gc.collect()
+    assert len(alive) <= 4
+
+
+def test_connections_are_bounded_and_silent_ones_are_closed(open_viewer):
+    viewer = open_viewer(limits=Limits(connections=5, idle_s=1.5))
+    address = "127.0.0.1", urlsplit(viewer.url).port
+    silent = [socket.create_connection(address, timeout=20) for _ in range(5)]
+    refused = ask(viewer.url)
+    assert refused.status == 503
+    assert refused.text == "503: too many clients\n"
+    silent[0].sendall(b"GET / HTTP/1.1\r\nHost:")  # half a request is none
+    for raw in silent:
+        assert raw.recv(10) == b""  # closed by the other end
+        raw.close()
+    assert ask(viewer.url).status == 200
+
+
+def test_show_passes_no_frame_on_while_nobody_looks(viewer):
+    """The event loop is not even woken: a pipeline without spectators pays for a lock and a few entries in tables."""
+    calls = []
+    loop = viewer._running._loop
+    original = loop.call_soon_threadsafe
+    loop.call_soon_threadsafe = lambda *arguments: calls.append(arguments) or original(*arguments)
+    for index in range(100):
+        viewer.show(update(index))
+    assert calls == []
+
+
+def test_show_never_waits_for_the_event_loop(viewer):
+    """With the viewer's thread stuck, frames are taken and replaced all the same."""
+    release = threading.Event()
+
+    async def look():
+        async with opened(viewer.url) as page:
+            await page.status()
+            viewer._running._loop.call_soon_threadsafe(release.wait)
+            for index in range(1000):
+                viewer.show(update(index))
+            release.set()
+            assert (await page.until(lambda picture: picture.header["index"] == 999)) is not None
+
+    asyncio.run(look())
+
+
+def test_the_rest_of_the_package_works_without_the_library():
+    script = (
+        "import sys; sys.modules['aiohttp'] = None\n"
+        "from sfpp.runtime.errors import MissingDependencyError\n"
+        "from sfpp.runtime.viewer import ViewerUpdate, address_from\n"
+        "assert address_from('80') == ('127.0.0.1', 80)\n"
+        "try: from sfpp.runtime.viewer import Viewer\n"
+        "except MissingDependencyError as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    assert done.stdout == "the browser viewer needs aiohttp, which is not installed: pip install 'sfpp[viewer]'\n"
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    script = "import sys, sfpp.runtime.viewer; print(sorted({'aiohttp', 'cv2', 'asyncio'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    assert done.stdout == "[]\n"
