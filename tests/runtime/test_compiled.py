@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from sfpp.runtime.backends import compiled
+from sfpp.runtime import compiled
 from sfpp.runtime.compiled import compiled_models_folder
 
 
