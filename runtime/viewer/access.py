@@ -18,7 +18,7 @@ _POLICY = (
 SECURITY_HEADERS = {
     "Content-Security-Policy": _POLICY,
     "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",  # else a foreign page could show our pictures as its own
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
@@ -26,6 +26,7 @@ SECURITY_HEADERS = {
     "Server": "sfpp",  # the versions of Python and of its libraries are nobody's business
 }
 
+# What needs no quoting, in an address or in a cookie.
 _TOKEN = re.compile(r"[A-Za-z0-9._~-]{16,256}")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -71,6 +72,7 @@ class Access:
         if self._token is None:
             return True
         token = self._token.encode()
+        # An ordinary comparison ends at the first wrong letter, and so spells the token to who measures long enough.
         return any(hmac.compare_digest(text.encode("utf-8", "replace"), token) for text in given if text)
 
     def knows_host(self, host: str) -> bool:

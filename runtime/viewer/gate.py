@@ -72,6 +72,7 @@ def _welcome(request: web.Request, access: Access) -> web.Response:
     By a page that goes on by itself and not by a status 303: after a link from elsewhere, a chain of redirects still
     counts as coming from there, and a browser would keep the strict cookie back.
     """
+    # Whatever else the address asked for, such as a width, is kept.
     rest = [(name, value) for name, value in request.query.items() if name != "token"]
     address = html.escape(f"./{'?' if rest else ''}{urlencode(rest)}")
     response = web.Response(text=_WELCOME.format(address=address), content_type="text/html")

@@ -41,6 +41,7 @@ class History:
     """The samples of the last minute."""
 
     def __init__(self) -> None:
+        # One more than there are quarters in a minute: the first and the last are then a minute apart.
         self._samples: deque[Sample] = deque(maxlen=round(KEPT_S / SAMPLE_S) + 1)
         self._count = 0
         self._last_end_s = float("-inf")

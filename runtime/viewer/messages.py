@@ -117,6 +117,7 @@ def message_from_page(text: str, limits: Limits) -> Wish | Acknowledgment | Cont
         data = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise UsageError(f"a page sent {len(text)} characters that are no JSON") from error
+    # Compared one by one: whatever JSON has put there, a list as well, need not fit into a set or a dictionary.
     kind = data.get("type") if isinstance(data, dict) else None
     if kind == "shown":
         return Acknowledgment()
@@ -203,8 +204,10 @@ def _flag(data: Mapping[str, Any], name: str) -> bool:
 
 
 def _is_integer(value: object) -> bool:
+    # To Python, true is the integer 1.
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _json(**parts: object) -> str:
+    # A single NaN would make a browser refuse the whole message, so it must not get this far.
     return json.dumps(parts, separators=(",", ":"), allow_nan=False)

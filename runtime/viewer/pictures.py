@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import OrderedDict
+import weakref
 from collections.abc import Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -14,20 +14,25 @@ from sfpp.runtime.viewer.drawing import ViewSetting, draw_view, encode
 from sfpp.runtime.viewer.messages import picture_message
 from sfpp.runtime.viewer.update import ViewerUpdate
 
-_MOST_VIEWS = 16
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """Which view of which frame a picture is. It does not keep the frame: slow pages would keep one each."""
+
+    update: weakref.ref[ViewerUpdate]
+    setting: ViewSetting
+
+    def matches(self, update: ViewerUpdate, setting: ViewSetting) -> bool:
+        """Whether it is this view of this frame."""
+        return self.update() is update and self.setting == setting
 
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """A view of a frame as the message that pages take."""
+    """A view of a frame, and the message that pages take."""
 
-    update: ViewerUpdate
-    setting: ViewSetting
+    shown: Shown
     message: bytes
-
-    def shows(self, update: ViewerUpdate, setting: ViewSetting) -> bool:
-        """Whether it is this view of this frame."""
-        return self.update is update and self.setting == setting
 
 
 class Pictures:
@@ -46,7 +51,7 @@ class Pictures:
         self._jpeg_quality = jpeg_quality
         self._logger = logger
         self._newest: Mapping[str, ViewerUpdate] = {}
-        self._drawn: OrderedDict[ViewSetting, _Drawn] = OrderedDict()
+        self._drawn: dict[ViewSetting, _Drawn] = {}
         self._failed = False
         self.count = 0
 
@@ -56,6 +61,10 @@ class Pictures:
         Pages ask at any time and get what was newest here: that is what bounds how often a view is drawn.
         """
         self._newest = newest
+        # What is drawn of older frames is wanted no more, or already awaited by whoever wanted it.
+        for setting, drawn in list(self._drawn.items()):
+            if drawn.update is not newest.get(setting.source):
+                del self._drawn[setting]
 
     def forget(self) -> None:
         """Let go of all frames: nobody looks any more."""
@@ -75,12 +84,10 @@ class Pictures:
         update = self._newest.get(setting.source)
         if update is None:
             return None
+        # The task and not its result is kept, so that whoever asks while it is drawn waits for the same one.
         drawn = self._drawn.get(setting)
-        if drawn is None or drawn.update is not update:
+        if drawn is None:
             drawn = self._drawn[setting] = _Drawn(update, self._begin(update, setting))
-        self._drawn.move_to_end(setting)
-        while len(self._drawn) > _MOST_VIEWS:
-            self._drawn.popitem(last=False)
         # Others wait for the same picture: one that leaves must not take it from them.
         return await asyncio.shield(drawn.picture)
 
@@ -99,8 +106,8 @@ class Pictures:
         except Exception:  # noqa: BLE001 - `draw` is anybody's; a picture that fails must not end the viewer
             self._log_failure()
             return None
-        self.count += 1
-        return Picture(update, setting, picture_message(update, setting, jpeg))
+        self.count += 1  # the executor has one thread, so nobody else counts meanwhile
+        return Picture(Shown(weakref.ref(update), setting), picture_message(update, setting, jpeg))
 
     def _log_failure(self) -> None:
         """Log the first failure alone: thirty tracebacks a second help nobody."""

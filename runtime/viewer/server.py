@@ -7,7 +7,7 @@ import contextlib
 import logging
 import socket
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 from aiohttp import web
 
@@ -50,7 +50,10 @@ class Server:
         self._limits = limits
         self._logger = logger
         self._on_control = on_control
+        self._asked: Future[None] | None = None
         self._store = store
+        # A snapshot of a 4K frame takes a second, and what the pipeline does about a control may take any time; live
+        # pictures go on meanwhile.
         self._executors = {
             name: ThreadPoolExecutor(1, thread_name_prefix=f"sfpp-viewer-{name}")
             for name in ("pictures", "snapshots", "control")
@@ -79,6 +82,7 @@ class Server:
                 await stopping.wait()
         finally:
             for executor in self._executors.values():
+                # Without waiting: a painter or a pipeline that is stuck must not keep the program from ending.
                 executor.shutdown(wait=False, cancel_futures=True)
 
     @contextlib.asynccontextmanager
@@ -99,6 +103,7 @@ class Server:
         try:
             yield
         finally:
+            # First nobody new, then a word to those who look, then the end for whoever does not answer.
             accepting.close()
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._sessions.close(), 2 * _GOODBYE_S)
@@ -117,8 +122,9 @@ class Server:
             self._pictures.forget()
 
     def _control(self, control: Control) -> None:
-        if self._on_control is not None:
-            self._executors["control"].submit(self._tell, self._on_control, control)
+        # One at a time: who asks again before the pipeline has answered, or asks a thousand times, asks once.
+        if self._on_control is not None and (self._asked is None or self._asked.done()):
+            self._asked = self._executors["control"].submit(self._tell, self._on_control, control)
 
     def _tell(self, on_control: Callable[[Control], object], control: Control) -> None:
         try:

@@ -16,7 +16,7 @@ from sfpp.runtime.viewer.drawing import ViewSetting
 from sfpp.runtime.viewer.history import SAMPLE_S
 from sfpp.runtime.viewer.limits import Limits
 from sfpp.runtime.viewer.messages import Status, Wish, hello, message_from_page
-from sfpp.runtime.viewer.pictures import Picture, Pictures
+from sfpp.runtime.viewer.pictures import Picture, Pictures, Shown
 from sfpp.runtime.viewer.scene import Scene
 from sfpp.runtime.viewer.store import Store
 from sfpp.runtime.viewer.update import Control, ViewerUpdate
@@ -86,7 +86,7 @@ class Session:
         self._service = service
         self._wish = Wish()
         self._under_way = False
-        self._last: Picture | None = None
+        self._last: Shown | None = None
         self._woken = asyncio.Event()
         self._status_due_s = 0.0
         self._source = ""
@@ -105,6 +105,7 @@ class Session:
                     break
                 self._hear(message.data)
         except UsageError:
+            # Not ours, or ours of another version; a reload brings the right one.
             await self._socket.close(code=WSCloseCode.POLICY_VIOLATION)
         finally:
             self._service.held.hold(self.client, None)
@@ -132,6 +133,7 @@ class Session:
         if wish.playing:
             self._service.held.hold(self.client, None)
         elif before.playing or other_source:
+            # The newest frame and not the one on the screen, which is gone by now; the page gets a picture of it.
             pictures = self._service.pictures
             self._service.held.hold(self.client, pictures.newest(pictures.known_source(wish.setting.source)))
         if other_source or wish.visible != before.visible:
@@ -142,12 +144,13 @@ class Session:
         service = self._service
         await self._socket.send_str(hello(service.scene, service.limits, client=self.client))
         while True:
+            # Before anything is looked at: what changes from here on wakes it again.
             self._woken.clear()
             if service.store.clock() >= self._status_due_s:
                 await self._send_status()
             picture = await self._next_picture()
             if picture is not None:
-                self._last, self._under_way = picture, True
+                self._last, self._under_way = picture.shown, True
                 # Returns when the socket's buffer has room again, so what a page does not read is never more than this.
                 await self._socket.send_bytes(picture.message)
             await self._wait()
@@ -163,7 +166,7 @@ class Session:
         if self._under_way or not self._wish.visible:
             return None
         update, setting = self._looked_at()
-        if update is None or (self._last is not None and self._last.shows(update, setting)):
+        if update is None or (self._last is not None and self._last.matches(update, setting)):
             return None
         pictures = self._service.pictures
         return await (pictures.live(setting) if self._wish.playing else pictures.still(update, setting))
@@ -180,6 +183,7 @@ class Session:
         self._status_due_s = now_s + (SAMPLE_S if self._wish.visible else _HIDDEN_STATUS_S)
         source = service.pictures.known_source(self._wish.setting.source)
         if source != self._source:
+            # Numbers of samples are each source's own, and its page has begun anew too.
             self._source, self._next_sample = source, 0
         status = Status(
             now_s=now_s,

@@ -74,6 +74,7 @@ class Ticker:
 
     def notify(self) -> None:
         """Ask for a tick, from any thread."""
+        # No lock: should two threads come here at once, there are two ticks, which is as good as one.
         if self.watched and not self._notified:
             self._notified = True
             with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile

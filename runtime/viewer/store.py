@@ -150,6 +150,7 @@ class Store:
 
     def _make_room(self) -> None:
         if len(self._records) >= _MOST_SOURCES:
+            # The one that has been still for the longest; if it comes back, it counts anew.
             del self._records[min(self._records, key=lambda name: self._records[name].last_s)]
 
 

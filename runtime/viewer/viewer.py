@@ -82,6 +82,7 @@ class Viewer:
         if self._origin:
             raise UsageError("the viewer was started before; make another one")
         listening = listening_socket(self._host, self._port)
+        # By what is really listened on: a name can stand for any address.
         self._origin = origin_of(listening)
         if self._token is None and not is_loopback(listening):
             self._token = new_token()
@@ -105,8 +106,9 @@ class Viewer:
         Before the start it is kept, and after the end nobody looks any more; neither is an error.
         """
         self._store.put(update)
-        if self._running is not None:
-            self._running.notify()
+        running = self._running  # once: another thread may close the viewer just now
+        if running is not None:
+            running.notify()
 
     def event(self, event: Event) -> None:
         """Take an event; never waits either. It fits wherever the pipeline wants somebody to be told of events."""

@@ -113,10 +113,13 @@ class _StreamConnection:
         self._video = videos[0]
         # Threads by frame would be faster alone, but hold back a frame each.
         self._video.thread_type = "SLICE"
-        clip = self._clip(address.scheme)
-        is_over_at_its_end = clip is not None or self._container.duration is not None
-        self.opened = Opened(_detail(self._video), finite=is_over_at_its_end, clip=clip)
-        self.paced = clip is None and self._container.format.name.startswith(_PLAYLISTS)
+        is_playlist = self._container.format.name.startswith(_PLAYLISTS)
+        finite = self._is_finite(is_file=address.scheme in _WEB and not is_playlist)
+        clip = None
+        if finite and address.scheme in _WEB:
+            clip = Clip(_frames_per_second(self._video), self._video.frames or None)
+        self.opened = Opened(_detail(self._video), finite=finite, clip=clip)
+        self.paced = clip is None and is_playlist
 
     def pictures(self) -> Iterator[Picture | None]:
         """Decode until the end, past broken packets.
@@ -185,15 +188,12 @@ class _StreamConnection:
                 return
             yield packet
 
-    def _clip(self, scheme: str) -> Clip | None:
-        """Tell a plain file or a playlist with an end from a stream: it knows its duration or its size."""
-        # Cameras that send pictures one by one over HTTP may claim any size.
-        if scheme not in _WEB or self._container.format.name == "mpjpeg":
-            return None
-        is_playlist = self._container.format.name.startswith(_PLAYLISTS)
-        if self._container.duration is None and (is_playlist or self._container.size <= 0):
-            return None
-        return Clip(_frames_per_second(self._video), self._video.frames or None)
+    def _is_finite(self, *, is_file: bool) -> bool:
+        """Tell a recording from a stream: it knows its duration, or its size if it is a file."""
+        # Cameras that send pictures one by one over HTTP may claim any size, from which a duration would follow.
+        if self._container.format.name == "mpjpeg":
+            return False
+        return self._container.duration is not None or (is_file and self._container.size > 0)
 
 
 def _detail(video: VideoStream) -> str:

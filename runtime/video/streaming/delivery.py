@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -71,7 +71,7 @@ class Delivery:
         for sink in outlets.records:
             sink.submit(partial(_write_record, record=record_of(answer)))
         if self.viewer is not None:
-            self.viewer.show(_update(answer, frames_per_second))
+            self.viewer.show(_update(answer, frames_per_second, self.draw))
 
 
 def _write_picture(sink: Any, *, frame: Frame, picture: _Drawn) -> None:
@@ -125,7 +125,7 @@ def draw_with(*, alpha: float = 0.5, legend: bool = True, threshold: float = 0.3
     return draw
 
 
-def _update(answer: Answer, frames_per_second: float | None) -> Any:
+def _update(answer: Answer, frames_per_second: float | None, draw: Draw) -> Any:
     from sfpp.runtime.viewer import ViewerUpdate
 
     facts: dict[str, Any] = {
@@ -138,5 +138,8 @@ def _update(answer: Answer, frames_per_second: float | None) -> Any:
     }
     if isinstance(answer.result, Segmentation):
         return ViewerUpdate(labels=answer.result.labels, shares=answer.result.shares(), **facts)
-    pose, ids = answer.result.pose, answer.result.ids.tolist()
-    return ViewerUpdate(people=len(ids), draw=lambda image: pose.draw(image, ids=ids), **facts)
+
+    def skeletons(image_bgr: Image) -> Image:
+        return draw(replace(answer, frame=replace(answer.frame, image_bgr=image_bgr)))
+
+    return ViewerUpdate(people=len(answer.result.ids), draw=skeletons, **facts)

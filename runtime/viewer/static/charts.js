@@ -159,7 +159,7 @@ function drawGrid(pen, { y }, { width, height, top, span, ink }) {
     pen.lineTo(width, at);
     pen.stroke();
     pen.fillStyle = ink.soft;
-    pen.fillText(figure(value), AXIS - 6, at);
+    pen.fillText(String(Number(value.toPrecision(3))), AXIS - 6, at);
   }
   pen.textBaseline = "bottom";
   pen.textAlign = "left";

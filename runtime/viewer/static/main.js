@@ -31,7 +31,10 @@ function begin(message) {
   at("title").textContent = at("title").title = message.title;
   at("mask-name").textContent = message.task === "pose" ? "Skeletons" : "Mask";
   at("stop").hidden = !message.controls.includes("stop");
+  // Colors cover what is below them; skeletons leave it free.
+  settings.opacity ??= message.task === "pose" ? 100 : 50;
   legend.build(message.legend, message.task !== "pose");
+  showSettings();
   document.body.classList.add("ready"); // until now the lists were empty, and would have grown before one's eyes
   charts.clear(message.keptSeconds);
   events.clear();
@@ -112,9 +115,9 @@ function showNote() {
 
 function showSettings() {
   for (const radio of document.getElementsByName("view")) radio.checked = radio.value === settings.view;
-  at("opacity").value = settings.opacity;
+  at("opacity").value = settings.opacity ?? 50;
   at("opacity").disabled = settings.view !== "overlay";
-  at("opacity-value").textContent = `${settings.opacity} %`;
+  at("opacity-value").textContent = `${settings.opacity ?? 50} %`;
   at("format").value = settings.format;
   at("pause").setAttribute("aria-pressed", String(!settings.playing));
   at("pause-text").textContent = settings.playing ? "Pause" : "Go on";

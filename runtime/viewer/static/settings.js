@@ -5,7 +5,8 @@ const VIEWS = ["original", "overlay", "mask"];
 // Widths that are asked for: few of them, since pages that ask for the same share every picture.
 const WIDTHS = [320, 480, 640, 960, 1280, 1600, 1920, 2560, 3840];
 
-const DEFAULTS = { source: "", view: "overlay", opacity: 50, hidden: [], seenOnly: null, format: "png" };
+// What is null depends on the task and the classes, and is decided when they are known.
+const DEFAULTS = { source: "", view: "overlay", opacity: null, hidden: [], seenOnly: null, format: "png" };
 
 export const settings = { ...DEFAULTS, ...stored(), playing: true };
 

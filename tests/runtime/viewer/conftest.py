@@ -2,15 +2,12 @@
 
 import pytest
 
-pytest.importorskip("aiohttp", reason="the viewer needs aiohttp: pip install 'sfpp[viewer]'")
-
-from sfpp.runtime.viewer import Viewer
-from tests.runtime.viewer.looking import CLASSES, PALETTE
-
 
 @pytest.fixture
 def open_viewer():
     """Opens viewers, and closes them after the test."""
+    from tests.runtime.viewer.looking import CLASSES, PALETTE, Viewer  # here, since it skips where aiohttp is missing
+
     viewers = []
 
     def opening(**options):

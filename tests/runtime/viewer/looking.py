@@ -7,11 +7,18 @@ import struct
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-import aiohttp
 import cv2
 import numpy as np
+import pytest
 
+import sfpp.runtime.viewer
 from sfpp.runtime.viewer import ViewerUpdate
+
+# Test modules take the viewer from here, so they are skipped rather than broken where it cannot be imported.
+aiohttp = pytest.importorskip("aiohttp", reason="the viewer needs aiohttp: pip install 'sfpp[viewer]'")
+Viewer = sfpp.runtime.viewer.Viewer
+
+__all__ = ["CLASSES", "PALETTE", "Page", "Shown", "Viewer", "aiohttp", "ask", "close_to", "opened", "update"]
 
 CLASSES = ("road", "sky", "car")
 PALETTE = ((200, 0, 0), (0, 200, 0), (0, 0, 200))

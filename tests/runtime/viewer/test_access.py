@@ -7,10 +7,9 @@ from urllib.parse import urlsplit
 import pytest
 
 from sfpp.runtime import UsageError
-from sfpp.runtime.viewer import Viewer, access
+from sfpp.runtime.viewer import access
 from sfpp.runtime.viewer.access import Access, origin_fits
-from sfpp.runtime.viewer.log import viewer_logger
-from tests.runtime.viewer.looking import ask, update
+from tests.runtime.viewer.looking import Viewer, ask, update
 
 TOKEN = "a-token-of-the-test-0123456789"
 PATHS = ["/", "/static/main.js", "/stream", "/snapshot", "/metrics", "/nothing"]
@@ -129,6 +128,8 @@ def test_the_token_is_never_logged(guarded, caplog, capfd):
 
 
 def test_the_log_redacts_messages_and_tracebacks(caplog):
+    from sfpp.runtime.viewer.log import viewer_logger
+
     logger = viewer_logger(TOKEN)
     try:
         raise ValueError(f"in {TOKEN}")

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from sfpp.runtime.video.events import Event
-from sfpp.runtime.viewer import Control, Viewer, ViewerUpdate
-from tests.runtime.viewer.looking import CLASSES, PALETTE
+from sfpp.runtime.viewer import Control, Limits, ViewerUpdate
+from tests.runtime.viewer.looking import CLASSES, PALETTE, Viewer
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
 
@@ -338,8 +338,6 @@ def test_a_page_comes_back_by_itself(open_page):
 
 
 def test_a_pipeline_that_stands_still_is_told_from_one_that_runs(open_viewer, open_page):
-    from sfpp.runtime.viewer import Limits
-
     viewer = open_viewer(limits=Limits(fresh_s=0.5))
     page = open_page(viewer.url)
     page.wait_for_selector("#note:has-text('Waiting for the first frame')")
@@ -374,6 +372,7 @@ def test_a_pose_has_skeletons_and_no_switches(open_viewer, open_page):
         assert "2 people" in page.inner_text("#frame")
         assert page.inner_text("#mask-name") == "Skeletons"
         assert page.locator("#legend input:enabled").count() == 0
+        assert page.input_value("#opacity") == "100"
         page.keyboard.press("1")
         wait_until(page, lambda: not colored(page, 1))
         page.keyboard.press("3")

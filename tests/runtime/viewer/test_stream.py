@@ -2,14 +2,13 @@ import asyncio
 import contextlib
 import threading
 
-import aiohttp
 import cv2
 import numpy as np
 import pytest
 
 from sfpp.runtime.video.events import Event
 from sfpp.runtime.viewer import Control, Limits
-from tests.runtime.viewer.looking import PALETTE, Shown, ask, close_to, opened, update
+from tests.runtime.viewer.looking import PALETTE, Shown, aiohttp, ask, close_to, opened, update
 
 LARGE_HW = (90, 320)
 
@@ -301,6 +300,26 @@ def test_controls_reach_the_pipeline_only_where_it_listens(open_viewer):
     assert told.wait(10)
     assert heard == [Control("stop")]
     assert asyncio.run(stop(open_viewer())) == []
+
+
+def test_asking_a_thousand_times_is_asking_once(open_viewer):
+    heard, release = [], threading.Event()
+
+    def control(asked):
+        heard.append(asked)
+        release.wait(20)
+
+    async def ask_often():
+        async with opened(open_viewer(on_control=control).url) as page:
+            for _ in range(1000):
+                await page.send(type="stop")
+            await page.send(type="view", source="x")
+            await page.status()
+            await page.status()
+        release.set()
+
+    asyncio.run(ask_often())
+    assert heard == [Control("stop")]
 
 
 def test_a_page_learns_that_the_viewer_ends(viewer):

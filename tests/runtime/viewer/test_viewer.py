@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from sfpp.runtime import UsageError
-from sfpp.runtime.viewer import Limits, Viewer
-from tests.runtime.viewer.looking import ask, opened, update
+from sfpp.runtime.viewer import Limits
+from tests.runtime.viewer.looking import Viewer, ask, opened, update
 
 
 def viewer_threads():
@@ -157,6 +157,28 @@ def test_a_page_that_never_reads_holds_up_nobody_and_goes(open_viewer):
             raw.close()
     gc.collect()
     assert len(alive) <= 4
+
+
+def test_slow_pages_keep_no_frames(viewer):
+    """Each has been sent another frame and does not say that it has shown it; only the newest frame stays."""
+    alive = weakref.WeakSet()
+
+    async def look():
+        async with contextlib.AsyncExitStack() as stack:
+            for index in range(8):
+                alive.add(shown := update(index))
+                viewer.show(shown)
+                del shown
+                page = await stack.enter_async_context(opened(viewer.url))
+                await page.send(type="view", opacity=index)
+                assert (await page.picture(acknowledge=False)).header["index"] == index
+            viewer.show(update(8))
+            for _ in range(2):  # by then the viewer's clock has ticked
+                await page.status()
+            gc.collect()
+            assert not alive
+
+    asyncio.run(look())
 
 
 def test_connections_are_bounded_and_silent_ones_are_closed(open_viewer):

@@ -22,11 +22,11 @@ def jpeg(index, *, size_hw=(48, 64)):
 class Answer:
     """What a server does with a connection; by default pictures for ever, one every ``interval_s``."""
 
-    def __init__(self, *, pictures=None, interval_s=0.005, then="close", status=200, sizes_hw=((48, 64),), change=20):
+    def __init__(self, *, pictures=None, interval_s=0.005, then="close", length=None, sizes_hw=((48, 64),), change=20):
         self.pictures = pictures  # how many a connection gets
         self.interval_s = interval_s
         self.then = then  # "close" or "hang"
-        self.status = status
+        self.length = length  # that it claims
         self.sizes_hw = sizes_hw  # one after the other, each for ``change`` pictures
         self.change = change
 
@@ -87,10 +87,9 @@ class MjpegServer:
 
     def reply(self, handler, stopping):
         answer = self.answer
-        handler.send_response(answer.status)
-        if answer.status != 200:
-            handler.end_headers()
-            return
+        handler.send_response(200)
+        if answer.length is not None:
+            handler.send_header("Content-Length", str(answer.length))
         handler.send_header("Content-Type", f"multipart/x-mixed-replace; boundary={BOUNDARY}")
         handler.end_headers()
         index = 0

@@ -71,6 +71,12 @@ def test_twenty_disconnects_and_nothing_is_left_behind():
     assert source.warnings == []
 
 
+def test_a_camera_that_claims_a_length_is_still_a_stream():
+    with MjpegServer(Answer(pictures=20, length=99_999_999)) as server, open_source(server.url()) as source:
+        assert (source.kind, source.live) == ("stream", True)
+        assert next(frame for frame in source if frame.index == 30)  # from the second connection
+
+
 def test_a_lost_connection_is_forgotten_without_the_garbage_collector(monkeypatch):
     made = []
 
@@ -259,13 +265,31 @@ def test_without_pyav(monkeypatch):
     assert "s3cr3t" not in str(caught.value)
 
 
+def write_sound(container, seconds=1):
+    stream = container.add_stream("pcm_s16le", rate=8000)
+    for index in range(10 * seconds):
+        frame = av.AudioFrame(format="s16", layout="mono", samples=800)
+        frame.sample_rate, frame.pts = 8000, 800 * index
+        frame.planes[0].update(bytes(1600))
+        yield from stream.encode(frame)
+
+
+def test_sound_beside_the_pictures_is_passed_over(tmp_path):
+    clip = write_clip(tmp_path / "clip.mkv", frames=25)
+    with av.open(str(clip)) as silent, av.open(str(tmp_path / "both.mkv"), mode="w") as container:
+        pictures = container.add_stream_from_template(silent.streams.video[0])
+        sound = list(write_sound(container))
+        packets = [packet for packet in silent.demux(video=0) if packet.size]
+        for packet in packets:
+            packet.stream = pictures
+        container.mux(sorted([*sound, *packets], key=lambda packet: packet.pts * packet.time_base))
+    with FileServer(tmp_path) as server, open_source(f"http://127.0.0.1:{server.port}/both.mkv") as source:
+        assert [index_of(frame.image_bgr) for frame in source] == list(range(25))
+
+
 def test_sound_alone_is_no_source(tmp_path):
     with av.open(str(tmp_path / "sound.mkv"), mode="w") as container:
-        stream = container.add_stream("pcm_s16le", rate=8000)
-        frame = av.AudioFrame(format="s16", layout="mono", samples=800)
-        frame.sample_rate, frame.pts = 8000, 0
-        frame.planes[0].update(bytes(1600))
-        container.mux(stream.encode(frame))
+        container.mux(list(write_sound(container)))
     words = r"sound\.mkv holds no pictures, only audio"
     with FileServer(tmp_path) as server, pytest.raises(MediaError, match=words):
         open_source(f"http://127.0.0.1:{server.port}/sound.mkv")
