@@ -131,7 +131,7 @@ class Pipeline:
         """Yield answers until the sources end; a second iteration goes on with the first.
 
         Raises:
-            SfppError: the model failed, or the last source that was left.
+            SfppError: the model failed, or all sources have.
         """
         if self._answers is None:
             self._answers = self._run()

@@ -138,7 +138,7 @@ class Readers:
             wait: asked before each; returns when frames should be taken, False to end.
 
         Raises:
-            SfppError: a source failed, and no other is left. While others go on, a failure is an event.
+            SfppError: all sources have failed. As long as one has not, a failure is an event.
         """
         for reader in self.all:
             reader.start()
@@ -182,13 +182,13 @@ class Readers:
         return self.all[turn:] + self.all[:turn]
 
     def _tell_ended(self) -> None:
-        """Tell of the sources that have ended; raise if the last one failed."""
+        """Tell of the sources that have ended; raise if not one is left that did not fail."""
         for index, reader in enumerate(self.all):
             if not reader.ended or index in self._told:
                 continue
             self._told.add(index)
             failed = reader.error
-            if failed is not None and (not isinstance(failed, SfppError) or len(self._told) == len(self.all)):
+            if failed is not None and (not isinstance(failed, SfppError) or all(each.error for each in self.all)):
                 raise failed
             detail = str(failed) if failed is not None else "; ".join(reader.source.warnings) or "no more frames"
             self._on_event(Event("gave-up" if failed else "ended", reader.source.name, detail))
