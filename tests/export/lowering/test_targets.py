@@ -137,7 +137,7 @@ def test_blocks_share_their_matching_in_the_graph(tmp_path, matching, share):
     assert report.contract.share_matching == share
 
 
-@pytest.mark.parametrize("size", ["b2", "b5"])
+@pytest.mark.parametrize("size", ["b2", pytest.param("b5", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("share", [1, 2, 0])
 def test_deep_networks_share_their_matching(size, share):
     """The depths of B2 and B5 with narrow channels: graph and network answer alike, block by block."""
