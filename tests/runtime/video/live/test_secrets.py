@@ -14,7 +14,7 @@ from tests.runtime.video.live.servers import Answer, MjpegServer, SocketServer
 
 SECRET = "s3cr3t"
 USER = f"u{SECRET}:p{SECRET}@"
-QUERY = f"?token={SECRET}&password={SECRET}&timeout=0.3"
+QUERY = f"?token={SECRET}&password={SECRET}&timeout=0.5"
 
 
 def answering(data):
@@ -50,13 +50,13 @@ TALKS = {
     "garbage": ("http", answering(head("200 OK") + bytes(range(256)) * 50), "cannot be opened"),
     "no http": ("http", answering(bytes(range(256)) * 50), "cannot be opened"),
     "reset": ("http", reset, "cannot be opened"),
-    "silent": ("http", silent, "nothing came for 0.3 s; check that the host can be reached"),
+    "silent": ("http", silent, "nothing came for 0.5 s; check that the host can be reached"),
     "no tls": ("https", answering(b"hello\r\n" * 100), "cannot be opened"),
     "rtsp garbage": ("rtsp", answering(bytes(range(256)) * 50), "cannot be opened"),
     "rtsp 401": ("rtsp", answering(RTSP_UNAUTHORIZED * 5), "cannot be opened"),
     "rtsp 404": ("rtsp", answering(b"RTSP/1.0 404 Not Found\r\nCSeq: 1\r\n\r\n" * 5), "cannot be opened"),
-    "rtsp silent": ("rtsp", silent, "nothing came for 0.3 s"),
-    "rtmp silent": ("rtmp", silent, "nothing came for 0.3 s"),
+    "rtsp silent": ("rtsp", silent, "nothing came for 0.5 s"),
+    "rtmp silent": ("rtmp", silent, "nothing came for 0.5 s"),
     "tcp garbage": ("tcp", lambda accepted, stopping: accepted.sendall(bytes(range(256)) * 50), "cannot be opened"),
 }
 
