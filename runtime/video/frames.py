@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sfpp.runtime.errors import MediaError
+from sfpp.runtime.video.events import Event, EventHandler, ignore
 
 SourceKind = Literal["picture", "folder", "video", "camera", "stream"]
 
@@ -63,6 +64,8 @@ class Source:
         live: frames come by the clock, whether anybody takes them or not, as from a camera or a stream.
         interrupt: called when the source is closed, before the decoder is: lets go a decoder that waits for a frame, in
             whatever thread it is running.
+        on_event: told when the size changes in mid-stream, by the thread that iterates; the pictures of a folder may
+            differ without being told of.
     """
 
     def __init__(
@@ -77,6 +80,7 @@ class Source:
         warnings: list[str] | None = None,
         live: bool = False,
         interrupt: Callable[[], object] = lambda: None,
+        on_event: EventHandler = ignore,
     ) -> None:
         self.kind: SourceKind = kind
         self.name = name
@@ -85,11 +89,13 @@ class Source:
         self.paths = paths
         self.warnings: list[str] = [] if warnings is None else warnings
         self.live = live
+        self.on_event = on_event
         self._decoded = decoded
         self._interrupt = interrupt
         self._closed = False
         self._first: Frame | None = None
         self._decoded_count = 0
+        self._newest_hw: tuple[int, int] | None = None
 
     @property
     def size_hw(self) -> tuple[int, int]:
@@ -141,5 +147,13 @@ class Source:
             return None
         self._decoded_count += 1
         image_bgr, time_s, name, came_s = decoded
+        self._notice_size(image_bgr)
         taken_s = time.monotonic() if came_s is None else came_s
         return Frame(self._decoded_count - 1, image_bgr, time_s, name, taken_s=taken_s, source=self.name)
+
+    def _notice_size(self, image_bgr: NDArray[np.uint8]) -> None:
+        height, width = image_bgr.shape[:2]
+        before, self._newest_hw = self._newest_hw, (height, width)
+        if before is not None and before != self._newest_hw and self.kind != "folder":
+            detail = f"from {before[1]}x{before[0]} to {width}x{height} (width x height)"
+            self.on_event(Event("size-changed", self.name, detail))

@@ -34,15 +34,20 @@ def open_source(text: str, *, on_event: EventHandler = ignore) -> Source:
 
     Args:
         text: what to open; it may hold credentials, which appear nowhere else.
-        on_event: told when a live source is lost and comes back, by the thread that iterates the source.
+        on_event: told when a live source is lost and comes back, and when a size changes in mid-stream, by the thread
+            that iterates the source.
 
     Raises:
         MediaError: nothing has that name, or nothing in it can be read as a picture, or a stream cannot be opened.
         UsageError: an unknown scheme, or an option in a URI that cannot be meant.
         MissingDependencyError: reading it needs a library that is not installed.
     """
-    if is_uri(text):
-        return open_uri(text, on_event=on_event)
+    source = open_uri(text, on_event=on_event) if is_uri(text) else _open_path(text, on_event=on_event)
+    source.on_event = on_event
+    return source
+
+
+def _open_path(text: str, *, on_event: EventHandler) -> Source:
     path = Path(text)
     if path.is_dir():
         return open_folder(path)

@@ -42,6 +42,7 @@ def open_live(link: Link, *, kind: SourceKind, on_event: EventHandler) -> Source
         warnings=warnings,
         live=clip is None,
         interrupt=feed.close,
+        on_event=on_event,
     )
 
 
@@ -59,7 +60,7 @@ class Feed:
         self._thread: threading.Thread | None = None
         self._opened: Opened | None = None
         self._patience_s: float | None = None
-        self._numbering = _Numbering(link.name, self._tell)
+        self._numbering = _Numbering(link.name)
 
     def connect(self) -> Clip | None:
         """Make the first connection; return what it found out if that is a plain file.
@@ -208,22 +209,15 @@ class Feed:
 
 
 class _Numbering:
-    """Counts the pictures over all connections, and notices when their size changes."""
+    """Counts the pictures over all connections."""
 
-    def __init__(self, name: str, tell: Callable[[EventKind, str], None]) -> None:
+    def __init__(self, name: str) -> None:
         self.count = 0
         self._name = name
-        self._tell = tell
         self._first_s: float | None = None
-        self._size_hw: tuple[int, ...] = ()
 
     def decoded(self, picture: Picture, *, clip: Clip | None) -> Decoded:
         """Give a picture its name and its time: that of its coming, or in a plain file its own."""
-        size_hw = picture.image_bgr.shape[:2]
-        if self._size_hw and size_hw != self._size_hw:
-            before, now = (f"{width}x{height}" for height, width in (self._size_hw, size_hw))
-            self._tell("size-changed", f"from {before} to {now} (width x height)")
-        self._size_hw = size_hw
         time_s = picture.arrived_s
         if clip is not None:
             time_s = float(self.count / clip.frames_per_second) if picture.stamp_s is None else picture.stamp_s

@@ -66,13 +66,12 @@ def open_raw(address: Address, *, on_event: EventHandler) -> Source:
     """Open ``raw://-`` for standard input, or ``raw:///path`` for a FIFO or a file.
 
     Width, height and format are required. A pipe counts as live unless ``live=0`` says that all its frames are wanted.
-    ``on_event`` has nothing to hear: a pipe that has ended stays so.
+    A pipe that has ended stays so: there is nothing to reconnect to.
 
     Raises:
         UsageError: an option is missing or cannot be meant.
         MediaError: there is nothing to read.
     """
-    del on_event
     options = Options(address, known=_OPTIONS, example=EXAMPLE)
     layout = _format(address, options)
     rate = options.rate("fps")
@@ -100,6 +99,7 @@ def open_raw(address: Address, *, on_event: EventHandler) -> Source:
         warnings=warnings,
         live=live,
         interrupt=interrupt,
+        on_event=on_event,
     )
 
 

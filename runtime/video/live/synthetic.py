@@ -24,12 +24,11 @@ _MANY = 10**9
 def open_synthetic(address: Address, *, on_event: EventHandler) -> Source:
     """Open ``test://``: frames by the clock like a camera's, or with ``pace=0`` as fast as they are taken.
 
-    ``frames=N`` ends it after N. ``on_event`` has nothing to hear.
+    ``frames=N`` ends it after N.
 
     Raises:
         UsageError: an option that cannot be meant.
     """
-    del on_event
     options = Options(address, known=_OPTIONS, example=EXAMPLE)
     if address.place:
         raise UsageError(f"{address.shown}: test:// has options only, as in {EXAMPLE}")
@@ -53,6 +52,7 @@ def open_synthetic(address: Address, *, on_event: EventHandler) -> Source:
         count=count,
         live=paced,
         interrupt=closing.set,
+        on_event=on_event,
     )
 
 

@@ -112,6 +112,9 @@ class Pipeline:
             check_names(opened)
             self.policy: Policy = policy or ("freshest" if any(source.live for source in opened) else "every-frame")
             self.sources = tuple(opened)
+            for source in opened:
+                if source.on_event is ignore:
+                    source.on_event = tell
             self._readers = Readers(opened, newest=self.policy == "freshest", on_event=tell)
             self._opened = stack.pop_all()
         self._pacer = Pacer()

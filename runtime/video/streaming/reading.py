@@ -22,7 +22,7 @@ class Reader:
         keep: ``newest`` replaces a frame that nobody has taken, which is counted and told of once a second; ``every``
             waits for it to be taken.
         changed: notified of each frame and of the end; shared with other readers.
-        on_event: told of frames that were dropped, of changes of size and of the end.
+        on_event: told of frames that were dropped.
     """
 
     def __init__(self, source: Source, *, newest: bool, changed: threading.Condition, on_event: EventHandler) -> None:
@@ -37,7 +37,6 @@ class Reader:
         self._stopped = False
         self._untold = 0
         self._told_s = time.monotonic()
-        self._size: tuple[int, ...] | None = None
         # A daemon: a camera that is stuck within its driver must not keep the program from ending.
         self._thread = threading.Thread(target=self._read, name=f"sfpp-read-{source.name}", daemon=True)
 
@@ -69,7 +68,6 @@ class Reader:
     def _read(self) -> None:
         try:
             for frame in self.source:
-                self._notice_size(frame)
                 if not self._put(frame):
                     return
         except BaseException as error:  # noqa: BLE001 - whatever it is, it is raised again where frames are taken
@@ -104,13 +102,6 @@ class Reader:
             self._untold = 0
         if now - self._told_s >= _TELL_EVERY_S:
             self._told_s = now
-
-    def _notice_size(self, frame: Frame) -> None:
-        size = frame.image_bgr.shape[:2]
-        if self._size not in (None, size):
-            before, after = (f"{width}x{height}" for height, width in (self._size or size, size))
-            self._on_event(Event("size-changed", self.source.name, f"from {before} to {after} (width x height)"))
-        self._size = size
 
 
 class Readers:

@@ -8,9 +8,10 @@ import pytest
 from sfpp.runtime.backends import FunctionBackend
 from sfpp.runtime.errors import BackendError, MediaError, UsageError
 from sfpp.runtime.segmentation import Segmenter
-from sfpp.runtime.video.frames import Source
+from sfpp.runtime.video.frames import Decoded, Source
 from sfpp.runtime.video.streaming import Pipeline
 from tests.runtime.video.clips import CONTRACT, picture, rgb_segmenter
+from tests.runtime.video.live.fakes import Line, gray
 from tests.runtime.video.streaming.scenes import camera, slow_model
 
 
@@ -143,6 +144,27 @@ def test_dropped_frames_and_changes_of_size_are_events():
     told = [event for event in events if event.kind == "dropped"]
     assert sum(event.count for event in told) == dropped > 0
     assert len(told) <= 4  # once a second
+
+
+def test_another_size_of_a_reconnecting_source_is_told_once():
+    line = Line([gray(1, size_hw=(48, 64)), gray(2, size_hw=(96, 128))], connects_in_caller=True, tries=0)
+    events = []
+    with Pipeline(rgb_segmenter(), [line.open()], policy="every-frame", on_event=events.append) as pipeline:
+        assert [answer.frame.image_bgr.shape[0] for answer in pipeline] == [48, 96]
+    told = [event.detail for event in (*line.events, *events) if event.kind == "size-changed"]
+    assert told == ["from 64x48 to 128x96 (width x height)"]
+
+
+def test_pictures_of_a_folder_may_differ_in_size():
+    def pictures():
+        for rows in (48, 96):
+            yield Decoded(picture(0, size_hw=(rows, 64)), 0.0, f"{rows}")
+
+    events = []
+    source = Source(pictures(), kind="folder", name="images", frames_per_second=None)
+    with Pipeline(rgb_segmenter(), [source], on_event=events.append) as pipeline:
+        assert [answer.frame.name for answer in pipeline] == ["48", "96"]
+    assert not [event for event in events if event.kind == "size-changed"]
 
 
 def test_stopping_from_another_thread_ends_the_iteration():
