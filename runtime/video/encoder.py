@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sfpp.runtime.errors import MediaError, MissingDependencyError
+from sfpp.runtime.errors import MediaError
 from sfpp.runtime.files import whole_file
 from sfpp.runtime.video.frames import Frame
+from sfpp.runtime.video.pyav import BT709, import_av, picture_from_bgr
 
 if TYPE_CHECKING:
     from av import VideoFrame, VideoStream
@@ -26,7 +27,6 @@ MILLISECOND = Fraction(1, 1000)
 # clip, not one byte more.
 _PRESET = "veryfast"
 _NOMINAL_LIVE_RATE = Fraction(30)  # only a hint to the encoder: live frames carry their own times
-_BT709 = 1  # the number of BT.709 in H.264's tables of primaries, transfer and matrix
 _LIMITED_RANGE = 1
 
 
@@ -174,7 +174,7 @@ class H264Stream:
         stream.pix_fmt = "yuv420p"
         # Without these notes players guess the colors by the size of the picture, and guess differently.
         context: Any = stream.codec_context
-        context.color_primaries = context.color_trc = context.colorspace = _BT709
+        context.color_primaries = context.color_trc = context.colorspace = BT709
         context.color_range = _LIMITED_RANGE
         context.time_base = time_base
         self._stream = stream
@@ -201,35 +201,6 @@ class H264Stream:
         self._container.mux(self._stream.encode(None))
 
 
-def import_av(*, purpose: str) -> Any:
-    """Return the module ``av``; ``purpose`` begins the message when it cannot be had.
-
-    Raises:
-        MissingDependencyError: PyAV is not installed.
-    """
-    try:
-        import av
-    except ImportError as error:
-        raise MissingDependencyError("PyAV", extra="video", purpose=purpose) from error
-    return av
-
-
-def picture_from_bgr(image: NDArray[np.uint8]) -> VideoFrame:
-    """Return (H, W, 3) uint8 BGR as what H.264 takes: YUV 4:2:0 in BT.709, odd sides grown by a row or column."""
-    import av
-
-    picture = av.VideoFrame.from_ndarray(_even(image), format="bgr24")
-    return picture.reformat(format="yuv420p", dst_colorspace=_BT709)
-
-
 def size_words(size_hw: tuple[int, ...]) -> str:
     """Return a size (height, width, ...) in words."""
     return f"{size_hw[1]} wide and {size_hw[0]} high"
-
-
-def _even(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """4:2:0 keeps one color for two by two pixels, so both sides must be even; nothing is cut off."""
-    rows, columns = image.shape[0] % 2, image.shape[1] % 2
-    if not rows and not columns:
-        return np.ascontiguousarray(image)
-    return np.pad(image, ((0, rows), (0, columns), (0, 0)), mode="edge")

@@ -8,24 +8,19 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from sfpp.runtime.errors import MediaError
 from sfpp.runtime.video.frames import Decoded, Source
+from sfpp.runtime.video.pyav import declared_rate, reading_options, upright_bgr
 from sfpp.runtime.video.video_opencv import open_video_with_opencv
 
 if TYPE_CHECKING:
     from av import VideoFrame, VideoStream
     from av.container import InputContainer
 
-_FALLBACK_RATE = Fraction(25)
-_HIGHEST_RATE = 1000
 _MICROSECONDS = 1_000_000
 _MATROSKA_DURATION = re.compile(r"(\d+):(\d+):(\d+\.?\d*)")  # 00:00:04.800000000, in the stream's metadata
-_BT709, _BT601 = 1, 5  # numbers of the YUV matrices in FFmpeg
 _EXPECTED = "expected a video file such as .mp4, .mkv, .mov or .avi"
 
 
@@ -45,7 +40,7 @@ def open_video(path: Path) -> Source:
     # Threads by frame would be faster alone, but hold frames back and lose them when a later packet is broken; and the
     # model competes for the same cores.
     stream.thread_type = "SLICE"
-    rate = _frames_per_second(stream)
+    rate = declared_rate(stream)
     duration_s = _duration_s(container, stream)
     count = stream.frames or (round(duration_s * rate) if duration_s else None)
     warnings: list[str] = []
@@ -67,9 +62,7 @@ def _open_container(path: Path) -> InputContainer:
 
     try:
         # An absolute path, since a relative one with a colon would be taken for the name of a protocol.
-        # From version 19 on, titles that are not UTF-8 are no error any more, and the option is gone.
-        lenient: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
-        container: InputContainer = av.open(str(path.absolute()), **lenient)
+        container: InputContainer = av.open(str(path.absolute()), **reading_options())
     except av.FFmpegError as error:
         raise MediaError(
             f"{path} cannot be opened as a video ({error.strerror}); {_EXPECTED}. "
@@ -81,14 +74,6 @@ def _open_container(path: Path) -> InputContainer:
         container.close()
         raise MediaError(f"{path} holds no pictures, only {kinds}; {_EXPECTED}")
     return container
-
-
-def _frames_per_second(stream: VideoStream) -> Fraction:
-    for rate in (stream.average_rate, stream.guessed_rate):
-        # Where a container knows no rate, FFmpeg may report its clock's, such as 90 000.
-        if rate and 0 < rate <= _HIGHEST_RATE:
-            return Fraction(rate)
-    return _FALLBACK_RATE
 
 
 def _duration_s(container: InputContainer, stream: VideoStream) -> float | None:
@@ -145,7 +130,7 @@ def _decode(
             start_s = stamp_s if start_s is None else start_s
             tally.frames += 1
             tally.end_s = stamp_s - start_s + float(1 / tally.rate)
-            yield Decoded(_upright_bgr(frame), stamp_s - start_s, f"{Path(tally.name).stem}-{index:06d}")
+            yield Decoded(upright_bgr(frame), stamp_s - start_s, f"{Path(tally.name).stem}-{index:06d}")
         warning = tally.warning()
         if warning is not None:
             warnings.append(warning)
@@ -175,13 +160,3 @@ def _raw_frames(container: InputContainer, stream: VideoStream, tally: _Tally) -
         for frame in frames:
             tally.damaged += bool(frame.is_corrupt)
             yield frame
-
-
-def _upright_bgr(frame: VideoFrame) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 BGR, turned as the camera noted when it was held upright or upside down."""
-    quarters = round(frame.rotation / 90)  # counter-clockwise, like rot90's
-    if frame.colorspace == _BT709:
-        # PyAV before 17 takes every video for BT.601 unless both sides are named: (0, 200, 0) became (4, 233, 14).
-        frame = frame.reformat(format="bgr24", src_colorspace=_BT709, dst_colorspace=_BT601)
-    image_bgr = cast(NDArray[np.uint8], frame.to_ndarray(format="bgr24"))
-    return np.ascontiguousarray(np.rot90(image_bgr, quarters)) if quarters % 4 else image_bgr

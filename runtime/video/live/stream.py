@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from sfpp.runtime.errors import MediaError, MissingDependencyError, UsageError
+from sfpp.runtime.errors import MediaError, UsageError
 from sfpp.runtime.video.events import EventHandler
 from sfpp.runtime.video.frames import Source
 from sfpp.runtime.video.live.address import Address, Options
@@ -14,7 +14,7 @@ from sfpp.runtime.video.live.connection import RECONNECT_OPTIONS, TIMEOUT_S, lin
 from sfpp.runtime.video.live.feed import open_live
 from sfpp.runtime.video.live.handover import Clip, Opened, Picture
 from sfpp.runtime.video.live.reasons import hint_for, reason_for
-from sfpp.runtime.video.video_file import _frames_per_second, _upright_bgr
+from sfpp.runtime.video.pyav import declared_rate, import_av, reading_options, upright_bgr
 
 if TYPE_CHECKING:
     from av import VideoStream
@@ -43,10 +43,7 @@ def open_stream(address: Address, *, on_event: EventHandler) -> Source:
         MediaError: it cannot be opened.
         MissingDependencyError: PyAV is not installed.
     """
-    try:
-        import av
-    except ImportError as error:
-        raise MissingDependencyError("PyAV", extra="video", purpose=f"reading {address.shown}") from error
+    av = import_av(purpose=f"reading {address.shown}")
     options = Options(address, known=_OURS, example=_EXAMPLE, strict=False)
     if not address.place:
         raise UsageError(f"{address.shown} names no host; expected something like {_EXAMPLE}")
@@ -117,7 +114,7 @@ class _StreamConnection:
         finite = self._is_finite(is_file=address.scheme in _WEB and not is_playlist)
         clip = None
         if finite and address.scheme in _WEB:
-            clip = Clip(_frames_per_second(self._video), self._video.frames or None)
+            clip = Clip(declared_rate(self._video), self._video.frames or None)
         self.opened = Opened(_detail(self._video), finite=finite, clip=clip)
         self.paced = clip is None and is_playlist
 
@@ -137,7 +134,7 @@ class _StreamConnection:
             except self._av.FFmpegError:
                 frames = []  # as at the start, in the middle of a group of pictures
             for frame in frames:
-                yield Picture(_upright_bgr(frame), frame.time)
+                yield Picture(upright_bgr(frame), frame.time)
             if not frames:
                 yield None
 
@@ -147,13 +144,11 @@ class _StreamConnection:
 
     def _open(self, address: Address, transport: str) -> InputContainer:
         options = ffmpeg_options(address.scheme, transport=transport, timeout_s=self._timeout_s)
-        # From version 19 on, titles that are not UTF-8 are no error any more, and the option is gone.
-        lenient = {"metadata_errors": "replace"} if int(self._av.__version__.partition(".")[0]) < 19 else {}
         timeouts = (self._timeout_s, self._timeout_s)
         begun_s = time.monotonic()
         try:
             container: InputContainer = self._av.open(
-                url_without_our_options(address), options=options, timeout=timeouts, **lenient
+                url_without_our_options(address), options=options, timeout=timeouts, **reading_options()
             )
         except (self._av.FFmpegError, OSError, ValueError, RuntimeError) as error:
             message = self._message(address, error, time.monotonic() - begun_s)

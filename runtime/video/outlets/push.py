@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sfpp.runtime.images import bgr_from_frame
-from sfpp.runtime.video.encoder import picture_from_bgr
 from sfpp.runtime.video.events import Event, EventHandler, ignore
 from sfpp.runtime.video.frames import Frame
 from sfpp.runtime.video.live.outages import pause_s
 from sfpp.runtime.video.outlets.fitting import FirstSize
 from sfpp.runtime.video.outlets.pusher_process import PusherProcess, PushJob
 from sfpp.runtime.video.outlets.receivers import Receiver, check_protocol
+from sfpp.runtime.video.pyav import picture_from_bgr
 
 _CRF = 23
 _PATIENCE_S = 8.0

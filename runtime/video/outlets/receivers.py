@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from sfpp.runtime.errors import MediaError, UsageError
-from sfpp.runtime.video.encoder import import_av
 from sfpp.runtime.video.live.credentials import without_credentials
+from sfpp.runtime.video.pyav import import_av
 
 # Seven packets of a transport stream. FFmpeg's own default is no multiple of their size, and would send torn ones.
 _DATAGRAM_BYTES = 7 * 188

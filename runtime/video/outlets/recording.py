@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from sfpp.runtime.errors import MediaError
 from sfpp.runtime.files import check_destinations
 from sfpp.runtime.images import bgr_from_frame
-from sfpp.runtime.video.encoder import DEFAULT_CRF, MILLISECOND, H264Stream, import_av, picture_from_bgr
+from sfpp.runtime.video.encoder import DEFAULT_CRF, MILLISECOND, H264Stream
 from sfpp.runtime.video.events import EventHandler, ignore
 from sfpp.runtime.video.frames import Frame
 from sfpp.runtime.video.outlets.fitting import FirstSize
 from sfpp.runtime.video.outlets.live_encoding import LIVE_OPTIONS, LiveStamps
 from sfpp.runtime.video.outlets.older_files import keep_older
+from sfpp.runtime.video.pyav import import_av, picture_from_bgr
 
 _FRAGMENTS = "frag_keyframe+empty_moov+default_base_moof"
 _FRAGMENT_MICROSECONDS = "250000"
