@@ -150,8 +150,9 @@ class Pipeline:
         self.stop()
         if self._answers is not None:
             self._answers.close()  # type: ignore[attr-defined]  # it is a generator
-        self._readers.stop(timeout_s=_PATIENCE_S)
+        # First the sources, which lets go a reader that waits for a lost camera.
         self._opened.close()
+        self._readers.stop(timeout_s=_PATIENCE_S)
 
     def __enter__(self) -> Pipeline:
         return self

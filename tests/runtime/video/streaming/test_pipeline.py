@@ -11,7 +11,7 @@ from sfpp.runtime.segmentation import Segmenter
 from sfpp.runtime.video.frames import Decoded, Source
 from sfpp.runtime.video.streaming import Pipeline
 from tests.runtime.video.clips import CONTRACT, picture, rgb_segmenter
-from tests.runtime.video.live.fakes import Line, gray
+from tests.runtime.video.live.fakes import LONG_S, Line, gray
 from tests.runtime.video.streaming.scenes import camera, slow_model
 
 
@@ -165,6 +165,17 @@ def test_pictures_of_a_folder_may_differ_in_size():
     with Pipeline(rgb_segmenter(), [source], on_event=events.append) as pipeline:
         assert [answer.frame.name for answer in pipeline] == ["48", "96"]
     assert not [event for event in events if event.kind == "size-changed"]
+
+
+def test_a_lost_source_lets_go_of_its_reader_when_the_pipeline_ends(monkeypatch):
+    lost = Line([gray(1, size_hw=(48, 64))], connects_in_caller=True, timeout_s=60.0)
+    monkeypatch.setattr("sfpp.runtime.video.streaming.pipeline.open_source", lambda text, on_event: lost.open())
+    monkeypatch.setattr("sfpp.runtime.video.streaming.pipeline._PATIENCE_S", LONG_S)
+    with Pipeline(rgb_segmenter(), ["rtsp://camera"]) as pipeline:
+        next(iter(pipeline))
+        begun = time.monotonic()
+    assert not threads()
+    assert time.monotonic() - begun < LONG_S  # the reader was not waited for in vain
 
 
 def test_stopping_from_another_thread_ends_the_iteration():
