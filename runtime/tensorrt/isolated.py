@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sfpp.runtime import errors
+from sfpp.runtime.children import same_modules
 from sfpp.runtime.errors import BackendError, SfppError
 from sfpp.runtime.tensorrt.building import PhaseProgress
 from sfpp.runtime.tensorrt.library import Library
@@ -79,7 +79,7 @@ def _worker(job: dict[str, Any]) -> Iterator[subprocess.Popen[str]]:
         stderr=subprocess.PIPE,
         text=True,
         encoding="utf-8",
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        env=same_modules(),
     ) as process:
         try:
             assert process.stdin is not None

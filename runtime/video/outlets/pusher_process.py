@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import struct
 import subprocess
 import sys
@@ -15,6 +14,8 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from sfpp.runtime.children import same_modules
 
 _PUSHER = "sfpp.runtime.video.outlets.pusher"
 
@@ -67,7 +68,7 @@ class PusherProcess:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,  # a traceback could hold the address, and in it a password
             bufsize=0,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            env=same_modules(),
         )
         self._listener = threading.Thread(target=self._listen, name="sfpp-pusher", daemon=True)
         self._listener.start()

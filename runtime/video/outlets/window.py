@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sfpp.runtime.children import same_modules
 from sfpp.runtime.errors import MediaError
 from sfpp.runtime.opencv import import_cv2
 from sfpp.runtime.video.frames import Frame
@@ -121,7 +122,7 @@ def _check_windows(cv2: Any) -> None:
             capture_output=True,
             check=False,
             timeout=_PROBE_TIMEOUT_S,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            env=same_modules(),
         )
         if probe.returncode:
             raise MediaError(f"window:// cannot open a window on the display that is set; {_INSTEAD}")
