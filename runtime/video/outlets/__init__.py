@@ -8,7 +8,7 @@ from sfpp.runtime.video.outlets.record_lines import RecordLines, record_lines
 from sfpp.runtime.video.outlets.recording import Recording, recording_sink
 from sfpp.runtime.video.outlets.records import FrameRecord, frame_record, pose_record, segmentation_record
 from sfpp.runtime.video.outlets.sink_thread import Policy, SinkThread
-from sfpp.runtime.video.outlets.window import Window, window_sink
+from sfpp.runtime.video.outlets.window import Windows, window_sink
 
 __all__ = [
     "FrameRecord",
@@ -19,7 +19,7 @@ __all__ = [
     "RecordLines",
     "Recording",
     "SinkThread",
-    "Window",
+    "Windows",
     "frame_record",
     "pose_record",
     "push_sink",

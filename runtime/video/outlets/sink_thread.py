@@ -31,10 +31,10 @@ _HEARING_S = 0.1  # Python hears a signal between waits only
 class SinkThread(Generic[AnySink]):
     """A sink that is written to by a thread; itself a sink, and a context manager that opens and closes the other one.
 
-    Between the caller and the thread there is room for one picture. ``freshest`` replaces a picture that still waits by
-    the new one, and never lets the caller wait or fail: dropped pictures are counted, and told of once a second; a sink
-    that raises is closed, told of once, and ignored from then on. ``every-frame`` waits for room instead, and raises
-    what the sink raised at the next write, or when it is closed.
+    Between the caller and the thread there is room for one picture of each source. ``freshest`` replaces a picture that
+    still waits by the new one, and never lets the caller wait or fail: dropped pictures are counted, and told of once a
+    second; a sink that raises is closed, told of once, and ignored from then on. ``every-frame`` waits for room
+    instead, and raises what the sink raised at the next write, or when it is closed.
 
     The sink is opened in the caller's thread, so what is wrong from the beginning is raised there under both policies;
     it is written to and closed in the other thread.
@@ -72,7 +72,7 @@ class SinkThread(Generic[AnySink]):
         self._told_s = -_TELL_EVERY_S
         self._untold = 0
         self._changed = threading.Condition()
-        self._waiting: Callable[[AnySink], object] | None = None
+        self._waiting: dict[str, Callable[[AnySink], object]] = {}  # by source, in the order of coming
         self._closing = False
         self._given: BaseException | None = None  # what ended the caller's block
         self._error: BaseException | None = None
@@ -112,16 +112,17 @@ class SinkThread(Generic[AnySink]):
             UsageError: it is closed.
             SfppError: under ``every-frame``, what an earlier write raised in the sink.
         """
-        self.submit(lambda sink: sink.write(frame, image))
+        self.submit(lambda sink: sink.write(frame, image), source=frame.source)
 
-    def submit(self, work: Callable[[AnySink], object]) -> None:
+    def submit(self, work: Callable[[AnySink], object], *, source: str = "") -> None:
         """Hand over something else to be done with the sink, in the place of a picture; raises as :meth:`write`.
 
-        For sinks that take more than pictures: ``thread.submit(lambda lines: lines.write_record(record))``.
+        For sinks that take more than pictures: ``thread.submit(lambda lines: lines.write_record(record))``. Several
+        sources that share a sink do not replace each other's.
         """
         with self._changed:
             if not self._freshest:
-                while self._waiting is not None and self._error is None and not self._closing:
+                while source in self._waiting and self._error is None and not self._closing:
                     self._changed.wait(_HEARING_S)
                 if self._error is not None:
                     self._raised = True
@@ -130,10 +131,10 @@ class SinkThread(Generic[AnySink]):
                 raise UsageError(f"the sink {self.name} is closed; write within its block")
             if self._error is not None:
                 return
-            if self._waiting is not None:
+            if source in self._waiting:
                 self.dropped += 1
                 self._untold += 1
-            self._waiting = work
+            self._waiting[source] = work
             self._changed.notify_all()
         self._tell_dropped()
 
@@ -154,7 +155,7 @@ class SinkThread(Generic[AnySink]):
             first = not self._closing
             self._closing = True
             if self._given is not None:
-                self._waiting = None
+                self._waiting.clear()
             self._changed.notify_all()
         if self._thread is None:
             return True
@@ -180,7 +181,7 @@ class SinkThread(Generic[AnySink]):
         error = self._close_sink(error)
         with self._changed:
             self._error = error
-            self._waiting = None
+            self._waiting.clear()
             self._changed.notify_all()
         if error is not None and self._freshest:
             words = str(error) if isinstance(error, SfppError) else f"{type(error).__name__}: {error}"
@@ -189,12 +190,12 @@ class SinkThread(Generic[AnySink]):
     def _do_next(self, sink: AnySink) -> bool:
         """Wait for work and do it; False at the end. A function, so that nothing holds a picture while it waits."""
         with self._changed:
-            while self._waiting is None and not self._closing:
+            while not self._waiting and not self._closing:
                 self._changed.wait()
-            work, self._waiting = self._waiting, None
+            if not self._waiting:
+                return False
+            work = self._waiting.pop(next(iter(self._waiting)))
             self._changed.notify_all()
-        if work is None:
-            return False
         work(sink)
         return True
 

@@ -1,4 +1,4 @@
-"""Pictures in a window of the desktop, through OpenCV."""
+"""Pictures in windows of the desktop, through OpenCV."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ _INSTEAD = "look at the pictures with the browser viewer instead, or write them 
 @contextlib.contextmanager
 def window_sink(
     title: str = "sfpp", *, on_stop: Callable[[], object] = lambda: None, check: Callable[[], None] | None = None
-) -> Iterator[Window]:
-    """Show every picture in a window.
+) -> Iterator[Windows]:
+    """Show every picture in a window, one for each source.
 
-    ``q``, Esc and closing the window call ``on_stop``, once; what comes afterwards is not shown. The window opens with
-    the first picture. The calls of all windows have to come from one thread, which on macOS has to be the main one.
+    ``q``, Esc and closing a window close them all and call ``on_stop``, once; what comes afterwards is not shown. A
+    window opens with its first picture. All calls have to come from one thread, which on macOS has to be the main one.
 
     Args:
-        title: of the window.
+        title: of the window of frames that name no source.
         on_stop: told that the user has seen enough.
         check: raises where no window can be opened; None finds it out.
 
@@ -45,14 +45,14 @@ def window_sink(
     """
     cv2 = import_cv2(purpose="showing a window")
     (check or (lambda: _check_windows(cv2)))()
-    window = Window(cv2, title, on_stop)
+    windows = Windows(cv2, title, on_stop)
     try:
-        yield window
+        yield windows
     finally:
-        window.close()
+        windows.close()
 
 
-class Window:
+class Windows:
     """Shows pictures; use it through :func:`window_sink`."""
 
     path = None
@@ -61,7 +61,7 @@ class Window:
         self._cv2 = cv2
         self._title = title
         self._on_stop = on_stop
-        self._open = False
+        self._open: list[str] = []
         self._ended = False
 
     def write(self, frame: Frame, image: NDArray[np.uint8]) -> None:
@@ -72,34 +72,33 @@ class Window:
         """
         if self._ended:
             return
+        title = frame.source or self._title
         try:
-            if not self._open:
-                self._open_for(image)
-            self._cv2.imshow(self._title, image)
+            if title not in self._open:
+                self._open_for(image, title)
+            self._cv2.imshow(title, image)
             key = self._cv2.waitKey(1) & 0xFF
-            shown = self._cv2.getWindowProperty(self._title, self._cv2.WND_PROP_VISIBLE) >= 1
+            shown = self._cv2.getWindowProperty(title, self._cv2.WND_PROP_VISIBLE) >= 1
         except self._cv2.error as error:
-            raise MediaError(f"cannot show the window {self._title!r} ({error}); {_INSTEAD}") from error
+            raise MediaError(f"cannot show the window {title!r} ({error}); {_INSTEAD}") from error
         if key in _STOP_KEYS or not shown:
             self.close()
             self._on_stop()
 
     def close(self) -> None:
-        """Close the window; nothing is shown any more."""
+        """Close the windows; nothing is shown any more."""
         self._ended = True
-        if not self._open:
-            return
-        self._open = False
-        with contextlib.suppress(self._cv2.error):  # closed by hand, some builds have forgotten it
-            self._cv2.destroyWindow(self._title)
-            self._cv2.waitKey(1)  # the desktop hears of it only now
+        while self._open:
+            with contextlib.suppress(self._cv2.error):  # closed by hand, some builds have forgotten it
+                self._cv2.destroyWindow(self._open.pop())
+                self._cv2.waitKey(1)  # the desktop hears of it only now
 
-    def _open_for(self, image: NDArray[np.uint8]) -> None:
+    def _open_for(self, image: NDArray[np.uint8], title: str) -> None:
         height, width = image.shape[:2]
         scale = min(1.0, _LARGEST_WH[0] / width, _LARGEST_WH[1] / height)
-        self._cv2.namedWindow(self._title, self._cv2.WINDOW_NORMAL | self._cv2.WINDOW_KEEPRATIO)
-        self._cv2.resizeWindow(self._title, max(1, round(width * scale)), max(1, round(height * scale)))
-        self._open = True
+        self._cv2.namedWindow(title, self._cv2.WINDOW_NORMAL | self._cv2.WINDOW_KEEPRATIO)
+        self._cv2.resizeWindow(title, max(1, round(width * scale)), max(1, round(height * scale)))
+        self._open.append(title)
 
 
 def _check_windows(cv2: Any) -> None:

@@ -64,12 +64,12 @@ class Delivery:
         outlets = self.outlets.get(answer.frame.source, Outlets())
         picture = _Drawn(answer, self.draw)
         for sink in outlets.pictures:
-            sink.submit(partial(_write_picture, frame=answer.frame, picture=picture))
+            sink.submit(partial(_write_picture, frame=answer.frame, picture=picture), source=answer.frame.source)
         if isinstance(answer.result, Segmentation):
             for sink in outlets.labels:
                 sink.write(answer.frame, answer.result.labels)
         for sink in outlets.records:
-            sink.submit(partial(_write_record, record=record_of(answer)))
+            sink.submit(partial(_write_record, record=record_of(answer)), source=answer.frame.source)
         if self.viewer is not None:
             self.viewer.show(_update(answer, frames_per_second, self.draw))
 

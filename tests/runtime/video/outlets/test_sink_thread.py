@@ -3,6 +3,7 @@ import gc
 import threading
 import time
 import weakref
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -126,6 +127,21 @@ def test_the_freshest_replaces_what_waits_and_tells_once_a_second():
         ("dropped", "out", 2),
     ]
     assert events[0].detail == "1 picture was replaced by fresher ones"
+
+
+@pytest.mark.parametrize("policy", ["freshest", "every-frame"])
+def test_sources_that_share_a_sink_do_not_replace_each_others_pictures(policy):
+    recorder = Recorder(held=True)
+    with SinkThread(recorder.opened(), name="out", policy=policy) as sink:
+        sink.write(frame(0), picture(0))
+        assert recorder.entered.wait(20)  # the thread is busy, and two more come together
+        for index, source in ((1, "left"), (2, "right")):
+            sink.write(replace(frame(index), source=source), picture(index))
+        if policy == "freshest":
+            sink.write(replace(frame(3), source="left"), picture(3))
+        recorder.free.set()
+    assert recorder.indices == ([0, 3, 2] if policy == "freshest" else [0, 1, 2])
+    assert sink.dropped == (policy == "freshest")
 
 
 def test_the_freshest_goes_on_without_a_sink_that_fails():

@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -63,6 +64,19 @@ def test_every_picture_is_shown_and_the_window_closed(monkeypatch):
     np.testing.assert_array_equal(desktop.shown, [picture(index) for index in range(3)])
     assert desktop.sizes == [(64, 48)]
     assert stops == []
+
+
+def test_each_source_has_a_window_and_one_of_them_closed_closes_all(monkeypatch):
+    desktop, stops = Desktop(), []
+    with opened(monkeypatch, desktop, on_stop=lambda: stops.append(1)) as sink:
+        for source in ("left", "right", "left"):
+            sink.write(replace(frame(0), source=source), picture(0))
+        assert desktop.open == ["left", "right"]
+        desktop.keys = [27]
+        sink.write(replace(frame(1), source="right"), picture(1))
+        assert desktop.open == []
+        sink.write(replace(frame(1), source="left"), picture(1))
+    assert (len(desktop.shown), len(stops)) == (4, 1)
 
 
 @pytest.mark.parametrize("key", [ord("q"), ord("Q"), 27, 27 + 0x100000])
