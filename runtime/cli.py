@@ -24,7 +24,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     # Not at the top: --help must not wait for OpenCV, the inference library and the video library.
-    from sfpp.runtime.commands.live import Reporter, places_of, run_live
+    from sfpp.runtime.commands.live import run_live
+    from sfpp.runtime.commands.places import places_of
+    from sfpp.runtime.commands.reporter import Reporter
     from sfpp.runtime.commands.self_test import passes_self_test
     from sfpp.runtime.video.sources import open_source
 

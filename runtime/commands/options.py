@@ -10,6 +10,7 @@ from sfpp.runtime.arguments import positive_int, unit_interval
 from sfpp.runtime.backends import PRECISIONS, backend_names
 from sfpp.runtime.contract import Task
 from sfpp.runtime.errors import UsageError
+from sfpp.runtime.video.live.address import is_uri
 from sfpp.runtime.viewer.address import address_from
 
 COMMAND = "sfpp-run"
@@ -114,7 +115,8 @@ def _sources_and_output(parser: argparse.ArgumentParser, arguments: argparse.Nam
 def asks_for_live(arguments: argparse.Namespace) -> bool:
     """Return whether the command line asks for what only a live pipeline does, whatever the sources are."""
     wishes = arguments.policy, arguments.smooth, arguments.view, arguments.json
-    return len(arguments.sources) > 1 or bool(arguments.outlets) or any(each is not None for each in wishes)
+    several = len(arguments.sources) > 1 or len(arguments.outlets) > 1
+    return several or any(map(is_uri, arguments.outlets)) or any(each is not None for each in wishes)
 
 
 def check_options(arguments: argparse.Namespace, task: Task) -> None:

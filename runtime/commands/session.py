@@ -5,19 +5,20 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TextIO
 
 from sfpp.runtime.commands.options import COMMAND
 from sfpp.runtime.video.frames import Source
 from sfpp.runtime.video.keypoints_file import KeypointsFile
 from sfpp.runtime.video.outputs import Outputs, default_overlay, open_keypoints, open_outputs
 from sfpp.runtime.video.run import RunReport, expected_frames
-from sfpp.runtime.video.sinks import Sink
+from sfpp.runtime.video.sinks import Sink, sink_name
 from sfpp.runtime.video.stopping import StopRequest, stop_on_signals
 
-_SIGNAL_EXIT = 128  # shells report a program ended by a signal as this plus the signal's number
+# Shells report a program that a signal has ended as this plus the signal's number.
+SIGNAL_EXIT = 128
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,12 +33,12 @@ class Session:
 
     def exit_code(self, report: RunReport[Any]) -> int:
         """Return 0, or what shells expect of a program that a signal has ended."""
-        return _SIGNAL_EXIT + self.stop.signal_number if report.stopped and self.stop.signal_number else 0
+        return SIGNAL_EXIT + self.stop.signal_number if report.stopped and self.stop.signal_number else 0
 
 
 def outputs_of(arguments: argparse.Namespace, source: Source) -> Outputs:
     """Return what is to be written: masks or keypoints alone are a reason to run, else there is always an overlay."""
-    overlay = arguments.output
+    overlay = next(iter(arguments.outlets), arguments.output)
     if overlay is None and arguments.masks is None and arguments.keypoints_json is None:
         overlay = default_overlay(source)
     return Outputs(overlay, arguments.masks, arguments.snapshot, arguments.keypoints_json)
@@ -68,8 +69,13 @@ def print_report(report: RunReport[Any], outputs: Outputs, source: Source, *, ab
         print(line)
     ending = ": stopped early, and what is written is complete" if report.stopped else ""
     print(f"{report.frames} frame{'s' * (report.frames != 1)} of {source.name}{about}{ending}")
-    for path in outputs.paths():
-        print(f"wrote {path}")
+    print_written(outputs.all())
+
+
+def print_written(places: Iterable[str], *, file: TextIO | None = None) -> None:
+    """Print what was written, a line a place; addresses without what may be secret."""
+    for place in places:
+        print(f"wrote {sink_name(place)}", file=file)
 
 
 def warn(line: str) -> None:

@@ -35,14 +35,11 @@ class KeypointsFile:
         Raises:
             OSError: the disk is full, or similar.
         """
-        for row, identity in enumerate(ids.tolist()):
+        for person in coco_people(pose, ids):
             line = {
                 "image_id": frame.index,
                 "category_id": _PERSON,
-                "keypoints": _coco_keypoints(pose.keypoints_xy[row], pose.scores[row]),
-                "score": round(float(pose.scores[row].mean()), _SCORE_DIGITS),
-                "bbox": _rounded(pose.boxes_xywh[row], _PIXEL_DIGITS),
-                "track_id": identity,
+                **person,
                 "time_s": round(frame.time_s, _TIME_DIGITS),
                 "frame_name": frame.name,
             }
@@ -70,6 +67,19 @@ def keypoints_file(path: str | os.PathLike[str]) -> Iterator[KeypointsFile]:
             interruption = error
     if interruption is not None:
         raise interruption
+
+
+def coco_people(pose: Pose, ids: NDArray[np.int64]) -> list[dict[str, Any]]:
+    """Return of each person what a line of the file says beside the frame; (P,) ids."""
+    return [
+        {
+            "keypoints": _coco_keypoints(pose.keypoints_xy[row], pose.scores[row]),
+            "score": round(float(pose.scores[row].mean()), _SCORE_DIGITS),
+            "bbox": _rounded(pose.boxes_xywh[row], _PIXEL_DIGITS),
+            "track_id": identity,
+        }
+        for row, identity in enumerate(ids.tolist())
+    ]
 
 
 def _coco_keypoints(keypoints_xy: NDArray[np.float32], scores: NDArray[np.float32]) -> list[float]:

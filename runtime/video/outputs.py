@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from sfpp.runtime.errors import UsageError
 from sfpp.runtime.video.frames import Source
 from sfpp.runtime.video.keypoints_file import KeypointsFile, keypoints_file
+from sfpp.runtime.video.outlets.streams import STANDARD_OUTPUT
 from sfpp.runtime.video.run import expected_frames
-from sfpp.runtime.video.sinks import Sink, folder_sink, open_sink, snapshot_sink
+from sfpp.runtime.video.sinks import Sink, folder_sink, open_sink, sink_name, sink_place, snapshot_sink
 
 _DEFAULT_ENDINGS = {"picture": "-sfpp.png", "folder": "-sfpp/"}  # all others become a video
 
@@ -32,10 +33,10 @@ class Outputs:
     snapshot: str | None = None
     keypoints: str | None = None
 
-    def paths(self) -> tuple[Path, ...]:
+    def all(self) -> tuple[str, ...]:
         """All places that are wanted."""
         places = self.overlay, self.masks, self.snapshot, self.keypoints
-        return tuple(Path(place) for place in places if place is not None)
+        return tuple(place for place in places if place is not None)
 
 
 def default_overlay(source: Source) -> str:
@@ -43,28 +44,45 @@ def default_overlay(source: Source) -> str:
     return source.name + _DEFAULT_ENDINGS.get(source.kind, "-sfpp.mp4")
 
 
-def check_outputs(outputs: Outputs, source: Source, *, also_read: Sequence[str] = ()) -> None:
-    """Refuse outputs that would overwrite the input, or other files that are ``also_read``, or each other.
+def check_places(places: Iterable[str], sources: Sequence[Source], *, also_read: Sequence[str] = ()) -> None:
+    """Refuse outputs that would overwrite an input, or other files that are ``also_read``, or each other.
+
+    Args:
+        places: names of sinks, as :func:`.sinks.open_sink` takes them.
+        sources: what is read, opened.
+        also_read: other files that are.
 
     Raises:
-        UsageError: they would.
+        UsageError: they would, or an address is none.
     """
-    frames = {path.resolve() for path in source.paths}
-    inputs = frames | {Path(path).resolve() for path in also_read}
-    folders = {path.parent for path in frames}
-    taken: dict[Path, Path] = {}
-    for path in outputs.paths():
-        place = path.resolve()
+    inputs = {path.resolve() for path in (*_paths(sources), *map(Path, also_read))}
+    pictures = (source for source in sources if source.kind in ("picture", "folder"))
+    folders = {path.resolve().parent for path in _paths(pictures)}
+    taken: set[Path | str] = set()
+    for text in places:
+        name, place = sink_name(text), sink_place(text)
+        if isinstance(place, Path):
+            place = place.resolve()
         if place in inputs:
-            raise UsageError(f"the output {path} is the input itself; give another name")
+            raise UsageError(f"the output {name} is the input itself; give another name")
         # Pictures in a folder are named after the frames, and so after the pictures that were read.
-        if place in folders and source.kind in ("picture", "folder"):
+        if place in folders:
             raise UsageError(
-                f"the output folder {path} holds the input, which would be overwritten; give another folder"
+                f"the output folder {name} holds the input, which would be overwritten; give another folder"
             )
         if place in taken:
-            raise UsageError(f"two outputs go to {path}; give each its own place")
-        taken[place] = path
+            where = "standard output" if place == STANDARD_OUTPUT else name
+            raise UsageError(f"two outputs go to {where}; give each its own place")
+        taken.add(place)
+
+
+def check_outputs(outputs: Outputs, source: Source, *, also_read: Sequence[str] = ()) -> None:
+    """Refuse outputs as :func:`check_places` does.
+
+    Raises:
+        UsageError: they would overwrite something.
+    """
+    check_places(outputs.all(), [source], also_read=also_read)
 
 
 @contextlib.contextmanager
@@ -105,3 +123,8 @@ def open_keypoints(outputs: Outputs) -> Iterator[list[KeypointsFile]]:
     """
     with contextlib.ExitStack() as stack:
         yield [] if outputs.keypoints is None else [stack.enter_context(keypoints_file(outputs.keypoints))]
+
+
+def _paths(sources: Iterable[Source]) -> Iterator[Path]:
+    for source in sources:
+        yield from source.paths

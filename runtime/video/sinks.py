@@ -115,6 +115,26 @@ def sink_name(path: str | os.PathLike[str]) -> str:
     return Receiver.from_uri(text).name if scheme in PROTOCOLS else text
 
 
+def sink_place(path: str | os.PathLike[str]) -> Path | str:
+    """Return what would be written: a path, ``-`` for standard output, or any other address as it is.
+
+    Raises:
+        UsageError: as for :func:`sink_name`.
+    """
+    text = os.fspath(path)
+    if is_uri(text):
+        if _scheme(text) != _RAW:
+            return text
+        text = RawTarget.from_uri(text).place
+    return STANDARD_OUTPUT if text == STANDARD_OUTPUT else Path(text)
+
+
+def shows_all_sources(path: str | os.PathLike[str]) -> bool:
+    """Whether one sink of this name takes the pictures of several sources and keeps them apart."""
+    text = os.fspath(path)
+    return is_uri(text) and _scheme(text) == _WINDOW
+
+
 def _video(
     path: Path, *, frames_per_second: Fraction | None, live: bool, on_event: EventHandler
 ) -> AbstractContextManager[Sink]:

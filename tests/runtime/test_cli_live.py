@@ -13,7 +13,7 @@ import pytest
 
 from sfpp.runtime.cli import main
 from tests.runtime.test_cli import write_model
-from tests.runtime.video.clips import read_clip
+from tests.runtime.video.clips import read_clip, write_clip
 
 SCENE = "test://?width=64&height=48&fps=50"
 
@@ -72,6 +72,34 @@ def test_several_sources_need_names_of_their_own(here, capsys):
     assert sorted(json.loads(line)["source"] for line in lines) == ["test-1"] * 6 + ["test-2"] * 6
 
 
+def test_one_file_with_one_output_is_no_live_matter(here, capsys):
+    code, out, _ = run(capsys, "demo", "-o", "half.mp4", "--every", "2", "--max-frames", "5")
+    assert code == 0
+    assert out.endswith("5 frames of highway\nwrote half.mp4\n")
+    assert len(read_clip(here / "half.mp4")) == 5
+
+
+def test_an_input_is_not_overwritten(here, capsys):
+    write_clip(here / "clip.mp4", frames=5)
+    before = (here / "clip.mp4").read_bytes()
+    code, _, err = run(capsys, "clip.mp4", "--smooth", "0.3", "-o", "./clip.mp4")
+    assert (code, "the output ./clip.mp4 is the input itself" in err) == (2, True)
+    code, _, err = run(capsys, "demo", "clip.mp4", "-o", "{source}.mp4")
+    assert (code, "the output clip.mp4 is the input itself" in err) == (2, True)
+    assert (here / "clip.mp4").read_bytes() == before
+
+
+def test_each_source_may_have_its_own_lines(here, capsys):
+    sources = [f"{SCENE}&frames=4&seed={seed}" for seed in (1, 2)]
+    code, out, _ = run(capsys, *sources, "-o", "{source}/", "--json", "{source}.jsonl", "--policy", "every-frame")
+    assert code == 0
+    for name in ("test-1", "test-2"):
+        told = [json.loads(line)["source"] for line in (here / f"{name}.jsonl").read_text().splitlines()]
+        assert told == [name] * 4
+        assert len(list((here / name).glob("*.png"))) == 4
+    assert out.endswith("wrote test-1/\nwrote test-1.jsonl\nwrote test-2/\nwrote test-2.jsonl\n")
+
+
 def test_files_become_a_live_pipeline_when_asked_for(here, capsys):
     code, out, err = run(capsys, "demo", "--smooth", "0.3", "-o", "smooth.mp4", "--max-frames", "5")
     assert code == 0
@@ -83,7 +111,18 @@ def test_files_become_a_live_pipeline_when_asked_for(here, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["test://", "--every", "2"], "--every is for files"),
+        (["test://", "--every", "2"], "--every is for one file and one output"),
+        (["demo", "--json", "model.onnx"], "the output model.onnx is the input itself"),
+        (["test://", "--json", "-", "-o", "raw://-"], "two outputs go to standard output"),
+        (["test://", "-o", "a.mp4", "-o", "./a.mp4"], "two outputs go to ./a.mp4"),
+        (
+            ["test://?seed=1", "test://?seed=2", "-o", "{source}/", "--masks", "m/"],
+            "m/ cannot hold 2 sources; put {source} into the name",
+        ),
+        (
+            ["test://?seed=1", "test://?seed=2", "-o", "rtsp://me:secret@host/out"],
+            "put {source} into the name, such as rtsp://host/out-{source}\n",
+        ),
         (["test://", "--smooth", "1"], "expected 0 (none) to below 1"),
         (["test://?with=3"], "with"),
         (["tests://"], "tests"),

@@ -105,6 +105,16 @@ def test_keypoints_alone_write_json_lines_only(here, capsys):
     assert [line.split()[1] for line in out.splitlines() if line.startswith(("detect", "infer"))] == ["2", "6"]
 
 
+def test_a_live_pipeline_writes_keypoints_too(here):
+    places = ["-o", "out.mp4", "--json", "all.jsonl", "--keypoints-json", "k.jsonl"]
+    assert main(["pose.onnx", "clip.mp4", "--boxes", "boxes.json", *places]) == 0
+    assert new_files(here) == ["all.jsonl", "k.jsonl", "out.mp4"]
+    records, people = written_lines(here / "all.jsonl"), written_lines(here / "k.jsonl")
+    assert [person["image_id"] for person in people] == list(range(len(WALK)))
+    told = ("keypoints", "score", "bbox", "track_id")
+    assert [record["people"] for record in records] == [[{name: each[name] for name in told}] for each in people]
+
+
 def test_a_picture_tells_its_keypoints(here, capsys):
     assert main(["pose.onnx", "photo.png", "--boxes", "boxes.json", "--flip-test"]) == 0
     assert new_files(here) == ["photo-sfpp.png"]

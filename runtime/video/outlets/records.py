@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,13 +15,12 @@ from sfpp.runtime.pose import Pose
 from sfpp.runtime.segmentation import Segmentation
 from sfpp.runtime.typed_json import json_ready
 from sfpp.runtime.video.frames import Frame
-from sfpp.runtime.video.keypoints_file import KeypointsFile
+from sfpp.runtime.video.keypoints_file import coco_people
 
 _TIME_DIGITS = 3  # of seconds
 _LATENCY_DIGITS = 2  # of milliseconds
 _AGE_DIGITS = 1
 _SHARE_DIGITS = 4
-_OF_A_PERSON = ("track_id", "score", "bbox", "keypoints")
 
 
 @dataclass(frozen=True)
@@ -97,9 +94,4 @@ def pose_record(
     frame: Frame, pose: Pose, ids: NDArray[np.int64], *, latency_ms: Mapping[str, float] | None = None
 ) -> FrameRecord:
     """Return what is known of the people of a frame, with (P,) ids; without people, an empty list."""
-    # The keypoints file is the one place that knows COCO's form; its lines are taken apart rather than written anew.
-    lines = io.StringIO()
-    KeypointsFile(Path(), lines).write(frame, pose, ids)
-    people = [json.loads(line) for line in lines.getvalue().split("\n") if line]
-    told = [{name: person[name] for name in _OF_A_PERSON} for person in people]
-    return replace(frame_record(frame, latency_ms=latency_ms), people=told)
+    return replace(frame_record(frame, latency_ms=latency_ms), people=coco_people(pose, ids))

@@ -32,11 +32,13 @@ class Outlets:
         pictures: take the frames with what was found drawn over them.
         labels: take label values, (H, W) uint8; for segmentation.
         records: take a :class:`.outlets.FrameRecord` a frame.
+        keypoints: files of :func:`sfpp.runtime.video.keypoints_file`; for pose.
     """
 
     pictures: Sequence[SinkThread[Any]] = ()
     labels: Sequence[SinkThread[Any]] = ()
     records: Sequence[SinkThread[Any]] = ()
+    keypoints: Sequence[SinkThread[Any]] = ()
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,9 @@ class Delivery:
         if isinstance(answer.result, Segmentation):
             for sink in outlets.labels:
                 sink.write(answer.frame, answer.result.labels)
+        if isinstance(answer.result, TrackedPose):
+            for sink in outlets.keypoints:
+                sink.submit(partial(_write_keypoints, frame=answer.frame, found=answer.result))
         for sink in outlets.records:
             sink.submit(partial(_write_record, record=record_of(answer)), source=answer.frame.source)
         if self.viewer is not None:
@@ -80,6 +85,10 @@ def _write_picture(sink: Any, *, frame: Frame, picture: _Drawn) -> None:
 
 def _write_record(sink: Any, *, record: FrameRecord) -> None:
     sink.write_record(record)
+
+
+def _write_keypoints(sink: Any, *, frame: Frame, found: TrackedPose) -> None:
+    sink.write(frame, found.pose, found.ids)
 
 
 class _Drawn:
