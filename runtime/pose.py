@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -13,9 +12,10 @@ from numpy.typing import ArrayLike, NDArray
 from sfpp.runtime.backends.protocol import Arrays, Backend
 from sfpp.runtime.contract import KeypointSpec, ModelContract
 from sfpp.runtime.crops import Boxes, checked_boxes, crop_from_box, frame_from_heatmap, warp_from_box
-from sfpp.runtime.errors import ContractError, ModelFileError, UsageError
+from sfpp.runtime.errors import ContractError, UsageError
 from sfpp.runtime.heatmaps import Floats, average_with_mirrored, keypoints_from_heatmaps
 from sfpp.runtime.images import Image, batch_from_frames, bgr_from_frame
+from sfpp.runtime.opened_model import OpenedModel
 from sfpp.runtime.skeleton import draw_skeletons
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class PreparedPeople:
     boxes_xywh: Boxes
 
 
-class PoseEstimator:
+class PoseEstimator(OpenedModel):
     """A top-down pose model, ready to run: ``estimator(frame_bgr, boxes_xywh).keypoints_xy``.
 
     A call is ``prepare``, ``infer``, ``finish``; a pipeline may run the three in threads of their own and time them.
@@ -106,7 +106,7 @@ class PoseEstimator:
     """
 
     def __init__(self, backend: Backend, contract: ModelContract, *, flip_test: bool = False) -> None:
-        self._output = contract.output_of_kind("heatmaps")
+        super().__init__(backend, contract, contract.output_of_kind("heatmaps"))
         if contract.keypoints is None:
             raise ContractError(f"this is a {contract.task} model without keypoints; load it with sfpp.runtime.load")
         if flip_test and not contract.keypoints.flip_pairs:
@@ -115,24 +115,12 @@ class PoseEstimator:
                 "export it with a keypoint set that has them, or leave the flip test off"
             )
         self._spec = contract.keypoints
-        self._backend = backend
-        self._contract = contract
         self._flip_test = flip_test
-
-    @property
-    def contract(self) -> ModelContract:
-        """What the model takes and gives."""
-        return self._contract
 
     @property
     def flip_test(self) -> bool:
         """Whether answers are averaged with those for the mirrored people."""
         return self._flip_test
-
-    @property
-    def precision(self) -> str:
-        """What the library computes in, as far as it tells: ``fp32``, ``bf16``, ``fp16`` or ``int8``."""
-        return self._backend.precision
 
     @property
     def description(self) -> str:
@@ -250,39 +238,18 @@ class PoseEstimator:
         )
         return Pose(keypoints_xy, scores, boxes, self._spec)
 
-    def close(self) -> None:
-        """Release the model."""
-        self._backend.close()
-
-    def __enter__(self) -> PoseEstimator:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def _nobody(self) -> tuple[Floats, Floats]:
         count = len(self._spec.names)
         return np.zeros((0, count, 2), np.float32), np.zeros((0, count), np.float32)
 
     def _checked_output(self, outputs: Arrays) -> NDArray[Any]:
         """Return the heatmaps of one batch, once their shape and type are what the contract promises."""
-        name, spec = self._output.name, self._contract.input
-        if name not in outputs:
-            raise ModelFileError(
-                f"the contract promises the output {name!r}, but the model gives {', '.join(outputs) or 'nothing'}; "
-                "export the model again, or give a contract that fits it"
-            )
-        values = outputs[name]
+        spec, values = self._contract.input, self._named_output(outputs)
         rows, columns = (-(-side // self._output.stride) for side in spec.size_hw)
         # A graph that halves its input before the network rounds twice and may come out one cell short.
         sizes = {(rows - r, columns - c) for r in (0, 1) for c in (0, 1)}
         leading = spec.batch, len(self._spec.names)
         if values.shape[:2] != leading or values.shape[2:] not in sizes or not np.issubdtype(values.dtype, np.floating):
-            raise ModelFileError(
-                f"the output {name!r} is {'x'.join(map(str, values.shape))} {values.dtype}, expected "
-                f"{leading[0]}x{leading[1]}x{rows}x{columns} (batch, keypoints, rows, columns) floating point; "
-                "the contract does not belong to this model: export it again, or give a contract that fits it"
-            )
+            shape = "x".join(map(str, (*leading, rows, columns)))
+            raise self._misfit(values, f"{shape} (batch, keypoints, rows, columns) floating point")
         return values

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -12,10 +11,11 @@ from numpy.typing import NDArray
 
 from sfpp.runtime.backends.protocol import Arrays, Backend
 from sfpp.runtime.contract import ModelContract
-from sfpp.runtime.errors import BackendError, ModelFileError, UsageError
+from sfpp.runtime.errors import BackendError, UsageError
 from sfpp.runtime.images import Image, Placement, batch_from_frames
 from sfpp.runtime.labels import Labels, labels_from_logits, labels_resized
 from sfpp.runtime.opencv import import_cv2
+from sfpp.runtime.opened_model import OpenedModel
 from sfpp.runtime.overlay import LegendEntry, Palette, color_mask, draw_labels, draw_legend
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class PreparedFrames:
     placements: tuple[Placement, ...]
 
 
-class Segmenter:
+class Segmenter(OpenedModel):
     """A segmentation model, ready to run: ``segmenter(frame_bgr).labels``.
 
     A call is ``prepare``, ``infer``, ``finish``; a pipeline may run the three in threads of their own and time them.
@@ -98,19 +98,7 @@ class Segmenter:
     """
 
     def __init__(self, backend: Backend, contract: ModelContract) -> None:
-        self._output = contract.output_of_kind("logits", "labels")
-        self._backend = backend
-        self._contract = contract
-
-    @property
-    def contract(self) -> ModelContract:
-        """What the model takes and gives."""
-        return self._contract
-
-    @property
-    def precision(self) -> str:
-        """What the library computes in, as far as it tells: ``fp32``, ``bf16``, ``fp16`` or ``int8``."""
-        return self._backend.precision
+        super().__init__(backend, contract, contract.output_of_kind("logits", "labels"))
 
     @property
     def description(self) -> str:
@@ -223,18 +211,6 @@ class Segmenter:
             for index, placement in enumerate(prepared.placements)
         ]
 
-    def close(self) -> None:
-        """Release the model."""
-        self._backend.close()
-
-    def __enter__(self) -> Segmenter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def _labels(self, values: NDArray[Any], placement: Placement) -> Labels:
         height, width = values.shape[-2:]
         region = placement.region((height, width), model_size_hw=self._contract.input.size_hw)
@@ -245,19 +221,10 @@ class Segmenter:
     def _checked_output(self, outputs: Arrays) -> NDArray[Any]:
         """Return the output that the contract names, once its shape, type and range are what the contract promises."""
         name, kind = self._output.name, self._output.kind
-        if name not in outputs:
-            raise ModelFileError(
-                f"the contract promises the output {name!r}, but the model gives {', '.join(outputs) or 'nothing'}; "
-                "export the model again, or give a contract that fits it"
-            )
-        values = outputs[name]
+        values = self._named_output(outputs)
         fits = _logits_fit if kind == "logits" else _labels_fit
         if not fits(values, self._contract, self._output.stride):
-            shape = "x".join(map(str, values.shape))
-            raise ModelFileError(
-                f"the output {name!r} is {shape} {values.dtype}, expected {self._expected_output()}; "
-                "the contract does not belong to this model: export it again, or give a contract that fits it"
-            )
+            raise self._misfit(values, self._expected_output())
         if kind == "labels" and (values.max() >= len(self._contract.classes) or values.min() < 0):
             raise BackendError(
                 f"the output {name!r} has labels {values.min()}..{values.max()}, "
