@@ -221,3 +221,14 @@ def write_image(path: str | os.PathLike[str], image: NDArray[Any]) -> None:
 
 def _cv2_reason(error: Exception) -> str:
     return str(getattr(error, "err", "") or error).strip()
+
+
+def with_even_sides(image: Image) -> Image:
+    """Return (H, W, 3) with an odd side grown by its last row or column; nothing is cut off.
+
+    YUV 4:2:0 keeps one color for two by two pixels, so both sides must be even.
+    """
+    rows, columns = image.shape[0] % 2, image.shape[1] % 2
+    if not rows and not columns:
+        return np.ascontiguousarray(image)
+    return np.pad(image, ((0, rows), (0, columns), (0, 0)), mode="edge")

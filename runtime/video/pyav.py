@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sfpp.runtime.errors import MissingDependencyError
+from sfpp.runtime.images import with_even_sides
 
 if TYPE_CHECKING:
     from av import VideoFrame, VideoStream
@@ -65,13 +66,5 @@ def picture_from_bgr(image: NDArray[np.uint8]) -> VideoFrame:
     """Return (H, W, 3) uint8 BGR as what H.264 takes: YUV 4:2:0 in BT.709, odd sides grown by a row or column."""
     import av
 
-    picture = av.VideoFrame.from_ndarray(_even(image), format="bgr24")
+    picture = av.VideoFrame.from_ndarray(with_even_sides(image), format="bgr24")
     return picture.reformat(format="yuv420p", dst_colorspace=BT709)
-
-
-def _even(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """4:2:0 keeps one color for two by two pixels, so both sides must be even; nothing is cut off."""
-    rows, columns = image.shape[0] % 2, image.shape[1] % 2
-    if not rows and not columns:
-        return np.ascontiguousarray(image)
-    return np.pad(image, ((0, rows), (0, columns), (0, 0)), mode="edge")

@@ -12,6 +12,7 @@ from sfpp.runtime.images import (
     input_from_frame,
     place_frame,
     read_image,
+    with_even_sides,
     write_image,
 )
 
@@ -229,3 +230,14 @@ def test_write_refuses_other_types_and_missing_folders(tmp_path):
         write_image(tmp_path / "a.png", np.zeros((4, 4), np.float32))
     with pytest.raises(SfppError, match="does not exist"):
         write_image(tmp_path / "no" / "a.png", np.zeros((4, 4), np.uint8))
+
+
+@pytest.mark.parametrize("size_hw", [(3, 4), (4, 3), (3, 5), (4, 4), (1, 1)])
+def test_odd_sides_grow_by_their_last_row_or_column(size_hw):
+    image = np.random.default_rng(1).integers(0, 256, (*size_hw, 3), np.uint8)
+    grown = with_even_sides(image)
+    height, width = size_hw
+    assert grown.shape[:2] == (height + height % 2, width + width % 2)
+    np.testing.assert_array_equal(grown[:height, :width], image)
+    np.testing.assert_array_equal(grown[-1, :width], image[-1])
+    np.testing.assert_array_equal(grown[:height, -1], image[:, -1])

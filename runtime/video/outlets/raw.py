@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from sfpp.runtime.errors import MediaError, UsageError
 from sfpp.runtime.files import check_destinations
-from sfpp.runtime.images import bgr_from_frame
+from sfpp.runtime.images import bgr_from_frame, with_even_sides
 from sfpp.runtime.opencv import import_cv2
 from sfpp.runtime.video.events import Event, EventHandler, ignore
 from sfpp.runtime.video.frames import Frame
@@ -173,10 +173,7 @@ def _gray(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def _nv12(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Return (3/2 H, W): the rows of Y, then those of U and V in turns."""
     cv2: Any = import_cv2(purpose=_PURPOSE)
-    image_bgr = bgr_from_frame(image)
-    rows, columns = image_bgr.shape[0] % 2, image_bgr.shape[1] % 2
-    if rows or columns:
-        image_bgr = np.pad(image_bgr, ((0, rows), (0, columns), (0, 0)), mode="edge")
+    image_bgr = with_even_sides(bgr_from_frame(image))
     height, width = image_bgr.shape[:2]
     planes: NDArray[np.uint8] = cv2.cvtColor(image_bgr, cv2.COLOR_BGR2YUV_I420)
     chroma = planes[height:].reshape(2, -1)
