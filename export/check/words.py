@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from sfpp.export.check.report import CheckReport, Finding, Verdict
 from sfpp.export.check.versions import RELEASES, Version, titles
+from sfpp.export.remaking import export_command
 from sfpp.runtime.contract import ModelContract
 from sfpp.runtime.page import clean_text
 
@@ -49,12 +50,7 @@ def _made_anew(report: CheckReport, contract: ModelContract, failing: set[Versio
     if report.precision != "float32":
         rest = " --rest fp32" * ("int8" in report.precision and "8.6" in failing)
         return f"sfpp-calibrate FLOAT32.onnx --images FRAMES{rest}"
-    isr = contract.recipe[0].get("isr") if contract.recipe else None
-    options = [f"--isr {shlex.quote(str(isr))}" if isr else f"--variant {shlex.quote(contract.variant)}"]
-    options += [f"--matching {contract.matching}"] * (contract.matching != "exact")
-    options += [f"--share-matching {contract.share_matching or 'all'}"] * (contract.share_matching != 1)
-    size = f"{contract.input.width}x{contract.input.height}"
-    return f"sfpp-export --weights FILE {' '.join(options)} --target tensorrt --opset 17 --res {size}"
+    return export_command(contract, "--target tensorrt", "--opset 17", weights="FILE")
 
 
 def _head(report: CheckReport) -> Iterator[str]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from sfpp.export.parity.differences import Place
 from sfpp.export.parity.report import AgreementReport, OutputReport, PointReport
-from sfpp.runtime.contract import ModelContract
+from sfpp.export.remaking import export_command
 from sfpp.runtime.page import clean_text
 
 # Larger networks are shown stage by stage; everything is in the JSON and on the page.
@@ -32,16 +32,7 @@ def next_command(report: AgreementReport) -> str:
         return f"sfpp-parity {model} --weights {weights}   (in ONNX Runtime: is it the file or the backend?)"
     if report.contract.precision != "fp32":
         return "sfpp-calibrate FLOAT32.onnx --images FRAMES   (make it anew from its float32 file)"
-    return f"sfpp-export --weights {weights} {_export_options(report.contract)}   (make it anew)"
-
-
-def _export_options(contract: ModelContract) -> str:
-    """Return the options that make a file of this kind."""
-    isr = contract.recipe[0].get("isr") if contract.recipe else None
-    options = [f"--isr {isr}" if isr else f"--variant {shlex.quote(contract.variant)}"]
-    options += [f"--matching {contract.matching}"] * (contract.matching != "exact")
-    options += [f"--share-matching {contract.share_matching or 'all'}"] * (contract.share_matching != 1)
-    return " ".join([*options, f"--res {contract.input.width}x{contract.input.height}"])
+    return f"{export_command(report.contract, weights=weights)}   (make it anew)"
 
 
 def percent(share: float) -> str:

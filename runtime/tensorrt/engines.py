@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -92,8 +91,7 @@ def build_engine(
     if library.is_rtx and contract.precision == "int8":
         notify(_INT8_ON_RTX)
     start = time.perf_counter()
-    with ExitStack() as stack:
-        temporary = stack.enter_context(whole_file(engine))
+    with whole_file(engine) as temporary:
         built = build_in_process_of_its_own(
             library, file, temporary, settings, precision=contract.precision, progress=progress
         )

@@ -1,0 +1,28 @@
+import dataclasses
+
+import pytest
+
+from sfpp.export.remaking import export_command
+from tests.runtime.video.clips import CONTRACT
+
+
+@pytest.mark.parametrize(
+    ("changes", "options"),
+    [
+        ({"variant": "fast"}, "--variant fast"),
+        ({"variant": "my own"}, "--variant 'my own'"),
+        (
+            {"variant": "2x2", "matching": "local", "share_matching": 2},
+            "--variant 2x2 --matching local --share-matching 2",
+        ),
+        ({"variant": "hq", "share_matching": 0}, "--variant hq --share-matching all"),
+        ({"variant": "isr", "recipe": ({"isr": "2211-222"},)}, "--isr 2211-222"),
+        ({"variant": "isr", "recipe": ({"isr": "1; reboot"},)}, "--isr '1; reboot'"),
+    ],
+)
+def test_the_options_are_those_of_the_file(changes, options):
+    contract = dataclasses.replace(CONTRACT, **changes)
+    size = f"--res {contract.input.width}x{contract.input.height}"
+    assert export_command(contract, weights="FILE") == f"sfpp-export --weights FILE {options} {size}"
+    command = export_command(contract, "--opset 17", weights="FILE")
+    assert command == f"sfpp-export --weights FILE {options} --opset 17 {size}"
