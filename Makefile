@@ -4,6 +4,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 OUT ?= out
+WORKERS ?= 2
 BIN := $(VENV)/bin
 # Threads that wait by spinning slow a busy machine down several times.
 export OMP_WAIT_POLICY ?= passive
@@ -18,8 +19,9 @@ demo: $(VENV)/.demo
 	@echo "video:   $(CURDIR)/$(OUT)/demo.mp4"
 	@echo "picture: $(CURDIR)/$(OUT)/demo.png"
 
+# By file, since tests of one file share what takes long to make.
 test: lint types
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow
