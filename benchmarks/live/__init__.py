@@ -1,0 +1,1 @@
+"""What a live pipeline promises, measured: it recovers, keeps its memory, its files and its freshness."""
