@@ -59,6 +59,30 @@ class StepClock:
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
 
+class RateMeter:
+    """Events a second, from the latest of them.
+
+    Args:
+        latest: how many events.
+        clock: seconds from any origin.
+    """
+
+    def __init__(self, *, latest: int = 30, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._times_s: deque[float] = deque(maxlen=latest)
+
+    def count(self) -> None:
+        """Note that an event happened just now."""
+        self._times_s.append(self._clock())
+
+    @property
+    def per_second(self) -> float | None:
+        """The rate; None before the second event, or where all happened at once."""
+        if len(self._times_s) < 2 or self._times_s[0] == self._times_s[-1]:
+            return None
+        return (len(self._times_s) - 1) / (self._times_s[-1] - self._times_s[0])
+
+
 class StageTimer:
     """Durations by stage. Stages may be measured and read in different threads at once, one thread a stage.
 

@@ -59,7 +59,7 @@ def run_live(
         with reporter.shown():
             for answer in pipeline:
                 reporter.saw(answer.age_ms)
-                delivery.take(answer, frames_per_second=reporter.frames_per_second)
+                delivery.take(answer)
                 if arguments.max_frames is not None and reporter.frames >= arguments.max_frames:
                     break
     _report(pipeline, reporter, places)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sfpp.runtime.commands.session import note
+from sfpp.runtime.timing import RateMeter
 from sfpp.runtime.video.events import Event
 
 if TYPE_CHECKING:
@@ -33,25 +34,18 @@ class Reporter:
         self.ages_ms: deque[float] = deque(maxlen=_KEPT_AGES)
         self.counts: Counter[tuple[str, str]] = Counter()
         self._start_s = time.monotonic()
-        self._recent: deque[float] = deque(maxlen=30)
+        self._rate = RateMeter()
         self._dropped: Counter[str] = Counter()
         self._told_s = self._start_s
         self._shown_s = 0.0
         self._on_terminal = sys.stderr.isatty()
         self._lock = threading.Lock()
 
-    @property
-    def frames_per_second(self) -> float | None:
-        """Of the latest answers."""
-        if len(self._recent) < 2:
-            return None
-        return (len(self._recent) - 1) / max(self._recent[-1] - self._recent[0], 1e-6)
-
     def saw(self, age_ms: float) -> None:
         """Count an answer."""
         self.frames += 1
         self.ages_ms.append(age_ms)
-        self._recent.append(time.monotonic())
+        self._rate.count()
         self._show_status()
 
     def event(self, event: Event) -> None:
@@ -100,7 +94,7 @@ class Reporter:
         if not self._on_terminal or now - self._shown_s < _STATUS_EVERY_S:
             return
         self._shown_s = now
-        rate = self.frames_per_second or 0.0
+        rate = self._rate.per_second or 0.0
         with self._lock:
             status = f"{self.frames} frames, {rate:.1f} a second, {self.ages_ms[-1]:.0f} ms old when done"
             print(f"\r\x1b[K{status}", end="", file=sys.stderr, flush=True)

@@ -14,6 +14,7 @@ _TYPES = {
     ".svg": "image/svg+xml",
 }
 INDEX = "index.html"
+ICON = "icon.svg"
 
 
 @dataclass(frozen=True)

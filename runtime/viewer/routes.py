@@ -14,7 +14,7 @@ from aiohttp import WSCloseCode, web
 from sfpp.runtime.errors import MediaError, UsageError
 from sfpp.runtime.viewer.access import Access, origin_fits
 from sfpp.runtime.viewer.drawing import PictureFormat, ViewSetting, draw_view, encode
-from sfpp.runtime.viewer.files import INDEX, page_files
+from sfpp.runtime.viewer.files import ICON, INDEX, page_files
 from sfpp.runtime.viewer.gate import add_security_headers, gate, is_admitted
 from sfpp.runtime.viewer.limits import Limits
 from sfpp.runtime.viewer.messages import LARGEST_MESSAGE, setting_from
@@ -55,6 +55,7 @@ class Routes:
             [
                 web.get("/", self.file),
                 web.get("/static/{name}", self.file),
+                web.get("/{name:favicon.ico}", self.file),
                 web.get("/stream", self.stream),
                 web.get("/snapshot", self.snapshot),
                 web.get("/metrics", self.metrics),
@@ -65,7 +66,9 @@ class Routes:
 
     async def file(self, request: web.Request) -> web.Response:
         """Answer with a file of the page."""
-        found = self._files.get(request.match_info.get("name", INDEX))
+        name = request.match_info.get("name", INDEX)
+        # Browsers ask for the old name of an icon wherever a page does not name one, as on the way past the token.
+        found = self._files.get(ICON if name == "favicon.ico" else name)
         if found is None:
             raise web.HTTPNotFound(text="404: Not Found\n")
         # Asked for each time, and answered in a few bytes while it is the same: a new sfpp never meets an old script.

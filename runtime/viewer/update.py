@@ -30,7 +30,7 @@ class ViewerUpdate:
             one. Called in the viewer's thread, and only if somebody looks.
         stages_ms: how long each stage took for this frame, in the order of the pipeline.
         age_ms: the time from the frame's coming until now; None if unknown.
-        frames_per_second: of the pipeline; None if unknown.
+        frames_per_second: answers of this source; None if unknown.
 
     Raises:
         UsageError: an image that is not (H, W, 3) uint8, or labels of another size.

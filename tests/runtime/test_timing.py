@@ -5,7 +5,7 @@ import pytest
 
 from sfpp.runtime import timing
 from sfpp.runtime.errors import UsageError
-from sfpp.runtime.timing import Bottleneck, StageTimer, StepClock
+from sfpp.runtime.timing import Bottleneck, RateMeter, StageTimer, StepClock
 
 
 class Clock:
@@ -195,3 +195,21 @@ def test_steps_are_told_as_they_begin_and_add_up():
         1 / 0  # noqa: B018
     assert list(clock.seconds) == ["reading", "writing"]
     assert min(clock.seconds.values()) >= 0
+
+
+def test_a_rate_is_that_of_the_latest_events():
+    clock = Clock()
+    meter = RateMeter(latest=4, clock=clock)
+    assert meter.per_second is None
+    meter.count()
+    assert meter.per_second is None
+    meter.count()
+    assert meter.per_second is None  # at once
+    for _ in range(3):
+        clock.now += 0.5
+        meter.count()
+    assert meter.per_second == pytest.approx(2)
+    for _ in range(4):
+        clock.now += 0.1
+        meter.count()
+    assert meter.per_second == pytest.approx(10)

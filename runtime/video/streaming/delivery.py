@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from sfpp.runtime.images import Image
 from sfpp.runtime.segmentation import Segmentation
+from sfpp.runtime.timing import RateMeter
 from sfpp.runtime.video.frames import Frame
 from sfpp.runtime.video.outlets import FrameRecord, SinkThread, pose_record, segmentation_record
 from sfpp.runtime.video.pose_run import TrackedPose
@@ -54,8 +56,9 @@ class Delivery:
     draw: Draw
     outlets: Mapping[str, Outlets] = field(default_factory=dict)
     viewer: Viewer | None = None
+    _rates: dict[str, RateMeter] = field(default_factory=lambda: defaultdict(RateMeter), init=False, repr=False)
 
-    def take(self, answer: Answer, *, frames_per_second: float | None = None) -> None:
+    def take(self, answer: Answer) -> None:
         """Hand an answer to all outlets of its source.
 
         Waits only for outlets of the policy ``every-frame``.
@@ -75,8 +78,10 @@ class Delivery:
                 sink.submit(partial(_write_keypoints, frame=answer.frame, found=answer.result))
         for sink in outlets.records:
             sink.submit(partial(_write_record, record=record_of(answer)), source=answer.frame.source)
+        rate = self._rates[answer.frame.source]
+        rate.count()
         if self.viewer is not None:
-            self.viewer.show(_update(answer, frames_per_second, self.draw))
+            self.viewer.show(_update(answer, rate.per_second, self.draw))
 
 
 def _write_picture(sink: Any, *, frame: Frame, picture: _Drawn) -> None:

@@ -403,6 +403,10 @@ class Foreign(http.server.BaseHTTPRequestHandler):
     link = ""
 
     def do_GET(self):
+        if self.path == "/favicon.ico":  # which browsers ask for as they please
+            self.send_response(204)
+            self.end_headers()
+            return
         body = f'<!doctype html><title>foreign</title><a href="{self.link}">look</a>'.encode()
         self.send_response(200)
         self.send_header("Content-Type", "text/html")
@@ -482,7 +486,7 @@ def test_nothing_moves_by_itself_nor_sticks_out(running, open_page, options):
     wait_for_frames(page, 20)
     running.event(Event("note", "front", "a long-word-" * 30))
     page.wait_for_selector("#events li")
-    assert shifts(page) < 0.02
+    assert shifts(page) < 0.01
     width, inner = page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
     assert width <= inner
 

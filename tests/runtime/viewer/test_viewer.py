@@ -65,6 +65,7 @@ def test_a_page_is_whole_and_needs_nothing_from_elsewhere(viewer):
         assert "://" not in answer.text.replace("http://www.w3.org/2000/svg", ""), name
         wanted |= {f"static/{each}" for each in re.findall(r'from "\./([\w.]+)"', answer.text)}
     assert len(seen) >= 8
+    assert ask(viewer.url, "/favicon.ico").body == ask(viewer.url, "/static/icon.svg").body
     tag = ask(viewer.url, "/static/viewer.css").headers["etag"]
     assert ask(viewer.url, "/static/viewer.css", If_None_Match=tag).status == 304
 
