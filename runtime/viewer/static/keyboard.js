@@ -39,7 +39,7 @@ export function listenToKeys(actions) {
 
 /** Whether the focused element does something by itself with this key. */
 function hasOwnUse(target, key) {
-  if (target.closest("dialog, select")) return true;
+  if (target.closest("dialog[open], select")) return true;
   if (key === " ") return target.matches("button, input[type=checkbox], input[type=radio]");
   if (key === "ArrowUp" || key === "ArrowDown") {
     // Lists that scroll take the arrows that scroll them.
