@@ -13,9 +13,6 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 IMAGES = sorted((ROOT / "docker").glob("*.Dockerfile"))
-# What the pages tell of and an installed sfpp may not have yet: a command, and options of another.
-COMING_COMMANDS = {"sfpp-engine"}
-COMING_OPTIONS = {"sfpp-run": {"--self-test", "--no-build"}}
 UNTRIED = "not run on hardware"
 
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
@@ -129,15 +126,9 @@ INLINE = [
 ]
 
 
-def known_options(command, used, place):
-    """Return the options of a command; skip where the installed sfpp does not have yet what is ``used``."""
-    if command in COMING_COMMANDS and command not in scripts():
-        pytest.skip(f"the installed sfpp has no {command} yet")
+def known_options(command, place):
     assert command in scripts(), f"{place}: there is no command {command}"
-    known = set(parser_of(command)._option_string_actions)
-    if coming := (COMING_OPTIONS.get(command, set()) & used) - known:
-        pytest.skip(f"the installed {command} has no {', '.join(sorted(coming))} yet")
-    return known
+    return set(parser_of(command)._option_string_actions)
 
 
 def identity(line):
@@ -180,8 +171,6 @@ def named_files(text):
 def test_named_files_are_there(page):
     named = set(named_files(page.read_text(encoding="utf-8")))
     missing = sorted(name for name in named if not (ROOT / name).exists())
-    if name_of(page) == "README.md" and missing == ["export/parity.py"]:
-        pytest.xfail("the README still names a file that became the folder export/parity/")
     assert not missing, f"{name_of(page)} names {', '.join(missing)}, which does not exist"
 
 
@@ -190,7 +179,7 @@ def test_command_lines_would_be_understood(line, capsys):
     """Each is parsed by its own command: unknown options, values that are no choice and missing arguments fail."""
     for command, *words in calls(line.text):
         used = set(options_in(words))
-        known = known_options(command, used, identity(line))
+        known = known_options(command, identity(line))
         # In full: argparse would also take beginnings of options.
         assert used <= known, f"{identity(line)}: {command} does not know all of {line.text}"
         try:
@@ -204,7 +193,7 @@ def test_inline_commands_name_known_options(line):
     """They are shortened for reading (``[--backend NAME]``, ``...``), so only their options can be checked."""
     command = line.text.split()[0]
     used = set(options_in(re.split(r"[\s\[\]|,]+", line.text)))
-    unknown = used - known_options(command, used, identity(line))
+    unknown = used - known_options(command, identity(line))
     assert not unknown, f"{identity(line)}: {command} does not know {', '.join(sorted(unknown))}"
 
 
