@@ -124,6 +124,7 @@ def test_samples_run(model, tmp_path_factory, tmp_path):
         "segment_image.py": [model, demo_frame(), tmp_path / "overlay.png"],
         "own_loop.py": [model, demo_clip()],
         "export_and_compare.py": [tmp_path],
+        "plain_onnxruntime.py": [model, demo_frame(), tmp_path / "labels.png"],
     }
     assert {path.name for path in (ROOT / "samples").glob("*.py")} == set(arguments)
     printed = {name: run_python(ROOT / "samples" / name, *each).stdout for name, each in arguments.items()}

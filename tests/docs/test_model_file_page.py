@@ -1,0 +1,66 @@
+"""The page for programs without sfpp: it names every field, and its recipe gives the runtime's own labels."""
+
+import dataclasses
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from sfpp.export import export_onnx
+from sfpp.export.demo import demo_frame
+from sfpp.runtime import contract, load_segmenter
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs/model-file.md").read_text(encoding="utf-8")
+RECORDS = (
+    contract.ModelContract,
+    contract.InputSpec,
+    contract.OutputSpec,
+    contract.KeypointSpec,
+    contract.CalibrationRecord,
+    contract.EngineRecord,
+    contract.SelfTest,
+)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "model.onnx"
+    return export_onnx(path=path, variant="fast", res="320x192").path
+
+
+@pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.__name__)
+def test_every_field_is_named(record):
+    named = set(re.findall(r"[`\"](?:\w+\.)?(\w+)[`\"]", PAGE))
+    missing = {field.name for field in dataclasses.fields(record)} - named
+    assert not missing
+
+
+def test_the_example_is_what_an_export_writes(model):
+    shown = json.loads(re.search(r"```json\n(.*?)```", PAGE, re.DOTALL)[1])
+    with load_segmenter(model, backend="onnxruntime") as segmenter:
+        written = json.loads(segmenter.contract.to_json())
+    assert {**shown["input"], "height": 192, "width": 320} == written["input"]
+    for name in ("task", "outputs", "schema_version"):
+        assert shown[name] == written[name]
+    for name in ("classes", "palette"):
+        assert shown[name] == written[name][: len(shown[name])]
+
+
+@pytest.mark.parametrize("size_hw", [(192, 320), (270, 480), (540, 300), (97, 801), (30, 50)])
+def test_the_sample_gives_the_runtimes_labels(model, tmp_path, size_hw):
+    frame_bgr = cv2.resize(cv2.imread(str(demo_frame())), size_hw[::-1])
+    cv2.imwrite(str(tmp_path / "photo.png"), frame_bgr)
+    sample = ROOT / "samples/plain_onnxruntime.py"
+    subprocess.run([sys.executable, sample, model, tmp_path / "photo.png", tmp_path / "labels.png"], check=True)
+    labels = cv2.imread(str(tmp_path / "labels.png"), cv2.IMREAD_UNCHANGED)
+    with load_segmenter(model, backend="onnxruntime", precision="fp32") as segmenter:
+        expected = segmenter(frame_bgr).labels
+    assert labels.shape == size_hw
+    assert np.mean(labels != expected) < 1e-4  # two classes may be alike to the last bit
+    assert len(np.unique(expected)) > 3
