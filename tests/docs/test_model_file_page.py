@@ -9,11 +9,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import onnxruntime
 import pytest
 
 from sfpp.export import export_onnx
-from sfpp.export.demo import demo_frame
-from sfpp.runtime import contract, load_segmenter
+from sfpp.export.demo import demo_frame, demo_person
+from sfpp.runtime import contract, load_pose, load_segmenter
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/model-file.md").read_text(encoding="utf-8")
@@ -64,3 +65,35 @@ def test_the_sample_gives_the_runtimes_labels(model, tmp_path, size_hw):
     assert labels.shape == size_hw
     assert np.mean(labels != expected) < 1e-4  # two classes may be alike to the last bit
     assert len(np.unique(expected)) > 3
+
+
+def test_the_five_steps_of_pose_give_the_runtimes_keypoints(tmp_path):
+    """Word by word from the page, without any of the runtime's own functions."""
+    path = export_onnx(path=tmp_path / "pose.onnx", task="pose").path
+    frame_bgr, box = cv2.imread(str(demo_person())), (70.0, 30.0, 60.0, 160.0)
+    session = onnxruntime.InferenceSession(path)
+    told = json.loads(session.get_modelmeta().custom_metadata_map["sfpp.contract"])
+    spec, padding = told["input"], told["keypoints"]["box_padding"]
+    left, top, width, height = box
+    middle_x, middle_y = left + width / 2, top + height / 2
+    aspect = spec["width"] / spec["height"]
+    region_width = max(width, height * aspect) * padding
+    region_height = region_width / aspect
+    region_left, region_top = middle_x - region_width / 2, middle_y - region_height / 2
+    scale = spec["width"] / region_width
+    matrix = np.array([[scale, 0, -region_left * scale], [0, scale, -region_top * scale]])
+    crop = cv2.warpAffine(frame_bgr, matrix, (spec["width"], spec["height"]))
+    (heatmaps,) = session.run(None, {spec["name"]: cv2.cvtColor(crop, cv2.COLOR_BGR2RGB)[None]})
+    keypoints = []
+    for heatmap in heatmaps[0]:
+        rows, columns = heatmap.shape
+        row, column = divmod(int(heatmap.argmax()), columns)
+        x, y = float(column), float(row)
+        if 0 < column < columns - 1:
+            x += 0.25 * np.sign(heatmap[row, column + 1] - heatmap[row, column - 1])
+        if 0 < row < rows - 1:
+            y += 0.25 * np.sign(heatmap[row + 1, column] - heatmap[row - 1, column])
+        keypoints.append((region_left + x * region_width / columns, region_top + y * region_height / rows))
+    with load_pose(path, backend="onnxruntime", precision="fp32") as model:
+        expected = model(frame_bgr, [box]).keypoints_xy[0]
+    np.testing.assert_allclose(keypoints, expected, atol=0.01)
