@@ -96,14 +96,14 @@ def variant_for(family: str, name_or_file: str | Path, isr: str | None = None) -
                 "and values averaged in 2x2 windows, is --variant kv2x2"
             )
         return variant_by_name(name_or_file)
-    if isr is not None:
-        recipe = isr_from_text(isr)
-        return Variant(f"isr-{recipe}", recipe)
     if (name := str(name_or_file)) not in ISR_VARIANTS:
         raise UsageError(
             f"the variant is {name!r}, but these weights are an EDAFormer's, which merges no tokens; expected one of "
             f"{', '.join(ISR_VARIANTS)}, or --isr with factors of your own, such as 2211-222"
         )
+    if isr is not None:
+        recipe = isr_from_text(isr)
+        return Variant(f"isr-{recipe}", recipe)
     return Variant(name, ISR_VARIANTS[name])
 
 
@@ -117,10 +117,11 @@ def matched(variant: Variant, matching: MatchingRule, share_matching: int = 1) -
         return variant
     recipe = variant.recipe
     if not isinstance(recipe, MergingRecipe) or not recipe.merges_bipartite:
-        option = f"--matching {matching}" if matching != "exact" else f"--share-matching {share_matching}"
+        option = f"--matching {matching}" if matching != "exact" else f"--share-matching {share_matching or 'all'}"
+        takes = "take hq, fast or a recipe file with bsm" if isinstance(recipe, MergingRecipe) else "reduce with --isr"
         raise UsageError(
             f"{option} says how tokens are matched, but the variant {variant.name!r} matches none; leave it out, or "
-            "take hq, fast or a recipe file with bsm"
+            f"{takes}"
         )
     return Variant(variant.name, with_matching(recipe, local=matching == "local", share_matching=share_matching))
 
@@ -145,7 +146,8 @@ def variant_by_name(name_or_file: str | Path) -> Variant:
     """Return a named variant, or the recipe of a JSON file.
 
     Raises:
-        UsageError: neither a known name nor a file; the closest name is suggested.
+        UsageError: neither a known name nor a file, for which the closest name is suggested; or a file that has the
+            name of a variant.
         RecipeError: the file's content is not a recipe.
     """
     text = str(name_or_file)
@@ -153,9 +155,17 @@ def variant_by_name(name_or_file: str | Path) -> Variant:
         return Variant(text, VARIANTS[text])
     path = Path(text)
     if _is_file(path):
-        return Variant(path.stem, recipe_from_file(path))
+        recipe = recipe_from_file(path)
+        # Only the name tells variants apart in file names, contracts and the command that makes a file anew.
+        if recipe != {**ISR_VARIANTS, **VARIANTS}.get(path.stem, recipe):
+            raise UsageError(
+                f"the recipe file {path} would pass for the variant {path.stem!r}, and is another one; "
+                "give it another name"
+            )
+        return Variant(path.stem, recipe)
     if path.suffix == ".json" or path.parent != Path():
-        raise UsageError(f"the recipe file {path} does not exist")
+        problem = "is a folder; give a file in it" if path.is_dir() else "does not exist"
+        raise UsageError(f"the recipe file {path} {problem}")
     raise UsageError(
         f"unknown variant {text!r}{did_you_mean(text, VARIANTS)}; expected one of "
         f"{', '.join(VARIANTS)}, or a recipe file (JSON)"
@@ -176,12 +186,21 @@ def recipe_from_file(path: Path) -> MergingRecipe:
         RecipeError: unreadable, not JSON, or not a recipe.
     """
     try:
-        stages = json.loads(path.read_text(encoding="utf-8"))
+        stages = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_each_key_once)
     except OSError as error:
         raise RecipeError(f"the recipe {path} cannot be read: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
         raise RecipeError(f"the recipe {path} is not valid JSON: {error}") from error
     return recipe_from_words(stages, origin=f"the recipe {path}")
+
+
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    words = dict(pairs)
+    if len(words) != len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {twice!r} stands twice in one object")
+    return words
 
 
 def recipe_from_words(stages: object, *, origin: str = "the recipe") -> MergingRecipe:
@@ -209,14 +228,17 @@ def _merging(words: Mapping[str, Any], side: str, where: str) -> Merging | None:
         if stray := [key for key in words if key.startswith(f"{side}_") and key != f"{side}_mode"]:
             raise RecipeError(f"{where}: {stray[0]} is given without {side}_mode, so it would merge nothing")
         return None
+    if mode not in MODES:
+        raise RecipeError(f"{where}: unknown {side}_mode {mode!r}; expected one of {', '.join(MODES)}")
+    used = ("mode", "r", "sx", "sy") if mode == "bsm" else ("mode", "s")
+    if stray := [key for key in words if key.startswith(f"{side}_") and key.removeprefix(f"{side}_") not in used]:
+        raise RecipeError(f"{where}: {stray[0]} means nothing with {side}_mode {mode!r}; leave it out")
     if mode == "bsm":
         cell_hw = (_positive(words, f"{side}_sy", where), _positive(words, f"{side}_sx", where))
         return Bipartite(_ratio(words, f"{side}_r", where), cell_hw)
     if mode == "n2d":
         return Pool2d(_window_2d(words, f"{side}_s", where))
-    if mode == "n1d":
-        return Pool1d(_positive(words, f"{side}_s", where))
-    raise RecipeError(f"{where}: unknown {side}_mode {mode!r}; expected one of {', '.join(MODES)}")
+    return Pool1d(_positive(words, f"{side}_s", where))
 
 
 def _positive(words: Mapping[str, Any], key: str, where: str) -> int:

@@ -7,6 +7,7 @@ import pytest
 from sfpp.export.catalog import (
     MIT_SIZES,
     VARIANTS,
+    Variant,
     recipe_from_file,
     recipe_from_words,
     variant_by_name,
@@ -126,6 +127,9 @@ def test_the_ends_of_the_ratio_are_in(ratio):
         ({"q_r": 0.5, "q_sx": 2, "q_sy": 2}, "q_r is given without q_mode"),
         ({**BSM, "kv_s": [2, 2]}, "kv_s is given without kv_mode"),
         ({"kv_mode": None, "kv_r": 0.5}, "kv_r is given without kv_mode"),
+        ({**BSM, "q_s": [2, 2]}, "q_s means nothing with q_mode 'bsm'; leave it out"),
+        ({"kv_mode": "n2d", "kv_s": [2, 2], "kv_r": 0.5}, "kv_r means nothing with kv_mode 'n2d'"),
+        ({"q_mode": "n1d", "q_s": 2, "q_sx": 2}, "q_sx means nothing with q_mode 'n1d'"),
         ({**BSM, "q_r": 1.0001}, "q_r is 1.0001, expected a number in 0..1"),
         ({**BSM, "q_r": -0.1}, "q_r is -0.1"),
         ({**BSM, "q_r": float("nan")}, "q_r is nan"),
@@ -166,6 +170,40 @@ def test_a_file_that_is_not_json(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(RecipeError, match=r"mine\.json is not valid JSON"):
         variant_by_name(path)
+
+
+def test_a_key_that_stands_twice(tmp_path):
+    path = tmp_path / "mine.json"
+    path.write_text('[{"kv_mode": "bsm", "kv_r": 0.1, "kv_r": 0.9, "kv_sx": 2, "kv_sy": 2}, {}, {}, {}]')
+    with pytest.raises(RecipeError, match=r"mine\.json is not valid JSON: the key 'kv_r' stands twice"):
+        variant_by_name(path)
+
+
+def test_a_file_as_windows_writes_it(tmp_path):
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps(MIXED), encoding="utf-8-sig")
+    assert variant_by_name(path).recipe == recipe_from_words(MIXED)
+
+
+@pytest.mark.parametrize("name", ["fast", "downsample", "isr"])
+def test_a_recipe_file_that_would_pass_for_a_variant(tmp_path, name):
+    path = tmp_path / f"{name}.json"
+    path.write_text(json.dumps(MIXED))
+    words = rf"{name}\.json would pass for the variant '{name}', and is another one; give it another name"
+    with pytest.raises(UsageError, match=words):
+        variant_by_name(path)
+
+
+@pytest.mark.parametrize("name", ["original", "hq", "fast", "2x2", "kv2x2"])
+def test_a_variants_recipe_in_a_file_of_its_name_is_that_variant(tmp_path, name):
+    path = tmp_path / f"{name}.json"
+    path.write_text(json.dumps(words_from_recipe(VARIANTS[name])))
+    assert variant_by_name(path) == Variant(name, VARIANTS[name])
+
+
+def test_a_folder_in_the_place_of_a_recipe_file(tmp_path):
+    with pytest.raises(UsageError, match="is a folder; give a file in it"):
+        variant_by_name(tmp_path)
 
 
 def test_a_file_that_cannot_be_read(tmp_path, monkeypatch):

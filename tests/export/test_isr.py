@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sfpp.export.arithmetic import multiply_adds
-from sfpp.export.catalog import ISR_VARIANTS, VARIANTS, isr_from_text, variant_for, words_from_recipe
+from sfpp.export.catalog import ISR_VARIANTS, VARIANTS, isr_from_text, matched, variant_for, words_from_recipe
 from sfpp.export.models.edaformer import EdaDecoderConfig, EdaFormer, EdaFormerConfig, EftConfig
 from sfpp.export.models.recipe import IsrRecipe, Pool2d
 from sfpp.export.planning import plan_for, tokens_by_block
@@ -68,9 +68,17 @@ def test_each_family_has_its_own_variants():
     assert variant_for("segformer", "hq").recipe == VARIANTS["hq"]
     with pytest.raises(UsageError, match="an EDAFormer's, which merges no tokens; expected one of original, isr"):
         variant_for("edaformer", "fast")
+    with pytest.raises(UsageError, match="the variant is 'fast', but these weights are an EDAFormer's"):
+        variant_for("edaformer", "fast", "2222-222")
     for variant, isr in (("isr", None), ("original", "2211-222")):
         with pytest.raises(UsageError, match=r"a SegFormer's; its sibling.* --variant kv2x2"):
             variant_for("segformer", variant, isr)
+
+
+def test_an_edaformer_has_nothing_to_match():
+    expected = "--share-matching all .* 'isr' matches none; leave it out, or reduce with --isr"
+    with pytest.raises(UsageError, match=expected):
+        matched(variant_for("edaformer", "isr"), "exact", 0)
 
 
 def test_tokens_are_planned_for_encoder_and_decoder():
