@@ -23,8 +23,10 @@ from sfpp.runtime.contract import (
     ResizeRule,
     Target,
 )
-from sfpp.runtime.errors import UsageError
+from sfpp.runtime.errors import CheckpointError, UsageError
 from sfpp.runtime.keypoints import KEYPOINT_SETS, keypoint_set
+
+_MOST_CLASSES = 256
 
 
 def input_spec(size: Resolution, *, input: InputDtype, batch: int, resize: ResizeRule) -> InputSpec:
@@ -50,6 +52,7 @@ def contract_for(
 
     Raises:
         UsageError: class names for a pose network or the reverse, or another number of names than outputs.
+        CheckpointError: more classes than labels can tell.
     """
     return ModelContract(
         task=checkpoint.task,
@@ -85,6 +88,8 @@ def default_name(contract: ModelContract) -> str:
         parts.append("labels")
     if contract.target != "portable":
         parts.append(contract.target)
+    if spec.dtype == "float32":
+        parts.append("float32")
     if spec.batch > 1:
         parts.append(f"batch{spec.batch}")
     return "-".join(parts) + ".onnx"
@@ -108,6 +113,11 @@ def _names(checkpoint: Checkpoint, classes: str | Path | None, keypoints: str | 
         return {"keypoints": _keypoint_spec(checkpoint, keypoints)}
     if keypoints is not None:
         raise UsageError(f"--keypoints is for pose networks, but {checkpoint.name} segments: use --classes")
+    if checkpoint.outputs > _MOST_CLASSES:
+        raise CheckpointError(
+            f"{checkpoint.name} has {checkpoint.outputs} classes, expected 1 to {_MOST_CLASSES}, since labels are "
+            "uint8; give a network that was trained with fewer"
+        )
     named = checkpoint.class_set() if classes is None else class_set(classes, checkpoint.outputs)
     return {"classes": named.names, "palette": named.palette}
 

@@ -148,6 +148,7 @@ def export_onnx(
         chosen = matched(variant_for(checkpoint.family, variant, isr), matching, share_matching)
         size = size or DEFAULT_SIZES[checkpoint.task]
         spec = input_spec(size, input=input, batch=batch, resize=resize)
+        spec = dataclasses.replace(spec, mean=checkpoint.mean, std=checkpoint.std)
         plan = plan_for(chosen.recipe, checkpoint.config, spec)
         kind = _output_kind(checkpoint, output)
         contract = contract_for(
@@ -252,13 +253,14 @@ def _check_options(
     if path is not None and Path(path).suffix != ".onnx":
         raise UsageError(f"the file to write is {os.fspath(path)!r}, expected a name that ends in .onnx")
     for name, (value, literal) in choices.items():
-        if value is not None and value not in get_args(literal):
+        # None leaves the choice to the weights, where there is one.
+        if (value is not None or name not in ("output", "task")) and value not in get_args(literal):
             raise UsageError(f"{name} is {value!r}, expected one of {', '.join(get_args(literal))}")
     if isinstance(batch, bool) or not isinstance(batch, int) or not 1 <= batch <= 64:
         raise UsageError(f"batch is {batch!r}, expected a whole number from 1 to 64")
     if isinstance(share_matching, bool) or not isinstance(share_matching, int) or share_matching < 0:
         raise UsageError(f"share_matching is {share_matching!r}, expected a number of blocks, or 0 for all of a stage")
-    if opset not in OPSETS:
+    if not isinstance(opset, int) or opset not in OPSETS:
         raise UsageError(
             f"opset is {opset!r}, expected {OPSETS[0]} to {OPSETS[-1]}; 17 suits every TensorRT from 8.6 on"
         )

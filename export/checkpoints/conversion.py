@@ -13,6 +13,7 @@ from sfpp.export.checkpoints.styles import Part
 from sfpp.runtime.errors import CheckpointError
 
 _SHOWN = 10
+_ADVICE = "Give the state dictionary of one such network: whole, unchanged, and without copies such as averaged weights"
 
 Shape = tuple[int, ...]
 
@@ -23,7 +24,8 @@ def canonical_state(
     """Return the network's weights, float32 and independent of the file, under their canonical keys.
 
     Raises:
-        CheckpointError: missing or unexpected keys, wrong shapes, or values that are not finite numbers; all listed.
+        CheckpointError: missing or unexpected keys, wrong shapes, values that are not finite numbers, or negative
+            variances; all listed.
     """
     slots = canonical_slots(config)
     _check_keys(tensors, spelling, slots, f"{name} does not fit the {spelling.style.title} style")
@@ -31,11 +33,20 @@ def canonical_state(
     if spelling.style.fused_last_first:
         fusion = f"{FUSION}.weight"
         state[fusion] = stages_reversed(state[fusion], widths=fused_widths(config)[::-1])
-    broken = [key for slot in slots if not torch.isfinite(state[slot.key]).all() for key in _keys(spelling, slot)]
+    # A dictionary, since one stored tensor may fill several slots.
+    broken = dict.fromkeys(
+        key for slot in slots if not torch.isfinite(state[slot.key]).all() for key in _keys(spelling, slot)
+    )
     if broken:
         raise CheckpointError(
-            f"{name} has values that are not finite numbers in {_listing(broken)}: the training diverged or the file "
-            "is damaged; give an earlier checkpoint"
+            f"{name} has values that are not finite numbers in {_listing(list(broken))}: the training diverged or the "
+            "file is damaged; give an earlier checkpoint"
+        )
+    negative = [slot.key for slot in slots if slot.param == "running_var" and (state[slot.key] < 0).any()]
+    if negative:
+        raise CheckpointError(
+            f"{name} has variances below 0 (running_var, read as {_listing(negative)}), of which the network makes "
+            "values that are not numbers: the file is damaged; give another one"
         )
     return state
 
@@ -80,7 +91,7 @@ def _check_keys(tensors: Mapping[str, Tensor], spelling: Spelling, slots: Sequen
     }
     found = [f"{len(keys)} {kind}: {_listing(keys)}" for kind, keys in problems.items() if keys]
     if found:
-        raise CheckpointError(f"{claim}. {'. '.join(found)}")
+        raise CheckpointError(f"{claim}. {'. '.join(found)}. {_ADVICE}")
 
 
 def _expected_shapes(spelling: Spelling, slots: Sequence[Slot]) -> dict[str, Shape]:

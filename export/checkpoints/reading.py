@@ -11,7 +11,7 @@ from sfpp.export.checkpoints.conversion import canonical_state
 from sfpp.export.checkpoints.labels import StoredLabels, stored_keypoints, stored_labels
 from sfpp.export.checkpoints.layout import NetworkConfig
 from sfpp.export.checkpoints.network import network_config, size_name
-from sfpp.export.checkpoints.settings import read_settings
+from sfpp.export.checkpoints.settings import IMAGENET, Triple, read_normalization, read_settings
 from sfpp.export.checkpoints.shapes import StoredShapes
 from sfpp.export.checkpoints.spelling import recognize
 from sfpp.export.checkpoints.storage import read_weights
@@ -30,7 +30,7 @@ class Checkpoint:
     of that network (:mod:`sfpp.export.models`), without batch norm's counters. ``size`` is ``b0`` to ``b5``, ``t`` or
     ``b`` of EDAFormer, or ``custom``. ``classes`` and ``palette`` ((R, G, B), 0..255), or for pose ``keypoints`` (the
     name of a keypoint set, or its JSON), are None where the file does not tell them. ``name`` is the path as given,
-    for messages.
+    for messages. ``mean`` and ``std`` are those of the training's (R, G, B), 0..255.
     """
 
     name: str
@@ -45,6 +45,8 @@ class Checkpoint:
     keypoints: str | None
     sha256: str
     licence: str
+    mean: Triple = IMAGENET.mean
+    std: Triple = IMAGENET.std
 
     @property
     def outputs(self) -> int:
@@ -78,7 +80,9 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     name = str(stored.path)
     spelling = recognize(stored.tensors.keys(), name)
     style = spelling.style
-    settings = read_settings(stored.folder) if style.name == "transformers" else None
+    is_transformers = style.name == "transformers"
+    settings = read_settings(stored.folder) if is_transformers else None
+    mean, std = read_normalization(stored.folder) if is_transformers else (IMAGENET.mean, IMAGENET.std)
     config = network_config(StoredShapes(name, stored.tensors, spelling), settings)
     is_pose = style.task == "pose"
     labels = StoredLabels() if is_pose else stored_labels(stored.metadata, settings, _outputs(config))
@@ -95,6 +99,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         keypoints=stored_keypoints(stored.metadata) if is_pose else None,
         sha256=stored.sha256,
         licence=str(stored.metadata.get("sfpp.licence", "")),
+        mean=mean,
+        std=std,
     )
 
 

@@ -54,5 +54,7 @@ class StoredShapes:
         for i in range(STAGES):
             prefix = before_index.format(i=i, n=i + 1)
             indices = {key.removeprefix(prefix).split(".")[0] for key in self.tensors if key.startswith(prefix)}
-            depths.append(max((int(index) + 1 for index in indices if index.isdecimal()), default=0))
+            # What is longer than an index is an unexpected key.
+            numbers = [int(index) for index in indices if index.isdecimal() and len(index) < 10]
+            depths.append(max(numbers, default=-1) + 1)
         return tuple(depths)

@@ -135,7 +135,10 @@ def test_a_long_list_ends_in_a_count(tmp_path, weights):
     state = {key: value for key, value in weights.items() if ".norm2." not in key}
     message = refused_state(tmp_path, state)
     assert "16 missing: " in message
-    assert message.endswith(", and 6 more")
+    assert ", and 6 more. " in message
+    assert message.endswith(
+        "Give the state dictionary of one such network: whole, unchanged, and without copies such as averaged weights"
+    )
     assert message.count("norm2") == 10
 
 
@@ -165,6 +168,26 @@ def test_values_that_are_not_finite(tmp_path, weights, bad):
     state["decode_head.fusion_conv.conv.weight"][3, 5] = bad
     message = refused_state(tmp_path, state)
     assert "not finite numbers in decode_head.fusion_conv.conv.weight: the training diverged" in message
+
+
+def test_a_tensor_that_is_not_finite_is_named_once(tmp_path, weights):
+    key = "backbone.layers.3.1.0.attn.attn.in_proj_weight"  # queries, keys and values are in it
+    state = {**weights, key: torch.full_like(weights[key], float("nan"))}
+    assert refused_state(tmp_path, state).count(key) == 1
+
+
+def test_a_variance_below_zero(tmp_path, weights):
+    key = "decode_head.convs.2.bn.running_var"
+    state = {**weights, key: weights[key].clone()}
+    state[key][3] = -0.1
+    message = refused_state(tmp_path, state)
+    assert "variances below 0 (running_var, read as head.projections.2.bn.running_var)" in message
+
+
+def test_a_block_number_beyond_reason(tmp_path, weights):
+    """Python refuses to read numbers of more than 4300 digits."""
+    state = {**weights, f"backbone.layers.0.1.{'9' * 5000}.norm1.weight": torch.ones(32)}
+    assert "1 unexpected: backbone.layers.0.1.9999" in refused_state(tmp_path, state)
 
 
 def test_quantized_weights(tmp_path, weights):

@@ -22,7 +22,7 @@ from sfpp.export.demo import demo_checkpoint
 from sfpp.export.models.segformer import EncoderConfig, HeadConfig, SegFormer, SegFormerConfig
 from sfpp.export.resolution import Resolution
 from sfpp.runtime.contract import METADATA_KEY, contract_from_json
-from sfpp.runtime.errors import CheckpointError, ContractError, MediaError, RecipeError, SfppError, UsageError
+from sfpp.runtime.errors import CheckpointError, MediaError, RecipeError, SfppError, UsageError
 from sfpp.runtime.images import input_from_frame
 
 RES = "160x128"
@@ -140,6 +140,7 @@ def test_options_reach_graph_and_contract(tmp_path, options, expected):
     [
         ({}, {}, "segformer-b0-hq-160x128.onnx"),
         ({"output": "labels"}, {"batch": 4}, "segformer-b0-hq-160x128-labels-batch4.onnx"),
+        ({}, {"dtype": "float32"}, "segformer-b0-hq-160x128-float32.onnx"),
         ({"variant": "mine"}, {"width": 3840, "height": 2160}, "segformer-b0-mine-3840x2160.onnx"),
     ],
 )
@@ -204,9 +205,13 @@ def test_a_transformers_folder_of_any_sizes_exports(tmp_path):
         id2label={0: "lane", 1: "rest"},
     )
     transformers.SegformerForSemanticSegmentation(config).save_pretrained(tmp_path / "tiny")
+    preprocessor = {"image_mean": [0.5, 0.4, 0.2], "image_std": [0.5, 0.5, 0.25]}
+    (tmp_path / "tiny" / "preprocessor_config.json").write_text(json.dumps(preprocessor))
     report = export_onnx(tmp_path / "tiny", tmp_path / "model.onnx", variant="2x2", res="96x70")
     assert (report.contract.size, report.contract.classes) == ("custom", ("lane", "rest"))
     assert report.contract.outputs[0].stride == 2
+    assert report.contract.input.mean == (127.5, 102.0, 51.0)
+    assert report.contract.input.std == (127.5, 127.5, 63.75)
     assert signature(report.path)[1][2] == [1, 2, 35, 48]
     assert [each.query for each in report.parity.tokens] == [18 * 24, 9 * 12, 9 * 12, 5 * 6, 5 * 6]
 
@@ -220,7 +225,8 @@ def test_classes_of_ones_own(tmp_path):
 
 def test_too_many_classes_for_labels(tmp_path):
     torch.save(random_state(MMSEG, "b0", width=8, classes=257), tmp_path / "weights.pth")
-    with pytest.raises(ContractError, match="257 classes, expected 1 to 256"):
+    expected = r"weights\.pth has 257 classes, expected 1 to 256, since labels are uint8; give a network"
+    with pytest.raises(CheckpointError, match=expected):
         export_onnx(tmp_path / "weights.pth", tmp_path / "model.onnx", res="64x64")
 
 
@@ -240,12 +246,16 @@ BIG_CELL = [{}, {}, {}, {"q_mode": "bsm", "q_r": 0.5, "q_sx": 2, "q_sy": 5}]
         ({"output": "mask"}, UsageError, "output is 'mask', expected one of logits, labels"),
         ({"input": "float16"}, UsageError, "input is 'float16', expected one of uint8, float32"),
         ({"resize": "crop"}, UsageError, "resize is 'crop', expected one of letterbox, stretch"),
+        ({"resize": None}, UsageError, "resize is None, expected one of letterbox, stretch"),
+        ({"input": None}, UsageError, "input is None, expected one of uint8, float32"),
+        ({"target": None}, UsageError, "target is None, expected one of portable"),
         ({"batch": 0}, UsageError, "batch is 0, expected a whole number from 1 to 64"),
         ({"batch": 65}, UsageError, "batch is 65"),
         ({"batch": True}, UsageError, "batch is True"),
         ({"batch": 1.0}, UsageError, "batch is 1.0"),
         ({"opset": 16}, UsageError, "opset is 16, expected 17 to 20; 17 suits"),
         ({"opset": 21}, UsageError, "opset is 21"),
+        ({"opset": 17.0}, UsageError, "opset is 17.0"),
         ({"classes": "cityscapes"}, UsageError, "'cityscapes' names 19 classes, but the model has 11"),
         ({"classes": "cityscape"}, UsageError, "did you mean 'cityscapes'"),
         ({"image": "nowhere.jpg"}, MediaError, "nowhere.jpg"),
