@@ -80,7 +80,8 @@ def _path_of(text: str) -> Path:
     if path.is_file():
         return path
     if path.suffix or path.parent != Path():
-        raise UsageError(f"the class file {path} does not exist; give a file, or one of {', '.join(CLASS_SETS)}")
+        problem = "is a folder" if path.is_dir() else "does not exist"
+        raise UsageError(f"the class file {path} {problem}; give a file, or one of {', '.join(CLASS_SETS)}")
     raise UsageError(
         f"unknown classes {text!r}{did_you_mean(text, CLASS_SETS)}; expected one of {', '.join(CLASS_SETS)}, "
         "or a file: a JSON list, or text with one name a line"
@@ -92,9 +93,11 @@ def _from_file(path: Path) -> ClassSet:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"the class file {path} cannot be read as UTF-8 text: {error}") from error
-    entries = _json_entries(text, path) if path.suffix.lower() == ".json" else text.splitlines()
-    # An empty line at the end of a text file is no class.
-    return classes_from_entries([entry for entry in entries if entry != ""], origin=f"the class file {path}")
+    if path.suffix.lower() == ".json":
+        entries = _json_entries(text, path)
+    else:
+        entries = [line for line in text.splitlines() if line]  # an empty line at the end is no class
+    return classes_from_entries(entries, origin=f"the class file {path}")
 
 
 def _json_entries(text: str, path: Path) -> list[Any]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sfpp.runtime.contract import ModelContract
 
 _DESCRIPTION = """\
-Export a trained SegFormer or SegFormer++ to an ONNX file, with token merging in the graph.
+Export a trained SegFormer, SegFormer++ or EDAFormer to an ONNX file, with token merging in the graph.
 The file is run in ONNX Runtime and compared with PyTorch before it is kept."""
 
 _EPILOG = """\
@@ -111,7 +111,7 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "--image",
         metavar="FILE",
-        help="picture to check the export with (default: a street scene that comes with sfpp)",
+        help="picture to check the export with (default: a street scene, for pose a person, that comes with sfpp)",
     )
     add("-o", "--path", metavar="FILE", help="file to write (default: named after model, variant and size)")
     return parser

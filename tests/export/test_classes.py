@@ -79,6 +79,7 @@ def test_a_json_file_of_names_and_colors(tmp_path):
         ("a.json", b'[{"name": "road", "color": [0, 0, 256]}]', r"color of 'road' is \[0, 0, 256\]"),
         ("a.json", b'[{"name": "road", "color": "red"}]', "color of 'road' is 'red'"),
         ("a.json", b'[{"name": "road", "color": [true, 0, 0]}]', "color of 'road'"),
+        ("a.json", b'["road", ""]', "class 1: '' has no name"),
         ("a.txt", b"", "names no class"),
         ("a.txt", b"\xff\xfe\x00", "cannot be read as UTF-8 text"),
     ],
@@ -92,6 +93,8 @@ def test_malformed_files(tmp_path, name, content, expected):
 def test_a_missing_file(tmp_path):
     with pytest.raises(UsageError, match="does not exist"):
         class_set(tmp_path / "classes.json")
+    with pytest.raises(UsageError, match="is a folder; give a file"):
+        class_set(tmp_path)
 
 
 def test_default_classes():
