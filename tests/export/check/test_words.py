@@ -131,7 +131,7 @@ def test_next_for_our_own_converted_file(tmp_path):
     [
         (CONTRACT, "--variant hq"),
         (replace(CONTRACT, matching="local", share_matching=0), "--variant hq --matching local --share-matching all"),
-        (replace(CONTRACT, variant="it's"), "--variant 'it'\"'\"'s'"),
+        (replace(CONTRACT, variant="it's"), "--variant 'it'\"'\"'s.json'"),
         (ISR, "--isr 2211-222"),
     ],
 )
