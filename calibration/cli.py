@@ -35,7 +35,7 @@ examples:
   sfpp-calibrate pose.onnx --images crops/ --labels person_keypoints.json
   sfpp-calibrate model.onnx --images frames/ --rest fp16 --frames 128 -o engines/
 
-frames to judge by are never calibrated with, unless there are fewer than three."""
+frames to judge by are never calibrated with, unless there is only one."""
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 from onnx import TensorProto
 
 from sfpp.runtime.contract import METADATA_KEY, ModelContract, contract_from_metadata
-from sfpp.runtime.errors import ModelFileError
+from sfpp.runtime.errors import ContractError, ModelFileError
 from sfpp.runtime.files import whole_file
 from sfpp.runtime.onnx_file import not_an_onnx_model
 
@@ -49,6 +49,28 @@ def contract_in(model: onnx.ModelProto, *, origin: str) -> ModelContract:
     """
     texts = {each.key: each.value for each in model.metadata_props}
     return contract_from_metadata(texts, origin=origin, instead="with --contract FILE.json")
+
+
+def check_contract(model: onnx.ModelProto, contract: ModelContract, *, origin: str) -> None:
+    """Refuse a contract of another model; the model is one that :func:`read_model` gave.
+
+    Raises:
+        ContractError: the graph takes something else than the contract says, or lacks one of its outputs.
+    """
+    weights = {each.name for each in model.graph.initializer}
+    spec = contract.input
+    given = ", ".join(_described(each) for each in model.graph.input if each.name not in weights)
+    promised = f"{spec.name!r} {spec.dtype} {spec.shape}"
+    if given != promised:
+        raise ContractError(
+            f"{origin} takes {given or 'nothing'}, but its contract says {promised}; give the contract of this model"
+        )
+    outputs = [each.name for each in model.graph.output]
+    if missing := [each.name for each in contract.outputs if each.name not in outputs]:
+        raise ContractError(
+            f"{origin} gives {', '.join(map(repr, outputs))}, but its contract says {missing[0]!r}; "
+            "give the contract of this model"
+        )
 
 
 def write_model(model: onnx.ModelProto, contract: ModelContract, path: Path) -> None:
@@ -95,6 +117,12 @@ def block_of(node_name: str) -> str:
         return node_name[: match.end()]
     first, slash, _ = node_name.partition("/")
     return first if slash else "input"
+
+
+def _described(value: onnx.ValueInfoProto) -> str:
+    kind = value.type.tensor_type
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)
+    return f"{value.name!r} {dtype} {tuple(int(each.dim_value) for each in kind.shape.dim)}"
 
 
 def _open_sizes(model: onnx.ModelProto) -> str:

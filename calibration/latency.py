@@ -8,10 +8,13 @@ from pathlib import Path
 
 from sfpp.calibration.judging.examination import JUDGE, Examiner
 from sfpp.calibration.results import Latency
+from sfpp.runtime.backends import open_backend
 from sfpp.runtime.bench import bench
+from sfpp.runtime.bench.peak import CHAINS
 from sfpp.runtime.bench.row import Row
 from sfpp.runtime.bench.settings import BackendSpec
 from sfpp.runtime.bench.statistics import speedup
+from sfpp.runtime.errors import BackendError, SfppError
 
 _RUNS = 15
 # How much further from FP32 a backend's answers may be than ONNX Runtime's of the same file, and than its own usual.
@@ -28,6 +31,28 @@ def default_backends(target: str) -> tuple[BackendSpec, ...]:
         # As it computes by itself (in bfloat16 where that is native) and in float32: the fairest rivals of INT8.
         specs += [BackendSpec("openvino", "fp32"), BackendSpec("openvino")]
     return tuple(specs)
+
+
+def check_backends(backends: Sequence[BackendSpec]) -> None:
+    """Refuse backends of which not one can be had here, before minutes are spent on files that none could time.
+
+    Raises:
+        BackendError: none of them opens even a small file.
+    """
+    reasons = [_unavailable(each) for each in backends]
+    if reasons and all(reasons):
+        raise BackendError(
+            f"nothing can be timed on {'; '.join(reasons)}; name other backends, or leave timing off (--no-latency)"
+        )
+
+
+def _unavailable(backend: BackendSpec) -> str:
+    """Return why a backend cannot be had here; empty if it can."""
+    try:
+        open_backend(CHAINS[0].path, backend=backend.name, options=backend.options(cache=False))[0].close()
+    except SfppError as error:
+        return f"{backend}: {error}"
+    return ""
 
 
 def latencies(

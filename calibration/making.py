@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -15,7 +16,7 @@ from sfpp.calibration.int8.converting import int8_model
 from sfpp.calibration.int8.equalizing import equalized
 from sfpp.calibration.int8.observing import observe
 from sfpp.calibration.int8.quantizable import quantizable
-from sfpp.calibration.int8.range_cache import Histograms, remembered
+from sfpp.calibration.int8.range_cache import Histograms, inputs_sha256, remembered
 from sfpp.calibration.int8.ranges import threshold
 from sfpp.calibration.judging.examination import drop_of
 from sfpp.calibration.judging.sensitivity import Fallback, by_block, harms, within_budget
@@ -147,13 +148,13 @@ def _trials(material: Material, base: onnx.ModelProto, thresholds: Mapping[str, 
 def _observed(material: Material, base: onnx.ModelProto, tensors: set[str]) -> Histograms:
     """Return the histograms of the tensors on the calibration frames, from the cache if nothing changed."""
     frames = material.chosen.calibration
-    key = {
-        "model": material.model_sha256,
-        "frames": frames.sha256,
-        "tensors": sorted(tensors),
-        "equalized": base is not material.model,
-    }
     with material.clock.step("observing ranges"):
+        # What the graph really takes: the same pictures are other inputs under another contract, or with other boxes.
+        key = {
+            "graph": hashlib.sha256(base.SerializeToString(deterministic=True)).hexdigest(),
+            "inputs": inputs_sha256(material.examiner.inputs(frames)),
+            "tensors": sorted(tensors),
+        }
         observed, known = remembered(
             key,
             lambda: observe(

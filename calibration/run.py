@@ -12,10 +12,10 @@ from typing import Any
 
 from sfpp.calibration.frames.annotations import annotations_for
 from sfpp.calibration.frames.chosen import ChosenFrames, chosen_frames
-from sfpp.calibration.graph import contract_in, read_model, write_model
+from sfpp.calibration.graph import check_contract, contract_in, read_model, write_model
 from sfpp.calibration.judging.examination import Examiner
 from sfpp.calibration.judging.subject_choice import subject_for
-from sfpp.calibration.latency import checked, default_backends, latencies
+from sfpp.calibration.latency import check_backends, checked, default_backends, latencies
 from sfpp.calibration.making import Int8Findings, make_fp16, make_int8
 from sfpp.calibration.material import Material, Notify, Progress
 from sfpp.calibration.pictures import worst_pictures
@@ -79,6 +79,8 @@ def _prepared(
         subject_annotations = annotations_for(
             contract, labels=settings.labels, boxes=settings.boxes, ignore=settings.ignore
         )
+        if settings.latency:
+            check_backends(settings.backends)
     with clock.step("choosing frames"):
         chosen = stack.enter_context(
             chosen_frames(
@@ -89,6 +91,7 @@ def _prepared(
                 seed=settings.seed,
                 judge_by=settings.judge_by,
                 annotated=subject_annotations.names(),
+                only_annotated=subject_annotations.in_scenes,
                 progress=lambda done, total: progress("choosing frames", done, total),
             )
         )
@@ -124,6 +127,7 @@ def _contract_of(settings: CalibrationSettings, model: Any) -> ModelContract:
 
     Raises:
         UsageError: the file is of lower precision already.
+        ContractError: there is none, or it is another model's.
     """
     if settings.contract is not None:
         contract = read_contract_file(settings.contract)
@@ -133,6 +137,7 @@ def _contract_of(settings: CalibrationSettings, model: Any) -> ModelContract:
         raise UsageError(
             f"{settings.model.name} is in {contract.precision} already; give the float32 file that sfpp-export wrote"
         )
+    check_contract(model, contract, origin=settings.model.name)
     return contract
 
 

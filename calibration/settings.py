@@ -59,9 +59,12 @@ class CalibrationSettings:
             raise UsageError("no precision is asked for; expected fp16, int8, or both")
         if self.frames < 1 or self.held_out < 1:
             raise UsageError(f"frames is {self.frames} and held_out {self.held_out}, expected at least 1 of each")
+        if self.seed < 0:
+            raise UsageError(f"seed is {self.seed}, expected a whole number from 0")
         if self.max_drop is not None and not 0 <= self.max_drop <= 100:
             raise UsageError(f"max_drop is {self.max_drop}, expected points or per cent from 0 to 100")
         if self.model.suffix != ".onnx":
             raise UsageError(f"{self.model.name} is not an ONNX file; give the float32 .onnx file of sfpp-export")
         if not self.output.is_dir():
-            raise UsageError(f"the folder to write to, {self.output}, does not exist; create it first")
+            problem = "is a file; give a folder" if self.output.exists() else "does not exist; create it first"
+            raise UsageError(f"the folder to write to, {self.output}, {problem}")

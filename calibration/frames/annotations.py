@@ -30,6 +30,12 @@ class Annotations:
         """Whether answers can be held against the truth."""
         return self.labels is not None or self.keypoints is not None
 
+    @property
+    def in_scenes(self) -> bool:
+        """Whether people were annotated within larger frames, so that a frame without any is no crop of a person."""
+        found = () if self.keypoints is None else map(self.keypoints.find, self.keypoints.names)
+        return any(people is not None and people.boxes_xywh is not None for people in found)
+
     def names(self) -> frozenset[str] | None:
         """Return the names of the frames with a truth; None where nothing tells right from wrong."""
         source = self.labels or self.keypoints
@@ -58,6 +64,10 @@ def annotations_for(
     if contract.keypoints is None:
         if boxes is not None:
             raise UsageError("boxes are for pose models, and this is a segmentation model; leave them off")
+        if ignore is not None and labels is None:
+            raise UsageError(
+                f"ignore is {ignore}, but there are no label pictures; give them with --labels, or leave it off"
+            )
         folder = None if labels is None else LabelFolder(labels, classes=len(contract.classes), ignore=ignore)
         return Annotations(labels=folder)
     if ignore is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import tempfile
+from collections import Counter
 from collections.abc import Collection, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +49,10 @@ class Frames:
     def __len__(self) -> int:
         return len(self._files)
 
+    def shares_with(self, others: Frames) -> bool:
+        """Return whether one of the frames has the same pixels as one of the others."""
+        return not set(self._digests).isdisjoint(others._digests)
+
     def __iter__(self) -> Iterator[NamedFrame]:
         """Yield the frames, each read anew.
 
@@ -69,7 +74,7 @@ class ChosenFrames:
     Attributes:
         calibration: frames to calibrate with.
         held_out: others, to judge by.
-        overlapping: there were too few frames for both, so the same ones serve.
+        overlapping: some frames serve for both: there were too few, or the other source has the same ones.
         warnings: what else should be known, in sentences.
     """
 
@@ -89,6 +94,7 @@ def chosen_frames(
     seed: int = 0,
     judge_by: str | None = None,
     annotated: Collection[str] | None = None,
+    only_annotated: bool = False,
     progress: Progress = lambda done, total: None,
 ) -> Generator[ChosenFrames, None, None]:
     """Choose frames of a source; they can be read until the block ends.
@@ -101,6 +107,7 @@ def chosen_frames(
         seed: of the choice; the same seed chooses the same frames.
         judge_by: another source for the frames to judge by; None holds some of ``source`` out.
         annotated: names of the frames that may be judged by; None allows all.
+        only_annotated: calibrate with those only too, where the source has any.
         progress: told how many frames were read.
 
     Raises:
@@ -115,22 +122,27 @@ def chosen_frames(
     judging = shelf if judge_by is None else open_shelf(judge_by)
     to_judge = _to_judge(judging, held_out, seed, annotated, apart=judge_by is not None)
     order = _shuffled(shelf, seed)
+    if only_annotated and annotated is not None:
+        order = [index for index in order if shelf.names[index] in annotated] or order
+    if judge_by is None:
+        to_judge = to_judge[: max(len(order) // 3, 1)]  # of fewer frames, a third is fewer too
     taken = set(to_judge) if judge_by is None else set()
     pool = [index for index in order if index not in taken] or order
-    diverse = select == "diverse"
-    chosen = most_diverse(shelf, pool[: frames * _POOL_FACTOR], frames) if diverse else pool[:frames]
+    chosen, unread = pool[:frames], 0
+    if select == "diverse":
+        chosen, unread = most_diverse(shelf, pool[: frames * _POOL_FACTOR], frames)
     with tempfile.TemporaryDirectory(prefix="sfpp-frames-") as folder:
         calibration = _gathered(shelf, chosen, Path(folder, "calibration"), progress)
         held = _gathered(judging, to_judge, Path(folder, "held-out"), progress)
-        overlapping = judge_by is None and bool(set(chosen) & set(to_judge))
+        same = not set(chosen).isdisjoint(to_judge) if judge_by is None else calibration.shares_with(held)
         if not len(calibration):
             raise MediaError(f"{source}: not one frame can be read; give pictures or a video that sfpp-run can open")
         if not len(held):
             lacking = "can be read" if annotated is None else "has annotations; the names of both must be the same"
             raise MediaError(f"{judge_by or source}: no frame to judge by {lacking}")
-        lost = len(chosen) + len(to_judge) - len(calibration) - len(held)
-        warnings = _warnings(source, lost=lost, found=len(calibration), wanted=frames, overlapping=overlapping)
-        yield ChosenFrames(calibration, held, overlapping, warnings)
+        lost = unread + len(chosen) + len(to_judge) - len(calibration) - len(held)
+        warnings = _warnings(source, lost=lost, found=len(calibration), wanted=frames, judge_by=judge_by, same=same)
+        yield ChosenFrames(calibration, held, same, (*warnings, *_namesakes(judge_by or source, judging)))
 
 
 def _shuffled(shelf: Shelf, seed: int) -> list[int]:
@@ -161,12 +173,25 @@ def _gathered(shelf: Shelf, indices: Collection[int], folder: Path, progress: Pr
     return Frames(files, names, digests)
 
 
-def _warnings(source: str, *, lost: int, found: int, wanted: int, overlapping: bool) -> tuple[str, ...]:
+def _warnings(source: str, *, lost: int, found: int, wanted: int, judge_by: str | None, same: bool) -> tuple[str, ...]:
     lines = []
     if found < wanted:
         lines.append(f"{source} gave {found} frames to calibrate with, {wanted} were asked for")
     if lost:
         lines.append(f"{lost} of the frames cannot be read and were left out")
-    if overlapping:
+    if same and judge_by is None:
         lines.append(f"{source} has so few frames that files are judged by those that they were calibrated with")
+    if same and judge_by is not None:
+        lines.append(f"{judge_by} has frames that are calibrated with too; judge by others")
     return tuple(lines)
+
+
+def _namesakes(source: str, shelf: Shelf) -> list[str]:
+    """Return a warning if labels cannot tell frames apart, as where 1.png beside 1.jpg is a label picture."""
+    twice = sorted(name for name, count in Counter(shelf.names).items() if count > 1)
+    if not twice:
+        return []
+    return [
+        f"{source} has several frames called {twice[0]} ({len(twice)} such names): labels belong to all frames of a "
+        "name; keep label pictures in a folder of their own"
+    ]

@@ -14,17 +14,20 @@ from sfpp.runtime.opencv import import_cv2
 _THUMBNAIL = 8  # pixels a side: where the sky is and what color the road has, and no detail
 
 
-def most_diverse(shelf: Shelf, pool: Collection[int], wanted: int) -> list[int]:
+def most_diverse(shelf: Shelf, pool: Collection[int], wanted: int) -> tuple[list[int], int]:
     """Choose the frames that look least alike: one after the other the one farthest from all chosen before it.
 
     Gonzalez's rule for k centers (Theoretical Computer Science 38, 1985), on thumbnails.
+
+    Returns:
+        The frames by number, and how many of the pool cannot be read.
     """
     numbers, thumbnails = [], []
     for index, frame in shelf.take(pool):
         numbers.append(index)
         thumbnails.append(_thumbnail(frame.image_bgr))
     if not numbers:
-        return []
+        return [], len(pool)
     points = np.stack(thumbnails)
     distance = np.linalg.norm(points - points.mean(axis=0), axis=1)
     chosen = [int(distance.argmin())]  # the most ordinary one first
@@ -33,7 +36,7 @@ def most_diverse(shelf: Shelf, pool: Collection[int], wanted: int) -> list[int]:
         distance = np.minimum(distance, np.linalg.norm(points - points[chosen[-1]], axis=1))
         distance[chosen] = -1  # also where several frames are the same picture
         chosen.append(int(distance.argmax()))
-    return [numbers[position] for position in chosen]
+    return [numbers[position] for position in chosen], len(pool) - len(numbers)
 
 
 def _thumbnail(image_bgr: Image) -> NDArray[np.float32]:

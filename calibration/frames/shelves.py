@@ -103,7 +103,8 @@ def open_shelf(source: str) -> Shelf:
 def _listed(path: Path) -> list[Path]:
     """Return the pictures of a list; relative paths are relative to the list."""
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        # Windows' editors begin a file with a byte order mark, which would be taken for part of the first name.
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise MediaError(f"cannot read the list {path}: {error}") from error
     files = [path.parent / line for line in lines if line and not line.startswith("#")]

@@ -103,7 +103,9 @@ def _results(
     finally:
         backend.close()
     if frame < 0:
-        raise UsageError("there are no frames to observe the model on; give at least one")
+        raise UsageError(
+            "there is nothing to observe the model on: no frame, or nobody in the frames; give at least one"
+        )
 
 
 def _add(histogram: Histogram, name: str, results: Mapping[str, NDArray[Any]], frame: int) -> None:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +25,23 @@ _KEPT = 32  # files, of 16 KB a tensor
 Histograms = Mapping[str, Histogram]
 
 
+def inputs_sha256(inputs: Iterable[Mapping[str, NDArray[Any]]]) -> str:
+    """Return the hash of all that a model is fed, in hexadecimal."""
+    digest = hashlib.sha256()
+    for arrays in inputs:
+        for name, array in sorted(arrays.items()):
+            digest.update(f"{name} {array.dtype} {array.shape}".encode())
+            digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
 def remembered(
     key: Mapping[str, Any], observe: Callable[[], Histograms], *, use: bool = True
 ) -> tuple[Histograms, bool]:
     """Return what was observed under this key before, else observe and remember it.
 
     Args:
-        key: everything that decides on the result: hashes of model and frames, and settings.
+        key: everything that decides on the result: hashes of the graph and of what it is fed, and settings.
         observe: called when nothing is known.
         use: false neither looks nor remembers.
 

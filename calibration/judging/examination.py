@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from sfpp.calibration.frames.shelves import Progress
 from sfpp.calibration.judging.subjects import Opened, Subject
 from sfpp.calibration.results import Accuracy
 from sfpp.runtime.bench.settings import BackendSpec
+from sfpp.runtime.errors import MediaError
 
 # ONNX Runtime is there wherever models are calibrated, and on a CPU it computes what the file says.
 JUDGE = BackendSpec("onnxruntime", "fp32")
@@ -50,6 +52,7 @@ class Examiner:
 
     Raises:
         BackendError: the float32 file does not run, or answers with NaN.
+        MediaError: nobody is in the frames of a pose model, or there is a truth, but nothing in it counts.
     """
 
     def __init__(
@@ -117,7 +120,18 @@ class Examiner:
                 np.save(self._file(index, "raw"), raw)
                 tally.add(frame, answer, answer)
                 progress(index + 1, len(self.frames))
-        return Examination(tally.accuracy(), 0.0, dict.fromkeys(self.frames.names, 0.0))
+        accuracy = tally.accuracy()
+        if math.isnan(accuracy.agreement):
+            raise MediaError(
+                f"there is nobody in the {len(self.frames)} frames to judge by; give frames of people, with boxes or "
+                "annotations that name them"
+            )
+        if accuracy.against_truth is not None and math.isnan(accuracy.against_truth):
+            raise MediaError(
+                f"the truth about the {len(self.frames)} frames to judge by holds nothing that counts: every pixel is "
+                "ignored, or no person has the keypoints that PCK is measured by; give other labels, or leave them off"
+            )
+        return Examination(accuracy, 0.0, dict.fromkeys(self.frames.names, 0.0))
 
     def _file(self, index: int, kind: str) -> Path:
         return self._folder / f"{index}.{kind}.npy"

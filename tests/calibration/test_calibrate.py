@@ -1,6 +1,8 @@
 """The whole way: frames in, files, figures and a page out."""
 
 import json
+import sys
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -12,7 +14,7 @@ from sfpp.export import export_onnx
 from sfpp.runtime import load, read_image, write_image
 from sfpp.runtime.contract import METADATA_KEY, contract_from_json
 from sfpp.runtime.demo import demo_clip
-from sfpp.runtime.errors import ContractError, MediaError, ModelFileError, UsageError
+from sfpp.runtime.errors import BackendError, ContractError, MediaError, ModelFileError, UsageError
 from sfpp.runtime.files import sha256_of
 from sfpp.runtime.self_test import self_test
 from sfpp.runtime.video import open_source
@@ -193,6 +195,31 @@ def test_ranges_are_known_the_second_time(model, frames, tmp_path, monkeypatch):
     assert first[1] == again[1]
 
 
+def test_ranges_of_frames_that_were_prepared_otherwise_are_not_taken(model, frames, tmp_path, monkeypatch):
+    monkeypatch.setenv("SFPP_CACHE", str(tmp_path / "cache"))
+    bare, contract = onnx.load(str(model)), contract_of(model)
+    del bare.metadata_props[:]
+    onnx.save(bare, str(tmp_path / "bare.onnx"))
+    for resize in ("letterbox", "stretch"):
+        said = []
+        facts = replace(contract, input=replace(contract.input, resize=resize))
+        (tmp_path / "facts.json").write_text(facts.to_json())
+        calibrate(
+            tmp_path / "bare.onnx",
+            frames,
+            contract=tmp_path / "facts.json",
+            frames=1,
+            held_out=1,
+            output=tmp_path,
+            precision=["int8"],
+            ranges="minmax",
+            latency=False,
+            report=False,
+            notify=said.append,
+        )
+        assert not any("known from an earlier run" in line for line in said)
+
+
 def test_a_model_of_lower_precision_is_refused(run, frames, tmp_path):
     _, output, *_ = run
     with pytest.raises(UsageError, match=r"fast\.int8\.onnx is in int8 already; give the float32 file"):
@@ -207,6 +234,9 @@ def test_what_cannot_be_meant_is_refused_before_any_work(model, frames, tmp_path
         ({"ranges": "max"}, "ranges is 'max'"),
         ({"frames": 0}, "expected at least 1"),
         ({"max_drop": -1}, "max_drop is -1"),
+        ({"seed": -1}, "seed is -1, expected a whole number from 0"),
+        ({"output": model}, "is a file; give a folder"),
+        ({"ignore": 11}, "ignore is 11, but there are no label pictures; give them with --labels"),
         ({"output": tmp_path / "nowhere"}, "does not exist; create it first"),
         ({"boxes": "boxes.json"}, "boxes are for pose models"),
     ):
@@ -230,6 +260,32 @@ def test_a_model_without_a_contract_needs_one(model, frames, tmp_path):
     report = calibrate(tmp_path / "bare.onnx", frames, contract=tmp_path / "facts.json", **options)
     assert contract_of(tmp_path / "bare.fp16.onnx").precision == "fp16"
     assert report.files[0].path == tmp_path / "bare.onnx"
+
+
+def test_a_contract_of_another_model_is_refused(model, frames, tmp_path):
+    contract = contract_of(model)
+    for other, message in (
+        (replace(contract, input=replace(contract.input, name="image")), r"takes 'frame' uint8 .* says 'image' uint8"),
+        (replace(contract, input=replace(contract.input, width=200)), r"\(1, 128, 192, 3\), .* \(1, 128, 200, 3\)"),
+        (replace(contract, outputs=(replace(contract.outputs[0], name="mask"),)), "gives 'logits', .* says 'mask'"),
+    ):
+        (tmp_path / "facts.json").write_text(other.to_json())
+        with pytest.raises(ContractError, match=message):
+            calibrate(model, frames, contract=tmp_path / "facts.json", output=tmp_path)
+
+
+def test_backends_that_are_not_here_are_told_before_any_work(model, frames, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    with pytest.raises(BackendError, match=r"nothing can be timed on tensorrt: .*not installed.*; name other backends"):
+        calibrate(model, frames, backends=["tensorrt"], output=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_truth_in_which_nothing_counts_is_refused(model, frames, tmp_path):
+    for file in frames.iterdir():
+        write_image(tmp_path / file.name, np.full(read_image(file).shape[:2], 11, np.uint8))
+    with pytest.raises(MediaError, match="holds nothing that counts: every pixel is ignored"):
+        calibrate(model, frames, labels=tmp_path, output=tmp_path, latency=False)
 
 
 def test_a_model_with_open_sizes_is_refused(model, frames, tmp_path):
@@ -261,6 +317,22 @@ def test_pose_is_judged_by_keypoints(frames, tmp_path):
         assert len(each.accuracy.pck_by_keypoint) == 14
         assert each.accuracy.mean_iou is None
     assert report.files[1].accuracy.agreement > 0.9
+
+
+def test_people_in_scenes(frames, tmp_path):
+    """Frames of a COCO set in which nobody is annotated are no crops of a person; where nobody is, that is said."""
+    model = export_onnx(path=tmp_path / "pose.onnx", task="pose").path
+    names = sorted(file.name for file in frames.iterdir())
+    images = [{"id": number, "file_name": name} for number, name in enumerate(names)]
+    person = {"bbox": [20, 20, 60, 80], "keypoints": [30, 40, 2, 60, 70, 2] * 7}
+    people = {"images": images, "annotations": [{"image_id": number, **person} for number in range(3)]}
+    (tmp_path / "people.json").write_text(json.dumps(people))
+    (tmp_path / "nobody.json").write_text(json.dumps({**people, "annotations": []}))
+    options = {"output": tmp_path, "precision": ["fp16"], "latency": False, "report": False}
+    report = calibrate(model, frames, labels=tmp_path / "people.json", **options)
+    assert report.frames.calibration + report.frames.held_out == 3
+    with pytest.raises(MediaError, match=r"there is nobody in the .* frames to judge by; give frames of people"):
+        calibrate(model, frames, boxes=tmp_path / "nobody.json", **options)
 
 
 def test_the_command(model, frames, tmp_path, capsys):

@@ -80,6 +80,14 @@ def test_judged_frames_are_those_with_annotations(pictures):
         names_of(pictures, annotated={"nowhere"})
 
 
+def test_calibration_too_can_be_kept_to_annotated_frames(pictures):
+    names = {"2", "5", "7", "8"}
+    for select in ("random", "diverse"):
+        calibration, held_out = names_of(pictures, annotated=names, only_annotated=True, select=select)
+        assert set(calibration) | set(held_out) == names
+        assert not set(calibration) & set(held_out)
+
+
 def test_frames_to_judge_by_may_come_from_elsewhere(pictures, tmp_path):
     other = tmp_path / "other"
     other.mkdir()
@@ -112,6 +120,8 @@ def test_a_list_names_pictures_relative_to_itself(pictures):
     text.write_text("# three of them\nimages/1.png\n\nimages/5.png\nimages/4.png\nimages/3.png\n")
     calibration, held_out = names_of(text, frames=9)
     assert set(calibration) | set(held_out) == {"1", "3", "4", "5"}
+    text.write_text("images/1.png\r\nimages/5.png\r\n", encoding="utf-8-sig")  # as Windows' editors write it
+    assert {name for names in names_of(text, frames=9) for name in names} == {"1", "5"}
     text.write_text("images/99.png\n")
     with pytest.raises(MediaError, match=r"99[.]png, which does not exist"):
         names_of(text)
@@ -137,6 +147,27 @@ def test_pictures_that_cannot_be_read_are_left_out_and_told(pictures):
         write_image(pictures / f"{index}.png", np.zeros((4, 4, 3), np.uint8))
     with chosen_frames(str(pictures), frames=64) as chosen:
         assert any("cannot be read and were left out" in line for line in chosen.warnings)
+
+
+def test_frames_that_are_judged_by_and_calibrated_with_are_told_whatever_the_source(pictures, tmp_path):
+    with chosen_frames(str(pictures), frames=12, judge_by=str(pictures)) as chosen:
+        assert chosen.overlapping
+        assert chosen.warnings == (f"{pictures} has frames that are calibrated with too; judge by others",)
+
+
+def test_frames_of_one_name_are_told(pictures):
+    write_image(pictures / "3.jpg", np.zeros((8, 12, 3), np.uint8))
+    with chosen_frames(str(pictures), frames=2) as chosen:
+        (warning,) = chosen.warnings
+        assert "has several frames called 3 (1 such names): labels belong to all frames of a name" in warning
+
+
+def test_a_diverse_choice_tells_of_what_it_could_not_read(pictures):
+    for index in range(3):
+        (pictures / f"{index}.png").write_bytes(b"no picture")
+    with chosen_frames(str(pictures), frames=2, held_out=1, select="diverse") as chosen:
+        assert len(chosen.calibration) == 2
+        assert chosen.warnings == ("3 of the frames cannot be read and were left out",)
 
 
 def test_numbers_that_cannot_be_meant_are_refused(pictures):

@@ -123,7 +123,7 @@ def test_values_that_are_not_finite_name_tensor_and_frame(value, size):
 
 
 def test_no_frame(model):
-    with pytest.raises(UsageError, match="no frames to observe"):
+    with pytest.raises(UsageError, match="nothing to observe the model on: no frame"):
         observe(model, ["hidden"], [])
 
 
