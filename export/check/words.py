@@ -17,18 +17,18 @@ _PROBLEMS = 8  # of one kind that are told with the first place of each
 _LONGEST_NAME = 100
 
 
-def report_text(report: CheckReport) -> str:
-    """Return the verdicts, then the findings by kind, and what to do next."""
+def report_text(report: CheckReport, *, refused: bool = False) -> str:
+    """Return the verdicts, then the findings by kind, and what to do next; ``refused``: a library did not take it."""
     lines = [*_head(report), "", *_table(report.verdicts)]
     for group in _groups(report.findings):
         lines += ["", *_group_lines(group)]
     lines += [""] * bool(report.notes) + [f"note: {note}" for note in report.notes]
     # Names of nodes and files may hold codes that command a terminal.
-    return "\n".join(clean_text(line) for line in [*lines, "", f"next: {next_step(report)}"])
+    return "\n".join(clean_text(line) for line in [*lines, "", f"next: {next_step(report, refused=refused)}"])
 
 
-def next_step(report: CheckReport) -> str:
-    """Return the command or the act that brings the file on."""
+def next_step(report: CheckReport, *, refused: bool = False) -> str:
+    """Return the command or the act that brings the file on; ``refused``: a library that was asked did not take it."""
     model, contract = shlex.quote(str(report.model)), report.contract
     failing = {each.version for each in report.verdicts if any(x.severity == "error" for x in each.findings)}
     # 8.6 is the oldest, and often not the one that matters; what only it refuses is not worth another file.
@@ -36,6 +36,8 @@ def next_step(report: CheckReport) -> str:
         if contract is None:
             return "change what is named above, and check the file again"
         return f"{_made_anew(report, contract, failing)}   (make it anew)"
+    if refused:
+        return "change what is named above, and check the file again"
     if contract is None:
         return f"trtexec --onnx={model} --saveEngine=model.engine"
     if report.precision == "float32":

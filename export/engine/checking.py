@@ -103,4 +103,5 @@ def checked_text(checked: Checked) -> str:
     answers = [each.text() for each in checked.answers] or [
         "NVIDIA's own parser was not asked: neither TensorRT nor TensorRT-RTX is installed here"
     ]
-    return "\n".join([*answers, "", report_text(checked.report)])
+    refused = any(each.failure for each in checked.answers)
+    return "\n".join([*answers, "", report_text(checked.report, refused=refused)])

@@ -10,13 +10,13 @@ from pathlib import Path
 
 from sfpp.runtime.contract import EngineRecord, ModelContract, contract_from_metadata
 from sfpp.runtime.errors import ModelFileError, UsageError
-from sfpp.runtime.files import sha256_of, whole_file
+from sfpp.runtime.files import check_destinations, sha256_of, whole_file
 from sfpp.runtime.onnx_file import metadata_of
 from sfpp.runtime.tensorrt.building import PhaseProgress
 from sfpp.runtime.tensorrt.isolated import Built, build_in_process_of_its_own
 from sfpp.runtime.tensorrt.library import Library, library_of
 from sfpp.runtime.tensorrt.settings import CURRENT, EngineSettings
-from sfpp.runtime.tensorrt.sidecar import SUFFIX, sidecar_of, this_platform, write_sidecar
+from sfpp.runtime.tensorrt.sidecar import SUFFIX, SUFFIXES, sidecar_of, this_platform, write_sidecar
 from sfpp.runtime.tensorrt.trtexec import trtexec_line
 
 # Tried with TensorRT-RTX 1.7: three bytes for each value that a depth-wise convolution gives, 90 MB for a B0 at
@@ -117,6 +117,9 @@ def _check_destination(engine: Path, model: Path) -> None:
         raise UsageError(f"{engine} would be overwritten by the engine's contract; name the engine {SUFFIX}")
     if engine.resolve() == model.resolve():
         raise UsageError(f"{engine} is the model itself; name the engine otherwise, for example with {SUFFIX}")
+    if engine.suffix not in SUFFIXES:
+        raise UsageError(f"{engine} is no name that an engine is opened by; expected one in {', '.join(SUFFIXES)}")
+    check_destinations(engine, sidecar_of(engine))
 
 
 def _record(library: Library, built: Built, settings: EngineSettings, model: Path) -> EngineRecord:

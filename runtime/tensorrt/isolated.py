@@ -8,9 +8,10 @@ import json
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from sfpp.runtime import errors
 from sfpp.runtime.children import same_modules
@@ -55,7 +56,8 @@ def build_in_process_of_its_own(
         "parse_only": parse_only,
         "settings": dataclasses.asdict(settings),
     }
-    with _worker(job) as process:
+    # Not a pipe: nobody reads it during the build, and a library that prints more than it holds would wait for ever.
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as words, _worker(job, words) as process:
         assert process.stdout is not None
         for line in process.stdout:
             message = json.loads(line)
@@ -65,18 +67,19 @@ def build_in_process_of_its_own(
                 raise _as_raised(message["error"])
             else:
                 return Built(**message["done"])
-        last_words = "" if process.stderr is None else process.stderr.read()
-        raise _ended(process.wait(), library, last_words)
+        code = process.wait()
+        words.seek(0)
+        raise _ended(code, library, words.read())
 
 
 @contextlib.contextmanager
-def _worker(job: dict[str, Any]) -> Iterator[subprocess.Popen[str]]:
-    """Start the worker with a job; whatever happens, it does not outlive the block."""
+def _worker(job: dict[str, Any], words: IO[str]) -> Iterator[subprocess.Popen[str]]:
+    """Start the worker with a job, its errors into a file; whatever happens, it does not outlive the block."""
     with subprocess.Popen(
         [sys.executable, "-m", _WORKER],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=words,
         text=True,
         encoding="utf-8",
         env=same_modules(),

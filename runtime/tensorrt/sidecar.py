@@ -13,6 +13,7 @@ from sfpp.runtime.tensorrt.cuda import Card
 from sfpp.runtime.tensorrt.library import Library, version_numbers
 
 SUFFIX = ".engine"
+SUFFIXES = (SUFFIX, ".plan", ".trt")  # what the runtime opens as an engine
 # Version-compatible engines run in later versions of the same major, and of these (the support matrix of TensorRT 11).
 _LATER_MAJORS = {8: 10, 10: 11}
 _AMPERE = 80

@@ -128,6 +128,19 @@ def test_a_check_of_a_foreign_file_names_the_node_and_fails(planted, capsys, rtx
     assert answer.text() in out
 
 
+def test_what_a_library_refuses_is_not_to_be_built_next(tmp_path, capsys, rtx):
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 8])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 8])
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", [x], [y])
+    path = tmp_path / "open.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    code, out, _ = run(capsys, path, "--check")
+    assert code == 1
+    assert "builds, with warnings" in out  # as the rules say, which know of optimization profiles
+    assert "has no fixed size (?, 8)" in out
+    assert out.endswith("next: change what is named above, and check the file again\n")
+
+
 def test_what_only_tensorrt_8_refuses_does_not_fail_a_check(tmp_path, capsys):
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 8])
     y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 8])

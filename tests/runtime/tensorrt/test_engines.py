@@ -132,6 +132,11 @@ def test_a_build_that_fails_says_why_and_leaves_nothing(fakes, fault, model, nam
     assert list(model.parent.glob("*")) == [model]
 
 
+def test_a_library_may_print_as_much_as_it_likes(fakes, fault, model):
+    fault("talks")
+    assert build_engine(model, backend="tensorrt").size_bytes > 0
+
+
 def test_ctrl_c_ends_the_build_and_leaves_nothing(fakes, fault, model):
     fault("takes long")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(FAKES), *filter(None, sys.path)])}
@@ -158,11 +163,16 @@ def test_ctrl_c_ends_the_build_and_leaves_nothing(fakes, fault, model):
         ("model.json", "would be overwritten by the engine's contract"),
         ("model.onnx", "is the model itself"),
         ("nowhere/a.engine", "does not exist; create it first"),
+        ("street", r"street is no name that an engine is opened by; expected one in \.engine, \.plan, \.trt"),
+        ("other.onnx", "is no name that an engine is opened by"),
+        ("taken.engine", r"taken\.json: it is a folder"),
     ],
 )
 def test_names_that_an_engine_cannot_have(fakes, model, name, message):
+    (model.parent / "taken.json").mkdir()
     with pytest.raises(SfppError, match=message):
         build_engine(model, model.parent / name, backend="tensorrt")
+    assert name == model.name or not (model.parent / name).is_file()
 
 
 def test_a_model_must_say_what_it_takes(fakes, tmp_path):

@@ -128,6 +128,8 @@ class Builder:
         return _Config()
 
     def build_serialized_network(self, network, config):
+        if _FAULT == "talks":
+            os.write(1, b"native words\n" * 20_000)  # more than a pipe holds
         if _FAULT == "gives up":
             self._logger.log(ILogger.ERROR, "no kernel for node 7")
             return None
