@@ -7,7 +7,7 @@ differ.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -19,6 +19,7 @@ from sfpp.runtime.agreement import label_agreement, unmoved_keypoints
 from sfpp.runtime.backends.protocol import Backend, FunctionBackend
 from sfpp.runtime.contract import ModelContract
 from sfpp.runtime.crops import box_of_crop
+from sfpp.runtime.errors import ModelFileError
 from sfpp.runtime.images import Image
 from sfpp.runtime.pose import PoseEstimator, PreparedPeople
 from sfpp.runtime.segmentation import PreparedFrames, Segmenter
@@ -70,7 +71,11 @@ class Side(Protocol):
         """Make the input of at most ``batch`` frames."""
 
     def infer(self, prepared: Prepared) -> NDArray[Any]:
-        """Run the network and return its first output."""
+        """Run the network and return its first output.
+
+        Raises:
+            ModelFileError: it does not give the output that its contract names.
+        """
 
     def answers(self, output: NDArray[Any], prepared: Prepared) -> list[Any]:
         """Return what a user gets, one for each frame: labels (H, W), or a :class:`sfpp.runtime.pose.Pose`.
@@ -111,7 +116,7 @@ class SegmentationSide:
     def infer(self, prepared: Prepared) -> NDArray[Any]:
         """See :class:`Side`."""
         assert isinstance(prepared.details, PreparedFrames)
-        return self._model.infer(prepared.details)[self._output]
+        return _named(self._output, self._model.infer(prepared.details))
 
     def answers(self, output: NDArray[Any], prepared: Prepared) -> list[NDArray[np.uint8]]:
         """See :class:`Side`."""
@@ -143,7 +148,7 @@ class PoseSide:
     def infer(self, prepared: Prepared) -> NDArray[Any]:
         """See :class:`Side`."""
         assert isinstance(prepared.details, PreparedPeople)
-        return self._model.infer(prepared.details)[0][self._output]
+        return _named(self._output, self._model.infer(prepared.details)[0])
 
     def answers(self, output: NDArray[Any], prepared: Prepared) -> list[Any]:
         """See :class:`Side`."""
@@ -158,3 +163,12 @@ class PoseSide:
         sure = expected.above(SURE)
         counted = sure if sure.any() else np.ones_like(sure)
         return Agreement(float(same[counted].mean()), tuple(map(float, distances[counted])))
+
+
+def _named(output: str, outputs: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+    if output not in outputs:
+        raise ModelFileError(
+            f"the model gives {', '.join(map(repr, outputs))}, but its contract says {output!r}; "
+            "give the contract of this model"
+        )
+    return outputs[output]

@@ -152,10 +152,14 @@ class TruthTally:
         """Return the accuracies.
 
         Raises:
-            UsageError: not one frame is annotated.
+            UsageError: not one frame is annotated, or not one pixel of them.
         """
         if not self._frames:
             raise UsageError(f"none of the frames has a label picture of its name in {self._where}")
+        if not self._file.counts.any():
+            raise UsageError(
+                f"every pixel of the label pictures in {self._where} is ignored; give others, or leave --labels out"
+            )
         return TruthReport(
             self._frames,
             file_mean_iou=self._file.mean_iou(),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from sfpp.runtime.arguments import exit_code_of
 from sfpp.runtime.bench.options import COMMAND, bench_parser
 from sfpp.runtime.bench.settings import AUTO
+from sfpp.runtime.errors import UsageError
 from sfpp.runtime.files import check_destinations
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
     options = vars(arguments)
     json_path, chart_path = options.pop("json"), options.pop("chart")
-    _check_outputs(json_path, chart_path)
+    _check_outputs(arguments.models, json_path, chart_path)
     options["input_shapes"] = dict(input_shape(text) for text in arguments.input_shapes)
     report = bench(**options, notify=_note)
     print(report.table())
@@ -63,13 +64,18 @@ def next_command(report: BenchReport) -> str:
     return f"sfpp-run {shlex.quote(fastest.model)} {clip}{backend}{wish}"
 
 
-def _check_outputs(json_path: str | None, chart_path: str | None) -> None:
-    """Refuse what could not be written before minutes are spent on measuring it."""
+def _check_outputs(models: Sequence[str], json_path: str | None, chart_path: str | None) -> None:
+    """Refuse what could not be written, or would take a model's place, before minutes are spent on measuring it."""
     from sfpp.runtime.bench.chart import check_chart
 
     if chart_path is not None:
         check_chart(Path(chart_path))
     check_destinations(json_path, chart_path)
+    taken = {Path(each).resolve() for each in models}
+    for path in filter(None, (json_path, chart_path)):
+        if Path(path).resolve() in taken:
+            raise UsageError(f"{path} is named twice, and one would overwrite the other; give each output its own name")
+        taken.add(Path(path).resolve())
 
 
 def _note(line: str) -> None:

@@ -86,6 +86,8 @@ def random_inputs(inputs: Sequence[TensorInfo], *, shapes: Shapes, seed: int) ->
         UsageError: a size is open and not given, or what is given does not fit.
     """
     generator = np.random.default_rng(seed)
+    if len(inputs) == 1 and ANY_INPUT in shapes:  # no other can be meant, also where its sizes are fixed to others
+        shapes = {inputs[0].name: shapes[ANY_INPUT], **shapes}
     return {info.name: _random_values(info, _full_shape(info, shapes), generator) for info in inputs}
 
 

@@ -24,7 +24,8 @@ examples:
   sfpp-bench other.onnx --input-shape 1x3x1024x1024      any ONNX file, fed with random values
 
 Models come before --backend. A backend is NAME or NAME:PRECISION, with the names auto, onnxruntime,
-onnxruntime-cuda, onnxruntime-tensorrt and openvino, and the precisions fp32, bf16 and fp16.
+onnxruntime-cuda, onnxruntime-tensorrt, openvino, tensorrt and tensorrt-rtx, and the precisions fp32,
+bf16 and fp16.
 Ctrl-C ends the measuring and prints what there is until then.
 exit codes: 0 done, 1 nothing could be measured, 2 wrong usage, 130 stopped by Ctrl-C.
 """

@@ -282,6 +282,10 @@ def test_truth_that_does_not_fit(exported, pictures, tmp_path):
     write_image(tmp_path / "other.png", np.zeros((128, 192), np.uint8))
     with pytest.raises(UsageError, match="none of the frames has a label picture of its name"):
         parity(path, images=pictures, labels=tmp_path)
+    for file in (pictures / "labels").iterdir():
+        write_image(tmp_path / file.name, np.full(read_image(file).shape[:2], 255, np.uint8))
+    with pytest.raises(UsageError, match=r"every pixel of the label pictures in .* is ignored"):
+        parity(path, images=pictures, labels=tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from sfpp.export.parity.differences import Place
 from sfpp.export.parity.options import parity_parser
 from sfpp.export.parity.report import PointReport
 from sfpp.export.parity.words import percent, shown_points
+from sfpp.runtime.contract import OutputSpec
 from sfpp.runtime.images import write_image
 from tests.export.parity.planted import with_contract, with_scaled_layer
 
@@ -164,3 +165,22 @@ def test_of_a_large_network_the_worst_of_each_stage_is_shown():
         "logits",
     ]
     assert shown_points(blocks[:5]) == blocks[:5]
+
+
+def test_nothing_is_written_over_what_is_read_or_twice(run, tmp_path):
+    model = tmp_path / "model.onnx"
+    model.write_bytes(b"a model")
+    twice = tmp_path / "a.json"
+    for outputs in (["--json", model], ["--html", model], ["--json", twice, "--html", twice]):
+        code, _, err = run(model, *outputs)
+        assert code == 2
+        assert f"{outputs[-1]} is named twice, and one would overwrite the other" in err
+    assert model.read_bytes() == b"a model"
+
+
+def test_an_output_that_only_the_contract_knows_is_named(run, exported, tmp_path):
+    outputs = (OutputSpec("labels", "labels", 1),)
+    path = with_contract(exported("original").path, tmp_path / "odd.onnx", outputs=outputs)
+    code, _, err = run(path)
+    assert code == 1
+    assert "the model gives 'logits', but its contract says 'labels'; give the contract of this model" in err

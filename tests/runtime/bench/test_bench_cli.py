@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from sfpp.runtime.backends import backend_names
 from sfpp.runtime.bench import BenchReport, campaign
 from sfpp.runtime.bench.cli import main, next_command
 from sfpp.runtime.bench.peak import MatmulPeak
@@ -43,6 +44,7 @@ assert not heavy, heavy
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "sfpp-bench original.onnx fast.onnx" in done.stdout
+    assert all(name in done.stdout.rpartition("Models come before")[2] for name in backend_names())
 
 
 def test_a_table_json_and_a_chart(here, capsys):
@@ -154,3 +156,13 @@ def test_the_next_command_is_about_the_fastest(here, facts, expected):
     settings = BenchSettings(models=(here / "ours.onnx",))
     rows = (row(infer_ms=(20.0,), model="slow.onnx"), row(infer_ms=(10.0,), **facts), row(infer_ms=(), failure="no"))
     assert next_command(BenchReport(rows=rows, settings=settings, machine={})) == expected
+
+
+@pytest.mark.parametrize(
+    "outputs", [["--json", "ours.onnx"], ["--json", "./pose.onnx"], ["--json", "a.svg", "--chart", "./a.svg"]]
+)
+def test_nothing_is_written_over_a_model_or_twice(here, capsys, outputs):
+    before = (here / "ours.onnx").read_bytes()
+    assert main(["ours.onnx", "pose.onnx", *ONE, *outputs]) == 2
+    assert f"{outputs[-1]} is named twice, and one would overwrite the other" in capsys.readouterr().err
+    assert (here / "ours.onnx").read_bytes() == before

@@ -104,3 +104,10 @@ def test_sizes_that_are_missing_or_do_not_fit(shapes, words):
 def test_a_type_that_numpy_does_not_know():
     with pytest.raises(UsageError, match="of type string, which cannot be filled"):
         random_inputs([TensorInfo("x", (1,), "string")], shapes={}, seed=0)
+
+
+def test_other_sizes_than_those_of_the_only_input_are_refused():
+    fixed = [TensorInfo("x", (1, 3, 8), "float32")]
+    assert random_inputs(fixed, shapes={ANY_INPUT: (1, 3, 8)}, seed=0)["x"].shape == (1, 3, 8)
+    with pytest.raises(UsageError, match=r"the input 'x' has the shape 1x3x8 .* and 1x3x4 does not fit"):
+        random_inputs(fixed, shapes={ANY_INPUT: (1, 3, 4)}, seed=0)
