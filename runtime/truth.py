@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from sfpp.runtime.crops import Boxes
 from sfpp.runtime.errors import MediaError, UsageError
 from sfpp.runtime.opencv import import_cv2
+from sfpp.runtime.palette_png import as_grey
 
 _LABEL_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".pgm")  # without loss: JPEG would invent classes
 _KEYPOINTS_EXPECTED = (
@@ -99,12 +100,12 @@ def _read_labels(file: Path) -> NDArray[np.uint8]:
     """Return the values of a picture, (H, W) uint8; of one with a palette the indices, where OpenCV gives colors."""
     cv2 = import_cv2(purpose="reading label pictures")
     try:
-        encoded = np.frombuffer(file.read_bytes(), np.uint8)
+        data, factor = as_grey(file.read_bytes())
     except OSError as error:
         raise MediaError(f"cannot read {file}: {error.strerror or error}") from error
-    values = cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED) if encoded.size else None
+    values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
     if values is None:
-        raise MediaError(f"{file} ({encoded.size} bytes) is not a picture that OpenCV can decode; give a PNG")
+        raise MediaError(f"{file} ({file.stat().st_size} bytes) is not a picture that OpenCV can decode; give a PNG")
     if values.ndim == 3 and all(np.array_equal(values[..., 0], values[..., channel]) for channel in (1, 2)):
         values = values[..., 0]
     if values.ndim != 2 or values.dtype != np.uint8:
@@ -112,7 +113,7 @@ def _read_labels(file: Path) -> NDArray[np.uint8]:
             f"{file} has {values.dtype} values of shape {values.shape}, expected one channel of uint8 whose values are "
             "class numbers; convert colors to class numbers first"
         )
-    labels: NDArray[np.uint8] = np.ascontiguousarray(values)
+    labels: NDArray[np.uint8] = np.ascontiguousarray(values) // np.uint8(factor)
     return labels
 
 
