@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import io
 import os
 import sys
 from collections.abc import Callable
 
 from sfpp.runtime.errors import SfppError
 
+_LARGEST_INT = 2**31 - 1  # what the libraries take that such numbers are handed on to
 _INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 _BROKEN_PIPE = 141  # 128 + SIGPIPE
+_PATH_ERRORS = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG)
 
 
 def positive_int(text: str) -> int:
-    """Argument type: an integer from 1.
+    """Argument type: an integer from 1 to 2147483647.
 
     Raises:
         argparse.ArgumentTypeError: anything else.
     """
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} given, expected a whole number from 1")
+    if not text.isdecimal() or len(text) > len(str(_LARGEST_INT)) or not 1 <= int(text) <= _LARGEST_INT:
+        raise argparse.ArgumentTypeError(f"{text!r} given, expected a whole number from 1 to {_LARGEST_INT}")
     return int(text)
 
 
@@ -42,8 +46,10 @@ def unit_interval(text: str) -> float:
 def exit_code_of(command: str, work: Callable[[], int]) -> int:
     """Run a command's work and return its exit code; a foreseen failure becomes one line on stderr.
 
-    Ctrl-C gives 130; a reader of stdout that went away (as ``| head`` does) gives 141, without a word.
+    Ctrl-C gives 130; a reader of stdout that went away (as ``| head`` does) gives 141, without a word. A file that the
+    system does not let be looked at, and a disk that is full behind stdout, are foreseen failures too.
     """
+    _prepare_standard_streams()
     try:
         code = work()
         sys.stdout.flush()  # here rather than at exit, where a closed pipe would show a traceback
@@ -54,7 +60,51 @@ def exit_code_of(command: str, work: Callable[[], int]) -> int:
         print(f"{command}: stopped", file=sys.stderr)
         return _INTERRUPTED
     except BrokenPipeError:
-        # Python flushes stdout once more when it ends; give it somewhere to flush to.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _flush_nowhere()
         return _BROKEN_PIPE
+    except OSError as error:
+        line = _foreseen(error)
+        if line is None:
+            raise
+        print(f"{command}: error: {line}", file=sys.stderr)
+        return SfppError.exit_code
     return code
+
+
+def _prepare_standard_streams() -> None:
+    """Open to nowhere what the caller has closed (``>&-``), and let stdout print any file's name."""
+    while not all(map(_is_open, range(3))):
+        os.open(os.devnull, os.O_RDWR)  # it gets the lowest free number, which the next file would have got
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(1, "w", closefd=False)
+    if sys.stderr is None:  # print would take stdout instead
+        sys.stderr = os.fdopen(2, "w", closefd=False)
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _is_open(number: int) -> bool:
+    try:
+        os.fstat(number)
+    except OSError:
+        return False
+    return True
+
+
+def _flush_nowhere() -> None:
+    """Python flushes stdout once more when it ends; give it somewhere to flush to."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _foreseen(error: OSError) -> str | None:
+    """Return what to say of an error of the system that has no better words; None if it is a bug."""
+    if type(error).__module__ != "builtins":  # PyAV's have addresses with passwords in them
+        return None
+    if error.filename is not None and error.errno in _PATH_ERRORS:
+        return (
+            f"cannot use {os.fsdecode(error.filename)}: {error.strerror}; check the name, and who may read and write it"
+        )
+    if error.filename is None and error.errno == errno.ENOSPC:
+        _flush_nowhere()
+        return "standard output cannot be written: the disk is full; make room"
+    return None

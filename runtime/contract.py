@@ -33,6 +33,7 @@ Target = Literal["portable", "onnxruntime", "openvino", "tensorrt"]
 
 # Characters of either text of a self-test; those that an export writes have 40 000 at most.
 _LONGEST_SELF_TEST = 100_000
+_MOST_PIXELS = 2**31  # in a batch
 
 _T = TypeVar("_T")
 
@@ -311,6 +312,8 @@ def _check_values(contract: ModelContract) -> None:
     problems = []
     if min(spec.height, spec.width, spec.batch) < 1:
         problems.append(f"input size {spec.batch}x{spec.height}x{spec.width} must be positive")
+    if spec.batch * spec.height * spec.width > _MOST_PIXELS:
+        problems.append(f"input size {spec.batch}x{spec.height}x{spec.width} is more than fits into memory")
     if not all(math.isfinite(value) for value in spec.mean) or not all(0 < value < math.inf for value in spec.std):
         problems.append("mean must be finite and std positive")
     if spec.dtype == "uint8" and not spec.normalized_in_graph:

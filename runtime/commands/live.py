@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sfpp.runtime.commands.options import given
-from sfpp.runtime.commands.places import Opening, Places
+from sfpp.runtime.commands.places import Opening, Places, outlet_name
 from sfpp.runtime.commands.reporter import Reporter
 from sfpp.runtime.commands.session import SIGNAL_EXIT, note, print_written, warn
 from sfpp.runtime.errors import UsageError
@@ -18,6 +18,7 @@ from sfpp.runtime.people import choose_finder
 from sfpp.runtime.pose import PoseEstimator
 from sfpp.runtime.segmentation import Segmenter
 from sfpp.runtime.video.frames import Source
+from sfpp.runtime.video.outlets.receivers import PROTOCOLS
 from sfpp.runtime.video.stopping import stop_on_signals
 from sfpp.runtime.video.streaming import Delivery, Pipeline, Policy, draw_with
 
@@ -62,8 +63,11 @@ def run_live(
                 delivery.take(answer)
                 if arguments.max_frames is not None and reporter.frames >= arguments.max_frames:
                     break
-    _report(pipeline, reporter, places)
-    return SIGNAL_EXIT + stop.signal_number if stop.signal_number else 0
+    failed = _failed(places.of_all(pipeline.sources), reporter)
+    _report(pipeline, reporter, places, failed)
+    if stop.signal_number:
+        return SIGNAL_EXIT + stop.signal_number
+    return 1 if failed else 0
 
 
 _POLICY_WORDS: dict[Policy, str] = {
@@ -134,9 +138,21 @@ def _heard(stop: Any, pipeline: Pipeline) -> Iterator[None]:
         thread.join()
 
 
-def _report(pipeline: Pipeline, reporter: Reporter, places: Places) -> None:
+def _failed(places: Sequence[str], reporter: Reporter) -> dict[str, str]:
+    """Return the places that were not written, or not to the end, with what to say of each."""
+    failed = {}
+    for place in places:
+        name = outlet_name(place)
+        if reporter.has_failed(name):
+            failed[place] = f"not all was written to {name}; why is said above"
+        elif place.partition("://")[0].lower() in PROTOCOLS and not reporter.was_opened(name):
+            failed[place] = f"nothing was sent to {name}, which was never connected; check that a server listens there"
+    return failed
+
+
+def _report(pipeline: Pipeline, reporter: Reporter, places: Places, failed: dict[str, str]) -> None:
     """Print the stages, frames, ages and what was written."""
-    for warning in pipeline.warnings:
+    for warning in (*pipeline.warnings, *failed.values()):
         warn(warning)
     # Standard output may be the place of the frames themselves.
     file = sys.stderr if places.writes_to_standard_output() else sys.stdout
@@ -148,4 +164,4 @@ def _report(pipeline: Pipeline, reporter: Reporter, places: Places) -> None:
         print(line, file=file)
     print(f"{reporter.frames} frames of {names}, {sum(pipeline.dropped.values())} dropped", file=file)
     print(reporter.ages_line(), file=file)
-    print_written(places.of_all(pipeline.sources), file=file)
+    print_written((place for place in places.of_all(pipeline.sources) if place not in failed), file=file)

@@ -11,6 +11,8 @@ from sfpp.runtime.backends import PRECISIONS, backend_names
 from sfpp.runtime.contract import Task
 from sfpp.runtime.errors import UsageError
 from sfpp.runtime.video.live.address import is_uri
+from sfpp.runtime.video.live.credentials import without_credentials
+from sfpp.runtime.video.outlets.streams import STANDARD_OUTPUT
 from sfpp.runtime.viewer.address import address_from
 
 COMMAND = "sfpp-run"
@@ -28,6 +30,18 @@ _TASK_OPTIONS: dict[Task, dict[str, str]] = {
         "flip_test": "--flip-test",
         "keypoints_json": "--keypoints-json",
     },
+}
+
+# What names files or folders, and never an address.
+_FILES = {
+    "model": "MODEL, which comes first,",
+    "contract": "--contract",
+    "detector": "--detector",
+    "boxes": "--boxes",
+    "masks": "--masks",
+    "json": "--json",
+    "snapshot": "--snapshot",
+    "keypoints_json": "--keypoints-json",
 }
 
 _EPILOG = """\
@@ -96,10 +110,27 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = run_parser()
     # Options may stand between MODEL and INPUT, which plain parsing of optional arguments does not allow.
     arguments = parser.parse_intermixed_args(argv)
+    _check_texts(parser, arguments)
     arguments.sources, arguments.output = _sources_and_output(parser, arguments)
     if not arguments.sources and not arguments.self_test:
         parser.error("the following arguments are required: SOURCE (or --self-test, which needs none)")
     return arguments
+
+
+def _check_texts(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """Refuse names that are empty, addresses where only a file can be meant, and a token without a page."""
+    files = {name: getattr(arguments, name) for name in _FILES}
+    for text in (*arguments.places, *arguments.outlets, *files.values()):
+        if not text and text is not None:
+            parser.error("an empty name was given, expected a file or an address; is a variable of the shell not set?")
+    for name, text in files.items():
+        if text is not None and is_uri(text):
+            parser.error(
+                f"{_FILES[name]} takes the name of a file, and {without_credentials(text)} is an address; "
+                "addresses are for SOURCE and -o"
+            )
+    if arguments.token is not None and arguments.view is None:
+        parser.error("--token is for the page in the browser; give --view too, or leave it out")
 
 
 def _sources_and_output(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> tuple[list[str], str | None]:
@@ -116,7 +147,9 @@ def asks_for_live(arguments: argparse.Namespace) -> bool:
     """Return whether the command line asks for what only a live pipeline does, whatever the sources are."""
     wishes = arguments.policy, arguments.smooth, arguments.view, arguments.json
     several = len(arguments.sources) > 1 or len(arguments.outlets) > 1
-    return several or any(map(is_uri, arguments.outlets)) or any(each is not None for each in wishes)
+    outlets = (*arguments.outlets, *given(arguments, "output").values())
+    no_file = any(is_uri(each) or each == STANDARD_OUTPUT for each in outlets)
+    return several or no_file or any(each is not None for each in wishes)
 
 
 def check_options(arguments: argparse.Namespace, task: Task) -> None:

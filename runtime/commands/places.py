@@ -106,6 +106,11 @@ def _with_source(place: str) -> str:
     return str(path.with_name(f"{path.stem}-{_SOURCE}{path.suffix}"))
 
 
+def outlet_name(place: str) -> str:
+    """Return what the thread of an outlet is called, in events too."""
+    return "standard output" if sink_place(place) == STANDARD_OUTPUT else sink_name(place)
+
+
 @dataclass(frozen=True)
 class Opening:
     """Opens the sinks of a run, each in a thread of its own, and closes them when ``stack`` is.
@@ -136,8 +141,7 @@ class Opening:
             if place is None:
                 return []
             if place not in opened:  # else another source has it too
-                name = "standard output" if sink_place(place) == STANDARD_OUTPUT else sink_name(place)
-                thread = SinkThread(opening(place), name=name, policy=self.policy, on_event=self.on_event)
+                thread = SinkThread(opening(place), name=outlet_name(place), policy=self.policy, on_event=self.on_event)
                 opened[place] = self.stack.enter_context(thread)
             return [opened[place]]
 

@@ -61,6 +61,14 @@ class Reporter:
             if time.monotonic() - self._told_s >= _DROPS_EVERY_S:
                 self._tell_dropped()
 
+    def has_failed(self, outlet: str) -> bool:
+        """Whether the outlet of this name failed while the rest went on."""
+        return bool(self.counts[outlet, "sink-failed"] or self.counts[outlet, "gave-up"])
+
+    def was_opened(self, outlet: str) -> bool:
+        """Whether the receiver of this name was ever connected."""
+        return bool(self.counts[outlet, "opened"])
+
     def ages_line(self) -> str:
         """Return the ages of the answers in one line; there must have been one."""
         p50, p99 = np.percentile(self.ages_ms, (50, 99))

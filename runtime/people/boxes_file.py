@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections import defaultdict
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from sfpp.runtime.errors import SfppError
 from sfpp.runtime.people.detections import Detections
 
 _PERSON = 1  # COCO's number of the category
+_LARGEST = float(np.finfo(np.float32).max)
 _EXPECTED = (
     "expected COCO detections: a JSON list, JSON lines, or the annotations of a COCO data set, "
     'each entry with "bbox": [left, top, width, height]'
@@ -144,4 +144,5 @@ def _row(entry: Mapping[str, Any], where: str) -> tuple[float, ...] | None:
 
 
 def _finite(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    # JSON has integers of any length, and boxes are float32. Compared this way, NaN is refused too.
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST

@@ -136,6 +136,8 @@ class Source:
         frame = self._next()
         if frame is None and self._closed:
             raise MediaError(f"{self.name} was closed before its first frame came")
+        if frame is None and self._decoded_count:
+            raise MediaError(f"{self.name} was read to its end already, and is read once; open it again")
         if frame is None:
             reasons = f" ({'; '.join(self.warnings)})" if self.warnings else ""
             raise MediaError(f"{self.name} holds no frame that can be decoded{reasons}; give another file or folder")

@@ -158,7 +158,9 @@ def _address_sink(
 def _check_no_half_address(text: str) -> None:
     scheme, colon, rest = text.partition(":")
     if colon and scheme.lower() in _SCHEMES and not Path(text).is_dir():
-        raise UsageError(f"{text} would be a folder; did you mean {scheme}://{rest.lstrip('/')}?")
+        host = rest.rpartition("@")[2]  # a password would end up in logs
+        shown = text if host == rest else f"{scheme}:/{host}"
+        raise UsageError(f"{shown} would be a folder; did you mean {scheme}://{host.lstrip('/')}?")
 
 
 def _scheme(uri: str) -> str:

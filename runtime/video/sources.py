@@ -16,7 +16,7 @@ from sfpp.runtime.errors import MediaError
 from sfpp.runtime.video.events import EventHandler, ignore
 from sfpp.runtime.video.frames import Decoded, Source
 from sfpp.runtime.video.live import is_uri, open_uri, without_credentials
-from sfpp.runtime.video.live.camera import open_webcam
+from sfpp.runtime.video.live.camera import MOST_CAMERA_DIGITS, open_webcam
 from sfpp.runtime.video.video_file import open_video
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
@@ -55,7 +55,7 @@ def _open_path(text: str, *, on_event: EventHandler) -> Source:
         return open_image(path) if path.suffix.lower() in IMAGE_SUFFIXES else open_video(path)
     if text == _DEMO:
         return open_video(demo_clip())
-    if text.isdecimal():
+    if text.isdecimal() and len(text) <= MOST_CAMERA_DIGITS:
         return open_webcam(int(text), on_event=on_event)
     if _WILDCARDS.search(text):
         return open_pattern(path)
@@ -95,7 +95,10 @@ def open_pattern(pattern: Path) -> Source:
         MediaError: no picture matches, or none of them can be read.
     """
     fixed = Path(*itertools.takewhile(lambda part: not _WILDCARDS.search(part), pattern.parts))
-    matching = list(fixed.glob(str(pattern.relative_to(fixed)))) if fixed.is_dir() else []
+    try:
+        matching = list(fixed.glob(str(pattern.relative_to(fixed)))) if fixed.is_dir() else []
+    except ValueError as error:  # such as a**b, before Python 3.13
+        raise MediaError(f"{pattern} is no pattern ({error}); expected something like images/**/*.png") from error
     files = _pictures_among(matching)
     if not files:
         others = f"only {matching[0]} and the like" if matching else "nothing"
@@ -142,10 +145,29 @@ def _pictures(files: Sequence[Path], warnings: list[str]) -> Generator[Decoded, 
 def _names(files: Sequence[Path]) -> list[str]:
     """Name each file so that no two become the same mask: a.jpg and a.png in one folder, or a.png in two folders."""
     names = [file.stem for file in files]
-    for longer in (lambda file: file.name.replace(".", "_"), lambda file: "_".join(file.parts).replace(".", "_")):
+    for longer in (lambda file: file.name.replace(".", "_"), _whole_name):
         counts = collections.Counter(names)
         names = [name if counts[name] == 1 else longer(file) for file, name in zip(files, names, strict=True)]
-    return names
+    return _numbered(names)
+
+
+def _whole_name(file: Path) -> str:
+    # Without the root: a name that begins with it would leave the folder that is written to.
+    return "_".join(file.relative_to(file.anchor).parts).replace(".", "_")
+
+
+def _numbered(names: Sequence[str]) -> list[str]:
+    """Put a number behind a name that another file has too, as a_b/1.png and a/b/1.png do."""
+    taken = set(names)
+    seen: set[str] = set()
+    unique = []
+    for name in names:
+        if name in seen:
+            name = next(each for number in itertools.count(2) if (each := f"{name}-{number}") not in taken)
+            taken.add(name)
+        seen.add(name)
+        unique.append(name)
+    return unique
 
 
 def _natural_key(name: str) -> list[tuple[int, str]]:
@@ -161,6 +183,8 @@ def _missing(path: Path) -> str:
         "rtsp://host/path, or the word demo"
     )
     shown = without_credentials(str(path))  # it may be a URI that lacks a slash
+    if path.is_symlink():
+        return f"{path} is a link to what does not exist; {expected}"
     folder = path.parent
     if shown != str(path) or not folder.is_dir():
         return f"{shown} does not exist, nor does its folder; {expected}"

@@ -6,6 +6,7 @@ import resource
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -202,6 +203,13 @@ def test_a_contract_from_a_file(here, capsys):
         (["clip.mp4", "out.txt"], "cannot tell what to write to out.txt"),
         (["clip.mp4", "out.png"], "holds one picture, but 12 frames will come"),
         (["clip.mp4", "out.mp4", "--snapshot", "shot"], "no name for a picture"),
+        ([""], "an empty name was given, expected a file or an address"),
+        (["clip.mp4", ""], "an empty name was given"),
+        (["clip.mp4", "--masks", ""], "an empty name was given"),
+        (["clip.mp4", "--masks", "rtsp://me:secret@host/x"], "--masks takes the name of a file, and rtsp://host/x is"),
+        (["clip.mp4", "--token", "0123456789abcdef"], "--token is for the page in the browser; give --view too"),
+        (["clip.mp4", "--every", "9" * 20], "expected a whole number from 1 to 2147483647"),
+        (["clip.mp4", "--max-frames", "9" * 5000], "expected a whole number from 1 to 2147483647"),
     ],
 )
 def test_wrong_usage_exits_with_2(here, capsys, arguments, words):
@@ -210,7 +218,9 @@ def test_wrong_usage_exits_with_2(here, capsys, arguments, words):
     except SystemExit as end:
         code = end.code
     assert code == 2
-    assert words in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert words in err
+    assert "secret" not in err
     assert new_files(here) == []
 
 
@@ -223,6 +233,8 @@ def test_wrong_usage_exits_with_2(here, capsys, arguments, words):
         (["clip.mp4", "clip.mp4"], "no backend opens .mp4"),
         (["model.onnx", "clip.mp4", "nowhere/out.mp4"], "the folder nowhere does not exist; create it first"),
         (["model.onnx", "clip.mp4", "--contract", "nothing.json"], "cannot read the contract nothing.json"),
+        (["model.onnx", "x" * 300], "File name too long; check the name"),
+        (["model.onnx", "clip.mp4", "x" * 300 + ".mp4"], "File name too long; check the name"),
     ],
 )
 def test_a_failure_is_one_line_and_leaves_nothing(here, capsys, arguments, words):
@@ -284,6 +296,51 @@ def test_ctrl_c_leaves_a_playable_video(here, sent, code):
         assert f"{len(decoded)} frames of clip: stopped early" in out
     assert [index_of(image) for image in decoded[-30:]] == [index % 60 for index in range(400)][: len(decoded)][-30:]
     assert new_files(here) == ["out.mp4", "s.png"]
+
+
+@pytest.mark.parametrize("closed", [(1,), (2,), (0, 1, 2)])
+def test_closed_standard_streams_are_no_error(here, closed):
+    program = "import sys\nfrom sfpp.runtime.cli import main\nsys.exit(main(sys.argv[1:]))"
+    closing = (
+        f"import os, sys\nfor n in {closed}: os.close(n)\nos.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+    )
+    arguments = ["-c", program, "model.onnx", "clip.mp4", "out.mp4", "--backend", "onnxruntime"]
+    done = subprocess.run([sys.executable, "-c", closing, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "runs in" not in done.stdout
+    assert len(read_clip(here / "out.mp4")) == 12
+
+
+def test_a_full_disk_behind_standard_output_is_one_line(here):
+    program = "import sys\nfrom sfpp.runtime.cli import main\nsys.exit(main(sys.argv[1:]))"
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", program, "model.onnx", "photo.png", "--backend", "onnxruntime"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(
+        "sfpp-run: error: standard output cannot be written: the disk is full"
+    )
+
+
+def test_names_that_standard_output_cannot_show_are_no_error(here):
+    (here / "photo.png").rename(here / "ü.png")
+    program = "import sys\nfrom sfpp.runtime.cli import main\nsys.exit(main(sys.argv[1:]))"
+    done = subprocess.run(
+        [sys.executable, "-c", program, "model.onnx", "ü.png", "--backend", "onnxruntime"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("wrote \\xfc-sfpp.png\n")
+    (here / "ü.png").rename(here / "photo.png")
 
 
 def test_a_reader_that_goes_away_is_no_error(here):

@@ -137,6 +137,36 @@ def test_wrong_usage_is_named(here, capsys, arguments, message):
     assert [path.name for path in here.iterdir()] == ["model.onnx"]
 
 
+def test_nothing_but_frames_goes_to_standard_output(here, capfd):
+    write_clip(here / "clip.mp4", frames=5)
+    code, out, err = run(capfd, "clip.mp4", "-")
+    assert code == 0
+    assert [json.loads(line)["frame"] for line in out.splitlines()] == list(range(5))
+    assert "5 frames of clip" in err
+    code, out, _ = run(capfd, "clip.mp4", "raw://-?format=gray8")
+    assert code == 0
+    assert len(out.encode("utf-8", "surrogateescape")) % 5 == 0
+    assert "frames of clip" not in out
+
+
+def test_what_could_not_be_written_is_not_called_written(here, capsys):
+    code, out, err = run(capsys, f"{SCENE}&frames=20", "-o", "raw:///dev/full", "-o", "scene.mp4")
+    assert code == 1
+    assert "raw:///dev/full: sink-failed: cannot write full: No space left on device" in err
+    assert "warning: not all was written to raw:///dev/full" in err
+    assert out.endswith("\nwrote scene.mp4\n")
+    assert "wrote raw" not in out
+
+
+def test_a_receiver_that_never_answered_was_not_written_to(here, capsys):
+    code, out, err = run(capsys, f"{SCENE}&frames=3", "-o", "rtsp://me:secret@127.0.0.1:1/x", "--json", "scene.jsonl")
+    assert code == 1
+    assert "warning: nothing was sent to rtsp://127.0.0.1:1/x, which was never connected" in err
+    assert out.endswith("\nwrote scene.jsonl\n")
+    assert "wrote rtsp" not in out
+    assert "secret" not in out + err
+
+
 def test_three_places_are_not_guessed_at(here, capsys):
     with pytest.raises(SystemExit) as ended:
         main(["model.onnx", "a.mp4", "b.mp4", "c.mp4"])

@@ -153,6 +153,7 @@ def test_value_of_the_wrong_type_is_named(fields, message):
     [
         (with_input(height=0), "2x0x1920 must be positive"),
         (with_input(batch=-1), "must be positive"),
+        (with_input(width=10**9), "2x1080x1000000000 is more than fits into memory"),
         (with_input(mean=[1, 2, float("nan")]), "mean must be finite"),
         (with_input(std=[1, 0, 1]), "std positive"),
         (with_input(std=[1, float("inf"), 1]), "std positive"),

@@ -22,6 +22,7 @@ from sfpp.runtime.video.live.feed import open_live
 
 EXAMPLE = "camera://0?width=1280&height=720&fps=30&fourcc=MJPG"
 _OPTIONS = ("width", "height", "fps", "fourcc", *RECONNECT_OPTIONS)
+MOST_CAMERA_DIGITS = 9  # more than OpenCV's int takes
 _GONE = "no more frames came; was it unplugged?"
 
 
@@ -117,7 +118,7 @@ def _detail(cv2: Any, capture: Any, mode: CameraMode) -> str:
 
 def _device(address: Address) -> int | str:
     place = unquote(address.place)
-    if place.isascii() and place.isdecimal():
+    if place.isascii() and place.isdecimal() and len(place) <= MOST_CAMERA_DIGITS:
         return int(place)
     if place.startswith("/"):
         return place

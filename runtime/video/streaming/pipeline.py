@@ -219,5 +219,13 @@ def _check(policy: str | None, sources: Sequence[object]) -> None:
         raise UsageError(
             f"there is no policy {policy!r}{did_you_mean(policy, POLICIES)}; expected {' or '.join(POLICIES)}"
         )
+    if isinstance(sources, str):
+        raise UsageError("the sources are one text, expected a list of them; put brackets around it")
+    for each in sources:
+        if not isinstance(each, str | Source):
+            raise UsageError(
+                f"a source is given as {type(each).__name__}, expected a text, such as a file's name, '0' for a webcam "
+                "or 'rtsp://…', or what open_source returned; stream() takes several one by one, and not as a list"
+            )
     if not sources:
         raise UsageError("there is no source; give at least one, such as a file, rtsp://… or test://")

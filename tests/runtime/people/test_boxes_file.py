@@ -94,6 +94,8 @@ def test_json_lines(tmp_path, count):
         ([{"image_id": 0, "bbox": [1, 2, 3]}], r"the bbox \[1, 2, 3\], expected four finite"),
         ('[{"image_id": 0, "bbox": [1, 2, NaN, 3]}]', r"the bbox \[1, 2, nan, 3\], expected four finite"),
         ([{"image_id": 0, "bbox": [1, 2, 3, "4"]}], "expected four finite"),
+        ([{"image_id": 0, "bbox": [1, 2, 1e39, 4]}], "expected four finite"),
+        ([{"image_id": 0, "bbox": [1, 2, 10**400, 4]}], "expected four finite"),
         ([{"image_id": 0, "bbox": [1, 2, 3, 4], "score": "high"}], "has the score 'high', expected a number"),
     ],
 )

@@ -238,6 +238,7 @@ def test_what_is_given_to_a_live_sink_reaches_it(tmp_path):
         ("raw://-?format=yuv", r"format is 'yuv'; expected bgr24 or rgb24 or nv12 or gray8"),
         ("window:", r"window: would be a folder; did you mean window://\?"),
         ("rtmp:/host/app/key", r"did you mean rtmp://host/app/key\?"),
+        ("rtsp:/me:secret@host/x", r"^rtsp:/host/x would be a folder; did you mean rtsp://host/x\?"),
     ],
 )
 def test_addresses_that_do_not_fit_are_usage_errors(tmp_path, monkeypatch, name, words):

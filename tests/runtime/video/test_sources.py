@@ -38,6 +38,14 @@ def test_a_gray_image_becomes_bgr(tmp_path):
     np.testing.assert_array_equal(frame.image_bgr, np.repeat(picture(0)[..., :1], 3, axis=2))
 
 
+def test_a_source_is_read_once(tmp_path):
+    cv2.imwrite(str(tmp_path / "photo.png"), picture(0))
+    with open_source(str(tmp_path / "photo.png")) as source:
+        assert len(list(source)) == 1
+        with pytest.raises(MediaError, match="photo was read to its end already, and is read once; open it again"):
+            list(source)
+
+
 def test_a_folder_is_sorted_as_people_count(tmp_path):
     for index in (10, 9, 1, 100):
         cv2.imwrite(str(tmp_path / f"Frame{index}.png"), picture(index, size_hw=(index + 1, 5)))
@@ -295,6 +303,38 @@ def test_pictures_of_several_folders_keep_different_names(tmp_path, monkeypatch)
         cv2.imwrite(str(tmp_path / name), picture(0))
     with open_source("**/*") as source:
         assert [frame.name for frame in source] == ["a_jpg", "x_a_png", "y_a_png", "b", "y_2_c_png", "y_10_c_png"]
+
+
+def test_names_of_an_absolute_pattern_stay_within_the_folder_that_is_written_to(tmp_path):
+    for name in ("a.png", "x/a.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        cv2.imwrite(str(tmp_path / name), picture(0))
+    with open_source(str(tmp_path / "**" / "*.png")) as source:
+        names = [frame.name for frame in source]
+    assert len(set(names)) == 2
+    assert not any("/" in name for name in names)
+
+
+def test_folders_that_are_joined_alike_keep_different_names(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for index, name in enumerate(("x/a/b/1.png", "x/a_b/1.png", "x/a_b_1_png-2.png", "x/x_a_b_1_png-2.png")):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(tmp_path / name), picture(index))
+    with open_source("x/**/*.png") as source:
+        names = [frame.name for frame in source]
+    assert sorted(names) == ["a_b_1_png-2", "x_a_b_1_png", "x_a_b_1_png-2", "x_a_b_1_png-3"]
+
+
+def test_names_that_mean_nothing_are_refused_in_words(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link.mp4").symlink_to("nowhere.mp4")
+    with pytest.raises(MediaError, match=r"^link\.mp4 is a link to what does not exist; expected an image"):
+        open_source("link.mp4")
+    with pytest.raises(MediaError, match=r"^99999999999999999999 does not exist; expected"):
+        open_source("99999999999999999999")
+    # Python 3.13 takes the first pattern, and nothing matches it.
+    with pytest.raises(MediaError, match=r"is no pattern .*expected something like|matches nothing"):
+        open_source("a**b/*.png")
 
 
 def test_a_pattern_that_matches_no_picture(tmp_path, monkeypatch):

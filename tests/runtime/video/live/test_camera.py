@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from sfpp.runtime import MediaError
+from sfpp.runtime import MediaError, UsageError
 from sfpp.runtime.video import open_source
 from sfpp.runtime.video.live import outages
 from tests.runtime.video.clips import picture
@@ -119,6 +119,8 @@ def test_a_camera_that_is_not_there_yet(monkeypatch):
     monkeypatch.setattr(FakeCamera, "present", {})
     with pytest.raises(MediaError, match="camera://1 cannot be opened; the first camera is 0"):
         open_source("camera://1")
+    with pytest.raises(UsageError, match="camera://99999999999 names no camera; expected its number"):
+        open_source("camera://99999999999")
     threading.Timer(0.05, FakeCamera.present.update, [{1: 1}]).start()
     with open_source("camera://1?wait=1") as source:
         assert next(iter(source)).index == 0
