@@ -17,7 +17,7 @@ from sfpp.export.parity.pinning import PinnedMatching
 from sfpp.export.parity.probes import AttentionTokens, run_with_probes
 from sfpp.runtime.agreement import label_agreement
 from sfpp.runtime.contract import ModelContract, OutputKind
-from sfpp.runtime.errors import VerificationError
+from sfpp.runtime.errors import CheckpointError, VerificationError
 
 # float32 in another order of summation stays within this part of the largest logit (measured: about 1e-5).
 MAX_ERROR = 1e-4
@@ -104,6 +104,7 @@ def compare_with_pytorch(
     Raises:
         MissingDependencyError: ONNX Runtime is not installed.
         VerificationError: the file does not run.
+        CheckpointError: PyTorch's own answer has values that are not finite numbers.
     """
     kind = contract.outputs[0].kind
     run = run_with_probes(path, contract, frames)
@@ -164,7 +165,11 @@ def _decided(values: NDArray[Any], kind: OutputKind) -> NDArray[Any]:
 
 
 def _run_pytorch(model: Network, recipe: Recipe, contract: ModelContract, frames: NDArray[Any]) -> NDArray[Any]:
-    """Return the learned model's logits or labels; normalization is done here once more, apart from the graph's."""
+    """Return the learned model's logits or labels; normalization is done here once more, apart from the graph's.
+
+    Raises:
+        CheckpointError: the logits are not finite numbers, so that nothing could be compared.
+    """
     spec = contract.input
     image = torch.from_numpy(frames).to(torch.float32)
     if spec.normalized_in_graph:
@@ -173,6 +178,11 @@ def _run_pytorch(model: Network, recipe: Recipe, contract: ModelContract, frames
         image = image.permute(0, 3, 1, 2).contiguous()
     with torch.no_grad():
         logits: torch.Tensor = model(image, recipe)
+        if not torch.isfinite(logits).all():
+            raise CheckpointError(
+                "the network of these weights answers the check picture with values that are not finite numbers, in "
+                "PyTorch too: the training diverged or the file is damaged; give an earlier checkpoint"
+            )
         if contract.outputs[0].kind == "labels":
             raised = F.interpolate(logits, size=spec.size_hw, mode="bilinear", align_corners=False)
             return raised.argmax(1).numpy()

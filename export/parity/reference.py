@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from sfpp.export.catalog import VARIANTS, isr_from_text, recipe_from_words, words_from_recipe
 from sfpp.export.checkpoints import Checkpoint, read_checkpoint
-from sfpp.export.checkpoints.storage import read_json_object
+from sfpp.export.checkpoints.settings import IMAGENET
 from sfpp.export.demo import demo_checkpoint, demo_pose_checkpoint
 from sfpp.export.deployable import Network
 from sfpp.export.models.recipe import MergingRecipe, Recipe, with_matching
@@ -27,13 +27,8 @@ from sfpp.export.planning import plan_for
 from sfpp.export.to_onnx import learned_model
 from sfpp.runtime.backends.protocol import Arrays
 from sfpp.runtime.contract import InputSpec, ModelContract
-from sfpp.runtime.errors import CheckpointError, ContractError, UsageError
+from sfpp.runtime.errors import ContractError, UsageError
 from sfpp.runtime.files import sha256_of
-
-Triple = tuple[float, float, float]
-
-_PREPROCESSOR = "preprocessor_config.json"
-_IMAGENET = InputSpec("image", 1, 1)  # the runtime's own numbers are its defaults: those of every published checkpoint
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,17 +81,16 @@ def reference_for(contract: ModelContract, weights: str | os.PathLike[str] | Non
     """
     checkpoint = read_checkpoint(weights if weights is not None else _demo_of(contract))
     _check_kind(checkpoint, contract)
-    mean, std = _training_normalization(checkpoint)
     given = contract.input
     spec = dataclasses.replace(
-        _IMAGENET,
+        IMAGENET,
         height=given.height,
         width=given.width,
         batch=given.batch,
         layout="NCHW",
         dtype="float32",
-        mean=mean,
-        std=std,
+        mean=checkpoint.mean,
+        std=checkpoint.std,
         normalized_in_graph=False,
         resize=given.resize,
     )
@@ -158,24 +152,3 @@ def _check_kind(checkpoint: Checkpoint, contract: ModelContract) -> None:
             f"{checkpoint.name} is a {checkpoint.family} {checkpoint.size} for {checkpoint.task} with "
             f"{checkpoint.outputs} outputs: give the checkpoint that the file was exported from"
         )
-
-
-def _training_normalization(checkpoint: Checkpoint) -> tuple[Triple, Triple]:
-    """Return mean and standard deviation, 0..255: a Transformers folder tells its own, all others are ImageNet's."""
-    path = Path(checkpoint.name)
-    file = (path if path.is_dir() else path.parent) / _PREPROCESSOR
-    if checkpoint.style != "transformers" or not file.is_file():
-        return _IMAGENET.mean, _IMAGENET.std
-    settings = read_json_object(file)
-    return _triple(settings, "image_mean", _IMAGENET.mean, file), _triple(settings, "image_std", _IMAGENET.std, file)
-
-
-def _triple(settings: dict[str, Any], key: str, default: Triple, file: Path) -> Triple:
-    values = settings.get(key)
-    if values is None:
-        return default
-    numbers = isinstance(values, list) and all(isinstance(each, int | float) for each in values)
-    if not numbers or len(values) != 3:
-        raise CheckpointError(f"{file} has {key} {values!r}, expected three numbers, 0 to 1")
-    red, green, blue = (255.0 * float(each) for each in values)
-    return red, green, blue

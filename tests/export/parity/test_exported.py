@@ -22,7 +22,7 @@ from sfpp.export.parity import exported as after_export
 from sfpp.export.parity.exported import ParityReport, PinnedReport, compare_with_pytorch, require_parity, require_tokens
 from sfpp.export.parity.pinning import GraphMatching, PinnedMatching
 from sfpp.export.parity.probes import AttentionTokens, run_with_probes
-from sfpp.runtime.errors import MissingDependencyError, VerificationError
+from sfpp.runtime.errors import CheckpointError, MissingDependencyError, VerificationError
 
 RES = "160x128"
 GOOD = ParityReport(1.0, (), max_error=1e-6, mean_error=1e-7, largest_logit=10.0)
@@ -98,6 +98,17 @@ def test_figures_of_labels(tmp_path, exported, model):
     assert (result.max_error, result.mean_error, result.largest_logit) == (None, None, None)
     with pytest.raises(VerificationError, match="labels agree on"):
         require_parity(result, path)
+
+
+@pytest.mark.parametrize("kind", ["logits", "labels"])
+def test_weights_that_give_no_numbers_are_named_and_not_sfpp(exported, kind):
+    broken = to_onnx.learned_model(read_checkpoint(demo_checkpoint()))
+    with torch.no_grad():
+        for weights in broken.head.parameters():
+            weights.mul_(1e30)
+    report = exported[kind]
+    with pytest.raises(CheckpointError, match="the training diverged or the file is damaged"):
+        compare_with_pytorch(report.path, broken, VARIANTS["hq"], report.contract, random_frames())
 
 
 @pytest.mark.parametrize("kind", ["logits", "labels"])

@@ -1,7 +1,6 @@
 """PyTorch's side: the recipe from the contract, the checkpoint's own normalization, refusals that say what to give."""
 
 import dataclasses
-import json
 
 import onnx
 import pytest
@@ -51,22 +50,14 @@ def test_frames_are_prepared_as_in_training(contract):
     assert (spec.height, spec.width, spec.batch, spec.resize) == (128, 192, 2, "stretch")  # these are the file's own
 
 
-def test_a_transformers_folder_tells_its_normalization(contract, monkeypatch, tmp_path):
+def test_frames_are_normalized_as_the_checkpoint_says(contract, monkeypatch):
     from sfpp.export.parity import reference
 
-    checkpoint = dataclasses.replace(
-        reference.read_checkpoint(demo_checkpoint()), style="transformers", name=str(tmp_path)
-    )
+    trained = {"mean": (127.5, 127.5, 127.5), "std": (63.75, 63.75, 63.75)}
+    checkpoint = dataclasses.replace(reference.read_checkpoint(demo_checkpoint()), **trained)
     monkeypatch.setattr(reference, "read_checkpoint", lambda path: checkpoint)
-    preprocessor = tmp_path / "preprocessor_config.json"
-    preprocessor.write_text(json.dumps({"image_mean": [0.5, 0.5, 0.5], "image_std": [0.25, 0.25, 0.25]}))
-    spec = reference_for(contract, tmp_path).spec
-    assert (spec.mean, spec.std) == ((127.5, 127.5, 127.5), (63.75, 63.75, 63.75))
-    preprocessor.write_text(json.dumps({"image_mean": [0.5]}))
-    with pytest.raises(Exception, match=r"preprocessor_config\.json has image_mean \[0\.5\], expected three numbers"):
-        reference_for(contract, tmp_path)
-    preprocessor.write_text("{}")
-    assert reference_for(contract, tmp_path).spec.mean == (123.675, 116.28, 103.53)
+    spec = reference_for(contract, demo_checkpoint()).spec
+    assert (spec.mean, spec.std) == (trained["mean"], trained["std"])
 
 
 def test_weights_must_be_given_unless_they_are_the_demonstrations(contract):
