@@ -10,9 +10,12 @@ from sfpp.runtime.arguments import positive_int, unit_interval
 from sfpp.runtime.backends import PRECISIONS, backend_names
 from sfpp.runtime.contract import Task
 from sfpp.runtime.errors import UsageError
+from sfpp.runtime.video.live import SCHEMES
 from sfpp.runtime.video.live.address import is_uri
 from sfpp.runtime.video.live.credentials import without_credentials
+from sfpp.runtime.video.outlets.receivers import PROTOCOLS
 from sfpp.runtime.video.outlets.streams import STANDARD_OUTPUT
+from sfpp.runtime.video.sinks import SINK_SCHEMES
 from sfpp.runtime.viewer.address import address_from
 
 COMMAND = "sfpp-run"
@@ -93,7 +96,8 @@ def run_parser() -> argparse.ArgumentParser:
         metavar="SOURCE",
         nargs="*",
         help="an image, a folder or glob of images, a video, a webcam's number, the word demo, or an address (see "
-        "below); --self-test needs none. Of two, the second is OUTPUT, unless -o or --view say what becomes of both",
+        "below); --self-test needs none. Of two, a second one that is a file or folder is OUTPUT, unless -o or --view "
+        "say what becomes of both",
     )
     _add_output_options(parser)
     _add_frame_options(parser)
@@ -138,9 +142,21 @@ def _sources_and_output(parser: argparse.ArgumentParser, arguments: argparse.Nam
     places = list(arguments.places)
     if arguments.outlets or arguments.view is not None or len(places) < 2:
         return places, None
-    if len(places) > 2:
+    told = any(each is not None for each in (arguments.json, arguments.masks, arguments.keypoints_json))
+    if len(places) > 2 and not told:
         parser.error(f"{len(places)} sources were given; say with -o or --view what becomes of them")
+    if len(places) > 2 or _is_source_only(places[1]):
+        return places, None
+    if places[1].partition("://")[0].lower() in PROTOCOLS:
+        # What is meant for a server would else go to a camera.
+        shown = without_credentials(places[1])
+        parser.error(f"{shown} may be a second source or the output; say -o {shown} for an output, else --view or -o")
     return places[:1], places[1]
+
+
+def _is_source_only(place: str) -> bool:
+    """Whether the place is an address that is read and never written."""
+    return is_uri(place) and place.partition("://")[0].lower() in set(SCHEMES) - set(SINK_SCHEMES)
 
 
 def asks_for_live(arguments: argparse.Namespace) -> bool:

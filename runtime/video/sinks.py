@@ -30,7 +30,7 @@ from sfpp.runtime.video.outlets.window import window_sink
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 _DEFAULT_RATE = Fraction(25)
 _RAW, _WINDOW = "raw", "window"
-_SCHEMES = (_RAW, _WINDOW, *PROTOCOLS)
+SINK_SCHEMES = (_RAW, _WINDOW, *PROTOCOLS)
 
 
 class Sink(Protocol):
@@ -157,7 +157,7 @@ def _address_sink(
 
 def _check_no_half_address(text: str) -> None:
     scheme, colon, rest = text.partition(":")
-    if colon and scheme.lower() in _SCHEMES and not Path(text).is_dir():
+    if colon and scheme.lower() in SINK_SCHEMES and not Path(text).is_dir():
         host = rest.rpartition("@")[2]  # a password would end up in logs
         shown = text if host == rest else f"{scheme}:/{host}"
         raise UsageError(f"{shown} would be a folder; did you mean {scheme}://{host.lstrip('/')}?")
@@ -170,9 +170,9 @@ def _scheme(uri: str) -> str:
         UsageError: there is none of that kind.
     """
     scheme = uri.partition(":")[0].lower()
-    if scheme not in _SCHEMES:
-        known = ", ".join(f"{each}://" for each in _SCHEMES)
-        hint = did_you_mean(scheme, _SCHEMES)
+    if scheme not in SINK_SCHEMES:
+        known = ", ".join(f"{each}://" for each in SINK_SCHEMES)
+        hint = did_you_mean(scheme, SINK_SCHEMES)
         raise UsageError(f"nothing can be written to {scheme}://{hint}; expected {known}, or the name of a file")
     return scheme
 

@@ -174,6 +174,24 @@ def test_three_places_are_not_guessed_at(here, capsys):
     assert "3 sources were given; say with -o or --view what becomes of them" in capsys.readouterr().err
 
 
+def test_two_sources_need_no_output_if_something_else_is_made_of_them(here, capsys):
+    sources = [f"{SCENE}&frames=4&seed={seed}" for seed in (1, 2, 3)]
+    for count in (2, 3):
+        code, out, _ = run(capsys, *sources[:count], "--json", f"{count}.jsonl", "--policy", "every-frame")
+        assert (code, out.splitlines()[-1]) == (0, f"wrote {count}.jsonl")
+        told = [json.loads(line)["source"] for line in (here / f"{count}.jsonl").read_text().splitlines()]
+        assert sorted(told) == [f"test-{seed}" for seed in range(1, count + 1) for _ in range(4)]
+
+
+def test_a_second_camera_is_not_written_to(here, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["model.onnx", "rtsp://front/1", "rtsp://me:secret@back/2"])
+    assert ended.value.code == 2
+    told = capsys.readouterr().err
+    assert "rtsp://back/2 may be a second source or the output; say -o rtsp://back/2 for an output" in told
+    assert "secret" not in told
+
+
 def test_ctrl_c_completes_what_was_written(here):
     program = (
         "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"

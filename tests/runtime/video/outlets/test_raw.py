@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from sfpp.runtime import MediaError, SfppError, UsageError
-from sfpp.runtime.video.outlets import RawTarget, raw_sink
+from sfpp.runtime.video.outlets import RawTarget, raw_sink, record_lines, streams
 from tests.runtime.video.clips import frame, picture
 
 ROOT = Path(__file__).parents[4]
@@ -91,7 +91,7 @@ def test_another_size_is_fitted(tmp_path):
 
 PIPED = """
 import sys
-from sfpp.runtime.video.outlets import RawTarget, raw_sink
+from sfpp.runtime.video.outlets import RawTarget, raw_sink, record_lines, streams
 from tests.runtime.video.clips import frame, picture
 with raw_sink(RawTarget("-"), on_event=lambda event: print(event.line(), file=sys.stderr)) as sink:
     for index in range(int(sys.argv[1])):
@@ -117,6 +117,17 @@ def test_standard_output_is_a_pipe_that_may_break():
         lines = process.stderr.read().decode().splitlines()
     assert lines[1:] == ["standard output: ended: nobody reads the pictures any more", "went on"]
     assert process.returncode == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_named_pipe_that_nobody_reads_is_an_error_and_no_hang(tmp_path, monkeypatch):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    monkeypatch.setattr(streams, "_PATIENCE_S", 0.1)
+    with raw_sink(RawTarget(str(pipe))) as sink, pytest.raises(MediaError, match="nobody reads this pipe"):
+        sink.write(frame(0), picture(0))
+    with pytest.raises(MediaError, match="nobody reads this pipe"):
+        record_lines(pipe).__enter__()
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
