@@ -37,9 +37,7 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     with _disk_errors_named(target):
         _check_folders(target)
         # A name may have 255 bytes; the temporary one is longer than the final one unless the stem is cut.
-        handle, name = tempfile.mkstemp(prefix=f".{target.stem[:40]}.", suffix=target.suffix, dir=target.parent)
-        os.close(handle)
-        temporary = Path(name)
+        temporary = _temporary_beside(target)
         try:
             temporary.chmod(0o666 & ~_umask())  # mkstemp makes private files; the result is an ordinary one
             yield temporary
@@ -77,6 +75,18 @@ def sha256_of(paths: Iterable[Path], *, prefix: bytes = b"") -> str:
             while chunk := stream.read(_CHUNK_BYTES):
                 digest.update(chunk)
     return digest.hexdigest()
+
+
+def _temporary_beside(target: Path) -> Path:
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{target.stem[:40]}.", suffix=target.suffix, dir=target.parent)
+    except OSError as error:
+        if error.errno in _DISK_ERRORS:
+            raise
+        # Such as in /proc: whatever the system's reason, nobody else's work is to blame for it here.
+        raise SfppError(f"cannot write {target}: {error.strerror}; give another place") from error
+    os.close(handle)
+    return Path(name)
 
 
 def _check_folders(target: Path) -> None:

@@ -21,11 +21,12 @@ from sfpp.runtime.errors import BackendError, ModelFileError, UsageError, did_yo
 from sfpp.runtime.onnx_file import metadata_of
 from sfpp.runtime.tensorrt.cuda import card_of_this_machine
 from sfpp.runtime.tensorrt.library import LIBRARIES, LibraryName, is_installed
+from sfpp.runtime.tensorrt.sidecar import SUFFIXES
 
 _LOGGER = logging.getLogger("sfpp")
 _DEFAULT_OPTIONS = BackendOptions()
 _ONNX = ".onnx"
-_ENGINES = frozenset({".engine", ".plan", ".trt"})  # as people name what TensorRT builds
+_ENGINES = frozenset(SUFFIXES)
 _STANDARD_TARGETS = frozenset({"portable", "openvino", "tensorrt"})  # operators of the ONNX standard only
 _ALL_TARGETS = _STANDARD_TARGETS | {"onnxruntime"}  # and those of the domain com.microsoft
 _X86 = {"x86_64", "amd64", "i386", "i686", "x86"}

@@ -2,6 +2,7 @@ import errno
 import hashlib
 import os
 import stat
+from pathlib import Path
 
 import pytest
 
@@ -58,6 +59,15 @@ def test_disk_errors_are_told_in_words(tmp_path, number, reason):
 def test_other_os_errors_pass_through(tmp_path):
     with pytest.raises(ConnectionResetError):
         write_and_fail(tmp_path / "a.onnx", ConnectionResetError(errno.ECONNRESET, "reset"))
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="this system has no folder that takes no files")
+def test_a_folder_that_takes_no_files():
+    with (
+        pytest.raises(SfppError, match=r"cannot write /proc/a\.onnx: .*; give another place"),
+        whole_file("/proc/a.onnx"),
+    ):
+        pass
 
 
 def test_missing_folder(tmp_path):
