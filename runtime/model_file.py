@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from sfpp.runtime.backends import Backend, BackendOptions, Notify, Precision, open_backend
-from sfpp.runtime.contract import ModelContract, contract_from_json, contract_from_metadata
+from sfpp.runtime.backends.protocol import TensorInfo
+from sfpp.runtime.contract import InputSpec, ModelContract, contract_from_json, contract_from_metadata
 from sfpp.runtime.errors import ContractError, UsageError
 from sfpp.runtime.pose import PoseEstimator
 from sfpp.runtime.segmentation import Segmenter
@@ -50,7 +52,8 @@ def load(
 
     Raises:
         ModelFileError: the file does not exist or no backend can open it.
-        ContractError: the file carries no contract and none is given, or its contract is malformed or too new.
+        ContractError: the file carries no contract and none is given, or its contract is malformed, too new, or another
+            model's.
         MissingDependencyError: the backend's library is not installed.
         BackendError: the backend cannot run what the file was exported for, or its device is not there.
         UsageError: an unknown backend, a precision that it does not have here, fewer than one thread, or a flip test
@@ -61,7 +64,9 @@ def load(
     target = None if contract is None else contract.target
     opened, reason = open_backend(file, backend=backend, options=options, target=target, notify=notify)
     try:
-        model = _model(opened, contract or _contract_of(opened, file), flip_test=flip_test)
+        contract = contract or _contract_of(opened, file)
+        _check_input(opened.inputs, contract.input, file)
+        model = _model(opened, contract, flip_test=flip_test)
     except BaseException:
         opened.close()
         raise
@@ -153,6 +158,27 @@ def _model(backend: Backend, contract: ModelContract, *, flip_test: bool) -> Seg
     if flip_test:
         raise UsageError(f"the flip test is for pose models, and this is a {contract.task} model; leave it off")
     return Segmenter(backend, contract)
+
+
+def _check_input(inputs: Sequence[TensorInfo], spec: InputSpec, file: Path) -> None:
+    """Refuse a contract of another model, before a library does in its own words; sizes that are open fit any."""
+    fits = len(inputs) == 1 and _fits(inputs[0], spec)
+    if not fits:
+        taken = " and ".join(f"{each.name!r}, {each.dtype} of {_size(each.shape)}" for each in inputs) or "nothing"
+        raise ContractError(
+            f"{file.name} takes {taken}, but its contract says {spec.name!r}, {spec.dtype} of {_size(spec.shape)}; "
+            "give the contract of this model"
+        )
+
+
+def _fits(given: TensorInfo, spec: InputSpec) -> bool:
+    if (given.name, given.dtype, len(given.shape)) != (spec.name, spec.dtype, len(spec.shape)):
+        return False
+    return all(own in (None, told) for own, told in zip(given.shape, spec.shape, strict=True))
+
+
+def _size(shape: Sequence[int | None]) -> str:
+    return "x".join("?" if side is None else str(side) for side in shape)
 
 
 def _contract_of(backend: Backend, file: Path) -> ModelContract:

@@ -173,14 +173,45 @@ def test_broken_contract_names_the_file(tmp_path):
         load(path)
 
 
-def test_contract_of_another_model_fails_with_words(model_path):
-    larger = dataclasses.replace(CONTRACT, input=dataclasses.replace(CONTRACT.input, height=32))
-    loaded = load(model_path, contract=larger, backend="onnxruntime")
-    with loaded as segmenter, pytest.raises(BackendError, match=r"ONNX Runtime .* failed"):
-        segmenter(np.zeros((16, 24, 3), np.uint8))
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"height": 32}, "'frame', uint8 of 1x32x24x3"),
+        ({"name": "image"}, "'image', uint8 of 1x16x24x3"),
+        ({"dtype": "float32"}, "'frame', float32 of 1x16x24x3"),
+        ({"layout": "NCHW"}, "'frame', uint8 of 1x3x16x24"),
+        ({"batch": 2}, "'frame', uint8 of 2x16x24x3"),
+    ],
+)
+def test_a_contract_of_another_input_is_refused_before_anything_runs(model_path, backend, changes, said):
+    pytest.importorskip(backend)
+    other = dataclasses.replace(CONTRACT, input=dataclasses.replace(CONTRACT.input, **changes))
+    words = (
+        f"model.onnx takes 'frame', uint8 of 1x16x24x3, but its contract says {said}; give the contract of this model"
+    )
+    with pytest.raises(ContractError, match=re.escape(words)):
+        load(model_path, contract=other, backend=backend)
+
+
+def test_a_contract_of_another_output_fails_with_words(model_path):
     renamed = dataclasses.replace(CONTRACT, outputs=(OutputSpec(name="mask", kind="labels", stride=1),))
     with load(model_path, contract=renamed) as segmenter, pytest.raises(ModelFileError, match=r"'mask'.*gives logits"):
         segmenter(np.zeros((16, 24, 3), np.uint8))
+
+
+def test_an_open_size_fits_any(tmp_path):
+    frame = helper.make_tensor_value_info("frame", TensorProto.UINT8, ["n", "rows", 24, 3])
+    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", 3, "rows", 24])
+    nodes = [
+        helper.make_node("Cast", ["frame"], ["values"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["values"], ["logits"], perm=[0, 3, 1, 2]),
+    ]
+    graph = helper.make_graph(nodes, "open", [frame], [logits])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, tmp_path / "open.onnx")
+    with load(tmp_path / "open.onnx", contract=CONTRACT, backend="onnxruntime") as segmenter:
+        assert segmenter(np.zeros((16, 24, 3), np.uint8)).labels.shape == (16, 24)
 
 
 def test_threads_below_one(model_path):
