@@ -54,7 +54,7 @@ def exit_code_of(command: str, work: Callable[[], int]) -> int:
         code = work()
         sys.stdout.flush()  # here rather than at exit, where a closed pipe would show a traceback
     except SfppError as error:
-        print(f"{command}: error: {' '.join(str(error).splitlines())}", file=sys.stderr)
+        print(f"{command}: error: {_one_line(str(error))}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print(f"{command}: stopped", file=sys.stderr)
@@ -66,9 +66,20 @@ def exit_code_of(command: str, work: Callable[[], int]) -> int:
         line = _foreseen(error)
         if line is None:
             raise
-        print(f"{command}: error: {line}", file=sys.stderr)
+        print(f"{command}: error: {_one_line(line)}", file=sys.stderr)
         return SfppError.exit_code
     return code
+
+
+def _one_line(text: str) -> str:
+    """Return the text in a line that a terminal only shows: names within a foreign file may hold codes that command it.
+
+    Bytes of a file's name that are no text stay visible as escapes.
+    """
+    from sfpp.runtime.page.markup import clean_text  # only who fails needs it
+
+    shown = " ".join(text.splitlines()).encode("utf-8", "backslashreplace").decode()
+    return clean_text(shown)
 
 
 def _prepare_standard_streams() -> None:
