@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from sfpp.runtime.errors import SfppError
+from sfpp.runtime.errors import SfppError, UsageError
 
 _CHUNK_BYTES = 1 << 20
 
@@ -56,15 +56,27 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
-def check_destinations(*paths: str | os.PathLike[str] | None) -> None:
+def check_destinations(
+    *paths: str | os.PathLike[str] | None, also_read: Iterable[str | os.PathLike[str] | None] = ()
+) -> None:
     """Refuse what could not be written before minutes are spent on what is to be written; None is passed over.
+
+    Args:
+        paths: what will be written.
+        also_read: what is read, and must not be overwritten.
 
     Raises:
         SfppError: a path is a folder, or its folder does not exist.
+        UsageError: one path would be written over another, or over what is read.
     """
+    taken = {Path(path).resolve() for path in also_read if path is not None}
     for path in paths:
-        if path is not None:
-            _check_folders(Path(path))
+        if path is None:
+            continue
+        _check_folders(Path(path))
+        if Path(path).resolve() in taken:
+            raise UsageError(f"{path} is named twice, and one would overwrite the other; give each output its own name")
+        taken.add(Path(path).resolve())
 
 
 def sha256_of(paths: Iterable[Path], *, prefix: bytes = b"") -> str:

@@ -6,11 +6,9 @@ import argparse
 import contextlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 from sfpp.export.parity.options import COMMAND, parity_parser
 from sfpp.runtime.arguments import exit_code_of
-from sfpp.runtime.errors import UsageError
 from sfpp.runtime.files import check_destinations
 
 _DISAGREES = 1
@@ -25,7 +23,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    _check_outputs(arguments)
+    read = (arguments.model, arguments.weights, arguments.images, arguments.contract)
+    check_destinations(arguments.json, arguments.html, also_read=read)
     # Not at the top: --help must not wait for torch.
     from sfpp.export.parity import parity
     from sfpp.export.parity.words import next_command, report_text
@@ -47,17 +46,6 @@ def _run(arguments: argparse.Namespace) -> int:
             print(f"wrote {path}")
     print(f"next: {next_command(report)}")
     return 0 if report.agrees else _DISAGREES
-
-
-def _check_outputs(arguments: argparse.Namespace) -> None:
-    """Refuse what could not be written, or would take the place of a file that is read, before minutes are spent."""
-    check_destinations(arguments.json, arguments.html)
-    read = (arguments.model, arguments.weights, arguments.images, arguments.contract)
-    taken = {Path(path).resolve() for path in filter(None, read)}
-    for path in filter(None, (arguments.json, arguments.html)):
-        if Path(path).resolve() in taken:
-            raise UsageError(f"{path} is named twice, and one would overwrite the other; give each output its own name")
-        taken.add(Path(path).resolve())
 
 
 def _note(line: str) -> None:

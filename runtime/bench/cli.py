@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from sfpp.runtime.arguments import exit_code_of
 from sfpp.runtime.bench.options import COMMAND, bench_parser
 from sfpp.runtime.bench.settings import AUTO
-from sfpp.runtime.errors import UsageError
 from sfpp.runtime.files import check_destinations
 
 if TYPE_CHECKING:
@@ -70,12 +69,7 @@ def _check_outputs(models: Sequence[str], json_path: str | None, chart_path: str
 
     if chart_path is not None:
         check_chart(Path(chart_path))
-    check_destinations(json_path, chart_path)
-    taken = {Path(each).resolve() for each in models}
-    for path in filter(None, (json_path, chart_path)):
-        if Path(path).resolve() in taken:
-            raise UsageError(f"{path} is named twice, and one would overwrite the other; give each output its own name")
-        taken.add(Path(path).resolve())
+    check_destinations(json_path, chart_path, also_read=models)
 
 
 def _note(line: str) -> None:

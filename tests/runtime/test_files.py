@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sfpp.runtime.errors import SfppError
+from sfpp.runtime.errors import SfppError, UsageError
 from sfpp.runtime.files import check_destinations, sha256_of, whole_file, write_text
 
 
@@ -126,3 +126,11 @@ def test_destinations_are_refused_before_anything_is_made(tmp_path):
         check_destinations(None, tmp_path / "nowhere" / "page.html")
     with pytest.raises(SfppError, match="it is a folder; give the name of a file"):
         check_destinations(tmp_path)
+
+
+def test_no_destination_is_another_or_what_is_read(tmp_path):
+    model, report = tmp_path / "model.onnx", tmp_path / "report.json"
+    check_destinations(report, None, tmp_path / "page.html", also_read=[model, None])
+    for paths, read in (((report, tmp_path / "." / "report.json"), ()), ((model,), (None, str(model)))):
+        with pytest.raises(UsageError, match="is named twice, and one would overwrite the other"):
+            check_destinations(*paths, also_read=read)
