@@ -18,7 +18,7 @@ from sfpp.runtime.people import choose_finder
 from sfpp.runtime.pose import PoseEstimator
 from sfpp.runtime.segmentation import Segmenter
 from sfpp.runtime.video.frames import Source
-from sfpp.runtime.video.outlets.receivers import PROTOCOLS
+from sfpp.runtime.video.outlets.receivers import is_receiver
 from sfpp.runtime.video.stopping import stop_on_signals
 from sfpp.runtime.video.streaming import Delivery, Pipeline, Policy, draw_with
 
@@ -145,7 +145,7 @@ def _failed(places: Sequence[str], reporter: Reporter) -> dict[str, str]:
         name = outlet_name(place)
         if reporter.has_failed(name):
             failed[place] = f"not all was written to {name}; why is said above"
-        elif place.partition("://")[0].lower() in PROTOCOLS and not reporter.was_opened(name):
+        elif is_receiver(place) and not reporter.was_opened(name):
             failed[place] = f"nothing was sent to {name}, which was never connected; check that a server listens there"
     return failed
 

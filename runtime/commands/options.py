@@ -13,7 +13,7 @@ from sfpp.runtime.errors import UsageError
 from sfpp.runtime.video.live import SCHEMES
 from sfpp.runtime.video.live.address import is_uri
 from sfpp.runtime.video.live.credentials import without_credentials
-from sfpp.runtime.video.outlets.receivers import PROTOCOLS
+from sfpp.runtime.video.outlets.receivers import is_receiver
 from sfpp.runtime.video.outlets.streams import STANDARD_OUTPUT
 from sfpp.runtime.video.sinks import SINK_SCHEMES
 from sfpp.runtime.viewer.address import address_from
@@ -147,7 +147,7 @@ def _sources_and_output(parser: argparse.ArgumentParser, arguments: argparse.Nam
         parser.error(f"{len(places)} sources were given; say with -o or --view what becomes of them")
     if len(places) > 2 or _is_source_only(places[1]):
         return places, None
-    if places[1].partition("://")[0].lower() in PROTOCOLS:
+    if is_receiver(places[1]):
         # What is meant for a server would else go to a camera.
         shown = without_credentials(places[1])
         parser.error(f"{shown} may be a second source or the output; say -o {shown} for an output, else --view or -o")

@@ -39,6 +39,12 @@ PROTOCOLS = {
 }
 
 
+def is_receiver(place: str) -> bool:
+    """Whether a place is an address that video is sent to, and no file."""
+    scheme, mark, _ = place.partition("://")
+    return bool(mark) and scheme.lower() in PROTOCOLS
+
+
 @dataclass(frozen=True)
 class Receiver:
     """A receiver: its address, which may hold a password or a key, and its name, which does not."""

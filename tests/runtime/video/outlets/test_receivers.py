@@ -1,7 +1,7 @@
 import pytest
 
 from sfpp.runtime import MediaError, UsageError
-from sfpp.runtime.video.outlets.receivers import PROTOCOLS, Receiver, check_protocol
+from sfpp.runtime.video.outlets.receivers import PROTOCOLS, Receiver, check_protocol, is_receiver
 
 
 @pytest.mark.parametrize(
@@ -82,3 +82,13 @@ def test_an_ffmpeg_without_srt_says_so(monkeypatch):
         check_protocol(receiver)
     monkeypatch.setattr(av, "open", without_host)
     check_protocol(receiver)
+
+
+@pytest.mark.parametrize("place", ["rtsp://host/live", "RTMP://host/app/key", "udp://host:1", "srt://:9000"])
+def test_addresses_that_video_is_sent_to(place):
+    assert is_receiver(place)
+
+
+@pytest.mark.parametrize("place", ["rtsp", "rtsp:/host", "out.mp4", "raw://-", "http://host/live", "", "udp"])
+def test_other_places_are_no_receivers(place):
+    assert not is_receiver(place)
