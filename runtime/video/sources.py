@@ -42,7 +42,9 @@ def open_source(text: str, *, on_event: EventHandler = ignore) -> Source:
         UsageError: an unknown scheme, or an option in a URI that cannot be meant.
         MissingDependencyError: reading it needs a library that is not installed.
     """
-    source = open_uri(text, on_event=on_event) if is_uri(text) else _open_path(text, on_event=on_event)
+    if is_uri(text):
+        return open_uri(text, on_event=on_event)
+    source = _open_path(text, on_event=on_event)
     source.on_event = on_event
     return source
 

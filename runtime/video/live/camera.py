@@ -16,7 +16,7 @@ from sfpp.runtime.video.events import EventHandler
 from sfpp.runtime.video.frames import Source
 from sfpp.runtime.video.live.address import Address, Options
 from sfpp.runtime.video.live.captures import CaptureConnection, silenced
-from sfpp.runtime.video.live.connection import RECONNECT_OPTIONS, Link, link_from
+from sfpp.runtime.video.live.connection import RECONNECT_OPTIONS, Link, with_options
 from sfpp.runtime.video.live.credentials import name_from
 from sfpp.runtime.video.live.feed import open_live
 
@@ -50,14 +50,13 @@ def open_camera(address: Address, *, on_event: EventHandler) -> Source:
     cv2 = import_cv2(purpose="reading a camera")
     # OpenCV's other ways to a camera know nothing of its formats.
     library = (cv2.CAP_V4L2,) if sys.platform.startswith("linux") else ()
-    link = link_from(
-        options,
-        lambda: _connect(cv2, lambda: cv2.VideoCapture(device, *library), mode, name=address.shown),
+    link = Link(
         name=f"camera{device}" if isinstance(device, int) else f"camera-{name_from(PurePosixPath(device).name)}",
         address=address.shown,
+        connect=lambda: _connect(cv2, lambda: cv2.VideoCapture(device, *library), mode, name=address.shown),
         connects_in_caller=True,
     )
-    return open_live(link, kind="camera", on_event=on_event)
+    return open_live(with_options(link, options), kind="camera", on_event=on_event)
 
 
 def open_webcam(number: int, *, on_event: EventHandler) -> Source:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from sfpp.runtime.errors import SfppError
@@ -70,32 +70,17 @@ class Link:
     connects_in_caller: bool = False
 
 
-def link_from(
-    options: Options,
-    connect: Callable[[], Connection],
-    *,
-    name: str,
-    address: str,
-    timeout_s: float = TIMEOUT_S,
-    connecting_s: float | None = None,
-    unanswered: str = "",
-    connects_in_caller: bool = False,
-) -> Link:
-    """Return the link with what the URI's options say about timeouts and tries; for the arguments see there.
+def with_options(link: Link, options: Options) -> Link:
+    """Return the link with what the URI's options say about timeouts and tries.
 
     Raises:
         UsageError: they cannot be meant.
     """
-    return Link(
-        name=name,
-        address=address,
-        connect=connect,
-        timeout_s=options.seconds("timeout", timeout_s),
+    return replace(
+        link,
+        timeout_s=options.seconds("timeout", link.timeout_s),
         tries=options.integer("reconnect", None, least=0, most=_MOST_TRIES),
         wait=options.flag("wait", default=False),
-        connecting_s=connecting_s,
-        unanswered=unanswered,
-        connects_in_caller=connects_in_caller,
     )
 
 

@@ -14,7 +14,7 @@ from sfpp.runtime.video.events import EventHandler
 from sfpp.runtime.video.frames import Source
 from sfpp.runtime.video.live.address import Address, Options
 from sfpp.runtime.video.live.captures import CaptureConnection, silenced
-from sfpp.runtime.video.live.connection import RECONNECT_OPTIONS, Link, link_from
+from sfpp.runtime.video.live.connection import RECONNECT_OPTIONS, Link, with_options
 from sfpp.runtime.video.live.credentials import name_from, pipeline_without_credentials
 from sfpp.runtime.video.live.feed import open_live
 
@@ -94,15 +94,14 @@ def open_csi(address: Address, *, on_event: EventHandler) -> Source:
         flip=options.integer("flip", 0, least=0, most=_MOST_FLIP) or 0,
     )
     pipeline = _Pipeline(text, what="a CSI camera", check=_CSI_CHECK)
-    link = link_from(
-        options,
-        pipeline.connect,
+    link = Link(
         name=f"csi{int(place)}",
         address=address.shown,
+        connect=pipeline.connect,
         connecting_s=_CONNECTING_S,
         unanswered=pipeline.failed("nothing happens"),
     )
-    return open_live(link, kind="camera", on_event=on_event)
+    return open_live(with_options(link, options), kind="camera", on_event=on_event)
 
 
 def csi_pipeline(sensor: int, *, width: int, height: int, frames_per_second: Fraction, flip: int) -> str:

@@ -10,7 +10,7 @@ from sfpp.runtime.errors import MediaError, UsageError
 from sfpp.runtime.video.events import EventHandler
 from sfpp.runtime.video.frames import Source
 from sfpp.runtime.video.live.address import Address, Options
-from sfpp.runtime.video.live.connection import RECONNECT_OPTIONS, TIMEOUT_S, link_from
+from sfpp.runtime.video.live.connection import RECONNECT_OPTIONS, TIMEOUT_S, Link, with_options
 from sfpp.runtime.video.live.feed import open_live
 from sfpp.runtime.video.live.handover import Clip, Opened, Picture
 from sfpp.runtime.video.live.reasons import hint_for, reason_for
@@ -49,16 +49,14 @@ def open_stream(address: Address, *, on_event: EventHandler) -> Source:
         raise UsageError(f"{address.shown} names no host; expected something like {_EXAMPLE}")
     transport = options.choice("transport", ("tcp", "udp"), "tcp")
     playlist = address.place.lower().endswith((".m3u8", ".mpd"))
-    default_s = _PLAYLIST_TIMEOUT_S if playlist else TIMEOUT_S
-    timeout_s = options.seconds("timeout", default_s)
-    link = link_from(
-        options,
-        lambda: _StreamConnection(av, address, transport=transport, timeout_s=timeout_s),
+    timeout_s = options.seconds("timeout", _PLAYLIST_TIMEOUT_S if playlist else TIMEOUT_S)
+    link = Link(
         name=address.name,
         address=address.shown,
-        timeout_s=default_s,
+        connect=lambda: _StreamConnection(av, address, transport=transport, timeout_s=timeout_s),
+        timeout_s=timeout_s,
     )
-    return open_live(link, kind="stream", on_event=on_event)
+    return open_live(with_options(link, options), kind="stream", on_event=on_event)
 
 
 def url_without_our_options(address: Address) -> str:
