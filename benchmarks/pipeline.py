@@ -24,15 +24,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from numpy.typing import NDArray
-
 from benchmarks.machine import RESULTS, store
+from benchmarks.waiting import waiting
 from sfpp.export import export_onnx
 from sfpp.runtime import Segmenter
-from sfpp.runtime.backends.protocol import Arrays, FunctionBackend
 from sfpp.runtime.demo import demo_clip
 from sfpp.runtime.model_file import load_segmenter
-from sfpp.runtime.video import Frame, Sink, open_sink, open_source, run_segmentation
+from sfpp.runtime.video import Sink, open_sink, open_source, run_segmentation
 
 Value = TypeVar("Value")
 # What one stage made of all frames, the next one takes.
@@ -115,18 +113,6 @@ def run_sequentially(model: Segmenter, video: Path, target: Path, *, frames: int
             for work in stages:
                 item = work(item)
             sink.write(*item)
-
-
-def waiting(model: Segmenter, frame: Frame, *, wait_ms: float) -> Segmenter:
-    """Return the model with its network replaced by a wait: the answer is the one for ``frame``, whatever comes."""
-    prepared = model.prepare(frame.image_bgr)
-    outputs = model.infer(prepared)
-
-    def wait(inputs: Arrays) -> dict[str, NDArray[Any]]:
-        time.sleep(wait_ms / 1000)
-        return dict(outputs)
-
-    return Segmenter(FunctionBackend(wait, metadata={}), model.contract)
 
 
 def summary(rounds: Sequence[Throughput], *, cores: int) -> dict[str, float | str]:
@@ -218,7 +204,7 @@ def main() -> None:
         description = model.description
         if arguments.wait_ms is not None:
             with open_source(str(arguments.video)) as source:
-                model = waiting(model, next(iter(source)), wait_ms=arguments.wait_ms)
+                model = waiting(model, next(iter(source)).image_bgr, wait_s=arguments.wait_ms / 1000)
         rounds = measure(model, arguments.video, frames=arguments.frames, rounds=arguments.rounds, folder=folder)
     cores = _cores()
     settings = {"model": description, "video": arguments.video.name, "frames": arguments.frames}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.live.parts import waiting
+from benchmarks.waiting import blank_frame, waiting
 from sfpp.runtime import load_segmenter
 from sfpp.runtime.video import Pipeline
 
@@ -40,7 +40,10 @@ class Freshness:
 
 def freshness(model: Path) -> Freshness:
     """Run, and keep the ages."""
-    with load_segmenter(model) as segmenter, Pipeline(waiting(segmenter, wait_s=_WAIT_S), [_SOURCE]) as pipeline:
+    with (
+        load_segmenter(model) as segmenter,
+        Pipeline(waiting(segmenter, blank_frame(segmenter), wait_s=_WAIT_S), [_SOURCE]) as pipeline,
+    ):
         answers = iter(pipeline)
         next(answers)  # how long things take is not known before
         ages_ms = [answer.age_ms for answer in islice(answers, _ANSWERS)]

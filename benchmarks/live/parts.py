@@ -1,19 +1,12 @@
-"""What the parts have in common: their results, this process's resources, and a model that takes its time."""
+"""What the parts have in common: their results, and this process's resources."""
 
 from __future__ import annotations
 
 import os
 import threading
-import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
-
-from sfpp.runtime import Segmenter
-from sfpp.runtime.backends.protocol import Arrays, FunctionBackend
+from typing import Protocol
 
 
 class Part(Protocol):
@@ -37,16 +30,3 @@ def resources() -> Resources:
     pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
     memory_mb = pages * os.sysconf("SC_PAGE_SIZE") / 1e6
     return Resources(round(memory_mb, 1), threading.active_count(), len(list(Path("/proc/self/fd").iterdir())))
-
-
-def waiting(model: Segmenter, *, wait_s: float) -> Segmenter:
-    """Return the model with its network replaced by a wait, as for a GPU; it answers always the same."""
-    size = model.contract.input
-    frame = np.zeros((size.height, size.width, 3), np.uint8)
-    outputs = model.infer(model.prepare(frame))
-
-    def wait(inputs: Arrays) -> dict[str, NDArray[Any]]:
-        time.sleep(wait_s)
-        return dict(outputs)
-
-    return Segmenter(FunctionBackend(wait, metadata={}), model.contract)

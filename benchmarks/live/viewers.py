@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from benchmarks.live.parts import waiting
+from benchmarks.waiting import blank_frame, waiting
 from sfpp.runtime import Segmenter, load_segmenter
 from sfpp.runtime.children import same_modules
 from sfpp.runtime.video import Pipeline
@@ -68,7 +68,7 @@ def _words(rounds: tuple[Pair, ...]) -> str:
 def viewers(model: Path) -> Viewers:
     """Measure both."""
     with load_segmenter(model) as segmenter:
-        slow = _rounds(waiting(segmenter, wait_s=_WAIT_S), _SOURCE, "pages, waiting")
+        slow = _rounds(waiting(segmenter, blank_frame(segmenter), wait_s=_WAIT_S), _SOURCE, "pages, waiting")
         return Viewers(PAGES, slow, _rounds(segmenter, _FAST_SOURCE, "pages, computing"))
 
 
