@@ -14,6 +14,7 @@ from sfpp.export.models.recipe import MergingRecipe, matches_locally
 from sfpp.export.models.segformer import SegFormerConfig
 from sfpp.export.resolution import Resolution
 from sfpp.runtime.contract import (
+    MOST_CLASSES,
     InputDtype,
     InputSpec,
     KeypointSpec,
@@ -25,8 +26,6 @@ from sfpp.runtime.contract import (
 )
 from sfpp.runtime.errors import CheckpointError, UsageError
 from sfpp.runtime.keypoints import KEYPOINT_SETS, keypoint_set
-
-_MOST_CLASSES = 256
 
 
 def input_spec(size: Resolution, *, input: InputDtype, batch: int, resize: ResizeRule) -> InputSpec:
@@ -113,9 +112,9 @@ def _names(checkpoint: Checkpoint, classes: str | Path | None, keypoints: str | 
         return {"keypoints": _keypoint_spec(checkpoint, keypoints)}
     if keypoints is not None:
         raise UsageError(f"--keypoints is for pose networks, but {checkpoint.name} segments: use --classes")
-    if checkpoint.outputs > _MOST_CLASSES:
+    if checkpoint.outputs > MOST_CLASSES:
         raise CheckpointError(
-            f"{checkpoint.name} has {checkpoint.outputs} classes, expected 1 to {_MOST_CLASSES}, since labels are "
+            f"{checkpoint.name} has {checkpoint.outputs} classes, expected 1 to {MOST_CLASSES}, since labels are "
             "uint8; give a network that was trained with fewer"
         )
     named = checkpoint.class_set() if classes is None else class_set(classes, checkpoint.outputs)

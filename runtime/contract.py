@@ -34,6 +34,7 @@ Target = Literal["portable", "onnxruntime", "openvino", "tensorrt"]
 # Characters of either text of a self-test; those that an export writes have 40 000 at most.
 _LONGEST_SELF_TEST = 100_000
 _MOST_PIXELS = 2**31  # in a batch
+MOST_CLASSES = 256  # labels are uint8
 
 _T = TypeVar("_T")
 
@@ -334,8 +335,8 @@ def _check_values(contract: ModelContract) -> None:
 def _task_problems(contract: ModelContract) -> list[str]:
     """Name what a model of this task lacks."""
     problems = []
-    if contract.task == "segmentation" and not 1 <= len(contract.classes) <= 256:
-        problems.append(f"there are {len(contract.classes)} classes, expected 1 to 256 (labels are uint8)")
+    if contract.task == "segmentation" and not 1 <= len(contract.classes) <= MOST_CLASSES:
+        problems.append(f"there are {len(contract.classes)} classes, expected 1 to {MOST_CLASSES} (labels are uint8)")
     if contract.task == "pose" and contract.keypoints is None:
         problems.append("a pose model needs keypoints")
     if contract.task == "pose" and all(output.kind != "heatmaps" for output in contract.outputs):

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sfpp.runtime.contract import Task
+from sfpp.runtime.contract import MOST_CLASSES, Task
 from sfpp.runtime.errors import UsageError
 from sfpp.runtime.overlay import Palette
 from sfpp.runtime.skeleton import SIDE_COLORS_BGR
 from sfpp.runtime.viewer.update import ControlAction
 
 _SIDE_NAMES = {"left": "Left side", "right": "Right side", "middle": "Middle"}
-_MOST_CLASSES = 256  # labels are uint8
 
 
 @dataclass(frozen=True)
@@ -36,10 +35,10 @@ class Scene:
     controls: tuple[ControlAction, ...] = ()
 
     def __post_init__(self) -> None:
-        if len(self.classes) != len(self.palette) or len(self.classes) > _MOST_CLASSES:
+        if len(self.classes) != len(self.palette) or len(self.classes) > MOST_CLASSES:
             raise UsageError(
                 f"{len(self.classes)} classes and {len(self.palette)} colors given, "
-                f"expected one color for each class and at most {_MOST_CLASSES}"
+                f"expected one color for each class and at most {MOST_CLASSES}"
             )
 
     def legend(self) -> list[tuple[str, str]]:
