@@ -8,8 +8,8 @@ from onnx import TensorProto, helper, numpy_helper
 RNG = np.random.default_rng(7)
 
 
-def weight(*shape, scale=1.0):
-    return (RNG.standard_normal(shape) * scale).astype(np.float32)
+def weight(*shape, scale=1.0, rng=RNG):
+    return (rng.standard_normal(shape) * scale).astype(np.float32)
 
 
 def model_of(nodes, *, inputs, outputs, constants=None, opset=17, infer=True, domains=()):
