@@ -12,7 +12,7 @@ from sfpp.calibration.fp16.converting import fp16_model, simulated_fp16
 from sfpp.calibration.fp16.measuring import condemned, measure_fp16
 from sfpp.calibration.graph import write_model
 from sfpp.calibration.int8.choosing import ChosenRanges, choose_ranges, work_of, worst_layers
-from sfpp.calibration.int8.converting import int8_model
+from sfpp.calibration.int8.converting import form_for, int8_model
 from sfpp.calibration.int8.equalizing import equalized
 from sfpp.calibration.int8.observing import observe
 from sfpp.calibration.int8.quantizable import quantizable
@@ -82,7 +82,8 @@ def make_int8(material: Material, *, float32: Sequence[Kept] | None) -> Int8Find
     with material.clock.step("ranking the blocks by what INT8 does to them"):
         ranked = harms(trials, blocks, frames=_FEW, progress=material.part("ranking blocks"))
     fallback = _fallback(material, trials, work, blocks, ranked)
-    finished = int8_model(base, chosen.thresholds, nodes=fallback.nodes, rest=material.rest)
+    form = form_for(material.contract.target)
+    finished = int8_model(base, chosen.thresholds, nodes=fallback.nodes, rest=material.rest, form=form)
     if material.rest == "fp16":
         # Channels of like size have other values, which must be looked at anew.
         kept = float32 if float32 is not None and base is material.model else _float32_nodes(material, base)
@@ -137,8 +138,9 @@ def _float32_nodes(material: Material, model: onnx.ModelProto) -> tuple[Kept, ..
 
 def _trials(material: Material, base: onnx.ModelProto, thresholds: Mapping[str, float]) -> Trials:
     # Judged with a float32 rest: that is faster on a CPU, and tells what INT8 alone does.
+    form = form_for(material.contract.target)
     return Trials(
-        lambda nodes: int8_model(base, thresholds, nodes=nodes),
+        lambda nodes: int8_model(base, thresholds, nodes=nodes, form=form),
         material.contract,
         material.examiner,
         folder=material.folder,

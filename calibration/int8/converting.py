@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper, version_converter
 
 from sfpp.calibration.graph import name_of, opset_of
+from sfpp.calibration.int8.concat import without_concat
 from sfpp.calibration.int8.qdq import PairPlaces, PairWriter, replace_input
 from sfpp.calibration.int8.quantizable import GraphIndex, Quantizable, quantizable
 from sfpp.calibration.int8.ranges import LARGEST_INT8
@@ -27,12 +29,37 @@ _IR_OF_OPSET_19 = 9
 _SMALLEST_FLOAT16 = float(np.finfo(np.float16).tiny)
 
 
+@dataclass(frozen=True)
+class Int8Form:
+    """How INT8 is written for what will run it.
+
+    Attributes:
+        largest_weight: the largest magnitude of an int8 weight.
+        keeps_concat: leave Concat as it is, which OpenVINO does not bear.
+    """
+
+    largest_weight: int = LARGEST_INT8
+    keeps_concat: bool = True
+
+
+# CPUs without VNNI add two products of a uint8 activation with an int8 weight in 16 bits. With weights within 64 they
+# never overflow there: 2 * 255 * 64 = 32640.
+PORTABLE = Int8Form(largest_weight=64, keeps_concat=False)
+TENSORRT = Int8Form()
+
+
+def form_for(target: str) -> Int8Form:
+    """Return the form of INT8 for what a file was exported for."""
+    return TENSORRT if target == "tensorrt" else PORTABLE
+
+
 def int8_model(
     model: onnx.ModelProto,
     thresholds: Mapping[str, float],
     *,
     nodes: Collection[str] | None = None,
     rest: FloatType = "fp32",
+    form: Int8Form = PORTABLE,
 ) -> onnx.ModelProto:
     """Return a copy of a float32 model in which products are marked to be computed in INT8.
 
@@ -42,6 +69,7 @@ def int8_model(
         nodes: names of the products; None takes all that are quantizable.
         rest: what the rest will be computed in. For ``fp16`` the opset is raised to 19 if it is lower, and every scale
             is a float16 number, so that the file can be converted to float16 without changing what the weights mean.
+        form: how INT8 is written; see :func:`form_for`.
 
     Raises:
         UsageError: a name that is no quantizable product; a threshold that is missing, not positive or not finite, or
@@ -57,14 +85,18 @@ def int8_model(
     else:
         written = onnx.ModelProto()
         written.CopyFrom(model)
-    _write(written, products, scales, rest)
+    _write(written, products, scales, rest, form)
+    if products and not form.keeps_concat:
+        without_concat(written)
     return written
 
 
 def quantized_weight(
-    weight: NDArray[np.float32], axis: int, rest: FloatType = "fp32"
+    weight: NDArray[np.float32], axis: int, *, largest: int = LARGEST_INT8, rest: FloatType = "fp32"
 ) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Return a weight in int8, -127..127, and its scales, (channels of the axis,), with which nothing is clipped.
+    """Return a weight in int8 and its scales, (channels of the axis,), with which nothing is clipped.
+
+    The largest weight of each channel becomes ``largest``, 127 at most, or its negative.
 
     A channel of zeros has scale 1. With ``fp16`` the scales are normal float16 numbers.
 
@@ -72,12 +104,13 @@ def quantized_weight(
         UsageError: a scale is too large for float16.
     """
     others = tuple(index for index in range(weight.ndim) if index != axis)
-    largest = np.abs(weight).max(axis=others)
-    scales = np.where(largest > 0, np.maximum(largest / LARGEST_INT8, np.finfo(np.float32).tiny), 1).astype(np.float32)
+    magnitudes = np.abs(weight).max(axis=others)
+    steps = np.maximum(magnitudes / largest, np.finfo(np.float32).tiny)
+    scales = np.where(magnitudes > 0, steps, 1).astype(np.float32)
     if rest == "fp16":
         scales = _rounded_up_to_float16(scales)
     rounded = np.rint(weight / _along(axis, scales, weight.ndim))
-    return np.clip(rounded, -LARGEST_INT8, LARGEST_INT8).astype(np.int8), scales
+    return np.clip(rounded, -largest, largest).astype(np.int8), scales
 
 
 def dequantized_weights(model: onnx.ModelProto) -> dict[str, NDArray[np.float32]]:
@@ -93,7 +126,11 @@ def dequantized_weights(model: onnx.ModelProto) -> dict[str, NDArray[np.float32]
 
 
 def _write(
-    model: onnx.ModelProto, products: Mapping[str, Quantizable], scales: Mapping[str, float], rest: FloatType
+    model: onnx.ModelProto,
+    products: Mapping[str, Quantizable],
+    scales: Mapping[str, float],
+    rest: FloatType,
+    form: Int8Form,
 ) -> None:
     """Mark the products in place."""
     index = GraphIndex(model)
@@ -112,7 +149,8 @@ def _write(
             # Tied layers may multiply with the same weight along both axes, which makes two int8 weights.
             known = any(name == product.weight for name, _ in stored)
             name = f"{product.weight}/axis_{product.axis}" if known else product.weight
-            stored[key] = writer.store_weight(name, *quantized_weight(weight, product.axis, rest), product.axis)
+            integers, steps = quantized_weight(weight, product.axis, largest=form.largest_weight, rest=rest)
+            stored[key] = writer.store_weight(name, integers, steps, product.axis)
         replace_input(node, inputs[product.node][1], stored[key])
     writer.finish()
 

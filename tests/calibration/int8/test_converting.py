@@ -6,7 +6,14 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from sfpp.calibration.graph import contract_in, read_model
-from sfpp.calibration.int8.converting import dequantized_weights, int8_model, quantized_weight
+from sfpp.calibration.int8.converting import (
+    PORTABLE,
+    TENSORRT,
+    dequantized_weights,
+    form_for,
+    int8_model,
+    quantized_weight,
+)
 from sfpp.calibration.int8.observing import observe
 from sfpp.calibration.int8.quantizable import classifiers, quantizable
 from sfpp.calibration.int8.ranges import threshold
@@ -50,12 +57,12 @@ def same_with(model, **arrays):
     return changed
 
 
-def slowly_quantized(values, axis):
+def slowly_quantized(values, axis, largest=127):
     """A weight after INT8, channel by channel and value by value."""
     result = np.empty_like(values)
     for index in range(values.shape[axis]):
         channel = np.take(values, index, axis)
-        step = np.float32(max(abs(value) for value in channel.ravel().tolist()) / 127) or np.float32(1)
+        step = np.float32(max(abs(value) for value in channel.ravel().tolist()) / largest) or np.float32(1)
         rounded = np.array([round(value / step) for value in channel.ravel().tolist()], np.float32) * step
         result[(slice(None),) * axis + (index,)] = rounded.reshape(channel.shape)
     return result
@@ -72,19 +79,20 @@ PRODUCTS = {
 }
 
 
+@pytest.mark.parametrize(("form", "largest"), [(PORTABLE, 64), (TENSORRT, 127)], ids=["portable", "tensorrt"])
 @pytest.mark.parametrize("kind", PRODUCTS)
-def test_a_product_of_what_is_left_after_rounding(kind):
+def test_a_product_of_what_is_left_after_rounding(kind, form, largest):
     operator, shape, weight_shape, inputs, axis, attributes = PRODUCTS[kind]
     constants = {"w": weight(*weight_shape), **({"b": weight(5)} if "b" in inputs else {})}
     model = hidden_product(operator, shape, constants=constants, inputs=inputs, **attributes)
-    quantized = int8_model(model, {"r": 1.5})
+    quantized = int8_model(model, {"r": 1.5}, form=form)
     assert_valid(quantized)
     assert operators(quantized, "QuantizeLinear") == 1
     assert operators(quantized, "DequantizeLinear") == 2
     x = RNG.normal(0, 1, shape).astype(np.float32)
     (answer,) = outputs_of(quantized, x=x)
     # The same product in float, of values that were rounded beforehand; the ReLU leaves what is not negative alone.
-    rounded = same_with(model, w=slowly_quantized(constants["w"], axis))
+    rounded = same_with(model, w=slowly_quantized(constants["w"], axis, largest))
     (expected,) = outputs_of(rounded, x=fake_quantized(np.maximum(x, 0), 1.5))
     np.testing.assert_allclose(answer, expected, atol=1e-5)
     assert np.abs(answer - outputs_of(model, x=x)[0]).max() > 1e-3  # it does make a difference
@@ -96,22 +104,22 @@ def test_values_beyond_the_threshold_are_clipped():
     np.testing.assert_allclose(answer.ravel(), [127, 3])
 
 
+@pytest.mark.parametrize("largest", [127, 64])
 @pytest.mark.parametrize("axis", [0, 1])
-def test_weights_are_off_by_half_a_step_at_most(axis):
+def test_weights_are_off_by_half_a_step_at_most(axis, largest):
     values = weight(6, 5) * np.array([1e-3, 1, 100, 1e-20, 7], np.float32)
     values[2] = 0
     values[:, 4] = 0
-    integers, scales = quantized_weight(values, axis)
+    integers, scales = quantized_weight(values, axis, largest=largest)
     step = scales.reshape((-1, 1) if axis == 0 else (1, -1))
     assert integers.dtype == np.int8
-    assert integers.min() >= -127
     assert np.abs(integers * step - values).max() <= 0.5001 * step.max()
     assert np.all(np.abs(integers * step - values) <= 0.5001 * step)
-    np.testing.assert_allclose(integers * step, slowly_quantized(values, axis), rtol=1e-6)
+    np.testing.assert_allclose(integers * step, slowly_quantized(values, axis, largest), rtol=1e-6)
     others = np.abs(integers).max(axis=1 - axis)
-    assert set(others.tolist()) == {0, 127}  # every channel uses the whole range, or is nothing but zeros
+    assert set(others.tolist()) == {0, largest}  # every channel uses the whole range, or is nothing but zeros
     assert scales[[2, 4][axis]] == 1
-    assert np.all(scales >= np.abs(values).max(axis=1 - axis) / 127.001)
+    assert np.all(scales >= np.abs(values).max(axis=1 - axis) / (largest + 0.001))
 
 
 # Where the pairs stand
@@ -215,7 +223,8 @@ def test_a_weight_along_two_axes_is_stored_twice():
     assert_valid(quantized)
     assert len(dequantized_weights(quantized)) == 2
     for name, values in dequantized_weights(quantized).items():
-        np.testing.assert_allclose(values, slowly_quantized(initializers(model)["w"], 0 if "axis_0" in name else 1))
+        axis = 0 if "axis_0" in name else 1
+        np.testing.assert_allclose(values, slowly_quantized(initializers(model)["w"], axis, largest=64))
 
 
 def test_a_float_copy_stays_only_for_who_reads_it():
@@ -348,8 +357,21 @@ def demo(tmp_path_factory):
     return model, batch_from_frames([read_image(demo_frame())], contract_in(model, origin=path.name).input)[0]
 
 
-def assert_quantized(model, quantized):
-    """Every product's weight is int8 only, its input comes from a pair, and nothing else was touched."""
+def test_sums_of_two_products_fit_into_16_bits_in_the_portable_form(demo):
+    model, _ = demo
+    for form, largest in ((PORTABLE, 64), (TENSORRT, 127)):
+        stored = initializers(int8_model(model, ones(model), form=form))
+        weights = [stored[f"{each.weight}/quantized"].astype(int) for each in quantizable(model)]
+        assert max(np.abs(each).max() for each in weights) == largest
+    assert 2 * 255 * PORTABLE.largest_weight < 2**15
+
+
+def test_what_a_file_was_exported_for_decides_on_the_form():
+    assert [form_for(target) for target in ("portable", "openvino", "tensorrt")] == [PORTABLE, PORTABLE, TENSORRT]
+
+
+def assert_quantized(model, quantized, form=PORTABLE):
+    """Every product's weight is int8 only, its input comes from a pair, and nothing but Concat was touched."""
     assert_valid(quantized)
     products = quantizable(model)
     stored, float_weights = initializers(quantized), initializers(model)
@@ -362,8 +384,12 @@ def assert_quantized(model, quantized):
         assert np.all(np.abs(weights[each.weight] - float_weights[each.weight]) <= 1.001 * half_steps)
     assert operators(quantized, "QuantizeLinear") == len({each.activation for each in products})
     added = {"QuantizeLinear", "DequantizeLinear"}
+    names = [node.name for node in model.graph.node if form.keeps_concat or node.op_type != "Concat"]
     kept = [node.name for node in quantized.graph.node if node.op_type not in added]
-    assert kept == [node.name for node in model.graph.node]
+    assert [name for name in kept if name in names] == names
+    assert operators(quantized, "Concat") == (operators(model, "Concat") if form.keeps_concat else 0)
+    joined = operators(model, "Concat") - operators(quantized, "Concat")
+    assert (len(kept) > len(names)) == (joined > 0)
     readers = {name for node in quantized.graph.node if node.op_type not in added for name in node.input}
     assert not any(name.endswith("/quantized") for name in readers)
     assert classifiers(quantized) == classifiers(model)
@@ -375,26 +401,28 @@ def assert_alike(logits, expected):
     assert np.mean((logits - expected) ** 2) < 2e-3 * np.mean(expected**2)
 
 
-def test_the_demonstration_network(demo):
+@pytest.mark.parametrize("form", [PORTABLE, TENSORRT], ids=["portable", "tensorrt"])
+def test_the_demonstration_network(demo, form):
     model, frame = demo
-    quantized = int8_model(model, thresholds_of(model, frame))
-    assert_quantized(model, quantized)
+    quantized = int8_model(model, thresholds_of(model, frame), form=form)
+    assert_quantized(model, quantized, form)
     assert len(quantized.SerializeToString()) < 0.35 * len(model.SerializeToString())
     assert_alike(*outputs_of(quantized, frame=frame), *outputs_of(model, frame=frame))
 
 
 def test_the_demonstration_network_for_float16(demo):
     model, frame = demo
-    quantized = int8_model(model, thresholds_of(model, frame), rest="fp16")
-    assert_quantized(model, quantized)
+    quantized = int8_model(model, thresholds_of(model, frame), rest="fp16", form=TENSORRT)
+    assert_quantized(model, quantized, TENSORRT)
     assert all(float16_safe(values) for name, values in initializers(quantized).items() if name.endswith("/scale"))
     assert_alike(*outputs_of(quantized, frame=frame), *outputs_of(model, frame=frame))
 
 
-def test_tensorrt_builds_it(demo, tmp_path):
+@pytest.mark.parametrize("form", [PORTABLE, TENSORRT], ids=["portable", "tensorrt"])
+def test_tensorrt_builds_it(demo, form, tmp_path):
     model, frame = demo
     path = tmp_path / "int8.onnx"
-    onnx.save(int8_model(model, thresholds_of(model, frame)), str(path))
+    onnx.save(int8_model(model, thresholds_of(model, frame), form=form), str(path))
     assert build_engine(path)
 
 
@@ -416,8 +444,9 @@ def test_tensorrt_builds_it(demo, tmp_path):
 def test_every_kind_of_export(options, rest, tmp_path):
     res = "192x256" if "task" in options else "480x270"  # a grid that does not divide by the cells
     model = read_model(export_onnx(path=tmp_path / "model.onnx", res=res, **options).path)
-    quantized = int8_model(model, ones(model), rest=rest)
-    assert_quantized(model, quantized)
+    form = form_for(options.get("target", "portable"))
+    quantized = int8_model(model, ones(model), rest=rest, form=form)
+    assert_quantized(model, quantized, form)
     if options.get("target") == "onnxruntime":
         assert operators(quantized, "MultiHeadAttention") == 8
         return
