@@ -29,7 +29,9 @@ from benchmarks.speed.models import LOCAL, save_checkpoint
 from sfpp.calibration.fp16.converting import fp16_model
 from sfpp.calibration.graph import opset_of, read_model, write_model
 from sfpp.calibration.int8.converting import int8_model
+from sfpp.calibration.int8.form import TENSORRT
 from sfpp.calibration.int8.quantizable import quantizable
+from sfpp.calibration.int8.ranges import Range
 from sfpp.export.catalog import matched, variant_for
 from sfpp.export.checkpoints import Checkpoint, read_checkpoint
 from sfpp.export.contracts import contract_for, input_spec
@@ -45,7 +47,7 @@ from sfpp.runtime.tensorrt.library import library_of
 DEVICES = ("sm86", "sm89", "sm120")
 PRECISIONS = ("fp32", "fp16", "int8")
 SEGFORMER_VARIANTS = ("original", "hq", "hq:local", "fast", "fast:local")
-_RANGE = 8.0
+_RANGE = Range(-8.0, 8.0)
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ def _files(case: Case, folder: Path) -> dict[str, Path]:
     model = read_model(path)
     # What is not INT8 is float16, as `sfpp-calibrate` makes it for TensorRT.
     ranges = {each.activation: _RANGE for each in quantizable(model)}
-    lower = {"fp16": fp16_model(model), "int8": fp16_model(int8_model(model, ranges, rest="fp16"))}
+    lower = {"fp16": fp16_model(model), "int8": fp16_model(int8_model(model, ranges, rest="fp16", form=TENSORRT))}
     files = {"fp32": path}
     for precision, each in lower.items():
         files[precision] = path.with_suffix(f".{precision}.onnx")

@@ -12,12 +12,13 @@ from sfpp.calibration.fp16.converting import fp16_model, simulated_fp16
 from sfpp.calibration.fp16.measuring import condemned, measure_fp16
 from sfpp.calibration.graph import write_model
 from sfpp.calibration.int8.choosing import ChosenRanges, choose_ranges, work_of, worst_layers
-from sfpp.calibration.int8.converting import form_for, int8_model
+from sfpp.calibration.int8.converting import int8_model, tensors_to_observe
+from sfpp.calibration.int8.dense import prepared
 from sfpp.calibration.int8.equalizing import equalized
 from sfpp.calibration.int8.observing import observe
 from sfpp.calibration.int8.quantizable import quantizable
 from sfpp.calibration.int8.range_cache import Histograms, inputs_sha256, remembered
-from sfpp.calibration.int8.ranges import threshold
+from sfpp.calibration.int8.ranges import Range, range_of
 from sfpp.calibration.judging.examination import drop_of
 from sfpp.calibration.judging.sensitivity import Fallback, by_block, harms, within_budget
 from sfpp.calibration.judging.trials import Trials
@@ -74,16 +75,15 @@ def make_int8(material: Material, *, float32: Sequence[Kept] | None) -> Int8Find
         float32: the nodes that float16 cannot hold, where they are known from making the FP16 file.
     """
     base, is_equalized = _base(material)
-    products = quantizable(base)
+    products = quantizable(base, material.form)
     blocks, work = by_block(products), work_of(base, products)
-    observed = _observed(material, base, {each.activation for each in products})
+    observed = _observed(material, base, tensors_to_observe(base, material.form))
     chosen = _ranges(material, base, observed)
-    trials = _trials(material, base, chosen.thresholds)
+    trials = _trials(material, base, chosen.by_tensor)
     with material.clock.step("ranking the blocks by what INT8 does to them"):
         ranked = harms(trials, blocks, frames=_FEW, progress=material.part("ranking blocks"))
     fallback = _fallback(material, trials, work, blocks, ranked)
-    form = form_for(material.contract.target)
-    finished = int8_model(base, chosen.thresholds, nodes=fallback.nodes, rest=material.rest, form=form)
+    finished = int8_model(base, chosen.by_tensor, nodes=fallback.nodes, rest=material.rest, form=material.form)
     if material.rest == "fp16":
         # Channels of like size have other values, which must be looked at anew.
         kept = float32 if float32 is not None and base is material.model else _float32_nodes(material, base)
@@ -100,7 +100,7 @@ def make_int8(material: Material, *, float32: Sequence[Kept] | None) -> Int8Find
     with material.clock.step("judging INT8"):
         seen = material.examiner.examine(path, progress=material.part("judging INT8"))
     file = material.result(path, "int8", seen, method=chosen.method, rest=material.rest, kept=fallback.kept)
-    return Int8Findings(file, fallback, worst_layers(observed, chosen.thresholds, products))
+    return Int8Findings(file, fallback, worst_layers(observed, chosen.by_tensor, products))
 
 
 def _base(material: Material) -> tuple[onnx.ModelProto, bool]:
@@ -110,23 +110,24 @@ def _base(material: Material) -> tuple[onnx.ModelProto, bool]:
     PyTorch's, so that it must be worth it: it is for networks with outlier channels.
     """
     few = material.chosen.calibration.first(_FEW)
+    plain = prepared(material.model) if material.form.dense else material.model
     with material.clock.step("looking for outlier channels"):
-        scaled = equalized(material.model, material.examiner.inputs(few))
-        plain_error, scaled_error = (_error_by_few(material, each) for each in (material.model, scaled))
+        scaled = equalized(plain, material.examiner.inputs(few))
+        plain_error, scaled_error = (_error_by_few(material, each) for each in (plain, scaled))
     helps = scaled_error < _WORTH_IT * plain_error
     material.notify(
         f"with channels of like size the outputs' relative squared error would be {scaled_error:.2%} instead of "
         f"{plain_error:.2%}: {'done' if helps else 'left as they are'}"
     )
-    return (scaled, True) if helps else (material.model, False)
+    return (scaled, True) if helps else (plain, False)
 
 
 def _error_by_few(material: Material, base: onnx.ModelProto) -> float:
     """Return the error of the outputs with all products in INT8 and ranges of only a few frames."""
     few = material.chosen.calibration.first(_FEW)
-    observed = observe(base, {each.activation for each in quantizable(base)}, material.examiner.inputs(few))
-    thresholds = {name: threshold(each, "percentile") for name, each in observed.items()}
-    return _trials(material, base, thresholds).examine(None, first=_FEW).error
+    observed = observe(base, tensors_to_observe(base, material.form), material.examiner.inputs(few))
+    ranges = {name: range_of(each, "percentile") for name, each in observed.items()}
+    return _trials(material, base, ranges).examine(None, first=_FEW).error
 
 
 def _float32_nodes(material: Material, model: onnx.ModelProto) -> tuple[Kept, ...]:
@@ -136,11 +137,10 @@ def _float32_nodes(material: Material, model: onnx.ModelProto) -> tuple[Kept, ..
         return condemned(measure_fp16(model, material.examiner.inputs(frames)))
 
 
-def _trials(material: Material, base: onnx.ModelProto, thresholds: Mapping[str, float]) -> Trials:
+def _trials(material: Material, base: onnx.ModelProto, ranges: Mapping[str, Range]) -> Trials:
     # Judged with a float32 rest: that is faster on a CPU, and tells what INT8 alone does.
-    form = form_for(material.contract.target)
     return Trials(
-        lambda nodes: int8_model(base, thresholds, nodes=nodes, form=form),
+        lambda nodes: int8_model(base, ranges, nodes=nodes, form=material.form),
         material.contract,
         material.examiner,
         folder=material.folder,
@@ -178,7 +178,7 @@ def _ranges(material: Material, base: onnx.ModelProto, observed: Histograms) -> 
         return choose_ranges(
             observed,
             material.settings.ranges,
-            error_with=lambda thresholds: _trials(material, base, thresholds).examine(None, first=_FEW).error,
+            error_with=lambda ranges: _trials(material, base, ranges).examine(None, first=_FEW).error,
             notify=material.notify,
         )
 

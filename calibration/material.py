@@ -11,6 +11,7 @@ import onnx
 
 from sfpp.calibration.frames.chosen import ChosenFrames
 from sfpp.calibration.graph import opset_of, write_model
+from sfpp.calibration.int8.form import Int8Form, form_for
 from sfpp.calibration.judging.examination import Examination, Examiner, drop_of
 from sfpp.calibration.results import FileResult
 from sfpp.calibration.self_test import fitted_self_test
@@ -55,6 +56,11 @@ class Material:
     def rest(self) -> FloatType:
         """What an INT8 file computes in where INT8 is not: what is fastest on the target."""
         return self.settings.rest or ("fp16" if self.contract.target == "tensorrt" else "fp32")
+
+    @property
+    def form(self) -> Int8Form:
+        """How INT8 is written for what will run it."""
+        return form_for(self.contract.target, self.rest)
 
     def notify(self, line: str) -> None:
         """Say what was found."""

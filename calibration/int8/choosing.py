@@ -11,7 +11,7 @@ import onnx
 
 from sfpp.calibration.graph import name_of, shapes_of
 from sfpp.calibration.int8.quantizable import Quantizable
-from sfpp.calibration.int8.ranges import BINS, METHODS, Histogram, Method, rounding_error, threshold
+from sfpp.calibration.int8.ranges import BINS, METHODS, Histogram, Method, Range, range_of, rounding_error
 from sfpp.calibration.results import LayerHistogram
 from sfpp.calibration.settings import Ranges
 
@@ -24,31 +24,31 @@ class ChosenRanges:
     """Where each tensor is clipped, and by which method."""
 
     method: Method
-    thresholds: Mapping[str, float]
+    by_tensor: Mapping[str, Range]
 
 
 def choose_ranges(
     observed: Mapping[str, Histogram],
     ranges: Ranges,
     *,
-    error_with: Callable[[Mapping[str, float]], float],
+    error_with: Callable[[Mapping[str, Range]], float],
     notify: Callable[[str], object],
 ) -> ChosenRanges:
-    """Return the thresholds of the method that is asked for; for ``auto``, of the one with the least error.
+    """Return the ranges by the method that is asked for; for ``auto``, of the one with the least error.
 
     Args:
         observed: histograms by tensor.
         ranges: the method.
-        error_with: tells the error of the whole network's outputs with these thresholds.
+        error_with: tells the error of the whole network's outputs with these ranges.
         notify: told the error of each method.
     """
     methods = METHODS if ranges == "auto" else (ranges,)
     found = [
-        ChosenRanges(method, {name: threshold(each, method) for name, each in observed.items()}) for method in methods
+        ChosenRanges(method, {name: range_of(each, method) for name, each in observed.items()}) for method in methods
     ]
     if len(found) == 1:
         return found[0]
-    errors = [error_with(each.thresholds) for each in found]
+    errors = [error_with(each.by_tensor) for each in found]
     told = ", ".join(f"{each.method} {error:.2%}" for each, error in zip(found, errors, strict=True))
     notify(f"relative squared error of the outputs by range: {told}")
     return found[int(np.argmin(errors))]
@@ -67,7 +67,7 @@ def work_of(model: onnx.ModelProto, products: Sequence[Quantizable]) -> dict[str
 
 
 def worst_layers(
-    observed: Mapping[str, Histogram], chosen: Mapping[str, float], products: Sequence[Quantizable]
+    observed: Mapping[str, Histogram], chosen: Mapping[str, Range], products: Sequence[Quantizable]
 ) -> tuple[LayerHistogram, ...]:
     """Return the tensors that lose most by rounding, the worst first, each by the name of a product that it feeds."""
     fed = {each.activation: each.node for each in reversed(products)}
@@ -76,8 +76,8 @@ def worst_layers(
             node=fed[name],
             counts=each.counts.reshape(_BARS, BINS // _BARS).sum(axis=1),
             largest=each.limit,
-            threshold=chosen[name],
-            error=rounding_error(each, chosen[name]),
+            threshold=chosen[name].magnitude,
+            error=rounding_error(each, chosen[name].magnitude),
         )
         for name, each in observed.items()
         if name in fed

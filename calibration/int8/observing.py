@@ -113,7 +113,7 @@ def _add(histogram: Histogram, name: str, results: Mapping[str, NDArray[Any]], f
     # Maximum and minimum may pass over a NaN, the sum does not.
     if not all(map(math.isfinite, (highest, lowest, total))):
         raise _not_finite(name, frame)
-    histogram.add(results[f"{name}/sample"], largest=max(abs(highest), abs(lowest)))
+    histogram.add(results[f"{name}/sample"], extremes=(lowest, highest))
 
 
 def _not_finite(name: str, frame: int) -> BackendError:

@@ -14,6 +14,7 @@ from sfpp.calibration.int8.quantizable import LAYOUT_OPERATORS, GraphIndex
 from sfpp.calibration.pruning import remove_unused
 
 _ZERO_POINT = "int8/zero_point"
+_ZERO = np.int8(0)
 
 
 class PairPlaces:
@@ -66,17 +67,26 @@ class PairWriter:
         self._behind: dict[str, list[onnx.NodeProto]] = {}  # by the tensor that they follow
         self._first: list[onnx.NodeProto] = []
 
-    def quantize(self, tensor: str, scale: float, readers: Iterable[onnx.NodeProto]) -> None:
-        """Put a pair on a tensor, one scale for all of it, for these readers."""
+    def quantize(
+        self,
+        tensor: str,
+        scale: float,
+        readers: Iterable[onnx.NodeProto],
+        *,
+        zero_point: np.int8 | np.uint8 = _ZERO,
+    ) -> None:
+        """Put a pair on a tensor, one scale and zero point for all of it, for these readers."""
         step = self._constant(f"{tensor}/scale", np.array(scale, np.float32))
-        zero = self._constant(_ZERO_POINT, np.array(0, np.int8))
+        signed = zero_point.dtype == np.int8
+        zero = self._constant(_ZERO_POINT if signed else f"{tensor}/zero_point", np.array(zero_point))
         quantized, dequantized = f"{tensor}/quantized", f"{tensor}/dequantized"
         self._behind[tensor] = [
             helper.make_node("QuantizeLinear", [tensor, step, zero], [quantized], name=quantized),
             helper.make_node("DequantizeLinear", [quantized, step, zero], [dequantized], name=dequantized),
         ]
         if tensor in self._shapes:
-            self._declare(quantized, TensorProto.INT8, self._shapes[tensor])
+            kind = TensorProto.INT8 if signed else TensorProto.UINT8
+            self._declare(quantized, kind, self._shapes[tensor])
             self._declare(dequantized, TensorProto.FLOAT, self._shapes[tensor])
         for node in readers:
             replace_input(node, tensor, dequantized)
@@ -88,6 +98,15 @@ class PairWriter:
         dequantized = f"{name}/dequantized"
         self._first.append(helper.make_node("DequantizeLinear", inputs, [dequantized], name=dequantized, axis=axis))
         self._declare(dequantized, TensorProto.FLOAT, list(values.shape))
+        return dequantized
+
+    def store_bias(self, name: str, values: NDArray[np.float32], scales: NDArray[np.float32]) -> str:
+        """Store a bias in int32 with a scale for each value, and return its dequantized tensor."""
+        integers = np.rint(values.astype(np.float64) / scales).astype(np.int32)
+        inputs = [self._constant(f"{name}/quantized", integers), self._constant(f"{name}/scale", scales)]
+        dequantized = f"{name}/dequantized"
+        self._first.append(helper.make_node("DequantizeLinear", inputs, [dequantized], name=dequantized, axis=0))
+        self._declare(dequantized, TensorProto.FLOAT, [len(values)])
         return dequantized
 
     def finish(self) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import onnx
 
-from sfpp.calibration.graph import block_of, name_of
+from sfpp.calibration.graph import block_of, name_of, shapes_of
+from sfpp.calibration.int8.form import PORTABLE, Int8Form
 from sfpp.calibration.pruning import names_read_by
 
 # What changes neither a tensor's values nor how many there are, only where they lie. TensorRT and OpenVINO move Q/DQ
@@ -43,7 +46,7 @@ class Quantizable:
     block: str
 
 
-def quantizable(model: onnx.ModelProto) -> tuple[Quantizable, ...]:
+def quantizable(model: onnx.ModelProto, form: Int8Form = PORTABLE) -> tuple[Quantizable, ...]:
     """Return the products of ``model`` that can be INT8, in the graph's order.
 
     These are Conv, depth-wise too, and MatMul and Gemm with a constant float32 weight. Not among them are products of
@@ -51,11 +54,28 @@ def quantizable(model: onnx.ModelProto) -> tuple[Quantizable, ...]:
     its error would be the answer's, and it is small. Nor are narrow spatial reductions, which a backend computes wrong
     (see below). A weight that reaches its product through more than Identity, as in a graph whose constants were not
     folded, is left alone.
+
+    In the dense form these are Conv, narrow reductions too, and MatMul with the weight behind an activation of three
+    axes or more (of two ONNX Runtime makes a float Gemm); a classifier is among them where it is a MatMul, whose result
+    stays float.
     """
     index = GraphIndex(model)
     last = index.last_products()
-    found = (index.product(node) for node in model.graph.node if name_of(node) not in last)
-    return tuple(each for each in found if each is not None)
+    suits = partial(_suits_dense, index, last, shapes_of(model)) if form.dense else partial(_suits, index, last)
+    return tuple(each for node in model.graph.node if suits(node) and (each := index.product(node)) is not None)
+
+
+def _suits(index: GraphIndex, last: Collection[str], node: onnx.NodeProto) -> bool:
+    return name_of(node) not in last and not _is_narrow_reduction(index, node)
+
+
+def _suits_dense(
+    index: GraphIndex, last: Collection[str], shapes: Mapping[str, tuple[int, ...]], node: onnx.NodeProto
+) -> bool:
+    if node.op_type == "MatMul":
+        is_weight_second = index.constant_behind(node.input[1]) is not None
+        return is_weight_second and len(shapes.get(node.output[0], ())) > 2
+    return node.op_type == "Conv" and name_of(node) not in last
 
 
 def classifiers(model: onnx.ModelProto) -> tuple[str, ...]:
@@ -86,7 +106,7 @@ class GraphIndex:
         position = 1 if constants[0] is None else 0
         weight = self.initializers[constants[position] or ""]
         axis = _output_axis(node, weight, position)
-        if axis is None or _is_narrow_reduction(node, weight):
+        if axis is None:
             return None
         activation = self.source_of(node.input[1 - position])
         return Quantizable(name_of(node), node.op_type, activation, weight.name, axis, block_of(name_of(node)))
@@ -122,18 +142,19 @@ class GraphIndex:
         return frozenset(found)
 
 
-def _is_narrow_reduction(node: onnx.NodeProto, weight: onnx.TensorProto) -> bool:
+def _is_narrow_reduction(index: GraphIndex, node: onnx.NodeProto) -> bool:
     """Return whether a convolution reduces windows that do not overlap, of few channels: the keys of SegFormer-B0.
 
     OpenVINO 2026.4 computes these wrong in INT8 on CPUs with AMX where the rest is float32 (from 9 to 56 channels and
     windows of 4x4 or more, tried), which cost a B0 2.4 points of mean IoU. They are a thirtieth of the network's work,
     so that nothing is lost by leaving them.
     """
-    if node.op_type != "Conv":
+    weight = index.constant_behind(node.input[1]) if node.op_type == "Conv" else None
+    if weight is None:
         return False
     settings = {each.name: list(each.ints) for each in node.attribute}
-    kernel = [int(size) for size in weight.dims[2:]]
-    return settings.get("strides") == kernel and min(kernel) >= _WIDE_WINDOW and weight.dims[1] < _MANY_CHANNELS
+    _, channels, *kernel = (int(size) for size in index.initializers[weight].dims)
+    return settings.get("strides") == kernel and min(kernel) >= _WIDE_WINDOW and channels < _MANY_CHANNELS
 
 
 def _output_axis(node: onnx.NodeProto, weight: onnx.TensorProto, position: int) -> int | None:

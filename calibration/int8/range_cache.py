@@ -19,7 +19,7 @@ from sfpp.runtime.errors import SfppError
 from sfpp.runtime.files import whole_file
 
 # To be raised when histograms are taken in another way: what an older version kept is then not found any more.
-_VERSION = 1
+_VERSION = 2
 _KEPT = 32  # files, of 16 KB a tensor
 
 Histograms = Mapping[str, Histogram]
@@ -82,15 +82,15 @@ def _read(path: Path) -> dict[str, Histogram] | None:
         return None
 
 
-def _restored(counts: NDArray[np.int64], zeros: float, largest: float, limit: float) -> Histogram:
+def _restored(counts: NDArray[np.int64], zeros: float, lowest: float, highest: float, limit: float) -> Histogram:
     histogram = Histogram()
     histogram.counts = counts
-    histogram.zeros, histogram.largest, histogram.limit = int(zeros), largest, limit
+    histogram.zeros, histogram.lowest, histogram.highest, histogram.limit = int(zeros), lowest, highest, limit
     return histogram
 
 
 def _write(path: Path, observed: Histograms) -> None:
-    facts = [(each.zeros, each.largest, each.limit) for each in observed.values()]
+    facts = [(each.zeros, each.lowest, each.highest, each.limit) for each in observed.values()]
     counts = [each.counts for each in observed.values()]
     try:
         with whole_file(path) as temporary:

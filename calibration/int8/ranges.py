@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,18 @@ LARGEST_INT8 = 127
 _LEVELS = LARGEST_INT8 + 1
 
 
+class Range(NamedTuple):
+    """From where to where the values of a tensor are kept; what lies beyond is clipped. ``low <= 0 <= high``."""
+
+    low: float
+    high: float
+
+    @property
+    def magnitude(self) -> float:
+        """Where a range that is symmetric around zero ends."""
+        return max(-self.low, self.high)
+
+
 class Histogram:
     """Counts of magnitudes, filled frame by frame; the order of the frames does not matter.
 
@@ -28,15 +40,22 @@ class Histogram:
     Attributes:
         counts: values by magnitude, (BINS,), without the zeros.
         zeros: values that are exactly zero. INT8 holds them exactly, and after a ReLU they are most of all.
-        largest: the largest magnitude.
+        lowest: the lowest value, or 0 if none is negative.
+        highest: the highest value, or 0 if none is positive.
         limit: where the last bin ends; 0 before any value that is not zero.
     """
 
     def __init__(self) -> None:
         self.counts: NDArray[np.int64] = np.zeros(BINS, np.int64)
         self.zeros = 0
-        self.largest = 0.0
+        self.lowest = 0.0
+        self.highest = 0.0
         self.limit = 0.0
+
+    @property
+    def largest(self) -> float:
+        """The largest magnitude."""
+        return max(-self.lowest, self.highest)
 
     @property
     def values(self) -> int:
@@ -48,21 +67,23 @@ class Histogram:
         """Where the bins begin and end, (BINS + 1,)."""
         return np.linspace(0.0, self.limit, BINS + 1)
 
-    def add(self, values: NDArray[Any], *, largest: float | None = None) -> None:
+    def add(self, values: NDArray[Any], *, extremes: tuple[float, float] = (0.0, 0.0)) -> None:
         """Count values of any shape.
 
         Args:
             values: what to count.
-            largest: the largest magnitude where ``values`` are only a sample; None takes that of ``values``.
+            extremes: the lowest and the highest value, where ``values`` are only a sample.
 
         Raises:
             BackendError: a value is not a finite number.
         """
-        magnitudes = np.abs(values, dtype=np.float64).ravel()
-        peak = float(np.max([magnitudes.max(initial=0.0), largest or 0.0]))  # unlike max(), keeps a NaN
-        if not math.isfinite(peak):
+        every = np.concatenate([np.asarray(values, np.float64).ravel(), extremes])
+        lowest, highest = float(every.min()), float(every.max())  # unlike min() and max(), these keep a NaN
+        if not (math.isfinite(lowest) and math.isfinite(highest)):
             raise BackendError("values that are not finite (NaN or infinity) have no range; check model and frames")
-        self._reach(peak)
+        self.lowest, self.highest = min(self.lowest, lowest), max(self.highest, highest)
+        self._reach(max(-lowest, highest))
+        magnitudes = np.abs(every[:-2])
         counted = magnitudes[magnitudes > 0]
         self.zeros += magnitudes.size - counted.size
         if counted.size:
@@ -72,7 +93,6 @@ class Histogram:
 
     def _reach(self, magnitude: float) -> None:
         """Raise the limit above a magnitude."""
-        self.largest = max(self.largest, magnitude)
         limit = math.ldexp(1.0, math.frexp(magnitude)[1]) if magnitude else 0.0
         if limit <= self.limit:
             return
@@ -105,6 +125,16 @@ def threshold(histogram: Histogram, method: Method, *, percentile: float = 99.99
         return histogram.largest
     found = _by_entropy(histogram) if method == "entropy" else _by_percentile(histogram, percentile)
     return min(found, histogram.largest)
+
+
+def range_of(histogram: Histogram, method: Method) -> Range:
+    """Return where a form of INT8 with a zero point clips: at the threshold, but not beyond what occurs.
+
+    Raises:
+        UsageError: an unknown method.
+    """
+    limit = threshold(histogram, method)
+    return Range(max(histogram.lowest, -limit), min(histogram.highest, limit)) if histogram.largest else Range(0.0, 1.0)
 
 
 def rounding_error(histogram: Histogram, threshold: float) -> float:

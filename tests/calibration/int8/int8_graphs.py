@@ -5,6 +5,8 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
+from sfpp.calibration.int8.ranges import Range
+
 RNG = np.random.default_rng(7)
 
 
@@ -32,6 +34,11 @@ def model_of(nodes, *, inputs, outputs, constants=None, opset=17, infer=True, do
     opsets = [helper.make_opsetid("", opset), *(helper.make_opsetid(domain, 1) for domain in domains)]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
     return onnx.shape_inference.infer_shapes(model, strict_mode=True) if infer else model
+
+
+def symmetric(magnitudes):
+    """Ranges that end at these magnitudes on both sides."""
+    return {name: Range(-value, value) for name, value in magnitudes.items()}
 
 
 def outputs_of(model, **arrays):

@@ -6,17 +6,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from sfpp.calibration.graph import contract_in, read_model
-from sfpp.calibration.int8.converting import (
-    PORTABLE,
-    TENSORRT,
-    dequantized_weights,
-    form_for,
-    int8_model,
-    quantized_weight,
-)
+from sfpp.calibration.int8.converting import int8_model
+from sfpp.calibration.int8.form import ONNXRUNTIME, PORTABLE, TENSORRT, form_for
 from sfpp.calibration.int8.observing import observe
 from sfpp.calibration.int8.quantizable import classifiers, quantizable
-from sfpp.calibration.int8.ranges import threshold
+from sfpp.calibration.int8.ranges import Range, range_of
+from sfpp.calibration.int8.weights import dequantized_weights, quantized_weight
 from sfpp.export import export_onnx
 from sfpp.export.demo import demo_frame
 from sfpp.runtime.errors import ModelFileError, UsageError
@@ -30,6 +25,7 @@ from tests.calibration.int8.int8_graphs import (
     node_named,
     operators,
     outputs_of,
+    symmetric,
     weight,
 )
 from tests.tensorrt_rtx import build_engine
@@ -85,7 +81,7 @@ def test_a_product_of_what_is_left_after_rounding(kind, form, largest):
     operator, shape, weight_shape, inputs, axis, attributes = PRODUCTS[kind]
     constants = {"w": weight(*weight_shape), **({"b": weight(5)} if "b" in inputs else {})}
     model = hidden_product(operator, shape, constants=constants, inputs=inputs, **attributes)
-    quantized = int8_model(model, {"r": 1.5}, form=form)
+    quantized = int8_model(model, symmetric({"r": 1.5}), form=form)
     assert_valid(quantized)
     assert operators(quantized, "QuantizeLinear") == 1
     assert operators(quantized, "DequantizeLinear") == 2
@@ -100,7 +96,7 @@ def test_a_product_of_what_is_left_after_rounding(kind, form, largest):
 
 def test_values_beyond_the_threshold_are_clipped():
     model = hidden_product("MatMul", [1, 2, 1], constants={"w": np.eye(1, dtype=np.float32)}, inputs=["r", "w"])
-    (answer,) = outputs_of(int8_model(model, {"r": 127.0}), x=np.array([[[1000.0], [3.4]]], np.float32))
+    (answer,) = outputs_of(int8_model(model, symmetric({"r": 127.0})), x=np.array([[[1000.0], [3.4]]], np.float32))
     np.testing.assert_allclose(answer.ravel(), [127, 3])
 
 
@@ -126,7 +122,7 @@ def test_weights_are_off_by_half_a_step_at_most(axis, largest):
 
 
 def test_one_pair_for_the_same_values_in_two_layouts():
-    quantized = int8_model(attention_input(), {"normed": 2.0})
+    quantized = int8_model(attention_input(), symmetric({"normed": 2.0}))
     assert_valid(quantized)
     assert operators(quantized, "QuantizeLinear") == 1
     assert node_named(quantized, "normed/quantized").input[0] == "normed"
@@ -137,7 +133,7 @@ def test_one_pair_for_the_same_values_in_two_layouts():
 
 def test_a_float_node_keeps_the_float_tensor():
     model = attention_input(also_float=True)
-    quantized = int8_model(model, {"normed": 2.0})
+    quantized = int8_model(model, symmetric({"normed": 2.0}))
     assert_valid(quantized)
     # The image is pooled in float, so its pair stands behind the change of layout, with the same range.
     assert node_named(quantized, "node/pooled").input[0] == "image"
@@ -152,7 +148,7 @@ def test_a_float_node_keeps_the_float_tensor():
 
 def test_some_nodes_only():
     model = attention_input()
-    quantized = int8_model(model, {"normed": 2.0}, nodes=["node/reduced"])
+    quantized = int8_model(model, symmetric({"normed": 2.0}), nodes=["node/reduced"])
     assert_valid(quantized)
     assert node_named(quantized, "node/query").input[:] == ["normed", "query_weight"]
     assert node_named(quantized, "node/channels_first").input[0] == "normed/dequantized"
@@ -171,7 +167,7 @@ def test_a_graph_input_that_is_read_directly():
     model = model_of(
         nodes, inputs={"x": [1, 3, 4, 4]}, outputs={"z": [1, 2, 4, 4]}, constants={"w": weight(2, 3, 1, 1)}
     )
-    quantized = int8_model(model, {"x": 1.0})
+    quantized = int8_model(model, symmetric({"x": 1.0}))
     assert_valid(quantized)
     assert [each.name for each in quantized.graph.input] == ["x"]
     assert node_named(quantized, "node/y").input[0] == "x/dequantized"
@@ -186,7 +182,7 @@ def test_an_output_of_the_graph_keeps_its_values():
     ]
     outputs = {"z": [1, 4, 2], "t": [1, 4, 3]}
     model = model_of(nodes, inputs={"x": [1, 3, 4]}, outputs=outputs, constants={"w": weight(3, 2)})
-    quantized = int8_model(model, {"r": 1.0})
+    quantized = int8_model(model, symmetric({"r": 1.0}))
     assert_valid(quantized)
     assert node_named(quantized, "t/quantized").input[0] == "t"
     x = RNG.normal(0, 1, (1, 3, 4)).astype(np.float32)
@@ -211,7 +207,7 @@ def twice(second, third=None, **constants):
 
 
 def test_a_weight_of_two_products_is_stored_once():
-    quantized = int8_model(twice(("MatMul", ["s", "w"], ["y"], {})), {"r": 1.0, "s": 1.0})
+    quantized = int8_model(twice(("MatMul", ["s", "w"], ["y"], {})), symmetric({"r": 1.0, "s": 1.0}))
     assert_valid(quantized)
     assert list(dequantized_weights(quantized)) == ["w"]
     assert node_named(quantized, "node/first").input[1] == node_named(quantized, "node/y").input[1] == "w/dequantized"
@@ -219,7 +215,7 @@ def test_a_weight_of_two_products_is_stored_once():
 
 def test_a_weight_along_two_axes_is_stored_twice():
     model = twice(("Gemm", ["s", "w"], ["y"], {"transB": 1}))
-    quantized = int8_model(model, {"r": 1.0, "s": 1.0})
+    quantized = int8_model(model, symmetric({"r": 1.0, "s": 1.0}))
     assert_valid(quantized)
     assert len(dequantized_weights(quantized)) == 2
     for name, values in dequantized_weights(quantized).items():
@@ -230,9 +226,13 @@ def test_a_weight_along_two_axes_is_stored_twice():
 def test_a_float_copy_stays_only_for_who_reads_it():
     third = ("Sigmoid", ["w"], ["squashed"], {})
     model = twice(("MatMul", ["s", "w"], ["y"], {}), third)
-    assert "w" in initializers(int8_model(model, {"r": 1.0, "s": 1.0}))
-    assert "w" in initializers(int8_model(twice(("MatMul", ["s", "w"], ["y"], {})), {"r": 1.0}, nodes=["node/first"]))
-    assert "w" not in initializers(int8_model(twice(("MatMul", ["s", "w"], ["y"], {})), {"r": 1.0, "s": 1.0}))
+    assert "w" in initializers(int8_model(model, symmetric({"r": 1.0, "s": 1.0})))
+    assert "w" in initializers(
+        int8_model(twice(("MatMul", ["s", "w"], ["y"], {})), symmetric({"r": 1.0}), nodes=["node/first"])
+    )
+    assert "w" not in initializers(
+        int8_model(twice(("MatMul", ["s", "w"], ["y"], {})), symmetric({"r": 1.0, "s": 1.0}))
+    )
 
 
 def test_a_float_copy_stays_for_a_branch_that_reads_it():
@@ -242,7 +242,7 @@ def test_a_float_copy_stays_for_a_branch_that_reads_it():
 
     branches = {"then_branch": branch("then", "Relu"), "else_branch": branch("else", "Neg")}
     model = twice(("MatMul", ["s", "w"], ["y"], {}), ("If", ["always"], ["chosen"], branches), always=np.array(True))
-    quantized = int8_model(model, {"r": 1.0, "s": 1.0})
+    quantized = int8_model(model, symmetric({"r": 1.0, "s": 1.0}))
     assert_valid(quantized)
     assert "w" in initializers(quantized)
 
@@ -255,7 +255,7 @@ def test_a_weight_behind_identity():
         ("Relu", ["y"], ["z"], {}),
     ]
     model = model_of(nodes, inputs={"x": [3, 4]}, outputs={"z": [3, 2]}, constants={"w": weight(4, 2)})
-    quantized = int8_model(model, {"r": 1.0})
+    quantized = int8_model(model, symmetric({"r": 1.0}))
     assert_valid(quantized)
     assert "w" not in initializers(quantized)
     assert operators(quantized, "Identity") == 0
@@ -272,7 +272,7 @@ def float16_safe(values):
 def test_scales_for_float16_are_float16_numbers_before_weights_are_rounded():
     small = weight(6, 5) * np.array([1, 1e-3, 1e-6, 30, 0], np.float32)
     model = hidden_product("MatMul", [1, 7, 6], constants={"w": small}, inputs=["r", "w"])
-    quantized = int8_model(model, {"r": 0.7}, rest="fp16")
+    quantized = int8_model(model, symmetric({"r": 0.7}), rest="fp16")
     assert_valid(quantized)
     constants = initializers(quantized)
     scales = {name: values for name, values in constants.items() if name.endswith("/scale")}
@@ -286,7 +286,7 @@ def test_scales_for_float16_are_float16_numbers_before_weights_are_rounded():
 def test_scales_are_rounded_up_to_float16(limit):
     """Rounded down, the largest value would no longer fit."""
     model = hidden_product("MatMul", [1, 7, 6], constants={"w": weight(6, 5)}, inputs=["r", "w"])
-    scale = initializers(int8_model(model, {"r": limit}, rest="fp16"))["r/scale"]
+    scale = initializers(int8_model(model, symmetric({"r": limit}), rest="fp16"))["r/scale"]
     assert float16_safe(scale)
     assert limit / 127 * (1 - 1e-6) <= scale <= max(limit / 127 * (1 + 2**-10), np.finfo(np.float16).tiny)
 
@@ -299,7 +299,7 @@ def test_the_opset_is_raised_for_float16_only():
         ("Relu", ["m"], ["z"], {}),
     ]
     model = model_of(nodes, inputs={"x": [3, 4]}, outputs={"z": [3, 1]}, constants={"w": weight(4, 2)})
-    plain, half = int8_model(model, {"r": 1.0}), int8_model(model, {"r": 1.0}, rest="fp16")
+    plain, half = int8_model(model, symmetric({"r": 1.0})), int8_model(model, symmetric({"r": 1.0}), rest="fp16")
     assert [plain.opset_import[0].version, half.opset_import[0].version] == [17, 19]
     assert half.ir_version >= 9
     assert_valid(half)
@@ -311,8 +311,8 @@ def test_the_opset_is_raised_for_float16_only():
 def test_values_beyond_float16():
     model = hidden_product("MatMul", [1, 7, 6], constants={"w": weight(6, 5)}, inputs=["r", "w"])
     with pytest.raises(UsageError, match=r"a scale of 78740.* is beyond float16.*rest='fp32'"):
-        int8_model(model, {"r": 1e7}, rest="fp16")
-    int8_model(model, {"r": 1e7})
+        int8_model(model, symmetric({"r": 1e7}), rest="fp16")
+    int8_model(model, symmetric({"r": 1e7}))
 
 
 # What cannot be meant
@@ -321,32 +321,32 @@ def test_values_beyond_float16():
 def test_messages():
     model = attention_input()
     with pytest.raises(UsageError, match="'node/querry' is no product that can be INT8, did you mean 'node/query'"):
-        int8_model(model, {"normed": 1.0}, nodes=["node/querry"])
-    with pytest.raises(UsageError, match="no threshold for 'normed', which 'node/query' reads"):
+        int8_model(model, symmetric({"normed": 1.0}), nodes=["node/querry"])
+    with pytest.raises(UsageError, match="no range for 'normed'"):
         int8_model(model, {})
-    for value in (0.0, -1.0, np.nan, np.inf):
-        with pytest.raises(UsageError, match=r"threshold of 'normed' is .*, expected a positive finite number"):
-            int8_model(model, {"normed": value})
+    for low, high in ((0.0, 0.0), (1.0, -1.0), (1.0, 2.0), (-1.0, np.nan), (np.nan, 1.0), (-np.inf, np.inf)):
+        with pytest.raises(UsageError, match=r"range of 'normed' is .*, expected finite numbers"):
+            int8_model(model, {"normed": Range(low, high)})
 
 
 def test_an_old_opset_is_refused():
     model = attention_input()
     model.opset_import[0].version = 12
     with pytest.raises(ModelFileError, match=r"opset 12, .* needs 13 or more"):
-        int8_model(model, {"normed": 1.0})
+        int8_model(model, symmetric({"normed": 1.0}))
 
 
 # Exported networks
 
 
 def ones(model):
-    return {each.activation: 1.0 for each in quantizable(model)}
+    return symmetric({each.activation: 1.0 for each in quantizable(model)})
 
 
-def thresholds_of(model, frame):
+def ranges_of(model, frame):
     """Ranges on one frame."""
     seen = observe(model, {each.activation for each in quantizable(model)}, [{model.graph.input[0].name: frame}])
-    return {name: threshold(each, "percentile") for name, each in seen.items()}
+    return {name: range_of(each, "percentile") for name, each in seen.items()}
 
 
 @pytest.fixture(scope="module")
@@ -368,6 +368,8 @@ def test_sums_of_two_products_fit_into_16_bits_in_the_portable_form(demo):
 
 def test_what_a_file_was_exported_for_decides_on_the_form():
     assert [form_for(target) for target in ("portable", "openvino", "tensorrt")] == [PORTABLE, PORTABLE, TENSORRT]
+    assert form_for("onnxruntime") is ONNXRUNTIME
+    assert form_for("onnxruntime", "fp16") is PORTABLE
 
 
 def assert_quantized(model, quantized, form=PORTABLE):
@@ -404,7 +406,7 @@ def assert_alike(logits, expected):
 @pytest.mark.parametrize("form", [PORTABLE, TENSORRT], ids=["portable", "tensorrt"])
 def test_the_demonstration_network(demo, form):
     model, frame = demo
-    quantized = int8_model(model, thresholds_of(model, frame), form=form)
+    quantized = int8_model(model, ranges_of(model, frame), form=form)
     assert_quantized(model, quantized, form)
     assert len(quantized.SerializeToString()) < 0.35 * len(model.SerializeToString())
     assert_alike(*outputs_of(quantized, frame=frame), *outputs_of(model, frame=frame))
@@ -412,7 +414,7 @@ def test_the_demonstration_network(demo, form):
 
 def test_the_demonstration_network_for_float16(demo):
     model, frame = demo
-    quantized = int8_model(model, thresholds_of(model, frame), rest="fp16", form=TENSORRT)
+    quantized = int8_model(model, ranges_of(model, frame), rest="fp16", form=TENSORRT)
     assert_quantized(model, quantized, TENSORRT)
     assert all(float16_safe(values) for name, values in initializers(quantized).items() if name.endswith("/scale"))
     assert_alike(*outputs_of(quantized, frame=frame), *outputs_of(model, frame=frame))
@@ -422,7 +424,7 @@ def test_the_demonstration_network_for_float16(demo):
 def test_tensorrt_builds_it(demo, form, tmp_path):
     model, frame = demo
     path = tmp_path / "int8.onnx"
-    onnx.save(int8_model(model, thresholds_of(model, frame), form=form), str(path))
+    onnx.save(int8_model(model, ranges_of(model, frame), form=form), str(path))
     assert build_engine(path)
 
 
@@ -444,7 +446,7 @@ def test_tensorrt_builds_it(demo, form, tmp_path):
 def test_every_kind_of_export(options, rest, tmp_path):
     res = "192x256" if "task" in options else "480x270"  # a grid that does not divide by the cells
     model = read_model(export_onnx(path=tmp_path / "model.onnx", res=res, **options).path)
-    form = form_for(options.get("target", "portable"))
+    form = PORTABLE if options.get("target") == "onnxruntime" else form_for(options.get("target", "portable"))
     quantized = int8_model(model, ones(model), rest=rest, form=form)
     assert_quantized(model, quantized, form)
     if options.get("target") == "onnxruntime":

@@ -9,7 +9,7 @@ from sfpp.calibration.int8.converting import int8_model
 from sfpp.calibration.int8.equalizing import equalized, factors_for
 from sfpp.calibration.int8.observing import channel_magnitudes, observe
 from sfpp.calibration.int8.quantizable import quantizable
-from sfpp.calibration.int8.ranges import threshold
+from sfpp.calibration.int8.ranges import range_of
 from sfpp.runtime.errors import BackendError, UsageError
 from tests.calibration.int8.int8_graphs import assert_valid, initializers, model_of, outputs_of, weight
 
@@ -82,7 +82,7 @@ def spread_of(values, axis):
 
 def error_in_int8(model, frames):
     activations = {each.activation for each in quantizable(model)}
-    ranges = {name: threshold(each, "minmax") for name, each in observe(model, activations, frames).items()}
+    ranges = {name: range_of(each, "minmax") for name, each in observe(model, activations, frames).items()}
     quantized = int8_model(model, ranges)
     pairs = [(outputs_of(quantized, **frame)[0], outputs_of(model, **frame)[0]) for frame in frames]
     return sum(np.mean((a - b) ** 2) for a, b in pairs) / sum(np.mean(b**2) for _, b in pairs)

@@ -5,7 +5,16 @@ import math
 import numpy as np
 import pytest
 
-from sfpp.calibration.int8.ranges import BINS, METHODS, Histogram, relative_entropy, rounding_error, threshold
+from sfpp.calibration.int8.ranges import (
+    BINS,
+    METHODS,
+    Histogram,
+    Range,
+    range_of,
+    relative_entropy,
+    rounding_error,
+    threshold,
+)
 from sfpp.runtime.errors import BackendError, UsageError
 
 RNG = np.random.default_rng(3)
@@ -66,7 +75,7 @@ def test_values_far_apart_end_in_the_first_bin():
 
 def test_a_sample_comes_with_the_largest_of_all():
     histogram = Histogram()
-    histogram.add(np.array([0.5, -0.25]), largest=9.0)
+    histogram.add(np.array([0.5, -0.25]), extremes=(-9.0, 1.0))
     assert (histogram.largest, histogram.limit, histogram.values) == (9.0, 16.0, 2)
 
 
@@ -81,9 +90,9 @@ def test_values_that_are_not_finite_are_refused(value):
     with pytest.raises(BackendError, match="not finite"):
         histogram_of([1.0, value])
     with pytest.raises(BackendError, match="not finite"):
-        Histogram().add(np.array([1.0, value]), largest=3.0)
+        Histogram().add(np.array([1.0, value]), extremes=(0.0, 3.0))
     with pytest.raises(BackendError, match="not finite"):
-        Histogram().add(np.array([1.0]), largest=abs(value))
+        Histogram().add(np.array([1.0]), extremes=(-1.0, value))
 
 
 # Thresholds
@@ -157,7 +166,7 @@ def test_entropy_cuts_where_a_value_lies():
 
 def test_fewer_bins_than_levels_keep_everything():
     histogram = histogram_of(np.linspace(0, 1, 1000), [2.0])  # the limit is 4 ...
-    histogram.add(np.array([]), largest=100.0)  # ... and then 128, with the values in the first 33 bins
+    histogram.add(np.array([]), extremes=(0.0, 100.0))  # ... and then 128, with the values in the first 33 bins
     assert 2 <= threshold(histogram, "entropy") <= 2.1
 
 
@@ -168,7 +177,7 @@ def test_what_has_no_spread(method):
     assert threshold(histogram_of([0.3]), method) == pytest.approx(0.3, rel=1e-3)
     assert threshold(histogram_of(np.full(1000, -5.0)), method) == pytest.approx(5, rel=1e-3)
     only_zeros_sampled = Histogram()
-    only_zeros_sampled.add(np.zeros(10), largest=3.0)
+    only_zeros_sampled.add(np.zeros(10), extremes=(0.0, 3.0))
     assert threshold(only_zeros_sampled, method) == 3
 
 
@@ -205,3 +214,24 @@ def test_zeros_have_no_rounding_error():
         histogram_of(SAMPLES["rectified"][SAMPLES["rectified"] > 0]),
     )
     assert rounding_error(with_zeros, 2.0) == rounding_error(without, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([-0.17, 3.0, 1.0], Range(-0.17, 3.0)),
+        ([2.0, 5.0], Range(0.0, 5.0)),
+        ([-2.0, -5.0], Range(-5.0, 0.0)),
+        ([0.0], Range(0.0, 1.0)),
+    ],
+)
+def test_a_range_with_a_zero_point_ends_where_the_values_do(values, expected):
+    assert range_of(histogram_of(values), "minmax") == pytest.approx(expected)
+    assert range_of(histogram_of(values), "minmax").magnitude == threshold(histogram_of(values), "minmax")
+
+
+def test_a_range_ends_at_the_threshold_on_both_sides():
+    values = np.concatenate([np.linspace(-1, 1, 100_000), [-50.0, 70.0]])
+    found = range_of(histogram_of(values), "percentile")
+    assert -1.1 < found.low < -0.9
+    assert found.high == -found.low == threshold(histogram_of(values), "percentile")

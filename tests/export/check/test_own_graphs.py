@@ -9,6 +9,7 @@ from sfpp.calibration.int8.converting import int8_model
 from sfpp.calibration.int8.quantizable import quantizable
 from sfpp.export import export_onnx
 from sfpp.export.check import check_model
+from tests.calibration.int8.int8_graphs import symmetric
 from tests.export.check.graphs import outcomes, rules
 from tests.golden import FOLDER, GoldenCase
 from tests.tensorrt_rtx import build_engine
@@ -19,7 +20,7 @@ TARGETS = ("portable", "tensorrt")
 PRECISIONS = {
     "fp32": lambda model: model,
     "fp16": lambda model: fp16_model(model),
-    "int8": lambda model: int8_model(model, thresholds(model)),
+    "int8": lambda model: int8_model(model, ranges(model)),
 }
 EXPORTS = {
     **{variant: {"variant": variant} for variant in ("original", "fast", "2x2", "downsample", "kv2x2")},
@@ -32,8 +33,8 @@ EXPORTS = {
 EDAFORMERS = [path.stem for path in sorted(FOLDER.glob("edaformer_t_*.json"))] or [None]
 
 
-def thresholds(model):
-    return {each.activation: 3.0 for each in quantizable(model)}
+def ranges(model):
+    return symmetric({each.activation: 3.0 for each in quantizable(model)})
 
 
 def assert_no_alarm(model, folder):
@@ -73,7 +74,7 @@ def test_the_report_tells_what_the_file_is(exported):
 def test_int8_with_the_rest_in_float16_is_not_for_tensorrt_8(exported, tmp_path):
     model = read_model(exported)
     path = tmp_path / "int8.onnx"
-    onnx.save(fp16_model(int8_model(model, thresholds(model), rest="fp16")), path)
+    onnx.save(fp16_model(int8_model(model, ranges(model), rest="fp16")), path)
     report = check_model(path)
     assert outcomes(report) == dict.fromkeys(VERSIONS, "builds") | {"8.6": "does not build"}
     assert rules(report) == {"scale-float16", "opset-above"}

@@ -27,6 +27,7 @@ from sfpp.runtime.demo import demo_clip
 from sfpp.runtime.errors import BackendError, ContractError, MediaError, UsageError
 from sfpp.runtime.images import batch_from_frames, read_image, write_image
 from sfpp.runtime.model_file import load_segmenter
+from tests.calibration.int8.int8_graphs import symmetric
 from tests.export.parity.planted import contract_of, with_contract, with_scaled_layer
 
 FUSION = "head/parts.0.0/Conv"
@@ -224,7 +225,7 @@ def lowered(exported, tmp_path_factory):
     thresholds = {name: float(np.percentile(np.abs(each), 99.99)) for name, each in zip(names, values, strict=True)}
     return {
         "fp16": written(fp16_model(model), contract, "fp16", folder / "fp16.onnx"),
-        "int8": written(int8_model(model, thresholds), contract, "int8", folder / "int8.onnx"),
+        "int8": written(int8_model(model, symmetric(thresholds)), contract, "int8", folder / "int8.onnx"),
     }
 
 
