@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from sfpp.runtime.bench.machine import machine
 from sfpp.runtime.files import write_text
+from sfpp.runtime.machine import machine
 
 __all__ = ["RESULTS", "machine", "store"]
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from sfpp.runtime.backends import open_backend
 from sfpp.runtime.bench.candidate import Candidate
 from sfpp.runtime.bench.inputs import open_picture
-from sfpp.runtime.bench.machine import machine
 from sfpp.runtime.bench.opened import StageTimes
 from sfpp.runtime.bench.peak import CHAINS, MatmulPeak, copy_bytes_per_s, matmul_peak
 from sfpp.runtime.bench.report import BenchReport
@@ -20,6 +19,7 @@ from sfpp.runtime.bench.rounds import Rounds, progress_lines
 from sfpp.runtime.bench.row import with_samples
 from sfpp.runtime.bench.settings import BenchSettings
 from sfpp.runtime.errors import SfppError
+from sfpp.runtime.machine import machine
 
 
 class Campaign:

@@ -26,7 +26,7 @@ class BenchReport:
     Attributes:
         rows: model by model, and for each the backends, in the order in which they were given.
         settings: what was asked for.
-        machine: where; see :func:`sfpp.runtime.bench.machine.machine`.
+        machine: where; see :func:`sfpp.runtime.machine.machine`.
         interrupted: Ctrl-C ended the run, and later steps are missing.
         copy_bytes_per_s: the machine's memory bandwidth, of a large copy; None when it was not measured.
     """

@@ -1,0 +1,115 @@
+"""The machine that this runs on: what stands beside every figure, and what a library chooses its kernels by."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+_CPUINFO = Path("/proc/cpuinfo")
+_NVIDIA = Path("/proc/driver/nvidia")
+
+# Those that decide which matrix kernels a library takes; a processor names a hundred others.
+_INSTRUCTION_SETS = (
+    *("sse4_1", "avx", "avx2", "fma", "avx_vnni", "avx_vnni_int8", "avx_ne_convert"),
+    *("avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_fp16", "amx_int8"),
+    *("asimd", "asimdhp", "asimddp", "bf16", "i8mm", "sve", "sve2"),  # ARM
+)
+# Variables by which oneDNN, and OpenVINO with it, is kept from some of them or told to compute in less.
+_OVERRIDES = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ONEDNN_CPU_ISA_HINTS", "ONEDNN_DEFAULT_FPMATH_MODE")
+_PACKAGES = (
+    *("sfpp", "numpy", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt"),
+    *("opencv-python", "opencv-python-headless"),
+)
+
+
+def machine() -> dict[str, Any]:
+    """Describe this machine as far as it matters to the figures.
+
+    Returns:
+        ``processor``, ``cores`` (of the machine), ``usable_cores`` (of this process), ``memory_bytes``,
+        ``instruction_sets``, ``system``, ``python``, and the version of each library that is installed. None where
+        the system does not tell.
+    """
+    facts = _cpuinfo()
+    return {
+        "processor": facts.get("model name") or platform.processor() or platform.machine() or "unknown",
+        "cores": os.cpu_count(),
+        "usable_cores": usable_cores(),
+        "memory_bytes": _memory_bytes(),
+        "instruction_sets": _instruction_sets(facts),
+        "system": platform.platform(terse=True),
+        "python": platform.python_version(),
+        **_versions(),
+    }
+
+
+def cpu_kind() -> str:
+    """Return what libraries choose their kernels by: architecture, instruction sets, and variables that forbid some.
+
+    The same text on every CPU of the kind, such as ``x86_64 sse4_1 avx avx2 fma`` or, with a variable of oneDNN set,
+    ``x86_64 sse4_1 avx avx2 fma ONEDNN_MAX_CPU_ISA=SSE41``.
+    """
+    # Where the system does not tell its instruction sets, the processor's name says more than nothing.
+    sets = _instruction_sets(_cpuinfo()) or [platform.processor()]
+    overrides = [f"{name}={os.environ[name]}" for name in _OVERRIDES if os.environ.get(name)]
+    return " ".join([platform.machine(), *sets, *overrides])
+
+
+def gpu_kind() -> str:
+    """Return NVIDIA's driver and cards as its kernel module names them; empty where there is none."""
+    try:
+        driver = (_NVIDIA / "version").read_text(encoding="utf-8", errors="replace")
+        cards = [each.read_text(encoding="utf-8", errors="replace") for each in _NVIDIA.glob("gpus/*/information")]
+    except OSError:
+        return ""
+    models = [line for card in cards for line in card.splitlines() if line.startswith("Model:")]
+    return " ".join(" ".join([driver, *sorted(models)]).split())
+
+
+def usable_cores() -> int:
+    """Return the number of cores that this process may run on, which ``taskset`` or a container can restrict."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _instruction_sets(facts: dict[str, str]) -> list[str]:
+    flags = facts.get("flags", facts.get("Features", "")).split()
+    return [name for name in _INSTRUCTION_SETS if name in flags]
+
+
+def _cpuinfo() -> dict[str, str]:
+    """Return what the kernel says of the first core."""
+    if not _CPUINFO.is_file():
+        return {}
+    facts: dict[str, str] = {}
+    with _CPUINFO.open(encoding="utf-8", errors="replace") as stream:
+        for line in stream:
+            key, colon, value = line.partition(":")
+            if colon:
+                facts.setdefault(key.strip(), value.strip())
+            elif facts.keys() & {"flags", "Features"}:
+                break  # the other cores' take the kernel milliseconds, each
+    return facts
+
+
+def _memory_bytes() -> int | None:
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # Windows has no sysconf, other systems not these names
+        return None
+
+
+def _versions() -> dict[str, str]:
+    return {package: version for package in _PACKAGES if (version := _version(package)) is not None}
+
+
+def _version(package: str) -> str | None:
+    from importlib import metadata  # takes longer to import than all else here
+
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
