@@ -42,7 +42,7 @@ def stored_self_test(
         compare: compares it with PyTorch on another input, of the contract's shape and type. It is asked only if
             ``parity`` shows that rounding moves the answers: then the threshold allows for as much.
     """
-    with load(path, contract=contract, backend="onnxruntime", precision="fp32") as model:
+    with load(path, contract=contract, backend="onnxruntime", precision="fp32", self_test=False) as model:
         test = self_test_for(model, picture_bgr, threshold_for(contract))
     if not _is_restless(parity):
         return test

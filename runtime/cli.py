@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -27,12 +28,11 @@ def _run(arguments: argparse.Namespace) -> int:
     from sfpp.runtime.commands.live import run_live
     from sfpp.runtime.commands.places import places_of
     from sfpp.runtime.commands.reporter import Reporter
-    from sfpp.runtime.commands.self_test import passes_self_test
     from sfpp.runtime.video.sources import open_source
 
     if not arguments.sources:
         with _loaded(arguments) as model:
-            return 0 if passes_self_test(model) else 1
+            return 0 if _passes_self_test(model) else 1
     reporter = Reporter()
     with contextlib.ExitStack() as stack:
         sources = [stack.enter_context(open_source(text, on_event=reporter.event)) for text in arguments.sources]
@@ -43,7 +43,7 @@ def _run(arguments: argparse.Namespace) -> int:
         model = _loaded(arguments)
         stack.callback(model.close)
         check_options(arguments, model.contract.task)
-        if arguments.self_test and not passes_self_test(model):
+        if arguments.self_test and not _passes_self_test(model):
             return 1
         return run_live(arguments, model, sources, places, reporter)
 
@@ -52,7 +52,6 @@ def _run_file(arguments: argparse.Namespace, source: Source) -> int:
     """Run one source that waits: every frame, and files that appear when they are complete."""
     from sfpp.runtime.commands.pose import estimate_pose
     from sfpp.runtime.commands.segmentation import segment
-    from sfpp.runtime.commands.self_test import passes_self_test
     from sfpp.runtime.commands.session import outputs_of
     from sfpp.runtime.pose import PoseEstimator
     from sfpp.runtime.video.outputs import check_outputs
@@ -61,7 +60,7 @@ def _run_file(arguments: argparse.Namespace, source: Source) -> int:
     check_outputs(outputs, source, also_read=files_read(arguments))
     with _loaded(arguments) as model:
         check_options(arguments, model.contract.task)
-        if arguments.self_test and not passes_self_test(model):
+        if arguments.self_test and not _passes_self_test(model):
             return 1
         if isinstance(model, PoseEstimator):
             return estimate_pose(arguments, model, source, outputs)
@@ -72,6 +71,7 @@ def _loaded(arguments: argparse.Namespace) -> Segmenter | PoseEstimator:
     from sfpp.runtime.commands.session import note
     from sfpp.runtime.model_file import load, read_contract_file
 
+    logging.getLogger("sfpp").addHandler(logging.NullHandler())  # its warnings are printed once, by ``note``
     return load(
         arguments.model,
         contract=read_contract_file(arguments.contract) if arguments.contract else None,
@@ -80,5 +80,17 @@ def _loaded(arguments: argparse.Namespace) -> Segmenter | PoseEstimator:
         threads=arguments.threads,
         build=arguments.build,
         flip_test=bool(arguments.flip_test),
+        # Asked for, it comes right after: in a library that was named, no other one would take over before.
+        self_test=arguments.self_test is None or (arguments.self_test and arguments.backend is None),
         notify=note,
     )
+
+
+def _passes_self_test(model: Segmenter | PoseEstimator) -> bool:
+    """Replay the model's own frame, print how that came out, and return whether it is as expected."""
+    from sfpp.runtime.self_test import self_test
+
+    result = self_test(model)
+    model.self_test = result.state
+    print(result.text())
+    return result.passed

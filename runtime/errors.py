@@ -42,6 +42,24 @@ class BackendError(SfppError):
     """An inference library is missing, refuses the graph, or failed while running it."""
 
 
+class SelfTestError(BackendError):
+    """No backend here answers as the model did when it was exported.
+
+    Attributes:
+        answers: of each backend, how it answers.
+        agreement: the best share, 0..1, of what is as expected; None where none answered at all.
+    """
+
+    def __init__(self, model: str, *, answers: Iterable[str], agreement: float | None) -> None:
+        self.answers = tuple(answers)
+        self.agreement = agreement
+        super().__init__(
+            f"no backend here answers as {model} did when it was exported: {'; '.join(self.answers)}. Compare it with "
+            "its weights with sfpp-parity, and export it again; --backend NAME runs it in one of them all the same, "
+            "and --no-self-test asks none (in Python: backend=, self_test=False)"
+        )
+
+
 class MissingDependencyError(SfppError, ImportError):
     """A library that a feature needs is not installed; ``advice`` says how to get it where no extra brings it."""
 

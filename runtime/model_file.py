@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from sfpp.runtime.backends import Backend, BackendOptions, Notify, Precision, open_backend
+from sfpp.runtime.backends import Backend, BackendOptions, Choice, Notify, Precision, backend_choices
 from sfpp.runtime.backends.protocol import TensorInfo
 from sfpp.runtime.contract import InputSpec, ModelContract, contract_from_json, contract_from_metadata
 from sfpp.runtime.errors import ContractError, UsageError
+from sfpp.runtime.first_use import first_that_answers
 from sfpp.runtime.pose import PoseEstimator
 from sfpp.runtime.segmentation import Segmenter
-from sfpp.runtime.tensorrt.first_use import tested_on_first_use
-
-_LOGGER = logging.getLogger("sfpp")
 
 
 def load(
@@ -27,6 +24,7 @@ def load(
     threads: int | None = None,
     build: bool = True,
     flip_test: bool = False,
+    self_test: bool = True,
     notify: Notify | None = None,
 ) -> Segmenter | PoseEstimator:
     """Open a model file that sfpp-export wrote, or any ONNX file together with a contract.
@@ -35,8 +33,11 @@ def load(
     :func:`load_pose` take the same arguments and accept that task only.
 
     Which backend was chosen, and why, goes to the logger ``sfpp`` at level INFO; a device that was asked for and is
-    not used, at level WARNING. An engine replays its self-test the first time that it runs with a library, a driver and
-    a card; how that came out is told alike.
+    not used, at level WARNING.
+
+    A model replays the self-test that its file carries the first time that it runs with a backend, version, precision,
+    kind of CPU and card. Where it fails, the next backend that suits takes over, and a warning says so; one that was
+    asked for stays, with a warning each time. ``self_test`` of what is returned says how it came out.
 
     Args:
         path: the .onnx file, or an engine that sfpp-engine built from one.
@@ -48,6 +49,7 @@ def load(
         threads: threads within an operator; None leaves the choice to the backend.
         build: let TensorRT build an engine of an ONNX file the first time, which takes minutes; it is kept.
         flip_test: for a pose model, average with the answer for the mirrored person; see :class:`PoseEstimator`.
+        self_test: replay the file's self-test on first use; without, any backend is trusted.
         notify: called with the same lines as the logger, for a command to print.
 
     Raises:
@@ -56,26 +58,28 @@ def load(
             model's.
         MissingDependencyError: the backend's library is not installed.
         BackendError: the backend cannot run what the file was exported for, or its device is not there.
+        SelfTestError: no backend here answers as the model did when it was exported, and none was asked for.
         UsageError: an unknown backend, a precision that it does not have here, fewer than one thread, or a flip test
             with a segmentation model.
     """
     file = Path(path)
     options = BackendOptions(threads=threads, precision=precision, build=build)
     target = None if contract is None else contract.target
-    opened, reason = open_backend(file, backend=backend, options=options, target=target, notify=notify)
-    try:
-        contract = contract or _contract_of(opened, file)
-        _check_input(opened.inputs, contract.input, file)
-        model = _model(opened, contract, flip_test=flip_test)
-    except BaseException:
-        opened.close()
-        raise
-    line = f"{file.name} runs in {reason}"
-    _LOGGER.info(line)
-    if notify is not None:
-        notify(line)
-    if model.contract.engine is not None:
-        tested_on_first_use(model, file, notify=notify)
+    choices = backend_choices(file, backend=backend, options=options, target=target)
+
+    def open_with(choice: Choice) -> tuple[Segmenter | PoseEstimator, str]:
+        opened, reason = choice.open(notify)
+        try:
+            facts = contract or _contract_of(opened, file)
+            _check_input(opened.inputs, facts.input, file)
+            return _model(opened, facts, flip_test=flip_test), reason
+        except BaseException:
+            opened.close()
+            raise
+
+    model, _ = first_that_answers(
+        file, choices, open_with, model_of=lambda model: model, replay=self_test, notify=notify
+    )
     return model
 
 
@@ -87,6 +91,7 @@ def load_segmenter(
     precision: Precision | None = None,
     threads: int | None = None,
     build: bool = True,
+    self_test: bool = True,
     notify: Notify | None = None,
 ) -> Segmenter:
     """Open a segmentation model; see :func:`load`.
@@ -96,7 +101,14 @@ def load_segmenter(
         ModelFileError, ContractError, MissingDependencyError, BackendError: as for :func:`load`.
     """
     model = load(
-        path, contract=contract, backend=backend, precision=precision, threads=threads, build=build, notify=notify
+        path,
+        contract=contract,
+        backend=backend,
+        precision=precision,
+        threads=threads,
+        build=build,
+        self_test=self_test,
+        notify=notify,
     )
     if isinstance(model, Segmenter):
         return model
@@ -113,6 +125,7 @@ def load_pose(
     threads: int | None = None,
     build: bool = True,
     flip_test: bool = False,
+    self_test: bool = True,
     notify: Notify | None = None,
 ) -> PoseEstimator:
     """Open a pose model; see :func:`load`.
@@ -129,6 +142,7 @@ def load_pose(
         threads=threads,
         build=build,
         flip_test=flip_test,
+        self_test=self_test,
         notify=notify,
     )
     if isinstance(model, PoseEstimator):

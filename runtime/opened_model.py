@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from numpy.typing import NDArray
 
@@ -15,6 +16,27 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
+@dataclass(frozen=True)
+class SelfTestState:
+    """Whether a model is known to answer here as it did when it was exported.
+
+    Attributes:
+        outcome: ``passed``, now or earlier with the same file, library, precision, processor and card; ``failed``;
+            ``damaged``, so that it could not be replayed; ``not carried`` by the file; ``off``: nobody asked.
+        agreement: the share, 0..1, of labels or keypoints that are as expected; None where it was not replayed now.
+        detail: a sentence about it; empty where there is nothing to add.
+    """
+
+    outcome: Literal["passed", "failed", "damaged", "not carried", "off"]
+    agreement: float | None = None
+    detail: str = ""
+
+    def __str__(self) -> str:
+        """The outcome, of a failure with the agreement: ``failed (51.97%)``."""
+        shown = self.outcome == "failed" and self.agreement is not None
+        return f"{self.outcome} ({self.agreement:.2%})" if shown else self.outcome
+
+
 class OpenedModel:
     """A backend and the contract of the model in it; a context manager that closes the backend.
 
@@ -22,9 +44,13 @@ class OpenedModel:
         backend: the opened model.
         contract: what it takes and gives.
         output: the output that answers are made of.
+
+    Attributes:
+        self_test: how the self-test came out when the model was loaded.
     """
 
     def __init__(self, backend: Backend, contract: ModelContract, output: OutputSpec) -> None:
+        self.self_test = SelfTestState("off")
         self._backend = backend
         self._contract = contract
         self._output = output
@@ -33,6 +59,11 @@ class OpenedModel:
     def contract(self) -> ModelContract:
         """What the model takes and gives."""
         return self._contract
+
+    @property
+    def library(self) -> str:
+        """Library, version and device that run it, in a few words for people."""
+        return self._backend.description
 
     @property
     def precision(self) -> str:

@@ -20,6 +20,7 @@ from sfpp.runtime.contract import ModelContract, SelfTest, Task
 from sfpp.runtime.crops import Boxes, box_of_crop
 from sfpp.runtime.errors import UsageError
 from sfpp.runtime.images import Image, bgr_from_frame
+from sfpp.runtime.opened_model import SelfTestState
 from sfpp.runtime.pose import PoseEstimator, PreparedPeople
 from sfpp.runtime.segmentation import Segmenter
 from sfpp.runtime.self_test_texts import packed, small_frame, unpacked
@@ -65,6 +66,12 @@ class SelfTestResult:
     def passed(self) -> bool:
         """Whether enough is as expected."""
         return self.agreement >= self.threshold
+
+    @property
+    def state(self) -> SelfTestState:
+        """What the model is to know of it."""
+        detail = f"{self.agreement:.2%} of {self.compared} as exported, {self.threshold:.2%} expected at least"
+        return SelfTestState("passed" if self.passed else "failed", self.agreement, detail)
 
     def text(self) -> str:
         """Return what was compared, how it came out and, after a failure, what to do."""

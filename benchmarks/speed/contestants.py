@@ -13,6 +13,7 @@ from benchmarks.machine import machine
 from benchmarks.speed.models import export_ours, export_transformers, score_bytes, target_of
 from benchmarks.speed.pytorch import EagerRequest, eager_peak_bytes, open_eager
 from sfpp.export.resolution import Resolution
+from sfpp.runtime.backends import backend_choices
 from sfpp.runtime.bench.inputs import Picture
 from sfpp.runtime.bench.memory import MemoryRequest, model_peak_bytes
 from sfpp.runtime.bench.opened import OpenedModel, open_model
@@ -67,9 +68,8 @@ class GraphContestant:
 
     def open(self) -> OpenedModel:
         """Open it, from the cache of compiled models where it is in there."""
-        return open_model(
-            self.path, backend=self.spec.name, options=self.spec.options(), picture=lambda: self.picture, shapes={}
-        )
+        choice = backend_choices(self.path, backend=self.spec.name, options=self.spec.options())[0]
+        return open_model(choice, picture=lambda: self.picture, shapes={})[0]
 
     def peak_bytes(self, frame: Path) -> int:
         """As ``sfpp-bench`` measures it."""

@@ -42,7 +42,7 @@ class PoseSubject:
 
     def open(self, path: Path, *, backend: str | None, precision: Precision | None) -> Opened:
         """Open a pose model; see :class:`Subject`."""
-        return _OpenedPose(load_pose(path, backend=backend, precision=precision), self)
+        return _OpenedPose(load_pose(path, backend=backend, precision=precision, self_test=False), self)
 
     def tally(self) -> Tally:
         """Return a new tally."""

@@ -35,7 +35,7 @@ class SegmentationSubject:
 
     def open(self, path: Path, *, backend: str | None, precision: Precision | None) -> Opened:
         """Open a segmentation model; see :class:`Subject`."""
-        return _OpenedSegmenter(load_segmenter(path, backend=backend, precision=precision))
+        return _OpenedSegmenter(load_segmenter(path, backend=backend, precision=precision, self_test=False))
 
     def tally(self) -> Tally:
         """Return a new tally."""

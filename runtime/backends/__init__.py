@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sfpp.runtime.backends.choice import backend_names, open_backend
+from sfpp.runtime.backends.choice import Choice, backend_choices, backend_names, open_backend
 from sfpp.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from sfpp.runtime.backends.openvino import OpenVinoBackend
 from sfpp.runtime.backends.protocol import (
@@ -21,12 +21,14 @@ __all__ = [
     "Arrays",
     "Backend",
     "BackendOptions",
+    "Choice",
     "FunctionBackend",
     "Notify",
     "OnnxRuntimeBackend",
     "OpenVinoBackend",
     "Precision",
     "TensorInfo",
+    "backend_choices",
     "backend_names",
     "open_backend",
 ]

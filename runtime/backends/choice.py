@@ -107,7 +107,7 @@ _BACKENDS: dict[str, _Entry] = {
     "tensorrt-rtx": _Entry(partial(_open_tensorrt, library="tensorrt-rtx"), _STANDARD_TARGETS, engines=True),
 }
 
-# The first that suits is taken. ONNX Runtime's own TensorRT is only taken when asked for.
+# The first that suits is taken, or the next where its answers are wrong. ONNX Runtime's own TensorRT must be asked for.
 _PREFERENCES = (
     _Preference(
         "onnxruntime",
@@ -141,7 +141,7 @@ _PREFERENCES = (
     ),
     _Preference(
         "openvino",
-        lambda target, machine: True,
+        lambda target, machine: machine.openvino,
         "ONNX Runtime is not installed",
     ),
 )
@@ -150,6 +150,35 @@ _PREFERENCES = (
 def backend_names() -> tuple[str, ...]:
     """Return the names that :func:`open_backend` takes."""
     return tuple(_BACKENDS)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A backend for a file, not opened yet.
+
+    Attributes:
+        name: one of :func:`backend_names`.
+        because: why this one, for people.
+        asked: the user named it, or gave an engine, which nothing else runs: no other backend may take its place.
+        path: the file.
+        options: threads, precision, profile, cache, build.
+    """
+
+    name: str
+    because: str
+    asked: bool
+    path: Path
+    options: BackendOptions
+
+    def open(self, notify: Notify | None = None) -> tuple[Backend, str]:
+        """Open the file; return the opened model, and one line that says in which library it runs and why.
+
+        Raises:
+            SfppError: as for :func:`open_backend`.
+        """
+        opened = _BACKENDS[self.name].open(self.path, self.options, notify)
+        hint = "" if self.path.suffix in _ENGINES else _precision_hint(opened, self.options)
+        return opened, f"{opened.description}: {self.because}{hint}"
 
 
 def open_backend(
@@ -179,6 +208,20 @@ def open_backend(
         MissingDependencyError: the backend's library is not installed.
         UsageError: an unknown backend, or a precision that it does not have on this machine.
     """
+    return backend_choices(path, backend=backend, options=options, target=target)[0].open(notify)
+
+
+def backend_choices(
+    path: Path, *, backend: str | None = None, options: BackendOptions = _DEFAULT_OPTIONS, target: str | None = None
+) -> tuple[Choice, ...]:
+    """Return the backends that suit a file and this machine, the preferred one first, or the one that is asked for.
+
+    Args:
+        path, backend, options, target: as for :func:`open_backend`.
+
+    Raises:
+        ModelFileError, BackendError, UsageError: as for :func:`open_backend`.
+    """
     if not path.is_file():
         raise ModelFileError(f"{path} is not a file; give the .onnx file that sfpp-export wrote, or an engine of it")
     if path.suffix not in {_ONNX, *_ENGINES}:
@@ -190,27 +233,25 @@ def open_backend(
             f"there is no backend {backend!r}{did_you_mean(backend, _BACKENDS)}; there are {', '.join(_BACKENDS)}"
         )
     if path.suffix in _ENGINES:
-        return _opened_engine(path, backend, options, notify)
+        return (_engine_choice(path, backend, options),)
     target = _target_of(path) if target is None else target
-    preference = _preferred(target, _machine_for(path, options))
-    name = backend or preference.backend
-    _check_target(path, target, name)
-    opened = _BACKENDS[name].open(path, options, notify)
-    because = "as asked for" if backend else f"chosen because {preference.because}"
-    return opened, f"{opened.description}: {because}{_precision_hint(opened, options)}"
+    if backend is not None:
+        _check_target(path, target, backend)
+        return (Choice(backend, "as asked for", True, path, options),)
+    first, *others = _preferred(target, _machine_for(path, options))
+    _check_target(path, target, first.backend)
+    able = [first, *(each for each in others if target in _BACKENDS[each.backend].targets)]
+    return tuple(Choice(each.backend, f"chosen because {each.because}", False, path, options) for each in able)
 
 
-def _opened_engine(
-    path: Path, backend: str | None, options: BackendOptions, notify: Notify | None
-) -> tuple[Backend, str]:
+def _engine_choice(path: Path, backend: str | None, options: BackendOptions) -> Choice:
     if backend is not None and not _BACKENDS[backend].engines:
         able = " or ".join(name for name, entry in _BACKENDS.items() if entry.engines)
         raise BackendError(
             f"{path.name} is an engine, which {backend} cannot run; leave the backend off, or take {able}"
         )
     # An engine knows its library; one that does not say is TensorRT's, unless the user knows better.
-    opened = _BACKENDS[backend or "tensorrt"].open(path, options, notify)
-    return opened, f"{opened.description}: the file is an engine"
+    return Choice(backend or "tensorrt", "the file is an engine", True, path, options)
 
 
 def _machine_for(path: Path, options: BackendOptions) -> Machine:
@@ -241,8 +282,13 @@ def _usable_tensorrt() -> str:
     return installed[0] if installed and card_of_this_machine() is not None else ""
 
 
-def _preferred(target: str, machine: Machine) -> _Preference:
-    return next(each for each in _PREFERENCES if each.suits(target, machine))
+def _preferred(target: str, machine: Machine) -> list[_Preference]:
+    """Return what suits, each backend once, the preferred one first."""
+    suiting: dict[str, _Preference] = {}
+    for each in _PREFERENCES:
+        if each.suits(target, machine):
+            suiting.setdefault(each.backend, each)
+    return list(suiting.values())
 
 
 def _target_of(path: Path) -> str:

@@ -17,7 +17,7 @@ from sfpp.runtime.bench.peak import CHAINS, MatmulPeak, copy_bytes_per_s, matmul
 from sfpp.runtime.bench.report import BenchReport
 from sfpp.runtime.bench.rounds import Rounds, progress_lines
 from sfpp.runtime.bench.row import with_samples
-from sfpp.runtime.bench.settings import BenchSettings
+from sfpp.runtime.bench.settings import BackendSpec, BenchSettings
 from sfpp.runtime.errors import SfppError
 from sfpp.runtime.machine import machine
 
@@ -94,18 +94,11 @@ class Campaign:
         """Measure what the machine can do, in each library and precision that a candidate used."""
         if not self._settings.peak:
             return
-        # Where the library is the runtime's choice, it depends on the model's target.
-        targets = [
-            each.contract.target if each.contract and each.spec.name is None else None for each in self._candidates
-        ]
-        peaks: dict[object, MatmulPeak | None] = {}
-        for candidate, target in zip(self._candidates, targets, strict=True):
-            if candidate not in self._with_samples():
-                continue
-            key = candidate.spec, target
-            if key not in peaks:
-                peaks[key] = self._matmul_peak(candidate, target)
-            candidate.learn(matmul_peak=peaks[key])
+        peaks: dict[BackendSpec, MatmulPeak | None] = {}
+        for candidate in self._with_samples():
+            if candidate.used not in peaks:
+                peaks[candidate.used] = self._matmul_peak(candidate)
+            candidate.learn(matmul_peak=peaks[candidate.used])
         # Last: the models' memory is free again, so that the large arrays find room on a small device.
         self._copy_bytes_per_s = copy_bytes_per_s(threads=self._settings.threads)
 
@@ -154,10 +147,10 @@ class Campaign:
             candidate.close()
             self._notify(f"failed: {candidate.title}: {error}")
 
-    def _matmul_peak(self, candidate: Candidate, target: str | None) -> MatmulPeak | None:
-        self._notify(f"measuring this machine's best in {candidate.spec}")
+    def _matmul_peak(self, candidate: Candidate) -> MatmulPeak | None:
+        self._notify(f"measuring this machine's best in {candidate.used}")
         try:
-            return matmul_peak(backend=candidate.spec.name, options=candidate.options(cache=False), target=target)
+            return matmul_peak(backend=candidate.used.name, options=candidate.options(cache=False))
         except SfppError as error:
-            self._notify(f"no peak of {candidate.spec}: {error}")
+            self._notify(f"no peak of {candidate.used}: {error}")
             return None

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sfpp.runtime.backends import BackendOptions
+from sfpp.runtime.backends import BackendOptions, backend_choices
 from sfpp.runtime.bench.inputs import Picture
 from sfpp.runtime.bench.memory import MemoryRequest, model_peak_bytes
 from sfpp.runtime.bench.opened import OpenedModel, open_model
@@ -17,6 +18,9 @@ from sfpp.runtime.bench.operators import operator_times_ms
 from sfpp.runtime.bench.row import Row, with_contract
 from sfpp.runtime.bench.settings import BackendSpec, BenchSettings
 from sfpp.runtime.contract import ModelContract
+from sfpp.runtime.errors import BackendError, SelfTestError
+from sfpp.runtime.first_use import first_that_answers
+from sfpp.runtime.opened_model import SelfTestState
 
 
 class Candidate:
@@ -30,6 +34,7 @@ class Candidate:
 
     Attributes:
         row: what is known so far.
+        used: the backend that measures it, once it was loaded: of several that suit, the first that answers rightly.
         opened: the model, between ``load`` and ``close``.
         contract: the model's, once it was loaded; None if it has none.
     """
@@ -38,12 +43,13 @@ class Candidate:
         self, path: Path, spec: BackendSpec, *, settings: BenchSettings, picture: Callable[[], Picture]
     ) -> None:
         self.row = Row(model=str(path), backend=str(spec), file_bytes=path.stat().st_size)
-        self.spec = spec
+        self.spec = self.used = spec
         self.opened: OpenedModel | None = None
         self.contract: ModelContract | None = None
         self._path = path
         self._settings = settings
         self._picture = picture
+        self._open_with = partial(open_model, picture=picture, shapes=settings.input_shapes, seed=settings.seed)
 
     @property
     def title(self) -> str:
@@ -52,11 +58,15 @@ class Candidate:
 
     def options(self, *, profile: bool = False, cache: bool = True) -> BackendOptions:
         """Return how the backend opens this model."""
-        return self.spec.options(threads=self._settings.threads, profile=profile, cache=cache)
+        return self.used.options(threads=self._settings.threads, profile=profile, cache=cache)
 
     def load(self, *, notify: Callable[[str], object]) -> None:
-        """Open the model without a cache of compiled models, then from a filled one, and keep that."""
-        fresh = self._open(cache=False, notify=notify)
+        """Open the model without a cache of compiled models, then from a filled one, and keep that.
+
+        Where the runtime chooses the library, it is the first that answers as the model did when it was exported; one
+        that was asked for and answers otherwise is a failure, as a fast wrong answer is none.
+        """
+        fresh = self._first_opened(notify)
         fresh.backend.close()
         # Whether an earlier run left something in the cache is not known: this fills it, the next one finds it.
         self._open().backend.close()
@@ -81,8 +91,8 @@ class Candidate:
             np.save(frame, self._picture().frame_bgr)
         request = MemoryRequest(
             model=str(self._path),
-            backend=self.spec.name,
-            precision=self.spec.precision,
+            backend=self.used.name,
+            precision=self.used.precision,
             threads=self._settings.threads,
             frame=frame,
             fitted=fitted,
@@ -109,15 +119,33 @@ class Candidate:
             self.opened.backend.close()
             self.opened = None
 
-    def _open(
-        self, *, profile: bool = False, cache: bool = True, notify: Callable[[str], object] | None = None
-    ) -> OpenedModel:
-        return open_model(
-            self._path,
-            backend=self.spec.name,
-            options=self.options(profile=profile, cache=cache),
-            picture=self._picture,
-            shapes=self._settings.input_shapes,
-            seed=self._settings.seed,
-            notify=notify,
-        )
+    def _first_opened(self, notify: Callable[[str], object]) -> OpenedModel:
+        """Open the model, without a cache, in the backend that is to measure it, and where it is opened from then on.
+
+        Raises:
+            BackendError: it answers otherwise than when it was exported.
+        """
+        choices = backend_choices(self._path, backend=self.spec.name, options=self.options(cache=False))
+        try:
+            opened, choice = first_that_answers(
+                self._path,
+                [dataclasses.replace(each, asked=False) for each in choices],
+                partial(self._open_with, notify=notify),
+                model_of=lambda opened: opened.model,
+                replay=self._settings.self_test,
+                notify=notify if self.spec.name is None else None,  # what was asked for need not be told
+            )
+        except SelfTestError as error:
+            detail = "; ".join(error.answers)
+            self.learn(self_test=SelfTestState("failed", error.agreement, detail))
+            raise BackendError(f"{detail}; --no-self-test measures it all the same") from error
+        if opened.model is not None:
+            self.learn(self_test=opened.model.self_test)
+        elif self._settings.self_test:
+            self.learn(self_test=SelfTestState("not carried"))
+        self.used = BackendSpec(choice.name, choice.options.precision)
+        return opened
+
+    def _open(self, *, profile: bool = False, cache: bool = True) -> OpenedModel:
+        options = self.options(profile=profile, cache=cache)
+        return self._open_with(backend_choices(self._path, backend=self.used.name, options=options)[0])[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import shlex
 import sys
 from collections.abc import Sequence
@@ -34,6 +35,7 @@ def _run(arguments: argparse.Namespace) -> int:
     json_path, chart_path = options.pop("json"), options.pop("chart")
     _check_outputs(arguments.models, json_path, chart_path)
     options["input_shapes"] = dict(input_shape(text) for text in arguments.input_shapes)
+    logging.getLogger("sfpp").addHandler(logging.NullHandler())  # its warnings are printed once, by ``_note``
     report = bench(**options, notify=_note)
     print(report.table())
     if json_path is not None:
@@ -47,6 +49,9 @@ def _run(arguments: argparse.Namespace) -> int:
         _note("stopped early: what was measured until then is above")
         return _INTERRUPTED
     print(f"next: {next_command(report)}")
+    if report.wrong:
+        _note(f"{len(report.wrong)} of {len(report.rows)} answer wrongly and were not measured; what failed is above")
+        return 1
     return 0
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from sfpp.runtime.arguments import exit_code_of
-from sfpp.runtime.backends import BackendOptions
+from sfpp.runtime.backends import BackendOptions, backend_choices
 from sfpp.runtime.bench.inputs import Picture, open_picture
 from sfpp.runtime.bench.memory import MemoryRequest, process_peak_bytes
 from sfpp.runtime.bench.opened import open_model
@@ -30,10 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(request: MemoryRequest) -> int:
     # Without a cache the library compiles, which is when it needs most; a device must survive its first start, too.
     options = BackendOptions(threads=request.threads, precision=request.precision, cache=False)  # type: ignore[arg-type]
-    model = open_model(
-        Path(request.model),
-        backend=request.backend,
-        options=options,
+    model, _ = open_model(
+        backend_choices(Path(request.model), backend=request.backend, options=options)[0],
         picture=lambda: _picture(request),
         shapes={name: tuple(shape) for name, shape in request.shapes.items()},
         seed=request.seed,

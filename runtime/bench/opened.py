@@ -6,10 +6,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from sfpp.runtime.backends import Backend, BackendOptions, open_backend
+from sfpp.runtime.backends import Backend, Choice
 from sfpp.runtime.bench.inputs import Picture, Shapes, random_inputs
 from sfpp.runtime.contract import METADATA_KEY, ModelContract, contract_from_json
 from sfpp.runtime.pose import PoseEstimator
@@ -34,16 +33,21 @@ class StageTimes:
 class OpenedModel:
     """A model and its stages, bound to the frame or the values that it is measured with.
 
-    ``contract`` is None for an ONNX file of which nothing is known; its first and last stage do nothing. ``load_ms`` is
+    ``model`` is None for an ONNX file of which nothing is known; its first and last stage do nothing. ``load_ms`` is
     how long the library took to open the file.
     """
 
     backend: Backend
-    contract: ModelContract | None
+    model: Segmenter | PoseEstimator | None
     load_ms: float
     prepare: Callable[[], Any]
     infer: Callable[[Any], Any]
     finish: Callable[[Any, Any], object]
+
+    @property
+    def contract(self) -> ModelContract | None:
+        """What is known of the file."""
+        return None if self.model is None else self.model.contract
 
     def run(self, *, clock: Callable[[], float] = time.perf_counter) -> StageTimes:
         """Run the whole path once and time its stages.
@@ -65,40 +69,34 @@ class OpenedModel:
 
 
 def open_model(
-    path: Path,
+    choice: Choice,
     *,
-    backend: str | None,
-    options: BackendOptions,
     picture: Callable[[], Picture],
     shapes: Shapes,
     seed: int = 0,
     notify: Callable[[str], object] | None = None,
-) -> OpenedModel:
-    """Open a model file with or without a contract.
+) -> tuple[OpenedModel, str]:
+    """Open a model file with or without a contract; return it, and a line that says in which library it runs and why.
 
     Args:
-        path: the .onnx file.
-        backend: the library's name; None leaves the choice to the runtime.
-        options: how the library opens it.
+        choice: the .onnx file, the library, and how that opens it.
         picture: gives the frame; called for a model with a contract only, as it may need a video library.
         shapes: sizes that a model without a contract leaves open; see :func:`random_inputs`.
         seed: of the random values for a model without a contract.
-        notify: called with warnings, and where there was a choice with a line that says which library it fell on.
+        notify: called with warnings.
 
     Raises:
         SfppError: it cannot be opened, or fed.
     """
     start = time.perf_counter()
-    opened, reason = open_backend(path, backend=backend, options=options, notify=notify)
+    opened, reason = choice.open(notify)
     load_ms = (time.perf_counter() - start) * 1e3
-    if notify is not None and backend is None:
-        notify(f"{path.name} runs in {reason}")
     try:
         text = opened.metadata.get(METADATA_KEY)
         if text is None:
-            return _foreign(opened, load_ms, shapes=shapes, seed=seed)
-        contract = contract_from_json(text, origin=f"the contract in {path.name}")
-        return with_picture(opened, contract, picture(), load_ms=load_ms)
+            return _foreign(opened, load_ms, shapes=shapes, seed=seed), reason
+        contract = contract_from_json(text, origin=f"the contract in {choice.path.name}")
+        return with_picture(opened, contract, picture(), load_ms=load_ms), reason
     except BaseException:
         opened.close()
         raise
@@ -112,10 +110,10 @@ def with_picture(backend: Backend, contract: ModelContract, picture: Picture, *,
         height, width = frame_bgr.shape[:2]
         # One person who fills the frame: a pose model's time is that of its crops, wherever they were cut.
         prepare = partial(estimator.prepare, frame_bgr, [(0, 0, width, height)])
-        return OpenedModel(backend, contract, load_ms, prepare, estimator.infer, estimator.finish)
+        return OpenedModel(backend, estimator, load_ms, prepare, estimator.infer, estimator.finish)
     segmenter = Segmenter(backend, contract)
     prepare_frame = partial(segmenter.prepare, frame_bgr)
-    return OpenedModel(backend, contract, load_ms, prepare_frame, segmenter.infer, segmenter.finish)
+    return OpenedModel(backend, segmenter, load_ms, prepare_frame, segmenter.infer, segmenter.finish)
 
 
 def _foreign(backend: Backend, load_ms: float, *, shapes: Shapes, seed: int) -> OpenedModel:

@@ -27,7 +27,8 @@ Models come before --backend. A backend is NAME or NAME:PRECISION, with the name
 onnxruntime-cuda, onnxruntime-tensorrt, openvino, tensorrt and tensorrt-rtx, and the precisions fp32,
 bf16 and fp16.
 Ctrl-C ends the measuring and prints what there is until then.
-exit codes: 0 done, 1 nothing could be measured, 2 wrong usage, 130 stopped by Ctrl-C.
+exit codes: 0 done, 1 nothing could be measured or a model answers wrongly (its self-test failed), 2 wrong
+usage, 130 stopped by Ctrl-C.
 """
 
 
@@ -98,6 +99,13 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--no-memory", dest="memory", action="store_false", help="leave out peak memory, which loads each model again"
+    )
+    group.add_argument(
+        "--no-self-test",
+        dest="self_test",
+        action="store_false",
+        help="measure also what answers otherwise than when it was exported; by default each file's self-test is "
+        "replayed on its first use in a backend, and what fails it is not measured",
     )
     group.add_argument("--json", metavar="FILE", help="everything, each sample and the machine's description included")
     group.add_argument("--chart", metavar="FILE", help="a chart as .svg or .png; needs matplotlib")

@@ -68,7 +68,6 @@ def matmul_peak(
     *,
     backend: str | None,
     options: BackendOptions,
-    target: str | None = None,
     seconds: float = 3.0,
     clock: Callable[[], float] = time.perf_counter,
 ) -> MatmulPeak:
@@ -79,7 +78,6 @@ def matmul_peak(
     Args:
         backend: as for :func:`sfpp.runtime.backends.open_backend`.
         options: threads and precision.
-        target: of the models that the choice of the library is made for.
         seconds: how long the chains are tried; the fastest run counts, as noise only ever slows.
         clock: seconds from any origin.
 
@@ -90,7 +88,7 @@ def matmul_peak(
     with contextlib.ExitStack() as stack:
         works, descriptions = [], []
         for chain in CHAINS:
-            opened, _ = open_backend(chain.path, backend=backend, options=options, target=target)
+            opened, _ = open_backend(chain.path, backend=backend, options=options)
             stack.callback(opened.close)
             works.append(_work(chain, opened))
             descriptions.append(opened.description)

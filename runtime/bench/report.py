@@ -42,6 +42,11 @@ class BenchReport:
         """The rows with at least one run."""
         return tuple(row for row in self.rows if row.network is not None)
 
+    @property
+    def wrong(self) -> tuple[Row, ...]:
+        """The rows that answer otherwise than when the model was exported."""
+        return tuple(row for row in self.rows if row.self_test.outcome == "failed")
+
     def table(self) -> str:
         """Return a table for people, with what its columns mean, and failures and profiles below it."""
         return "\n".join(table_lines(self.rows, copy_bytes_per_s=self.copy_bytes_per_s))

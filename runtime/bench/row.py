@@ -12,6 +12,7 @@ from sfpp.runtime.bench.opened import StageTimes
 from sfpp.runtime.bench.peak import MatmulPeak
 from sfpp.runtime.bench.statistics import Speedup, Summary, speedup, summarize
 from sfpp.runtime.contract import ModelContract, Task
+from sfpp.runtime.opened_model import SelfTestState
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Row:
         description: library, version and device.
         precision: what it computed in.
         task: what the contract says that the model does.
+        self_test: whether it is known to answer as it did when it was exported; what fails it has no figures.
         failure: why there are no figures, or no more of them.
         load_ms: opening the file, the library being imported already, without a cache of compiled models.
         cached_load_ms: the same from the cache, where the library has one; else about the same.
@@ -46,6 +48,7 @@ class Row:
     description: str | None = None
     precision: str | None = None
     task: Task | None = None
+    self_test: SelfTestState = field(default=SelfTestState("off"))
     failure: str | None = None
     load_ms: float | None = None
     cached_load_ms: float | None = None

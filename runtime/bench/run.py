@@ -26,13 +26,14 @@ def bench(
     profile: bool = False,
     peak: bool = True,
     memory: bool = True,
+    self_test: bool = True,
     seed: int = 0,
     notify: Callable[[str], object] | None = None,
 ) -> BenchReport:
     """Measure each model on each backend, all in turn, so that what else the machine does slows them alike.
 
-    A model that a backend cannot run becomes a row that says why. Ctrl-C ends the measuring; the report then holds what
-    there is, and says so.
+    A model that a backend cannot run, or runs wrongly, becomes a row that says why. Ctrl-C ends the measuring; the
+    report then holds what there is, and says so.
 
     Args:
         models: ONNX files, with a contract or without.
@@ -46,6 +47,8 @@ def bench(
         profile: measure each operator too, in runs of their own.
         peak: measure the machine's own best, to compare with.
         memory: measure each model's peak memory, in a process of its own.
+        self_test: replay each file's self-test on its first use in a backend. A row that fails it is not measured, as
+            a fast wrong answer is none.
         seed: of the order within rounds and of random values.
         notify: called with lines that say what is being done.
 
@@ -67,6 +70,7 @@ def bench(
         profile=profile,
         peak=peak,
         memory=memory,
+        self_test=self_test,
         seed=seed,
     )
     return measure(Campaign(settings, notify=notify or (lambda line: None)))

@@ -76,6 +76,7 @@ class BenchSettings:
     profile: bool = False
     peak: bool = True
     memory: bool = True
+    self_test: bool = True
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -10,9 +10,10 @@ from sfpp.runtime.bench.settings import AUTO
 
 _NOTHING = "-"
 _MIB = 2**20
-_TEXT_COLUMNS = 2  # model and backend; what follows are numbers
+_TEXT_COLUMNS = 3  # model, backend and self-test; what follows are numbers
 _OPERATORS = 12
 _LEGEND = """\
+self-test: whether it answers as when it was exported, known from now or an earlier use; what is wrong is not timed
 p50, p90, p99, mean: the network alone; spread: distance of the quartiles, relative to p50
 speed: how many times as fast as the first row, median over the rounds (its quartiles)
 frame ms: median from frame to labels or keypoints; load ms: without a cache, and from it
@@ -48,7 +49,19 @@ def row_labels(rows: Sequence[Row]) -> list[str]:
 
 
 _HEADER = [
-    *("model", "backend", "p50 ms", "p90 ms", "p99 ms", "mean ms", "spread", "speed", "frame ms", "load ms"),
+    *(
+        "model",
+        "backend",
+        "self-test",
+        "p50 ms",
+        "p90 ms",
+        "p99 ms",
+        "mean ms",
+        "spread",
+        "speed",
+        "frame ms",
+        "load ms",
+    ),
     *("peak MiB", "G madds", "G madds/s", "of peak"),
 ]
 
@@ -64,9 +77,13 @@ def _was_chosen(row: Row) -> bool:
 
 
 def _cells(row: Row, label: str) -> list[str]:
-    head = [label, backend_label(row)]
+    head = [label, backend_label(row), str(row.self_test)]
     if row.network is None:
-        return [*head, "failed", *[_NOTHING] * (len(_HEADER) - len(head) - 1)]
+        return [
+            *head,
+            "wrong" if row.self_test.outcome == "failed" else "failed",
+            *[_NOTHING] * (len(_HEADER) - len(head) - 1),
+        ]
     latencies = (row.network.p50_ms, row.network.p90_ms, row.network.p99_ms, row.network.mean_ms)
     return [
         *head,

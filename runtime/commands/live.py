@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from sfpp.runtime.commands.options import given
 from sfpp.runtime.commands.places import Opening, Places, outlet_name
 from sfpp.runtime.commands.reporter import Reporter
-from sfpp.runtime.commands.session import SIGNAL_EXIT, note, print_written, warn
+from sfpp.runtime.commands.session import SIGNAL_EXIT, note, print_written, self_test_line, warn
 from sfpp.runtime.errors import UsageError
 from sfpp.runtime.people import choose_finder
 from sfpp.runtime.pose import PoseEstimator
@@ -55,7 +55,7 @@ def run_live(
         note(f"policy {pipeline.policy}: " + _POLICY_WORDS[pipeline.policy])
         outlets = Opening(stack, pipeline.policy, reporter.event, pipeline.stop).outlets(places, sources)
         drawing = given(arguments, "alpha", "legend", "threshold")
-        delivery = Delivery(draw_with(**drawing), outlets, viewer)
+        delivery = Delivery(draw_with(**drawing), outlets, viewer, model.self_test)
         stack.enter_context(_heard(stop, pipeline))
         with reporter.shown():
             for answer in pipeline:
@@ -64,7 +64,7 @@ def run_live(
                 if arguments.max_frames is not None and reporter.frames >= arguments.max_frames:
                     break
     failed = _failed(places.of_all(pipeline.sources), reporter)
-    _report(pipeline, reporter, places, failed)
+    _report(pipeline, reporter, places, failed, self_test_line(model.self_test))
     if stop.signal_number:
         return SIGNAL_EXIT + stop.signal_number
     return 1 if failed else 0
@@ -108,6 +108,7 @@ def _viewer(
         palette=contract.palette,
         task=contract.task,
         title=model.description,
+        self_test=model.self_test,
         host=host,
         port=port,
         token=arguments.token,
@@ -150,8 +151,8 @@ def _failed(places: Sequence[str], reporter: Reporter) -> dict[str, str]:
     return failed
 
 
-def _report(pipeline: Pipeline, reporter: Reporter, places: Places, failed: dict[str, str]) -> None:
-    """Print the stages, frames, ages and what was written."""
+def _report(pipeline: Pipeline, reporter: Reporter, places: Places, failed: dict[str, str], self_test: str) -> None:
+    """Print the stages, the self-test, frames, ages and what was written."""
     for warning in (*pipeline.warnings, *failed.values()):
         warn(warning)
     # Standard output may be the place of the frames themselves.
@@ -162,6 +163,7 @@ def _report(pipeline: Pipeline, reporter: Reporter, places: Places, failed: dict
     names = ", ".join(source.name for source in pipeline.sources)
     for line in pipeline.timer.summary():
         print(line, file=file)
+    print(self_test, file=file)
     print(f"{reporter.frames} frames of {names}, {sum(pipeline.dropped.values())} dropped", file=file)
     print(reporter.ages_line(), file=file)
     print_written((place for place in places.of_all(pipeline.sources) if place not in failed), file=file)

@@ -273,9 +273,10 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--contract", metavar="FILE", help="the contract as JSON, for an ONNX file that carries none")
     group.add_argument(
         "--self-test",
-        action="store_true",
-        help="replay the frame that the file carries, and compare the answer with the stored one; INPUT is then left "
-        "out, or run only if that passes",
+        action=argparse.BooleanOptionalAction,
+        help="replay the frame that the file carries, and compare the answer with the stored one; SOURCE is then left "
+        "out, or run only if that passes. --no-self-test never does, and trusts any backend (default: on first use "
+        "with each backend, version, precision and processor; where it fails, the next backend takes over)",
     )
 
 

@@ -35,7 +35,7 @@ def estimate_pose(arguments: argparse.Namespace, model: PoseEstimator, source: S
         warn(f"nobody is shown in any frame; {line}")
     if report.frames == 1:
         _print_people(report.last)
-    print_report(report, outputs, source, about=_people_words(report))
+    print_report(report, outputs, source, self_test=model.self_test, about=_people_words(report))
     return session.exit_code(report)
 
 

@@ -29,7 +29,7 @@ def segment(arguments: argparse.Namespace, model: Segmenter, source: Source, out
         warn(warning)
     if report.frames == 1:
         _print_shares(report.last)
-    print_report(report, outputs, source)
+    print_report(report, outputs, source, self_test=model.self_test)
     return session.exit_code(report)
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, TextIO
 
 from sfpp.runtime.commands.options import COMMAND
+from sfpp.runtime.opened_model import SelfTestState
 from sfpp.runtime.video.frames import Source
 from sfpp.runtime.video.keypoints_file import KeypointsFile
 from sfpp.runtime.video.outputs import Outputs, default_overlay, open_keypoints, open_outputs
@@ -63,13 +64,21 @@ def open_session(arguments: argparse.Namespace, source: Source, outputs: Outputs
         yield Session(overlays, masks, keypoints, loop, stop)
 
 
-def print_report(report: RunReport[Any], outputs: Outputs, source: Source, *, about: str = "") -> None:
-    """Print the stages, how many frames there were (with ``about`` them), and what was written."""
+def print_report(
+    report: RunReport[Any], outputs: Outputs, source: Source, *, self_test: SelfTestState, about: str = ""
+) -> None:
+    """Print the stages, the self-test, how many frames there were (with ``about`` them), and what was written."""
     for line in report.timer.summary():
         print(line)
+    print(self_test_line(self_test))
     ending = ": stopped early, and what is written is complete" if report.stopped else ""
     print(f"{report.frames} frame{'s' * (report.frames != 1)} of {source.name}{about}{ending}")
     print_written(outputs.all())
+
+
+def self_test_line(state: SelfTestState) -> str:
+    """Return how the model's self-test stands, in a line."""
+    return f"self-test: {state}{'; do not trust these answers' * (state.outcome == 'failed')}"
 
 
 def print_written(places: Iterable[str], *, file: TextIO | None = None) -> None:

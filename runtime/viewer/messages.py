@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, get_args
 
 from sfpp.runtime.errors import UsageError
+from sfpp.runtime.opened_model import SelfTestState
 from sfpp.runtime.viewer.drawing import VIEWS, ViewSetting
 from sfpp.runtime.viewer.history import KEPT_S, Sample
 from sfpp.runtime.viewer.limits import Limits
@@ -48,6 +49,7 @@ def hello(scene: Scene, limits: Limits, *, client: str) -> str:
         title=scene.title,
         legend=legend,
         controls=scene.controls,
+        selfTest=None if scene.self_test is None else _self_test(scene.self_test),
         width=limits.width,
         largestWidth=limits.largest_width,
         keptSeconds=KEPT_S,
@@ -150,6 +152,10 @@ def setting_from(data: Mapping[str, Any], limits: Limits) -> ViewSetting:
         hidden=frozenset(hidden),
         width=min(max(width, _SMALLEST_WIDTH), limits.largest_width),
     )
+
+
+def _self_test(state: SelfTestState) -> dict[str, Any]:
+    return {"outcome": state.outcome, "agreement": _number(state.agreement, digits=4), "detail": state.detail}
 
 
 def _source(facts: SourceFacts, fresh_s: float) -> dict[str, Any]:

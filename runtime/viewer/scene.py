@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from sfpp.runtime.contract import MOST_CLASSES, Task
 from sfpp.runtime.errors import UsageError
+from sfpp.runtime.opened_model import SelfTestState
 from sfpp.runtime.overlay import Palette
 from sfpp.runtime.skeleton import SIDE_COLORS_BGR
 from sfpp.runtime.viewer.update import ControlAction
@@ -23,6 +24,7 @@ class Scene:
         palette: an (R, G, B) color, 0..255, for each class.
         title: a line about the model.
         controls: what a page may ask of the pipeline.
+        self_test: the model's; None where nothing is known of it.
 
     Raises:
         UsageError: another number of colors than of classes, or too many of them.
@@ -33,6 +35,7 @@ class Scene:
     palette: Palette = ()
     title: str = ""
     controls: tuple[ControlAction, ...] = ()
+    self_test: SelfTestState | None = None
 
     def __post_init__(self) -> None:
         if len(self.classes) != len(self.palette) or len(self.classes) > MOST_CLASSES:

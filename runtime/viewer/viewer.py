@@ -12,6 +12,7 @@ from types import TracebackType
 from sfpp.runtime.contract import Task
 from sfpp.runtime.errors import UsageError
 from sfpp.runtime.opencv import import_cv2
+from sfpp.runtime.opened_model import SelfTestState
 from sfpp.runtime.overlay import Palette
 from sfpp.runtime.video.events import Event
 from sfpp.runtime.viewer.access import Access, checked_token, new_token
@@ -38,6 +39,7 @@ class Viewer:
         palette: an (R, G, B) color, 0..255, for each class.
         task: of the model; pages of ``pose`` have no classes to switch.
         title: a line about the model.
+        self_test: the model's, which the page shows beside it; None shows nothing.
         host: the address to listen on; 127.0.0.1 is for this machine alone, 0.0.0.0 and :: for the network.
         port: 0 takes one that is free.
         token: what whoever looks must know, 16 characters or more; None makes one where one is demanded.
@@ -56,6 +58,7 @@ class Viewer:
         palette: Palette = (),
         task: Task = "segmentation",
         title: str = "",
+        self_test: SelfTestState | None = None,
         host: str = DEFAULT_HOST,
         port: int = DEFAULT_PORT,
         token: str | None = None,
@@ -64,7 +67,7 @@ class Viewer:
     ) -> None:
         import_cv2(purpose="the browser viewer")  # missing, it would otherwise be missed only when somebody looks
         controls: tuple[ControlAction, ...] = ("stop",) if on_control is not None else ()
-        self._scene = Scene(task, tuple(classes), tuple(palette), title, controls)
+        self._scene = Scene(task, tuple(classes), tuple(palette), title, controls, self_test)
         self._host, self._port = host, port
         self._token = None if token is None else checked_token(token)
         self._on_control = on_control

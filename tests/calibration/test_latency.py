@@ -3,9 +3,10 @@
 from pathlib import Path
 from types import SimpleNamespace
 
-from sfpp.calibration.latency import checked, default_backends
+from sfpp.calibration.latency import checked, default_backends, latencies
 from sfpp.calibration.results import Latency
 from sfpp.runtime.bench.settings import BackendSpec
+from tests.runtime.planted import plant, write_tested
 
 BACKENDS = (BackendSpec("onnxruntime"), BackendSpec("openvino"))
 FILES = Path("m.onnx"), Path("m.int8.onnx")
@@ -60,6 +61,20 @@ def test_a_backend_that_failed_is_not_asked():
     agreements = {("m.onnx", "reference"): 1.0, ("m.onnx", "openvino"): 1.0}
     found = checked(timed, BACKENDS, Answers(agreements), frames=1)
     assert found[FILES[0]] == timed[FILES[0]]
+
+
+def test_what_fails_its_self_test_is_not_timed(tmp_path, monkeypatch):
+    """What `sfpp-run` and `sfpp-bench` do not trust has no time here either."""
+    plant(monkeypatch)
+    path = write_tested(tmp_path / "model.onnx")
+    found, _ = latencies([path], BACKENDS, notify=lambda line: None)
+    right, wrong = found[path]
+    assert right.p50_ms > 0
+    assert (wrong.p50_ms, wrong.failure) == (
+        None,
+        "Planted 1.0 on the CPU answers wrongly here (0.00% of the labels of a stored frame of 32x24 pixels as "
+        "exported, 98.00% expected at least)",
+    )
 
 
 def test_backends_follow_what_the_file_was_exported_for():

@@ -17,6 +17,7 @@ from sfpp.runtime.self_test import self_test
 from sfpp.runtime.self_test_texts import unpacked
 from tests.export.networks import randomized
 from tests.export.parity.planted import contract_of, with_contract, with_normalization
+from tests.runtime.planted import plant
 
 CASES = {
     "original": {"variant": "original", "res": "320x192"},
@@ -53,6 +54,20 @@ def test_every_kind_of_export_passes_its_own_test(exported, name, backend):
     result = run_test(exported(name).path, backend=backend)
     assert result.agreement >= 0.998, result.text()
     assert result.threshold == 0.98
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_kind_of_export_is_replayed_on_first_use(exported, name, monkeypatch, tmp_path):
+    monkeypatch.setenv("SFPP_CACHE", str(tmp_path))
+    plant(monkeypatch)
+    options = {"flip_test": True} if name.startswith("pose") else {}
+    lines = []
+    for _ in range(2):
+        with load(exported(name).path, notify=lines.append, **options) as model:
+            assert model.library.startswith("ONNX Runtime")
+            assert model.self_test.outcome == "passed"
+    assert ["Planted 1.0 on the CPU answers wrongly here" in line for line in lines] == [True, False, True]
+    assert "first use here: self-test passed" in lines[1]
 
 
 def test_the_contract_stays_small_and_the_same_after_json(exported):

@@ -1,17 +1,16 @@
 """`sfpp-run --self-test` as a user meets it."""
 
 import dataclasses
+import json
 
 import cv2
-import onnx
 import pytest
-from onnx import helper
 
 from sfpp.runtime import load
 from sfpp.runtime.cli import main
-from sfpp.runtime.contract import METADATA_KEY
 from sfpp.runtime.self_test import self_test_for
 from tests.runtime.people import dots
+from tests.runtime.planted import plant, store
 from tests.runtime.test_cli import write_model
 from tests.runtime.test_cli_pose import write_pose_model
 from tests.runtime.video import clips
@@ -36,15 +35,9 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-def store(path, contract):
-    model = onnx.load(path)
-    helper.set_model_props(model, {METADATA_KEY: contract.to_json()})
-    onnx.save(model, path)
-
-
 def break_colors(path):
     """Let the file say another color order than its graph was made for."""
-    with load(path, backend="onnxruntime") as model:
+    with load(path, self_test=False) as model:
         contract = model.contract
     store(path, dataclasses.replace(contract, input=dataclasses.replace(contract.input, color_order="BGR")))
 
@@ -80,12 +73,93 @@ def test_with_an_input_it_comes_first_and_stops_a_broken_model(here, capsys):
     assert out[-1] == "wrote clip-sfpp.mp4"
     (here / "clip-sfpp.mp4").unlink()
     break_colors("model.onnx")
-    assert main(["model.onnx", "clip.mp4", "--self-test"]) == 1
+    assert main(["model.onnx", "clip.mp4", "--self-test", "--backend", "onnxruntime"]) == 1
     assert capsys.readouterr().out.startswith("self-test failed: ")
     assert not (here / "clip-sfpp.mp4").exists()
-    # Unasked, the model is run as it is.
-    assert main(["model.onnx", "clip.mp4"]) == 0
-    assert "self-test" not in capsys.readouterr().out
+
+
+def test_asked_for_it_tells_of_the_backend_that_takes_over(here, capsys, monkeypatch):
+    plant(monkeypatch)
+    assert main(["model.onnx", "--self-test"]) == 0
+    told = capsys.readouterr()
+    assert told.out.startswith("self-test passed: 100.00%")
+    assert "ONNX Runtime" in told.out
+    assert "runs in ONNX Runtime" in told.err
+    assert "because Planted 1.0 on the CPU answers wrongly here" in told.err
+    assert main(["model.onnx", "--self-test", "--backend", "openvino"]) == 1
+    told = capsys.readouterr()
+    assert told.out.startswith("self-test failed: 0.00%")
+    assert "self-test" not in told.err  # once is enough
+
+
+def test_unasked_the_first_use_replays_it(here, capfd, monkeypatch):
+    plant(monkeypatch)
+    command = ["model.onnx", "clip.mp4", "out.mp4"]
+    for first in (True, False):
+        assert main(command) == 0
+        told = capfd.readouterr()
+        lines = [line for line in told.err.splitlines() if "answers wrongly" in line]
+        assert len(lines) == 1  # and not once more from the logger
+        assert lines[0].startswith("sfpp-run: warning: model.onnx runs in ONNX Runtime ")
+        assert ("first use here: self-test passed" in told.err) is first
+        assert told.out.endswith("self-test: passed\n3 frames of clip\nwrote out.mp4\n")
+
+
+def test_a_backend_that_was_named_goes_on_with_a_warning(here, capfd, monkeypatch):
+    plant(monkeypatch)
+    command = ["model.onnx", "clip.mp4", "out.mp4", "--backend", "openvino"]
+    for _ in range(2):
+        assert main(command) == 0
+        told = capfd.readouterr()
+        assert told.err.count("self-test failed: 0.00%") == 1
+        assert "sfpp-run: warning: model.onnx: self-test failed: 0.00% of the labels" in told.err
+        assert "self-test: failed (0.00%); do not trust these answers\n" in told.out
+    assert main([*command, "--no-self-test"]) == 0
+    told = capfd.readouterr()
+    assert "self-test: off\n" in told.out
+    assert "self-test" not in told.err
+
+
+def test_where_no_backend_answers_rightly_nothing_is_run_unless_the_test_is_off(here, capsys):
+    break_colors("model.onnx")
+    assert main(["model.onnx", "clip.mp4", "out.mp4"]) == 1
+    told = capsys.readouterr()
+    assert "sfpp-run: error: no backend here answers as model.onnx did when it was exported: " in told.err
+    assert not (here / "out.mp4").exists()
+    assert main(["model.onnx", "clip.mp4", "out.mp4", "--no-self-test"]) == 0
+    assert "self-test: off\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ([], {"self_test": "passed", "self_test_agreement": 1.0}),
+        ([], {"self_test": "passed"}),  # known from before
+        (["--backend", "openvino"], {"self_test": "failed", "self_test_agreement": 0.0}),
+        (["--no-self-test"], {"self_test": "off"}),
+    ],
+)
+def test_each_line_of_json_says_how_it_stands(here, capsys, monkeypatch, options, expected):
+    plant(monkeypatch)
+    if expected == {"self_test": "passed"}:
+        load("model.onnx").close()
+    assert main(["model.onnx", "clip.mp4", "--json", "lines.jsonl", *options]) == 0
+    assert f"self-test: {expected['self_test']}" in capsys.readouterr().out
+    records = [json.loads(line) for line in (here / "lines.jsonl").read_text().splitlines()]
+    assert len(records) == 3
+    for record in records:
+        assert {name: value for name, value in record.items() if name.startswith("self_test")} == expected
+
+
+def test_the_page_shows_how_it_stands(here, monkeypatch):
+    viewer = pytest.importorskip("sfpp.runtime.viewer")
+    seen, real = [], viewer.Viewer
+    monkeypatch.setattr(viewer, "Viewer", lambda **options: seen.append(options["self_test"]) or real(**options))
+    plant(monkeypatch)
+    command = ["model.onnx", "test://?frames=2", "--view", "0"]
+    assert main(command) == 0
+    assert main([*command, "--backend", "openvino"]) == 0
+    assert list(map(str, seen)) == ["passed", "failed (0.00%)"]
 
 
 def test_a_model_without_one_is_wrong_usage(here, capsys):
@@ -105,8 +179,11 @@ def test_a_damaged_one_is_a_failure_of_one_line(here, capsys):
     assert main(["model.onnx", "--self-test"]) == 1
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("sfpp-run: error: the self-test in the contract is damaged")
-    # It keeps nobody from using the model.
+    # It keeps nobody from using the model, though not without a word.
     assert main(["model.onnx", "clip.mp4"]) == 0
+    told = capsys.readouterr()
+    assert "sfpp-run: warning: model.onnx: the self-test in the contract is damaged" in told.err
+    assert "self-test: damaged\n" in told.out
 
 
 def test_without_an_input_a_self_test_must_be_asked_for(here, capsys):

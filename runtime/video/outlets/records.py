@@ -35,6 +35,9 @@ class FrameRecord:
         taken_unix_s: when the frame came, in seconds since 1970; None if that is not known.
         age_ms: milliseconds from there to when the record was made.
         latency_ms: milliseconds by stage.
+        self_test: whether the model is known to answer here as it did when it was exported: ``passed``, ``failed``,
+            ``damaged``, ``not carried`` or ``off``.
+        self_test_agreement: the share, 0..1, of its answer that was as expected, if it was replayed in this run.
         shares: the part of the frame, 0..1, that each class covers; classes that cover nothing are left out.
         people: per person ``track_id``, ``score``, ``bbox`` (left, top, width, height) and ``keypoints`` (x, y in frame
             pixels and score, one after the other), as in the keypoints file.
@@ -47,6 +50,8 @@ class FrameRecord:
     taken_unix_s: float | None = None
     age_ms: float | None = None
     latency_ms: Mapping[str, float] = field(default_factory=dict)
+    self_test: str | None = None
+    self_test_agreement: float | None = None
     shares: Mapping[str, float] | None = None
     people: Sequence[Mapping[str, Any]] | None = None
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sfpp.runtime.images import Image
+from sfpp.runtime.opened_model import SelfTestState
 from sfpp.runtime.segmentation import Segmentation
 from sfpp.runtime.timing import RateMeter
 from sfpp.runtime.video.frames import Frame
@@ -51,11 +52,13 @@ class Delivery:
         draw: paints what was found onto a frame; called in an outlet's thread, once for all of them.
         outlets: by the source's name.
         viewer: shows every source's newest answer, to whoever looks.
+        self_test: the model's, for the records; None leaves it out.
     """
 
     draw: Draw
     outlets: Mapping[str, Outlets] = field(default_factory=dict)
     viewer: Viewer | None = None
+    self_test: SelfTestState | None = None
     _rates: dict[str, RateMeter] = field(default_factory=lambda: defaultdict(RateMeter), init=False, repr=False)
 
     def take(self, answer: Answer) -> None:
@@ -77,7 +80,8 @@ class Delivery:
             for sink in outlets.keypoints:
                 sink.submit(partial(_write_keypoints, frame=answer.frame, found=answer.result))
         for sink in outlets.records:
-            sink.submit(partial(_write_record, record=record_of(answer)), source=answer.frame.source)
+            record = record_of(answer, self_test=self.self_test)
+            sink.submit(partial(_write_record, record=record), source=answer.frame.source)
         rate = self._rates[answer.frame.source]
         rate.count()
         if self.viewer is not None:
@@ -113,12 +117,16 @@ class _Drawn:
             return self._image
 
 
-def record_of(answer: Answer) -> FrameRecord:
-    """Return an answer as a line of JSON has it."""
+def record_of(answer: Answer, *, self_test: SelfTestState | None = None) -> FrameRecord:
+    """Return an answer as a line of JSON has it, with how the model's self-test stands."""
     if isinstance(answer.result, Segmentation):
-        return segmentation_record(answer.frame, answer.result, latency_ms=answer.latencies_ms)
-    pose, ids = answer.result.pose, answer.result.ids
-    return pose_record(answer.frame, pose, ids, latency_ms=answer.latencies_ms)
+        record = segmentation_record(answer.frame, answer.result, latency_ms=answer.latencies_ms)
+    else:
+        pose, ids = answer.result.pose, answer.result.ids
+        record = pose_record(answer.frame, pose, ids, latency_ms=answer.latencies_ms)
+    if self_test is None:
+        return record
+    return replace(record, self_test=self_test.outcome, self_test_agreement=self_test.agreement)
 
 
 def draw_with(*, alpha: float = 0.5, legend: bool = True, threshold: float = 0.3) -> Draw:

@@ -29,6 +29,7 @@ const connection = new Connection({ hello: begin, status: update, picture: show,
 function begin(message) {
   hello = message;
   at("title").textContent = at("title").title = message.title;
+  showSelfTest(message.selfTest);
   at("mask-name").textContent = message.task === "pose" ? "Skeletons" : "Mask";
   at("stop").hidden = !message.controls.includes("stop");
   // Colors cover what is below them; skeletons leave it free.
@@ -82,6 +83,25 @@ function showFigures(facts) {
   at("age-value").textContent = number(sample?.age);
   at("work").textContent = number(sample && Object.values(sample.stages).reduce((total, each) => total + each, 0));
   at("shown").textContent = settings.playing ? figure(picture.rate()) : "–";
+}
+
+// Whether the model is known to answer here as it did when it was exported.
+const SELF_TESTS = {
+  passed: ["good", "Self-test passed"],
+  failed: ["bad", "Self-test failed"],
+  damaged: ["bad", "Self-test damaged"],
+  "not carried": ["wait", "No self-test"],
+  off: ["wait", "Self-test off"],
+};
+
+function showSelfTest(found) {
+  at("self-test").hidden = !found;
+  if (!found) return;
+  const [tone, text] = SELF_TESTS[found.outcome];
+  const failed = found.outcome === "failed" && found.agreement !== null;
+  at("self-test").dataset.tone = tone;
+  at("self-test").textContent = failed ? `${text}: ${(100 * found.agreement).toFixed(1)} %` : text;
+  at("self-test").title = found.detail;
 }
 
 const STATES = {

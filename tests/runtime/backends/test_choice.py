@@ -5,7 +5,15 @@ import sys
 import numpy as np
 import pytest
 
-from sfpp.runtime.backends import PRECISIONS, BackendOptions, FunctionBackend, backend_names, choice, open_backend
+from sfpp.runtime.backends import (
+    PRECISIONS,
+    BackendOptions,
+    FunctionBackend,
+    backend_choices,
+    backend_names,
+    choice,
+    open_backend,
+)
 from sfpp.runtime.backends.choice import Machine, this_machine
 from sfpp.runtime.contract import METADATA_KEY
 from sfpp.runtime.errors import BackendError, MissingDependencyError, ModelFileError, UsageError
@@ -50,7 +58,7 @@ def test_choice_for_every_target_and_machine(target):
         else:
             expected = "onnxruntime"
         machine = Machine(x86=x86, onnxruntime=onnxruntime, openvino=openvino, cuda=cuda)
-        assert choice._preferred(target, machine).backend == expected, machine
+        assert choice._preferred(target, machine)[0].backend == expected, machine
 
 
 @pytest.mark.parametrize(
@@ -86,6 +94,29 @@ def test_which_target_runs_where(tmp_path, name, target):
         return
     backend, reason = open_backend(path, backend=name)
     assert reason.startswith(f"{backend.description}: as asked for")
+
+
+def test_what_suits_comes_in_order_and_what_was_asked_for_alone(tmp_path, machine):
+    machine(cuda=True)
+    path = write_for_target(tmp_path / "model.onnx", "portable")
+    choices = backend_choices(path)
+    assert [each.name for each in choices] == ["onnxruntime-cuda", "openvino", "onnxruntime"]
+    assert not any(each.asked for each in choices)
+    assert choices[1].because == "chosen because this is an x86 CPU and OpenVINO is installed"
+    (named,) = backend_choices(path, backend="openvino")
+    assert (named.name, named.because, named.asked) == ("openvino", "as asked for", True)
+    # Nothing that cannot run the file, and nothing that is not installed.
+    own = write_for_target(tmp_path / "own.onnx", "onnxruntime")
+    assert [each.name for each in backend_choices(own)] == ["onnxruntime", "onnxruntime-cuda"]
+    machine(x86=False, openvino=False)
+    assert [each.name for each in backend_choices(path)] == ["onnxruntime"]
+    machine(x86=False)
+    assert [each.name for each in backend_choices(path)] == ["onnxruntime", "openvino"]
+    machine(openvino=False, onnxruntime=False)
+    assert [each.name for each in backend_choices(path)] == ["onnxruntime"]  # whose error says what to install
+    (tmp_path / "model.engine").touch()
+    (engine,) = backend_choices(tmp_path / "model.engine")
+    assert (engine.name, engine.because, engine.asked) == ("tensorrt", "the file is an engine", True)
 
 
 def test_a_file_for_onnxruntime_runs_there_unasked(tmp_path):

@@ -4,12 +4,14 @@ import json
 import numpy as np
 import pytest
 
-from sfpp.runtime.bench import BackendSpec, bench, campaign
+from sfpp.runtime.backends import backend_choices
+from sfpp.runtime.bench import BackendSpec, bench, campaign, candidate
 from sfpp.runtime.bench.campaign import Campaign
 from sfpp.runtime.bench.opened import OpenedModel
 from sfpp.runtime.bench.settings import backend_spec
 from sfpp.runtime.errors import BackendError, MediaError, ModelFileError, UsageError
 from tests.runtime.bench.models import CONTRACT, POSE, write_foreign, write_ours
+from tests.runtime.planted import plant, write_tested
 
 QUICK = {"backends": ["onnxruntime"], "runs": 4, "warmup": 1, "threads": 1, "peak": False, "memory": False}
 
@@ -51,6 +53,29 @@ def test_models_of_all_kinds_side_by_side(here):
     assert not report.interrupted
     assert "timing 3 in turn: 4 rounds, or 60 seconds" in lines
     assert not any(" runs in " in line for line in lines)
+
+
+def test_what_answers_wrongly_is_not_measured_and_all_steps_take_what_answers_rightly(here, monkeypatch):
+    path = write_tested(here / "tested.onnx")
+    asked, opened = [], plant(monkeypatch)
+    monkeypatch.setattr(campaign, "matmul_peak", lambda **arguments: asked.append(arguments["backend"]))
+    monkeypatch.setattr(campaign, "copy_bytes_per_s", lambda threads: 5.0)
+    monkeypatch.setattr(candidate, "model_peak_bytes", lambda request: asked.append(request.backend))
+    report = bench([path], **{**QUICK, "backends": ["auto", "openvino"], "peak": True, "memory": True, "profile": True})
+    chosen, wrong = report.rows
+    assert chosen.description.startswith("ONNX Runtime")
+    assert chosen.self_test.outcome == "passed"
+    assert chosen.network.count == 4
+    assert asked == ["onnxruntime", "onnxruntime"]
+    assert chosen.operators_ms
+    assert (wrong.network, wrong.self_test.agreement) == (None, 0.0)
+    assert wrong.failure.startswith("Planted 1.0 on the CPU answers wrongly here (0.00%")
+    assert wrong.failure.endswith("; --no-self-test measures it all the same")
+    assert report.wrong == (wrong,)
+    assert report.measured == (chosen,)
+    assert [each.runs for each in opened if each.runs] == [1, 1]  # only the self-tests
+    (timed,) = bench([path], **{**QUICK, "backends": ["openvino"], "self_test": False}).rows
+    assert (timed.network.count, str(timed.self_test)) == (4, "off")
 
 
 def test_open_sizes_can_be_given(here):
@@ -109,19 +134,15 @@ def test_peaks_are_measured_once_for_each_backend(here, monkeypatch):
     asked = []
 
     def matmul_peak(**arguments):
-        asked.append((arguments["backend"], arguments["options"].precision, arguments["target"]))
+        asked.append((arguments["backend"], arguments["options"].precision))
         raise BackendError("not today")
 
     monkeypatch.setattr(campaign, "matmul_peak", matmul_peak)
     monkeypatch.setattr(campaign, "copy_bytes_per_s", lambda threads: 5.0)
     models = [here / "ours.onnx", here / "foreign.onnx"]
     report = bench(models, **{**QUICK, "peak": True, "backends": ["onnxruntime", "onnxruntime:fp32", "auto"]})
-    assert asked == [
-        ("onnxruntime", None, None),
-        ("onnxruntime", "fp32", None),
-        (None, None, "portable"),
-        (None, None, None),
-    ]
+    chosen = backend_choices(models[0])[0].name  # what auto has taken
+    assert asked == list(dict.fromkeys([("onnxruntime", None), ("onnxruntime", "fp32"), (chosen, None)]))
     assert report.copy_bytes_per_s == 5
     assert all(row.matmul_peak is None for row in report.rows)
 

@@ -1,6 +1,7 @@
 import importlib.util
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from sfpp.runtime.bench.cli import main, next_command
 from sfpp.runtime.bench.peak import MatmulPeak
 from sfpp.runtime.bench.settings import BenchSettings
 from tests.runtime.bench.models import POSE, row, write_foreign, write_ours
+from tests.runtime.planted import plant, write_tested
 
 ONE = ["--backend", "onnxruntime", "--runs", "3", "--warmup", "0", "--threads", "1", "--no-memory"]
 
@@ -51,13 +53,43 @@ def test_a_table_json_and_a_chart(here, capsys):
     assert main(["ours.onnx", "pose.onnx", *ONE, "--json", "out.json", "--chart", "out.svg"]) == 0
     told = capsys.readouterr()
     lines = told.out.splitlines()
-    assert lines[0].split()[:4] == ["model", "backend", "p50", "ms"]
+    assert lines[0].split()[:5] == ["model", "backend", "self-test", "p50", "ms"]
     assert [line.split()[0] for line in lines[1:3]] == ["ours", "pose"]
     assert lines[-3:-1] == ["wrote out.json", "wrote out.svg"]
     assert lines[-1].startswith("next: sfpp-run ")
     assert len(json.loads((here / "out.json").read_text())["rows"][1]["samples"]["infer_ms"]) == 3
     assert "pose" in (here / "out.svg").read_text()
     assert "sfpp-bench: loading ours.onnx on onnxruntime" in told.err
+
+
+def test_a_wrong_answer_is_a_row_without_figures_and_a_failure(here, capfd, monkeypatch):
+    write_tested(here / "tested.onnx")
+    plant(monkeypatch)
+    command = ["tested.onnx", "ours.onnx", *ONE[2:], "--backend"]
+    assert main([*command, "openvino", "onnxruntime", "--json", "out.json"]) == 1
+    told = capfd.readouterr()
+    rows = [line.split()[:4] for line in told.out.splitlines()[1:5]]
+    assert rows[0] == ["tested", "openvino", "failed", "(0.00%)"]
+    assert told.out.splitlines()[1].split()[4] == "wrong"
+    assert rows[1][:3] == ["tested", "onnxruntime:fp32", "passed"]
+    assert rows[2][:4] == ["ours", "openvino:fp32", "not", "carried"]
+    assert "tested, openvino: Planted 1.0 on the CPU answers wrongly here (0.00% of the labels" in told.out
+    assert "wrote out.json\n" in told.out
+    assert told.err.splitlines()[-1] == (
+        "sfpp-bench: 1 of 4 answer wrongly and were not measured; what failed is above"
+    )
+    wrong, right, *_ = json.loads((here / "out.json").read_text())["rows"]
+    assert (wrong["self_test"]["outcome"], wrong["self_test"]["agreement"], wrong["network"]) == ("failed", 0.0, None)
+    assert (right["self_test"]["outcome"], right["self_test"]["agreement"]) == ("passed", 1.0)
+    # What the runtime chooses is the one that answers rightly, and one line says so.
+    assert main([*command, "auto"]) == 0
+    told = capfd.readouterr()
+    assert re.search(r"tested, auto: runs in ONNX Runtime", told.out)
+    assert told.err.count("Planted 1.0 on the CPU answers wrongly here") == 1
+    assert main([*command, "openvino", "--no-self-test"]) == 0
+    assert "failed" not in capfd.readouterr().out
+    assert main(["tested.onnx", *ONE[2:], "--backend", "openvino"]) == 1
+    assert "error: nothing could be measured: tested on openvino: Planted 1.0 on the CPU" in capfd.readouterr().err
 
 
 def test_what_fails_is_a_row_and_alone_an_error(here, capsys):

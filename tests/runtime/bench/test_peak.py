@@ -62,10 +62,10 @@ def test_the_best_chain_counts(monkeypatch):
     clock = Clock()
     opened = fake_chains(monkeypatch, clock, (0.1, 0.1, 0.5))
     options = BackendOptions(threads=2, precision="fp32")
-    best = matmul_peak(backend="some", options=options, target="portable", clock=clock)
+    best = matmul_peak(backend="some", options=options, clock=clock)
     assert best.multiply_adds_per_s == pytest.approx(2 * 8 * 4 * 4 / 0.1)
     assert best.description == "library 2"
-    assert opened == [{"backend": "some", "options": options, "target": "portable"}] * 3
+    assert opened == [{"backend": "some", "options": options}] * 3
 
 
 def test_a_backend_that_does_not_multiply_is_caught(monkeypatch):

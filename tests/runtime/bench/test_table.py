@@ -1,4 +1,5 @@
 from sfpp.runtime.bench.table import backend_label, row_labels, table_lines
+from sfpp.runtime.opened_model import SelfTestState
 from tests.runtime.bench.models import row
 
 FIRST = [40.0, 42.0, 44.0]
@@ -9,6 +10,7 @@ FAST = row(
     backend="openvino:bf16",
     precision="bf16",
     task="segmentation",
+    self_test=SelfTestState("passed"),
     load_ms=1234.4,
     cached_load_ms=56.0,
     peak_memory_bytes=300 * 2**20,
@@ -20,12 +22,12 @@ FAST = row(
 def test_a_table_with_everything():
     lines = table_lines([row(infer_ms=FIRST, model="out/original.onnx"), FAST], copy_bytes_per_s=24.04e9)
     assert lines[:3] == [
-        "model     backend           p50 ms  p90 ms  p99 ms  mean ms  spread              speed  frame ms   load ms"
-        "  peak MiB  G madds  G madds/s  of peak",
-        "original  onnxruntime:fp32    42.0    43.6    44.0     42.0      5%  1.00x (1.00-1.00)         -         -"
-        "         -        -          -        -",
-        "fast      openvino:bf16       11.0    19.0    20.8     14.0     50%  4.00x (3.00-4.00)      14.0  1234, 56"
-        "       300      5.5        500      50%",
+        "model     backend           self-test  p50 ms  p90 ms  p99 ms  mean ms  spread              speed  frame ms"
+        "   load ms  peak MiB  G madds  G madds/s  of peak",
+        "original  onnxruntime:fp32  off          42.0    43.6    44.0     42.0      5%  1.00x (1.00-1.00)         -"
+        "         -         -        -          -        -",
+        "fast      openvino:bf16     passed       11.0    19.0    20.8     14.0     50%  4.00x (3.00-4.00)      14.0"
+        "  1234, 56       300      5.5        500      50%",
     ]
     assert lines[-2:] == [
         "peak of Library 1.0 on the CPU, bf16: 1000 G multiply-adds/s (products of 1024x512)",
@@ -40,8 +42,8 @@ def test_a_failure_says_why_and_others_keep_their_figures():
     failed = row(infer_ms=(), backend="openvino", failure="the target is unknown", precision=None)
     later = row(model="b.onnx", failure="out of luck", memory_failure="killed")
     lines = table_lines([failed, later])
-    assert lines[1].split() == ["model", "openvino", "failed", *"-" * 11]
-    assert lines[2].split()[2] == "10.0"
+    assert lines[1].split() == ["model", "openvino", "off", "failed", *"-" * 11]
+    assert lines[2].split()[3] == "10.0"
     assert lines[-3:] == [
         "model, openvino: the target is unknown",
         "b, onnxruntime: out of luck",

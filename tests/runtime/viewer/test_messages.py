@@ -3,6 +3,7 @@ import json
 import pytest
 
 from sfpp.runtime import UsageError
+from sfpp.runtime.opened_model import SelfTestState
 from sfpp.runtime.viewer import Control, Limits
 from sfpp.runtime.viewer.drawing import ViewSetting
 from sfpp.runtime.viewer.messages import Acknowledgment, Status, Wish, hello, message_from_page
@@ -83,6 +84,15 @@ def test_hello_tells_what_does_not_change():
     assert message["legend"][2] == {"name": "car", "color": "#0000c8"}
     assert (message["task"], message["title"], message["controls"]) == ("segmentation", "a model", [])
     assert (message["width"], message["largestWidth"]) == (1000, 2000)
+    assert message["selfTest"] is None
+
+
+def test_hello_tells_how_the_self_test_stands():
+    scene = Scene(self_test=SelfTestState("failed", 0.51969, "51.97% of the labels"))
+    message = strictly(hello(scene, LIMITS, client="me"))
+    assert message["selfTest"] == {"outcome": "failed", "agreement": 0.5197, "detail": "51.97% of the labels"}
+    message = strictly(hello(Scene(self_test=SelfTestState("passed")), LIMITS, client="me"))
+    assert message["selfTest"] == {"outcome": "passed", "agreement": None, "detail": ""}
 
 
 def test_status_is_json_whatever_the_numbers_are():

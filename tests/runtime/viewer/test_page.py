@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
+from sfpp.runtime.opened_model import SelfTestState
 from sfpp.runtime.video.events import Event
 from sfpp.runtime.viewer import Control, Limits, ViewerUpdate
 from tests.runtime.viewer.looking import CLASSES, PALETTE, Viewer
@@ -154,6 +155,29 @@ def test_the_picture_moves_and_says_so(running, open_page):
     assert page.inner_text("#state-text") == "Live"
     assert page.title() == "front · sfpp viewer"
     assert "960\u00d7180" in page.inner_text("#frame")
+
+
+@pytest.mark.parametrize(
+    ("state", "tone", "text"),
+    [
+        (None, None, None),
+        (SelfTestState("passed", 0.9, "90%"), "good", "Self-test passed"),
+        (SelfTestState("failed", 0.51969, "51.97% of the labels"), "bad", "Self-test failed: 52.0 %"),
+        (SelfTestState("failed", detail="out of luck"), "bad", "Self-test failed"),
+        (SelfTestState("damaged"), "bad", "Self-test damaged"),
+        (SelfTestState("not carried"), "wait", "No self-test"),
+        (SelfTestState("off"), "wait", "Self-test off"),
+    ],
+)
+def test_the_page_says_how_the_self_test_stands(open_page, state, tone, text):
+    with Viewer(classes=CLASSES, palette=PALETTE, port=0, self_test=state) as viewer, showing(viewer):
+        page = open_page(viewer.url)
+        wait_for_frames(page)
+        assert page.is_visible("#self-test") is (state is not None)
+        if state is not None:
+            assert page.inner_text("#self-test") == text
+            assert page.get_attribute("#self-test", "data-tone") == tone
+            assert page.get_attribute("#self-test", "title") == state.detail
 
 
 def test_switches_change_the_picture_of_this_page_alone(running, open_page):

@@ -1,12 +1,14 @@
 """Answers on their way to outlets and to the page."""
 
 import contextlib
+import json
 import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from sfpp.runtime.opened_model import SelfTestState
 from sfpp.runtime.segmentation import Segmentation
 from sfpp.runtime.timing import RateMeter
 from sfpp.runtime.video.outlets import SinkThread
@@ -88,6 +90,16 @@ def test_nothing_is_drawn_for_masks_and_lines():
     ((_, _, values),) = masks.written
     np.testing.assert_array_equal(values, answer(1).result.labels)
     assert lines.records == [("street", 1)]
+
+
+def test_records_say_how_the_models_self_test_stands():
+    for state, expected in (
+        (None, {}),
+        (SelfTestState("passed"), {"self_test": "passed"}),
+        (SelfTestState("failed", 0.5), {"self_test": "failed", "self_test_agreement": 0.5}),
+    ):
+        record = json.loads(module.record_of(answer(1), self_test=state).to_json())
+        assert {name: value for name, value in record.items() if name.startswith("self_test")} == expected
 
 
 def test_the_page_learns_the_rate_of_each_source(monkeypatch):
