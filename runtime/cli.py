@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -68,6 +67,8 @@ def _run_file(arguments: argparse.Namespace, source: Source) -> int:
 
 
 def _loaded(arguments: argparse.Namespace) -> Segmenter | PoseEstimator:
+    import logging
+
     from sfpp.runtime.commands.session import note
     from sfpp.runtime.model_file import load, read_contract_file
 

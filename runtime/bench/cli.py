@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import shlex
 import sys
 from collections.abc import Sequence
@@ -28,6 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    import logging
+
     from sfpp.runtime.bench import bench  # not at the top: --help must be instant
     from sfpp.runtime.bench.inputs import input_shape
 

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 
 import cv2
 import pytest
@@ -118,6 +120,16 @@ def test_a_backend_that_was_named_goes_on_with_a_warning(here, capfd, monkeypatc
     told = capfd.readouterr()
     assert "self-test: off\n" in told.out
     assert "self-test" not in told.err
+
+
+def test_a_warning_is_printed_once(here):
+    """Where nobody has set up logging, Python would print the logger's warnings too."""
+    break_colors("model.onnx")
+    program = "import sys; from sfpp.runtime.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", program, "model.onnx", "clip.mp4", "out.mp4", "--backend", "onnxruntime"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stderr.count("self-test failed") == 1
+    assert "self-test: failed (" in done.stdout
 
 
 def test_where_no_backend_answers_rightly_nothing_is_run_unless_the_test_is_off(here, capsys):
