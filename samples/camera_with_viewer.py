@@ -8,9 +8,9 @@ from sfpp.runtime.viewer import Viewer
 
 model_path, source, *port = sys.argv[1:]
 with sfpp.load_segmenter(model_path) as model:
-    contract = model.contract
+    shown = {"classes": model.contract.classes, "palette": model.contract.palette, "self_test": model.self_test}
     with (
-        Viewer(classes=contract.classes, palette=contract.palette, port=int(*port or [8080])) as viewer,
+        Viewer(**shown, port=int(*port or [8080])) as viewer,
         Pipeline(model, [source], policy="freshest", on_event=viewer.event) as pipeline,
     ):
         print(f"open {viewer.url}", flush=True)
