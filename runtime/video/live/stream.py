@@ -186,7 +186,8 @@ class _StreamConnection:
         # Cameras that send pictures one by one over HTTP may claim any size, from which a duration would follow.
         if self._container.format.name == "mpjpeg":
             return False
-        return self._container.duration is not None or (is_file and self._container.size > 0)
+        size = self._container.size or 0  # of a stream without an end: None since PyAV 19, below zero before
+        return self._container.duration is not None or (is_file and size > 0)
 
 
 def _detail(video: VideoStream) -> str:
