@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sfpp.export import export_onnx
+from sfpp import export
 from sfpp.export.demo import demo_frame, demo_person
 from sfpp.runtime.demo import demo_clip
 
@@ -63,7 +63,7 @@ def test_the_runtime_loads_no_training_library():
 
 
 def test_a_run_of_the_runtime_loads_no_training_library(tmp_path):
-    report = export_onnx(path=tmp_path / "model.onnx", res="64x64")
+    report = export.export_onnx(path=tmp_path / "model.onnx", res="64x64")
     loaded = loaded_by(
         f"import sfpp.runtime as s; s.load({str(report.path)!r})(s.read_image({str(demo_frame())!r})).labels"
     )
@@ -110,11 +110,11 @@ def test_the_wheel_is_complete(tmp_path):
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    return export_onnx(path=tmp_path_factory.mktemp("model") / "model.onnx", variant="fast", res="320x192").path
+    return export.export_onnx(path=tmp_path_factory.mktemp("model") / "model.onnx", variant="fast", res="320x192").path
 
 
 def test_samples_run(model, tmp_path_factory, tmp_path):
-    pose = export_onnx(path=tmp_path_factory.mktemp("pose") / "pose.onnx", task="pose").path
+    pose = export.export_onnx(path=tmp_path_factory.mktemp("pose") / "pose.onnx", task="pose").path
     arguments = {
         "camera_with_viewer.py": [model, "test://?frames=30", 0],
         "masks_to_json.py": [model, "test://?frames=3", tmp_path / "masks"],
