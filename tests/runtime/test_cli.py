@@ -285,7 +285,7 @@ def test_ctrl_c_leaves_a_playable_video(here, sent, code):
         before += line == "frame\n"
     for name in sent:
         process.send_signal(getattr(signal, name))
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate()
     started = before + err.splitlines().count("frame")
     assert process.returncode == code, err
     assert "Traceback" not in err
@@ -354,7 +354,7 @@ def test_a_reader_that_goes_away_is_no_error(here):
         env={name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"},
     )
     os.close(writing)
-    err = process.communicate(timeout=60)[1]
+    err = process.communicate()[1]
     assert process.returncode == 141
     assert "Traceback" not in err
     assert (here / "out.png").exists()
@@ -375,8 +375,11 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(here, limit, arguments):
     def limited():
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
+    facts = Path("/proc/cpuinfo")
+    if facts.exists() and not subprocess.check_output(["cat", facts], preexec_fn=limited):
+        pytest.skip("an emulator writes /proc/cpuinfo to a file, and ONNX Runtime does not load where it is empty")
     process = start("model.onnx", *arguments, "--alpha", "0", preexec_fn=limited)
-    err = process.communicate(timeout=60)[1]
+    err = process.communicate()[1]
     lines = [line for line in err.splitlines() if line != "frame"]
     assert process.returncode == 1, err
     assert len(lines) == 2  # the backend's line, and this:
