@@ -1,3 +1,4 @@
+import contextlib
 import errno
 import json
 import os
@@ -44,7 +45,7 @@ def kinds(events):
 def test_ffmpeg_receives_what_is_sent(uri, events):
     uri = uri.format(free_port(socket.SOCK_DGRAM if uri.startswith("udp") else socket.SOCK_STREAM))
     with Receiving(uri, most=45) as receiving, push_sink(uri, crf=10, on_event=events.append, **SOON) as sink:
-        write_until(sink, lambda: len(receiving.images) >= 45, pause_s=0.02)
+        write_until(sink, lambda: receiving.has(45), pause_s=0.02)
     first = receiving.indices[0]
     assert receiving.indices == [(first + step) % 60 for step in range(45)]
     known_s = [time_s for time_s in receiving.times_s if time_s is not None]
@@ -60,10 +61,10 @@ def test_a_receiver_that_goes_and_comes_back(events):
     uri = f"rtmp://127.0.0.1:{free_port()}/app/geheim"
     with push_sink(uri, on_event=events.append, **SOON) as sink:
         with Receiving(uri, most=10) as receiving:
-            count = write_until(sink, lambda: len(receiving.images) >= 10)
+            count = write_until(sink, lambda: receiving.has(10))
         count += write_until(sink, lambda: "lost" in kinds(events), start=count)
         with Receiving(uri, most=10) as receiving:
-            write_until(sink, lambda: len(receiving.images) >= 10, start=count)
+            write_until(sink, lambda: receiving.has(10), start=count)
     # The second connection begins with a key frame and at time 0, like the first.
     assert receiving.key_times_s[0] == pytest.approx(0, abs=0.05)
     assert kinds(events)[:3] == ["opened", "lost", "back"]
@@ -106,38 +107,53 @@ def test_a_receiver_that_takes_nothing_any_more_is_lost(events):
         with push_sink(uri, crf=0, patience_s=1.5, on_event=events.append, **SOON) as sink:
             rng = np.random.default_rng(0)
             noise = [rng.integers(0, 255, (480, 640, 3), dtype=np.uint8) for _ in range(4)]
-            index, end_s = 0, time.monotonic() + 30
-            while "lost" not in kinds(events):
+            index = 0
+            while not after_the_opening(events):
                 sink.write(frame(index, time_s=index / 30), noise[index % 4])
                 index += 1
-                assert time.monotonic() < end_s
         enough.set()
-        answering.join(10)
-    assert kinds(events)[:2] == ["opened", "lost"]
-    assert events[1].detail == "no answer in time; connecting again"
+        answering.join()
+    lost = after_the_opening(events)[0]
+    assert (lost.kind, lost.detail) == ("lost", "no answer in time; connecting again")
+
+
+def after_the_opening(events):
+    """Return the events after the first connection; a busy machine may need several tries for it."""
+    opened = [event.kind in {"opened", "back"} for event in events]
+    return events[opened.index(True) + 1 :] if any(opened) else []
 
 
 def answer_and_stop_reading(server, enough):
-    server.settimeout(10)
-    connection, _ = server.accept()
-    with connection:
-        connection.settimeout(10)
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        text, request = b"", b""
-        while not request.startswith(b"RECORD"):
-            while b"\r\n\r\n" not in text:
-                text += connection.recv(1000)
-            request, _, text = text.partition(b"\r\n\r\n")
-            words = dict(line.split(b": ", 1) for line in request.split(b"\r\n")[1:])
-            body = int(words.get(b"Content-Length", 0))
-            while len(text) < body:
-                text += connection.recv(1000)
-            text = text[body:]
-            answer = b"RTSP/1.0 200 OK\r\nCSeq: " + words[b"CSeq"] + b"\r\nSession: 1\r\n"
-            if request.startswith(b"SETUP"):
-                answer += b"Transport: " + words[b"Transport"] + b"\r\n"
-            connection.sendall(answer + b"\r\n")
-        enough.wait(30)
+    while not enough.is_set():
+        connection, _ = server.accept()
+        with connection, contextlib.suppress(ConnectionError):
+            answer_until_recording(connection)
+            enough.wait()
+
+
+def answer_until_recording(connection):
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    text, request = b"", b""
+    while not request.startswith(b"RECORD"):
+        while b"\r\n\r\n" not in text:
+            text += received(connection)
+        request, _, text = text.partition(b"\r\n\r\n")
+        words = dict(line.split(b": ", 1) for line in request.split(b"\r\n")[1:])
+        body = int(words.get(b"Content-Length", 0))
+        while len(text) < body:
+            text += received(connection)
+        text = text[body:]
+        answer = b"RTSP/1.0 200 OK\r\nCSeq: " + words[b"CSeq"] + b"\r\nSession: 1\r\n"
+        if request.startswith(b"SETUP"):
+            answer += b"Transport: " + words[b"Transport"] + b"\r\n"
+        connection.sendall(answer + b"\r\n")
+
+
+def received(connection):
+    data = connection.recv(1000)
+    if not data:
+        raise ConnectionError("the sender hung up")
+    return data
 
 
 def test_a_protocol_that_ffmpeg_lacks_is_given_up(events):
@@ -160,9 +176,9 @@ def test_a_protocol_that_ffmpeg_lacks_is_given_up(events):
 def test_pictures_of_another_size_are_fitted(events):
     uri = f"rtmp://127.0.0.1:{free_port()}/app/x"
     with Receiving(uri, most=20) as receiving, push_sink(uri, on_event=events.append, **SOON) as sink:
-        count = write_until(sink, lambda: len(receiving.images) >= 5)
+        count = write_until(sink, lambda: receiving.has(5))
         index = count
-        while len(receiving.images) < 20:
+        while not receiving.has(20):
             sink.write(frame(index, time_s=index / 30), np.full((47, 31, 3), 180, np.uint8))
             index += 1
             time.sleep(0.01)
@@ -296,9 +312,7 @@ def test_a_media_server_with_a_password_records_it(media_server, events):
     with push_sink(f"rtsp://annika:geheim@127.0.0.1:{port}/cam", on_event=events.append, **SOON) as sink:
         write_until(sink, lambda: sink.frames_sent >= 60, pause_s=0.02)
     assert kinds(events) == ["opened"]
-    end_s = time.monotonic() + 10
     while not recorded.exists() or recorded.stat().st_size < 1000:
-        assert time.monotonic() < end_s
         time.sleep(0.05)
     assert len(read_clip(recorded)) >= 30
 
