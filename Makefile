@@ -1,6 +1,8 @@
 # make demo       set up, export the demonstration model, segment the demonstration clip
 # make test       set up, then lint, types and quick tests: what CI runs
 # make test-slow  the tests that take minutes
+# make test-newest, test-oldest  the tests that need no torch, with the newest and the oldest libraries and Python
+# make test-arm64, test-arm64-all  part and all of the runtime's tests on an emulated ARM machine (Debian hosts)
 PYTHON ?= python3
 VENV ?= .venv
 OUT ?= out
@@ -9,7 +11,7 @@ BIN := $(VENV)/bin
 # Threads that wait by spinning slow a busy machine down several times.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: demo test test-slow lint types format clean
+.PHONY: demo test test-slow test-newest test-oldest test-arm64 test-arm64-all lint types format clean
 
 demo: $(VENV)/.demo
 	mkdir -p $(OUT)
@@ -25,6 +27,19 @@ test: lint types
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow
+
+test-newest test-oldest:
+	$(PYTHON) -m tests.machines.native $(@:test-%=%)
+
+test-arm64: build/arm64/.ready $(VENV)/.dev
+	$(BIN)/python -m tests.machines.arm64
+
+test-arm64-all: build/arm64/.ready $(VENV)/.dev
+	$(BIN)/python -m tests.machines.arm64 all
+
+build/arm64/.ready: constraints.txt tests/machines/arm64.sh
+	PYTHON=$(PYTHON) tests/machines/arm64.sh setup build/arm64
+	touch $@
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check

@@ -14,8 +14,8 @@ from sfpp.runtime.images import with_even_sides
 if TYPE_CHECKING:
     from av import VideoFrame, VideoStream
 
-# The number of BT.709 in H.264's tables of primaries, transfer and matrix, and of the YUV matrices in FFmpeg.
-BT709, _BT601 = 1, 5
+# The number of BT.709 in H.264's tables of primaries, transfer and matrix.
+BT709 = 1
 _FALLBACK_RATE = Fraction(25)
 _HIGHEST_RATE = 1000
 _LENIENT_SINCE = 19
@@ -55,9 +55,6 @@ def declared_rate(stream: VideoStream) -> Fraction:
 def upright_bgr(frame: VideoFrame) -> NDArray[np.uint8]:
     """Return (H, W, 3) uint8 BGR, turned as the camera noted when it was held upright or upside down."""
     quarters = round(frame.rotation / 90)  # counter-clockwise, like rot90's
-    if frame.colorspace == BT709:
-        # PyAV before 17 takes every video for BT.601 unless both sides are named: (0, 200, 0) became (4, 233, 14).
-        frame = frame.reformat(format="bgr24", src_colorspace=BT709, dst_colorspace=_BT601)
     image_bgr = cast(NDArray[np.uint8], frame.to_ndarray(format="bgr24"))
     return np.ascontiguousarray(np.rot90(image_bgr, quarters)) if quarters % 4 else image_bgr
 
