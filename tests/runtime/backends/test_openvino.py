@@ -133,6 +133,14 @@ def test_a_changed_file_is_compiled_anew(tmp_path):
     np.testing.assert_array_equal(after, answer(path, precision="fp32", cache=False))
 
 
+def test_what_was_compiled_for_another_kind_of_cpu_is_not_taken(tmp_path, cache, monkeypatch):
+    path = write_products(tmp_path / "model.onnx")
+    answer(path)
+    monkeypatch.setattr(openvino, "cpu_kind", lambda: "another")
+    answer(path)
+    assert len(list(cache.rglob("*.blob"))) == 2
+
+
 @pytest.mark.parametrize("damage", [lambda data: b"", lambda data: data[: len(data) // 2], lambda data: b"x" * 999])
 def test_a_damaged_kept_model_is_made_anew(tmp_path, cache, damage):
     path = write_products(tmp_path / "model.onnx")
