@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
@@ -28,15 +27,13 @@ from benchmarks.live.parts import Part
 from benchmarks.live.reconnecting import reconnecting
 from benchmarks.live.viewers import viewers
 from benchmarks.machine import RESULTS, store
-from sfpp.runtime.children import same_modules
+from sfpp.runtime.children import python_code
 
 _PARTS: dict[str, Callable[[Path], Part]] = {
     each.__name__: each for each in (reconnecting, memory, crash, freshness, viewers)
 }
 _RES = "320x192"
-_EXPORT = (
-    "import sys; from sfpp.export import export_onnx; export_onnx(path=sys.argv[1], variant='fast', res=sys.argv[2])"
-)
+_EXPORT = "from sfpp.export import export_onnx; export_onnx(path=sys.argv[1], variant='fast', res=sys.argv[2])"
 
 
 def main() -> None:
@@ -52,7 +49,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder) / "fast.onnx"
         # In a process of its own, so that PyTorch is not in the memory that is measured here.
-        subprocess.run([sys.executable, "-c", _EXPORT, str(model), _RES], check=True, env=same_modules())
+        subprocess.run(**python_code(_EXPORT, str(model), _RES), check=True)
         for name in arguments.parts or _PARTS:
             part = _PARTS[name](model)
             print(f"{name}: {part.sentence()}", flush=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -13,10 +12,12 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from sfpp.runtime.children import python_code
 from sfpp.runtime.video import open_source
 
 _TIMES = 5
 _RECORDED_S = 6.0
+_SFPP_RUN = "from sfpp.runtime.cli import main; sys.exit(main(sys.argv[1:]))"
 _SOURCE = "test://?width=320&height=192&fps=25"
 
 
@@ -45,9 +46,9 @@ def crash(model: Path) -> Crash:
 def _killed(model: Path) -> tuple[float, float]:
     with tempfile.TemporaryDirectory() as name:
         video, lines = Path(name) / "out.mp4", Path(name) / "out.jsonl"
-        command = [sys.executable, "-c", "import sys; from sfpp.runtime.cli import main; sys.exit(main(sys.argv[1:]))"]
+        quiet = subprocess.DEVNULL
         arguments = [str(model), _SOURCE, "-o", str(video), "--json", str(lines)]
-        with subprocess.Popen([*command, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        with subprocess.Popen(**python_code(_SFPP_RUN, *arguments), stdout=quiet, stderr=quiet) as process:
             while _answered_s(lines) < _RECORDED_S:
                 assert process.poll() is None, "sfpp-run ended by itself"
                 time.sleep(0.05)

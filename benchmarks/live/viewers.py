@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import statistics
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from tqdm import tqdm
 
 from benchmarks.waiting import blank_frame, waiting
 from sfpp.runtime import Segmenter, load_segmenter
-from sfpp.runtime.children import same_modules
+from sfpp.runtime.children import python_module
 from sfpp.runtime.video import Pipeline
 from sfpp.runtime.video.streaming import Delivery, draw_with
 from sfpp.runtime.viewer import Viewer
@@ -113,8 +112,8 @@ class _Frames:
 @contextlib.contextmanager
 def _pages(url: str) -> Iterator[subprocess.Popen[str]]:
     # Browsers are other processes, on other machines as a rule; here they share the cores.
-    command = [sys.executable, "-m", "benchmarks.live.pages", url, str(PAGES)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=same_modules()) as process:
+    pages = "benchmarks.live.pages"
+    with subprocess.Popen(**python_module(pages, url, str(PAGES)), stdout=subprocess.PIPE, text=True) as process:
         try:
             yield process
         finally:

@@ -8,7 +8,7 @@ import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from sfpp.runtime.children import same_modules
+from sfpp.runtime.children import python_module
 from sfpp.runtime.errors import BackendError
 
 _STATUS = Path("/proc/self/status")
@@ -47,8 +47,7 @@ def module_peak_bytes(module: str, *arguments: str) -> int:
         BackendError: the process failed or was killed.
     """
     # A fresh interpreter, not a fork: a fork would begin with this process's pages.
-    command = [sys.executable, "-m", module, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=same_modules())
+    done = subprocess.run(**python_module(module, *arguments), capture_output=True, text=True, check=False)
     if done.returncode < 0:
         raise BackendError(
             f"the process that measures memory was killed by signal {-done.returncode}, as when memory runs out; "

@@ -7,14 +7,13 @@ import dataclasses
 import json
 import signal
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from sfpp.runtime import errors
-from sfpp.runtime.children import same_modules
+from sfpp.runtime.children import python_module
 from sfpp.runtime.errors import BackendError, SfppError
 from sfpp.runtime.tensorrt.building import PhaseProgress
 from sfpp.runtime.tensorrt.library import Library
@@ -76,13 +75,12 @@ def build_in_process_of_its_own(
 def _worker(job: dict[str, Any], words: IO[str]) -> Iterator[subprocess.Popen[str]]:
     """Start the worker with a job, its errors into a file; whatever happens, it does not outlive the block."""
     with subprocess.Popen(
-        [sys.executable, "-m", _WORKER],
+        **python_module(_WORKER),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=words,
         text=True,
         encoding="utf-8",
-        env=same_modules(),
     ) as process:
         try:
             assert process.stdin is not None

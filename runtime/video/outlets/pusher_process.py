@@ -6,7 +6,6 @@ import contextlib
 import json
 import struct
 import subprocess
-import sys
 import threading
 import time
 from dataclasses import asdict, dataclass, field
@@ -15,7 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from sfpp.runtime.children import same_modules
+from sfpp.runtime.children import python_module
 
 _PUSHER = "sfpp.runtime.video.outlets.pusher"
 
@@ -63,12 +62,11 @@ class PusherProcess:
         self._job = job
         self._started_s = time.monotonic()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", _PUSHER],
+            **python_module(_PUSHER),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,  # a traceback could hold the address, and in it a password
             bufsize=0,
-            env=same_modules(),
         )
         self._listener = threading.Thread(target=self._listen, name="sfpp-pusher", daemon=True)
         self._listener.start()

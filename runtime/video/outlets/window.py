@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sfpp.runtime.children import same_modules
+from sfpp.runtime.children import python_code
 from sfpp.runtime.errors import MediaError
 from sfpp.runtime.opencv import import_cv2
 from sfpp.runtime.video.frames import Frame
@@ -116,12 +116,6 @@ def _check_windows(cv2: Any) -> None:
         raise MediaError(f"window:// needs a display, and neither DISPLAY nor WAYLAND_DISPLAY is set; {_INSTEAD}")
     # Where a display is named that cannot be reached, Qt ends the whole process; better another one than this one.
     with contextlib.suppress(subprocess.TimeoutExpired):
-        probe = subprocess.run(
-            [sys.executable, "-c", _PROBE],
-            capture_output=True,
-            check=False,
-            timeout=_PROBE_TIMEOUT_S,
-            env=same_modules(),
-        )
+        probe = subprocess.run(**python_code(_PROBE), capture_output=True, check=False, timeout=_PROBE_TIMEOUT_S)
         if probe.returncode:
             raise MediaError(f"window:// cannot open a window on the display that is set; {_INSTEAD}")

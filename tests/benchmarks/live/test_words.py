@@ -2,7 +2,6 @@
 
 import dataclasses
 import subprocess
-import sys
 
 import pytest
 
@@ -12,7 +11,7 @@ from benchmarks.live.memory import Memory
 from benchmarks.live.parts import Resources
 from benchmarks.live.reconnecting import Reconnecting
 from benchmarks.live.viewers import Pair, Viewers
-from sfpp.runtime.children import same_modules
+from sfpp.runtime.children import python_code
 
 
 def test_growth_is_the_slope_of_what_comes_after_the_first_thousand_frames():
@@ -51,5 +50,5 @@ def test_memory_that_is_held_is_seen():
         "held = np.ones(40_000_000, np.uint8)\n"
         "print(resources().memory_mb - before.memory_mb)\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, env=same_modules())
+    done = subprocess.run(**python_code(program), check=True, capture_output=True)
     assert float(done.stdout) == pytest.approx(40, abs=5)
