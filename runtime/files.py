@@ -5,14 +5,24 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import io
 import os
+import re
+import stat
+import sys
 import tempfile
+import time
+import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from sfpp.runtime.errors import SfppError, UsageError
 
 _CHUNK_BYTES = 1 << 20
+_MOST_LINKS = 40  # as Linux follows
+_PIPE_PATIENCE_S = 10.0
+_HEARING_S = 0.05
+_PERMISSIONS = 0o777
 
 _DISK_ERRORS = {
     errno.ENOSPC: "the disk is full",
@@ -21,29 +31,155 @@ _DISK_ERRORS = {
     errno.EACCES: "permission denied",
     errno.ENAMETOOLONG: "the name is too long",
     errno.EROFS: "the file system is read-only",
+    errno.EBUSY: "it is in use, as a file that is mounted is",
 }
 
 
 @contextlib.contextmanager
 def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; rename it to ``path`` if the block succeeds, else remove it.
+    """Yield a temporary path; if the block succeeds it becomes the file ``path``, in one step, else it is removed.
 
-    The temporary name keeps the suffix, since encoders and exporters choose their format by it.
+    It lies beside ``path`` and keeps the suffix, since encoders and exporters choose their format by it. A link stays
+    one, and what it leads to is replaced; a file that is replaced leaves its permissions to the new one. A device or a
+    pipe, such as ``/dev/stdout``, is no file that could be replaced: it is given all bytes, when there are all.
 
     Raises:
-        SfppError: ``path`` is a folder, its folder does not exist or cannot be written to, or the disk is full.
+        SfppError: ``path`` is a folder, a disk or a socket, its folder does not exist or cannot be written to, the disk
+            is full, or nobody reads the pipe.
     """
     target = Path(path)
     with _disk_errors_named(target):
-        _check_folders(target)
-        # A name may have 255 bytes; the temporary one is longer than the final one unless the stem is cut.
-        temporary = _temporary_beside(target)
-        try:
-            temporary.chmod(0o666 & ~_umask())  # mkstemp makes private files; the result is an ordinary one
+        with _errors_of_stream(target):
+            stream = open_special(target)
+        with _replacing(target) if stream is None else _passing_on(target, stream) as temporary:
             yield temporary
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _replacing(target: Path) -> Iterator[Path]:
+    place = ordinary_place(target)
+    # A name may have 255 bytes; the temporary one is longer than the final one unless the stem is cut.
+    temporary = _temporary_beside(place)
+    try:
+        temporary.chmod(0o666 & ~_umask())  # mkstemp makes private files; the result is an ordinary one
+        yield temporary
+        _take_over_permissions(temporary, place)
+        temporary.replace(place)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _passing_on(target: Path, stream: io.FileIO) -> Iterator[Path]:
+    with stream, tempfile.TemporaryDirectory(prefix="sfpp-") as folder:
+        temporary = Path(folder) / f"whole{target.suffix}"
+        temporary.touch()
+        yield temporary
+        with temporary.open("rb") as whole, _errors_of_stream(target):
+            while chunk := whole.read(_CHUNK_BYTES):
+                write_all(stream, chunk)
+
+
+def ordinary_place(path: Path) -> Path:
+    """Return where the ordinary file of this name lies, or would lie: links are followed.
+
+    Raises:
+        SfppError: it is no ordinary file, its folder does not exist, or a link leads to itself.
+    """
+    place = Path(os.path.realpath(path)) if path.is_symlink() else path
+    if place.is_symlink():
+        raise SfppError(f"cannot write {path}: it is a link that leads to itself; remove it")
+    if place.is_dir():
+        raise SfppError(f"cannot write {path}: it is a folder; give the name of a file")
+    if not place.parent.is_dir():
+        raise SfppError(f"cannot write {path}: the folder {place.parent} does not exist; create it first")
+    if _special_kind(path) is not None:
+        raise SfppError(f"cannot write {path}: it is no ordinary file; give the name of one")
+    return place
+
+
+def open_special(path: Path) -> io.FileIO | None:
+    """Open a pipe or a device to write to, unbuffered; None where the path is an ordinary file, or nothing yet.
+
+    ``/dev/stdout``, ``/dev/fd/3`` and the shell's ``>(command)`` are this process's own open files and are written on
+    where these stand. A named pipe waits for somebody who reads it, though not for ever.
+
+    Raises:
+        SfppError: it is a disk or a socket.
+        OSError: it cannot be opened, or nobody reads the pipe.
+    """
+    kind = _special_kind(path)
+    if kind is None:
+        return None
+    if kind in ("a disk", "a socket"):
+        raise SfppError(f"cannot write {path}: it is {kind}; give the name of a file")
+    number = open_number(path)
+    if number is not None:
+        for text_stream in filter(None, (sys.stdout, sys.stderr)):
+            text_stream.flush()  # what was printed before comes first
+        return io.FileIO(os.dup(number), "w")
+    if kind == "a pipe":
+        return _open_pipe(path)
+    return io.FileIO(os.open(path, os.O_WRONLY | getattr(os, "O_NOCTTY", 0)), "w")
+
+
+def open_number(path: Path) -> int | None:
+    """Return the number of this process's open file that a path such as ``/dev/stdout`` means, else None."""
+    own = re.compile(rf"/dev/fd|/proc/{os.getpid()}(/task/\d+)?/fd")
+    for _ in range(_MOST_LINKS):
+        folder = os.path.realpath(path.parent)
+        if own.fullmatch(folder) and path.name.isdecimal():
+            return int(path.name)
+        try:
+            path = Path(folder, path.readlink())
+        except (OSError, ValueError):  # no link, or another's
+            return None
+    return None
+
+
+def _special_kind(path: Path) -> str | None:
+    """Say what a path is that is neither an ordinary file nor a folder, nor nothing yet."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return None
+    kinds = {stat.S_IFBLK: "a disk", stat.S_IFSOCK: "a socket", stat.S_IFIFO: "a pipe", stat.S_IFCHR: "a device"}
+    # Where a shell has opened an ordinary file, replacing that would leave the shell with the old one.
+    return kinds.get(stat.S_IFMT(mode)) or (None if open_number(path) is None else "an open file")
+
+
+def _open_pipe(path: Path) -> io.FileIO:
+    # An ordinary opening waits within the system, where no wish to stop is heard.
+    deadline_s = time.monotonic() + _PIPE_PATIENCE_S
+    while (pipe := _open_if_read(path)) is None:
+        if time.monotonic() > deadline_s:
+            raise OSError(errno.ENXIO, "nobody reads this pipe")
+        time.sleep(_HEARING_S)
+    return pipe
+
+
+def _open_if_read(path: Path) -> io.FileIO | None:
+    try:
+        number = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            raise
+        return None
+    os.set_blocking(number, True)
+    return io.FileIO(number, "w")
+
+
+def write_all(stream: io.FileIO, data: bytes | memoryview) -> None:
+    """Write all of it; a pipe may take less at a time.
+
+    Raises:
+        BrokenPipeError: the reader has gone.
+        OSError: the disk is full, or similar.
+    """
+    rest = memoryview(data).cast("B")
+    while rest:
+        # None is "not now", from a pipe that its other end has made non-blocking.
+        rest = rest[stream.write(rest) or 0 :]
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
@@ -66,17 +202,42 @@ def check_destinations(
         also_read: what is read, and must not be overwritten.
 
     Raises:
-        SfppError: a path is a folder, or its folder does not exist.
+        SfppError: a path is a folder, a disk or a socket, or its folder does not exist.
         UsageError: one path would be written over another, or over what is read.
     """
-    taken = {Path(path).resolve() for path in also_read if path is not None}
-    for path in paths:
-        if path is None:
-            continue
-        _check_folders(Path(path))
-        if Path(path).resolve() in taken:
+    taken = {identity(path) for path in also_read if path is not None}
+    for path in map(Path, filter(None, paths)):
+        _check_place(path)
+        if identity(path) in taken:
             raise UsageError(f"{path} is named twice, and one would overwrite the other; give each output its own name")
-        taken.add(Path(path).resolve())
+        if not is_nowhere(path):
+            taken.add(identity(path))
+
+
+def identity(path: str | os.PathLike[str]) -> tuple[object, ...]:
+    """Return what is equal for two names of one file: of links, hard ones too, and of other spellings.
+
+    Names of files that do not exist yet count as one where they differ only in what some file systems overlook: upper
+    and lower case, and how accents are composed.
+    """
+    try:
+        found = Path(path).stat()
+        return found.st_dev, found.st_ino
+    except (OSError, ValueError):
+        place = Path(os.path.realpath(path))
+        same_name = unicodedata.normalize("NFC", place.name.casefold())
+        with contextlib.suppress(OSError, ValueError):
+            at = place.parent.stat()
+            return at.st_dev, at.st_ino, same_name
+        return place.parent, same_name
+
+
+def is_nowhere(path: str | os.PathLike[str]) -> bool:
+    """Whether the path is the device that forgets, /dev/null, which any number of outputs may be named after."""
+    with contextlib.suppress(OSError, ValueError):
+        found = Path(path).stat()
+        return stat.S_ISCHR(found.st_mode) and found.st_rdev == Path(os.devnull).stat().st_rdev
+    return False
 
 
 def sha256_of(paths: Iterable[Path], *, prefix: bytes = b"") -> str:
@@ -101,11 +262,33 @@ def _temporary_beside(target: Path) -> Path:
     return Path(name)
 
 
-def _check_folders(target: Path) -> None:
-    if target.is_dir():
-        raise SfppError(f"cannot write {target}: it is a folder; give the name of a file")
-    if not target.parent.is_dir():
-        raise SfppError(f"cannot write {target}: the folder {target.parent} does not exist; create it first")
+def _check_place(path: Path) -> None:
+    kind = _special_kind(path)
+    if kind in ("a disk", "a socket"):
+        raise SfppError(f"cannot write {path}: it is {kind}; give the name of a file")
+    if kind is None:
+        ordinary_place(path)
+
+
+def _take_over_permissions(temporary: Path, place: Path) -> None:
+    try:
+        before = place.stat()
+    except OSError:  # nothing is replaced
+        return
+    now = temporary.stat()
+    if (now.st_uid, now.st_gid) != (before.st_uid, before.st_gid):
+        with contextlib.suppress(OSError):  # only root may give files away
+            os.chown(temporary, before.st_uid, before.st_gid)
+    temporary.chmod(stat.S_IMODE(before.st_mode) & _PERMISSIONS)
+
+
+@contextlib.contextmanager
+def _errors_of_stream(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = "nobody reads it any more" if isinstance(error, BrokenPipeError) else error.strerror
+        raise SfppError(f"cannot write {target}: {reason}; give another place") from error
 
 
 @contextlib.contextmanager

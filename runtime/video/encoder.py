@@ -80,7 +80,7 @@ class VideoEncoder:
         self._stream: H264Stream | None = None
         # With the index in front, a browser plays the file while it still loads. Matroska has no such option.
         options = {} if path.suffix.lower() == ".mkv" else {"movflags": "+faststart"}
-        self._container: OutputContainer = av.open(str(temporary), mode="w", options=options)
+        self._container: OutputContainer = av.open(str(temporary.absolute()), mode="w", options=options)
 
     def write(self, frame: Frame, image: NDArray[np.uint8]) -> None:
         """Encode ``image``, (H, W, 3) uint8 BGR; an odd height or width grows by one repeated row or column.

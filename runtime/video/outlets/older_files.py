@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import os
 from pathlib import Path
 
 from sfpp.runtime.errors import SfppError
+from sfpp.runtime.files import open_number, ordinary_place
 from sfpp.runtime.video.events import Event, EventHandler
 
 
@@ -15,10 +17,11 @@ def keep_older(path: Path, on_event: EventHandler) -> None:
     Raises:
         SfppError: it cannot be renamed.
     """
-    if not path.is_file():
+    if not path.is_file() or open_number(path) is not None:
         return
+    path = ordinary_place(path)  # the file that a link leads to, and not the link
     names = (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in itertools.count(1))
-    kept = next(name for name in names if not name.exists())
+    kept = next(name for name in names if not os.path.lexists(name))
     try:
         path.rename(kept)
     except OSError as error:

@@ -15,14 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sfpp.runtime.errors import MediaError, UsageError
-from sfpp.runtime.files import check_destinations
+from sfpp.runtime.files import check_destinations, write_all
 from sfpp.runtime.images import bgr_from_frame, with_even_sides
 from sfpp.runtime.opencv import import_cv2
 from sfpp.runtime.video.events import Event, EventHandler, ignore
 from sfpp.runtime.video.frames import Frame
 from sfpp.runtime.video.live.address import Options, address_from
 from sfpp.runtime.video.outlets.fitting import FirstSize
-from sfpp.runtime.video.outlets.streams import STANDARD_OUTPUT, open_stream, write_all
+from sfpp.runtime.video.outlets.streams import STANDARD_OUTPUT, open_stream
 
 _PURPOSE = "writing raw pictures"
 _EXAMPLE = "raw://-?format=nv12"

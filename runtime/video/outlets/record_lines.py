@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sfpp.runtime.errors import MediaError
-from sfpp.runtime.files import check_destinations
+from sfpp.runtime.files import check_destinations, write_all
 from sfpp.runtime.video.events import Event, EventHandler, ignore
 from sfpp.runtime.video.frames import Frame
 from sfpp.runtime.video.outlets.older_files import keep_older
 from sfpp.runtime.video.outlets.records import FrameRecord, frame_record
-from sfpp.runtime.video.outlets.streams import STANDARD_OUTPUT, open_stream, write_all
+from sfpp.runtime.video.outlets.streams import STANDARD_OUTPUT, open_stream
 
 RECORD_SUFFIX = ".jsonl"
 

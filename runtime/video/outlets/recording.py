@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sfpp.runtime.errors import MediaError
-from sfpp.runtime.files import check_destinations
+from sfpp.runtime.files import ordinary_place
 from sfpp.runtime.images import bgr_from_frame
 from sfpp.runtime.video.encoder import DEFAULT_CRF, MILLISECOND, H264Stream
 from sfpp.runtime.video.events import EventHandler, ignore
@@ -55,8 +55,8 @@ def recording_sink(path: Path, *, crf: int = DEFAULT_CRF, on_event: EventHandler
         SfppError: the folder does not exist, the disk is full, or the encoder failed.
     """
     import_av(purpose=f"writing {path.name}")
-    check_destinations(path)
-    recording = Recording(path, crf=crf, on_event=on_event)
+    # In place and not in one step, so a link has to be followed here, and what is no file cannot be one that grows.
+    recording = Recording(ordinary_place(path), crf=crf, on_event=on_event)
     try:
         yield recording
     except BaseException:

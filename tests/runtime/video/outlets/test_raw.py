@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 import pytest
 
-from sfpp.runtime import MediaError, SfppError, UsageError
-from sfpp.runtime.video.outlets import RawTarget, raw_sink, record_lines, streams
+from sfpp.runtime import MediaError, SfppError, UsageError, files
+from sfpp.runtime.video.outlets import RawTarget, raw_sink, record_lines
 from tests.runtime.video.clips import frame, picture
 
 ROOT = Path(__file__).parents[4]
@@ -91,7 +91,7 @@ def test_another_size_is_fitted(tmp_path):
 
 PIPED = """
 import sys
-from sfpp.runtime.video.outlets import RawTarget, raw_sink, record_lines, streams
+from sfpp.runtime.video.outlets import RawTarget, raw_sink, record_lines
 from tests.runtime.video.clips import frame, picture
 with raw_sink(RawTarget("-"), on_event=lambda event: print(event.line(), file=sys.stderr)) as sink:
     for index in range(int(sys.argv[1])):
@@ -123,7 +123,7 @@ def test_standard_output_is_a_pipe_that_may_break():
 def test_a_named_pipe_that_nobody_reads_is_an_error_and_no_hang(tmp_path, monkeypatch):
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    monkeypatch.setattr(streams, "_PATIENCE_S", 0.1)
+    monkeypatch.setattr(files, "_PIPE_PATIENCE_S", 0.1)
     with raw_sink(RawTarget(str(pipe))) as sink, pytest.raises(MediaError, match="nobody reads this pipe"):
         sink.write(frame(0), picture(0))
     with pytest.raises(MediaError, match="nobody reads this pipe"):
@@ -186,7 +186,7 @@ def test_a_missing_folder_and_a_full_disk_are_errors(tmp_path):
 
 
 def test_a_pipe_that_takes_less_at_a_time_gets_all():
-    from sfpp.runtime.video.outlets.streams import write_all
+    from sfpp.runtime.files import write_all
 
     class Slow(io.RawIOBase):
         def __init__(self):
