@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sfpp.runtime.errors import UsageError, did_you_mean
+from sfpp.runtime.typed_json import name_fault
 
 Color = tuple[int, int, int]
 
@@ -114,7 +115,8 @@ def classes_from_entries(entries: Sequence[Any], *, origin: str) -> ClassSet:
     """Make a class set of names, or of mappings with ``name`` and perhaps ``color``.
 
     Raises:
-        UsageError: no entries, an entry without a name, or a color that is not three whole numbers 0..255.
+        UsageError: no entries, an entry without a name or with one that is no text, or a color that is not three whole
+            numbers 0..255.
     """
     if not entries:
         raise UsageError(f"{origin} names no class; expected one name a class, in the order of the model's output")
@@ -129,6 +131,8 @@ def _named_color(entry: object, where: str) -> tuple[str, Color | None]:
     name, color = fields.get("name"), fields.get("color")
     if not isinstance(name, str) or not name.strip():
         raise UsageError(f"{where}: {entry!r} has no name; expected a text, or an object with name and color")
+    if (fault := name_fault(name.strip())) is not None:
+        raise UsageError(f"{where}: the name {fault}; write it anew")
     if color is None:
         return name.strip(), None
     checked = color_from(color)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 from sfpp.runtime.errors import ContractError
-from sfpp.runtime.typed_json import dataclass_from_json
+from sfpp.runtime.typed_json import dataclass_from_json, name_fault, text_fault
 
 METADATA_KEY = "sfpp.contract"
 SCHEMA_VERSION = 1
@@ -95,7 +95,8 @@ class KeypointSpec:
     decoding takes the heatmap's maximum, moved a quarter cell towards the higher neighbor on each axis.
 
     Raises:
-        ContractError: no name or one twice, an index out of range, a limb twice, a keypoint in two flip pairs.
+        ContractError: no name, one twice or one that is no text, an index out of range, a limb twice, a keypoint in two
+            flip pairs.
     """
 
     names: tuple[str, ...]
@@ -328,6 +329,9 @@ def _check_values(contract: ModelContract) -> None:
         problems.append(f"{len(contract.palette)} colors for {len(contract.classes)} classes")
     if any(not 0 <= channel <= 255 for color in contract.palette for channel in color):
         problems.append("palette values must lie in 0..255")
+    names = (spec.name, *(output.name for output in contract.outputs), *contract.classes)
+    faults = list(filter(None, (*map(name_fault, names), text_fault(contract))))
+    problems += faults[:1]  # the first says enough: there may be hundreds
     if problems:
         raise ContractError(f"the contract cannot be right: {'; '.join(problems)}")
 
@@ -349,6 +353,7 @@ def _keypoint_problems(spec: KeypointSpec) -> list[str]:
     if not spec.names:
         problems.append("there must be at least one keypoint")
     problems += [f"the name {name!r} is given twice" for name in _repeated(spec.names)]
+    problems += list(filter(None, map(name_fault, spec.names)))[:1]
     for kind, pairs in (("skeleton", spec.skeleton), ("flip_pairs", spec.flip_pairs)):
         wrong = [pair for pair in pairs if pair[0] == pair[1] or not all(0 <= i < len(spec.names) for i in pair)]
         if wrong:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from sfpp.runtime.contract import InputSpec
 from sfpp.runtime.errors import MediaError, UsageError
 from sfpp.runtime.files import whole_file
-from sfpp.runtime.opencv import import_cv2
+from sfpp.runtime.opencv import cv2_text, import_cv2
 
 Image = NDArray[np.uint8]
 
@@ -210,7 +210,7 @@ def write_image(path: str | os.PathLike[str], image: NDArray[Any]) -> None:
         raise MediaError(f"cannot write {path}: the array is {image.dtype} {image.shape}, expected uint8 (H, W[, 3])")
     suffix = Path(path).suffix
     try:
-        written, encoded = cv2.imencode(suffix, image)
+        written, encoded = cv2.imencode(cv2_text(suffix), image)
     except cv2.error as error:
         raise MediaError(f"cannot write {path}: {_cv2_reason(error)}; give a name that ends in .png or .jpg") from error
     if not written:

@@ -27,6 +27,15 @@ def import_cv2(*, purpose: str) -> Any:
     return cv2
 
 
+def cv2_text(text: str) -> str:
+    """Return a text as OpenCV can be given it.
+
+    Halves of surrogate pairs, which names of files that are not UTF-8 hold in Python, end the process within OpenCV;
+    they become question marks.
+    """
+    return text.encode("utf-8", "replace").decode()
+
+
 def _cv2_missing(cause: ImportError, *, purpose: str) -> MissingDependencyError:
     error = MissingDependencyError("OpenCV", extra="cpu", purpose=purpose)
     if _JETSON_MARKER.exists():

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from sfpp.runtime.errors import UsageError
 from sfpp.runtime.images import Image, bgr_from_frame
-from sfpp.runtime.opencv import import_cv2
+from sfpp.runtime.opencv import cv2_text, import_cv2
 
 Palette = Sequence[tuple[int, int, int]]
 
@@ -166,13 +166,12 @@ def _font(line: int) -> tuple[float, int]:
 def _text_width(text: str, line: int) -> int:
     cv2 = import_cv2(purpose=_PURPOSE)
     scale, thickness = _font(line)
-    (width, _), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, thickness)
+    (width, _), _ = cv2.getTextSize(cv2_text(text), cv2.FONT_HERSHEY_SIMPLEX, scale, thickness)
     return int(width)
 
 
 def _put_text(image: Image, text: str, left_baseline_xy: tuple[int, int], line: int) -> None:
     cv2 = import_cv2(purpose=_PURPOSE)
     scale, thickness = _font(line)
-    cv2.putText(
-        image, text, left_baseline_xy, cv2.FONT_HERSHEY_SIMPLEX, scale, _TEXT_COLOR, thickness, lineType=cv2.LINE_AA
-    )
+    font = cv2.FONT_HERSHEY_SIMPLEX
+    cv2.putText(image, cv2_text(text), left_baseline_xy, font, scale, _TEXT_COLOR, thickness, lineType=cv2.LINE_AA)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from collections.abc import Mapping
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
@@ -13,6 +14,13 @@ import numpy as np
 from sfpp.runtime.errors import ContractError
 
 _T = TypeVar("_T")
+
+# JSON can write halves of surrogate pairs, which UTF-8 cannot: OpenCV crashes on them and protobuf raises. A NUL ends
+# the text early in whatever is written in C.
+_NO_TEXT = re.compile("[\ud800-\udfff]|\0")
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
+_LONGEST_NAME = 256
+_SHOWN = 40  # characters
 
 
 def dataclass_from_json(cls: type[_T], fields: Any, *, where: str) -> _T:
@@ -58,6 +66,39 @@ def json_ready(value: Any) -> Any:
     return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
+def text_fault(value: Any) -> str | None:
+    """Say which text within ``value`` no library can be given, with what is wrong; None if all can be.
+
+    Args:
+        value: a text; or dictionaries, lists, tuples and dataclasses of texts, all the way down.
+    """
+    pending = [value]  # and no recursion: JSON nests deeper than Python calls
+    while pending:
+        each = pending.pop()
+        if isinstance(each, str) and (found := _NO_TEXT.search(each)):
+            what = "a NUL character" if found.group() == "\0" else "half of a surrogate pair, which is no character"
+            return f"{each[max(0, found.start() - _SHOWN) :][: 2 * _SHOWN]!r} holds {what}"
+        if isinstance(each, Mapping):
+            pending += [*each.keys(), *each.values()]
+        elif isinstance(each, list | tuple):
+            pending += each
+        elif dataclasses.is_dataclass(each):
+            pending += vars(each).values()
+    return None
+
+
+def name_fault(name: str) -> str | None:
+    """Say why a text is no name of a class, a keypoint or a tensor; None if it can be one.
+
+    Names stand in legends, tables and terminals, so that none may hold control characters or be endless.
+    """
+    if len(name) > _LONGEST_NAME:
+        return f"{name[:_SHOWN]!r}... has {len(name)} characters, and a name has {_LONGEST_NAME} at most"
+    if (fault := text_fault(name)) is not None:
+        return fault
+    return f"{name!r} holds a control character" if _CONTROL.search(name) else None
+
+
 def _typed(value: Any, hint: Any, where: str) -> Any:
     """Return ``value`` as the type ``hint`` or raise; lists become tuples, since JSON has no tuples."""
     if dataclasses.is_dataclass(hint):
@@ -75,16 +116,22 @@ def _typed(value: Any, hint: Any, where: str) -> Any:
     if origin is dict:
         if not isinstance(value, dict):
             raise ContractError(f"{where} is {value!r}, expected a JSON object")
-        return value
+        return _with_texts(value, where)
     accepted = (int, float) if hint is float else hint
     if not isinstance(value, accepted) or (isinstance(value, bool) and hint is not bool):
         raise ContractError(f"{where} is {value!r}, expected {hint.__name__}")
     if hint is not float:
-        return value
+        return _with_texts(value, where)
     try:
         return float(value)
     except OverflowError as error:  # JSON has integers of any length
         raise ContractError(f"{where} is too large to be a number of this model") from error
+
+
+def _with_texts(value: _T, where: str) -> _T:
+    if (fault := text_fault(value)) is not None:
+        raise ContractError(f"{where}: {fault}; write the text anew")
+    return value
 
 
 def _typed_tuple(value: Any, arguments: tuple[Any, ...], where: str) -> tuple[Any, ...]:

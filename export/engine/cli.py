@@ -11,10 +11,12 @@ from pathlib import Path
 
 from sfpp.export.engine.options import COMMAND, engine_parser
 from sfpp.runtime.arguments import exit_code_of
+from sfpp.runtime.files import check_destinations
 from sfpp.runtime.model_file import read_contract_file
 from sfpp.runtime.tensorrt.building import PhaseProgress
 from sfpp.runtime.tensorrt.engines import EngineReport, build_engine
 from sfpp.runtime.tensorrt.settings import EngineSettings, bytes_from, devices_from
+from sfpp.runtime.tensorrt.sidecar import SUFFIX, sidecar_of
 
 # What is over sooner needs no bar.
 _PATIENCE_S = 2.0
@@ -27,6 +29,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _build(arguments: argparse.Namespace) -> int:
+    if arguments.contract:
+        engine = Path(arguments.path) if arguments.path else Path(arguments.model).with_suffix(SUFFIX)
+        check_destinations(sidecar_of(engine), also_read=[arguments.contract])
     with _progress() as progress:
         report = build_engine(
             arguments.model,

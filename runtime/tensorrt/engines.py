@@ -10,13 +10,13 @@ from pathlib import Path
 
 from sfpp.runtime.contract import EngineRecord, ModelContract, contract_from_metadata
 from sfpp.runtime.errors import ModelFileError, UsageError
-from sfpp.runtime.files import check_destinations, sha256_of, whole_file
+from sfpp.runtime.files import check_destinations, identity, sha256_of, whole_file
 from sfpp.runtime.onnx_file import metadata_of
 from sfpp.runtime.tensorrt.building import PhaseProgress
 from sfpp.runtime.tensorrt.isolated import Built, build_in_process_of_its_own
 from sfpp.runtime.tensorrt.library import Library, library_of
 from sfpp.runtime.tensorrt.settings import CURRENT, EngineSettings
-from sfpp.runtime.tensorrt.sidecar import SUFFIX, SUFFIXES, sidecar_of, this_platform, write_sidecar
+from sfpp.runtime.tensorrt.sidecar import SUFFIX, SUFFIXES, sidecar_of, this_platform
 from sfpp.runtime.tensorrt.trtexec import trtexec_line
 
 # Tried with TensorRT-RTX 1.7: three bytes for each value that a depth-wise convolution gives, 90 MB for a B0 at
@@ -85,19 +85,20 @@ def build_engine(
     library = library_of(backend, purpose="building an engine")
     settings.check_for(library.name)
     engine = file.with_suffix(SUFFIX) if path is None else Path(path)
-    _check_destination(engine, file)
+    _check_destination(engine, file, settings.timing_cache)
     command = trtexec_line(library, file, engine, settings, precision=contract.precision)
     notify(f"building with {library.title} {library.version}; the same with its own tool: {command}")
     if library.is_rtx and contract.precision == "int8":
         notify(_INT8_ON_RTX)
     start = time.perf_counter()
-    with whole_file(engine) as temporary:
+    # The contract takes its place first: an engine without one cannot be opened.
+    with whole_file(engine) as temporary, whole_file(sidecar_of(engine)) as sidecar:
         built = build_in_process_of_its_own(
             library, file, temporary, settings, precision=contract.precision, progress=progress
         )
         size = temporary.stat().st_size
         contract = replace(contract, engine=_record(library, built, settings, file))
-    write_sidecar(engine, contract)
+        sidecar.write_text(contract.to_json() + "\n", encoding="utf-8")
     return EngineReport(engine, contract, sidecar_of(engine), size, time.perf_counter() - start, command)
 
 
@@ -112,14 +113,14 @@ def contract_of_model(file: Path) -> ModelContract:
     return contract_from_metadata(metadata_of(file), origin=file.name, instead="with --contract FILE.json")
 
 
-def _check_destination(engine: Path, model: Path) -> None:
+def _check_destination(engine: Path, model: Path, timing_cache: Path | None) -> None:
     if engine.suffix == ".json":
         raise UsageError(f"{engine} would be overwritten by the engine's contract; name the engine {SUFFIX}")
-    if engine.resolve() == model.resolve():
+    if identity(engine) == identity(model):
         raise UsageError(f"{engine} is the model itself; name the engine otherwise, for example with {SUFFIX}")
     if engine.suffix not in SUFFIXES:
         raise UsageError(f"{engine} is no name that an engine is opened by; expected one in {', '.join(SUFFIXES)}")
-    check_destinations(engine, sidecar_of(engine))
+    check_destinations(engine, sidecar_of(engine), timing_cache, also_read=[model])
 
 
 def _record(library: Library, built: Built, settings: EngineSettings, model: Path) -> EngineRecord:

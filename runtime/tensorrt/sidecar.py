@@ -6,9 +6,8 @@ import platform
 import sys
 from pathlib import Path
 
-from sfpp.runtime.contract import EngineRecord, ModelContract
+from sfpp.runtime.contract import EngineRecord
 from sfpp.runtime.errors import BackendError
-from sfpp.runtime.files import write_text
 from sfpp.runtime.tensorrt.cuda import Card
 from sfpp.runtime.tensorrt.library import Library, version_numbers
 
@@ -22,15 +21,6 @@ _AMPERE = 80
 def sidecar_of(engine: Path) -> Path:
     """Return where the contract of an engine lies."""
     return engine.with_suffix(".json")
-
-
-def write_sidecar(engine: Path, contract: ModelContract) -> None:
-    """Write the contract beside an engine.
-
-    Raises:
-        SfppError: it cannot be written.
-    """
-    write_text(sidecar_of(engine), contract.to_json())
 
 
 def this_platform() -> str:

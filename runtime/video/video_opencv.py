@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sfpp.runtime.errors import MediaError
-from sfpp.runtime.opencv import import_cv2
+from sfpp.runtime.opencv import cv2_text, import_cv2
 from sfpp.runtime.video.frames import Decoded, Source
 
 _FALLBACK_RATE = Fraction(25)
@@ -23,6 +23,11 @@ def open_video_with_opencv(path: Path) -> Source:
         MissingDependencyError: OpenCV is not installed.
     """
     cv2 = import_cv2(purpose=f"reading {path.name}")
+    if cv2_text(str(path)) != str(path):
+        raise MediaError(
+            f"{path} cannot be opened by OpenCV, since its name is not UTF-8; rename it, or install PyAV, which reads "
+            "it: pip install 'sfpp[video]'"
+        )
     capture = cv2.VideoCapture(str(path))
     if not capture.isOpened():
         capture.release()

@@ -119,3 +119,20 @@ def test_generated_colors_are_far_apart():
 def test_classes_need_no_torch():
     code = "import sys; import sfpp.export.classes; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("\ud800", r"class 1: the name '\\ud800' holds half of a surrogate pair"),
+        ("a\0b", "holds a NUL character"),
+        ("a\x1b[31mb", "holds a control character"),
+        ("n" * 300, "has 300 characters, and a name has 256 at most"),
+    ],
+)
+def test_names_that_no_library_can_be_given(tmp_path, name, words):
+    path = tmp_path / "classes.json"
+    for entries in (["road", name], ["road", {"name": name, "color": [1, 2, 3]}]):
+        path.write_text(json.dumps(entries))
+        with pytest.raises(UsageError, match=words):
+            class_set(path)

@@ -268,3 +268,36 @@ def test_contract_errors_are_model_file_errors_and_exit_with_1():
     assert issubclass(ContractError, ModelFileError)
     assert issubclass(ContractError, SfppError)
     assert ContractError.exit_code == 1
+
+
+NO_NAMES = ["\ud800", "a\udfffb", "nul\0", "two\nlines", "\x1b[2J", "n" * 300]
+
+
+@pytest.mark.parametrize("name", NO_NAMES)
+def test_what_no_library_can_be_given_is_no_name(name):
+    """OpenCV ends the process at half of a surrogate pair, and protobuf raises."""
+    changes = [
+        ({"classes": ("road", name)}, CONTRACT),
+        ({"input": dataclasses.replace(CONTRACT.input, name=name)}, CONTRACT),
+        ({"outputs": (dataclasses.replace(CONTRACT.outputs[0], name=name),)}, CONTRACT),
+    ]
+    for fields, contract in changes:
+        with pytest.raises(ContractError, match=r"the contract cannot be right: .*(holds|has 300 characters)"):
+            dataclasses.replace(contract, **fields)
+    with pytest.raises(ContractError, match=r"the keypoints cannot be right: .*(holds|has 300 characters)"):
+        KeypointSpec(names=("nose", name))
+    fields = json.loads(CONTRACT.to_json()) | {"classes": ["road", name]}
+    with pytest.raises(ContractError, match=r"holds|has 300 characters") as refused:
+        contract_from_json(json.dumps(fields))
+    str(refused.value).encode()  # the message itself is a text
+
+
+@pytest.mark.parametrize("field", ["licence", "sfpp_version", "variant", "recipe", "checkpoint_sha256"])
+def test_every_text_of_a_contract_can_be_written(field):
+    bad = "half \ud800"
+    value = ({"kv_mode": bad}, {}, {}, {}) if field == "recipe" else bad
+    with pytest.raises(ContractError, match="holds half of a surrogate pair"):
+        dataclasses.replace(CONTRACT, **{field: value})
+    with pytest.raises(ContractError, match="holds half of a surrogate pair"):
+        contract_from_json(changed(**{field: value}))
+    assert dataclasses.replace(CONTRACT, licence="two\nlines").licence == "two\nlines"

@@ -4,7 +4,7 @@ import pytest
 
 from sfpp.runtime import opencv
 from sfpp.runtime.errors import MissingDependencyError
-from sfpp.runtime.opencv import import_cv2
+from sfpp.runtime.opencv import cv2_text, import_cv2
 
 
 @pytest.fixture
@@ -41,3 +41,8 @@ def test_opencv_that_does_not_load_says_why(monkeypatch, tmp_path):
     monkeypatch.setattr(opencv, "_JETSON_MARKER", tmp_path / "no such file")
     with pytest.raises(MissingDependencyError, match=r"does not load \(libGL\.so\.1.*opencv-python-headless"):
         import_cv2(purpose="reading")
+
+
+def test_half_of_a_surrogate_pair_becomes_what_opencv_takes():
+    assert cv2_text("Straße 道路") == "Straße 道路"
+    assert cv2_text("a\ud800b\udcff") == "a?b?"

@@ -1,7 +1,10 @@
+import subprocess
+
 import cv2
 import numpy as np
 import pytest
 
+from sfpp.runtime.children import python_code
 from sfpp.runtime.errors import UsageError
 from sfpp.runtime.overlay import LegendEntry, color_mask, draw_labels, draw_legend
 
@@ -107,3 +110,13 @@ def test_text_is_white_on_a_darkened_frame():
     assert image.max() > 240
     assert image[8, 8].tolist() == [70, 70, 70]  # the box's corner, where there is no text
     assert image[2, 2].tolist() == [200, 200, 200]
+
+
+@pytest.mark.parametrize("name", ["\ud800", "\udcffname", "a\0b", "\U0001f600", "n" * 10_000])
+def test_no_text_ends_the_process(name):
+    """In a process of its own, since OpenCV ends it at half of a surrogate pair."""
+    code = (
+        "import numpy as np; from sfpp.runtime.overlay import LegendEntry, draw_legend;"
+        "draw_legend(np.zeros((400, 4000, 3), np.uint8), [LegendEntry(eval(sys.argv[1]), (1, 2, 3), 1.0)])"
+    )
+    assert subprocess.run(**python_code(code, ascii(name)), check=False).returncode == 0

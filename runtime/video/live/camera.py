@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from sfpp.runtime.errors import MediaError, UsageError
-from sfpp.runtime.opencv import import_cv2
+from sfpp.runtime.opencv import cv2_text, import_cv2
 from sfpp.runtime.video.events import EventHandler
 from sfpp.runtime.video.frames import Source
 from sfpp.runtime.video.live.address import Address, Options
@@ -120,7 +120,7 @@ def _device(address: Address) -> int | str:
     if place.isascii() and place.isdecimal() and len(place) <= MOST_CAMERA_DIGITS:
         return int(place)
     if place.startswith("/"):
-        return place
+        return cv2_text(place)
     raise UsageError(
         f"{address.shown} names no camera; expected its number as in {EXAMPLE}, or its file as in camera:///dev/video2"
     )

@@ -9,7 +9,7 @@ from fractions import Fraction
 from urllib.parse import unquote
 
 from sfpp.runtime.errors import MediaError, UsageError
-from sfpp.runtime.opencv import import_cv2
+from sfpp.runtime.opencv import cv2_text, import_cv2
 from sfpp.runtime.video.events import EventHandler
 from sfpp.runtime.video.frames import Source
 from sfpp.runtime.video.live.address import Address, Options
@@ -174,7 +174,7 @@ class _Pipeline:
             raise MediaError(self.failed(f"GStreamer has no {', '.join(missing)}"))
         cv2 = self._cv2
         with silenced(cv2):
-            capture = cv2.VideoCapture(self._text, cv2.CAP_GSTREAMER)
+            capture = cv2.VideoCapture(cv2_text(self._text), cv2.CAP_GSTREAMER)
         if not capture.isOpened():
             capture.release()
             raise MediaError(self.failed("it does not start"))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from sfpp.runtime.children import python_code
 from sfpp.runtime.errors import MediaError
-from sfpp.runtime.opencv import import_cv2
+from sfpp.runtime.opencv import cv2_text, import_cv2
 from sfpp.runtime.video.frames import Frame
 
 _ESCAPE = 27
@@ -72,7 +72,7 @@ class Windows:
         """
         if self._ended:
             return
-        title = frame.source or self._title
+        title = cv2_text(frame.source or self._title)
         try:
             if title not in self._open:
                 self._open_for(image, title)

@@ -132,6 +132,40 @@ def test_a_build_that_fails_says_why_and_leaves_nothing(fakes, fault, model, nam
     assert list(model.parent.glob("*")) == [model]
 
 
+def test_the_contract_is_in_its_place_before_the_engine(fakes, model, monkeypatch):
+    placed, replace = [], Path.replace
+
+    def told(self, target):
+        placed.append(Path(target).name)
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", told)
+    build_engine(model, backend="tensorrt")
+    assert placed == ["model.json", "model.engine"]
+
+
+def test_an_engine_is_never_without_its_contract(fakes, model, monkeypatch):
+    def fails(self):
+        raise UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates not allowed")
+
+    monkeypatch.setattr(type(CONTRACT), "to_json", fails)
+    with pytest.raises(UnicodeEncodeError):
+        build_engine(model, backend="tensorrt")
+    assert list(model.parent.iterdir()) == [model]
+
+
+def test_a_link_to_the_model_is_the_model(fakes, model):
+    for name, link in (("soft.engine", Path.symlink_to), ("hard.engine", Path.hardlink_to)):
+        link(model.with_name(name), model)
+        before = model.read_bytes()
+        with pytest.raises(UsageError, match=f"{name} is the model itself"):
+            build_engine(model, model.with_name(name), backend="tensorrt")
+        assert model.read_bytes() == before
+    model.with_name("a.json").symlink_to(model)
+    with pytest.raises(UsageError, match=r"a\.json is named twice"):
+        build_engine(model, model.with_name("a.engine"), backend="tensorrt")
+
+
 def test_a_library_may_print_as_much_as_it_likes(fakes, fault, model):
     fault("talks")
     assert build_engine(model, backend="tensorrt").size_bytes > 0
