@@ -14,7 +14,7 @@ from sfpp.calibration.run import run
 from sfpp.calibration.settings import PRECISIONS, CalibrationSettings, Made, Ranges
 from sfpp.runtime.bench.settings import backend_spec
 from sfpp.runtime.contract import FloatType
-from sfpp.runtime.files import write_text
+from sfpp.runtime.files import check_destinations, write_text
 
 
 def _silent(*args: Any) -> None:
@@ -80,7 +80,8 @@ def calibrate(
         progress: told how far a step has come: its name, how many parts are done, and how many there are.
 
     Raises:
-        UsageError: a setting that cannot be meant, or a model of lower precision already.
+        UsageError: a setting that cannot be meant, a model of lower precision already, or a file to write that is one
+            of those that are read.
         ModelFileError: the model cannot be read, or its sizes are not fixed.
         ContractError: it carries no contract and none is given.
         MediaError: frames or labels cannot be read.
@@ -107,6 +108,11 @@ def calibrate(
         output=Path(output),
         cache=cache,
         latency=latency,
+    )
+    check_destinations(
+        *map(settings.path_of, settings.precision),
+        *(report_paths(settings.model, settings.output) if report else ()),
+        also_read=[model, images, judge_by, labels, boxes, contract],
     )
     found = run(settings, notify=notify, progress=progress)
     if report:

@@ -71,8 +71,8 @@ class Material:
         return lambda done, total: self.progress(step, done, total)
 
     def write(self, model: onnx.ModelProto, precision: str, record: CalibrationRecord) -> Path:
-        """Write a file beside the others, named after the float32 one."""
-        path = self.settings.output / f"{self.settings.model.stem}.{precision}.onnx"
+        """Write the file of a precision."""
+        path = self.settings.path_of(precision)
         contract = replace(self.contract, precision=precision, calibration=record, opset=opset_of(model))
         contract = replace(contract, self_test=fitted_self_test(model, contract, self.folder))
         write_model(model, contract, path)

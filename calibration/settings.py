@@ -68,3 +68,7 @@ class CalibrationSettings:
         if not self.output.is_dir():
             problem = "is a file; give a folder" if self.output.exists() else "does not exist; create it first"
             raise UsageError(f"the folder to write to, {self.output}, {problem}")
+
+    def path_of(self, precision: str) -> Path:
+        """Return where the file of a precision goes: beside the others, named after the float32 one."""
+        return self.output / f"{self.model.stem}.{precision}.onnx"

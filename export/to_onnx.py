@@ -42,7 +42,7 @@ from sfpp.runtime.contract import (
     Task,
 )
 from sfpp.runtime.errors import UsageError
-from sfpp.runtime.files import whole_file
+from sfpp.runtime.files import check_destinations, whole_file
 from sfpp.runtime.images import input_from_frame, read_image
 from sfpp.runtime.timing import StepClock
 
@@ -120,7 +120,7 @@ def export_onnx(
         notify: is told what is being done.
 
     Raises:
-        UsageError: an argument that cannot be meant.
+        UsageError: an argument that cannot be meant, or a file to write that is one of those that are read.
         MissingDependencyError: ONNX Runtime is not installed.
         CheckpointError: the weights cannot be read.
         VerificationError: the written file does not agree with PyTorch; it was removed.
@@ -157,6 +157,7 @@ def export_onnx(
         picture = read_image(image if image is not None else _demo_picture(checkpoint.task))
         frames = _example(spec, picture)
     destination = Path(path) if path is not None else Path(default_name(contract))
+    check_destinations(destination, also_read=[weights, variant, classes, keypoints, image])
     model = learned_model(checkpoint)
     with whole_file(destination) as temporary:
         with clock.step(f"tracing at {size}"):

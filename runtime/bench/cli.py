@@ -34,7 +34,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
     options = vars(arguments)
     json_path, chart_path = options.pop("json"), options.pop("chart")
-    _check_outputs(arguments.models, json_path, chart_path)
+    _check_outputs(arguments, json_path, chart_path)
     options["input_shapes"] = dict(input_shape(text) for text in arguments.input_shapes)
     logging.getLogger("sfpp").addHandler(logging.NullHandler())  # its warnings are printed once, by ``_note``
     report = bench(**options, notify=_note)
@@ -69,13 +69,15 @@ def next_command(report: BenchReport) -> str:
     return f"sfpp-run {shlex.quote(fastest.model)} {clip}{backend}{wish}"
 
 
-def _check_outputs(models: Sequence[str], json_path: str | None, chart_path: str | None) -> None:
+def _check_outputs(arguments: argparse.Namespace, json_path: str | None, chart_path: str | None) -> None:
     """Refuse what could not be written, or would take a model's place, before minutes are spent on measuring it."""
     from sfpp.runtime.bench.chart import check_chart
+    from sfpp.runtime.tensorrt.sidecar import files_of_model
 
     if chart_path is not None:
         check_chart(Path(chart_path))
-    check_destinations(json_path, chart_path, also_read=models)
+    models = [file for model in arguments.models for file in files_of_model(Path(model))]
+    check_destinations(json_path, chart_path, also_read=[*models, arguments.image])
 
 
 def _note(line: str) -> None:

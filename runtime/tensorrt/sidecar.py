@@ -23,6 +23,11 @@ def sidecar_of(engine: Path) -> Path:
     return engine.with_suffix(".json")
 
 
+def files_of_model(model: Path) -> tuple[Path, ...]:
+    """Return the files that a model consists of: itself, and of an engine its contract."""
+    return (model, sidecar_of(model)) if model.suffix in SUFFIXES else (model,)
+
+
 def this_platform() -> str:
     """Return operating system and processor, such as ``linux-aarch64``."""
     return f"{sys.platform}-{platform.machine().lower()}"

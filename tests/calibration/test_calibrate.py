@@ -1,8 +1,10 @@
 """The whole way: frames in, files, figures and a page out."""
 
+import itertools
 import json
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -246,6 +248,22 @@ def test_what_cannot_be_meant_is_refused_before_any_work(model, frames, tmp_path
         calibrate(model, tmp_path / "nothing", output=tmp_path)
     with pytest.raises(ModelFileError, match="is not a file"):
         calibrate(tmp_path / "no.onnx", frames, output=tmp_path)
+
+
+def test_what_is_read_is_not_written_over(model, frames, tmp_path):
+    """Not through links either: a link is followed, and what it leads to would be replaced."""
+    own = tmp_path / "own.onnx"
+    own.write_bytes(model.read_bytes())
+    names = ("own.fp16.onnx", "own.int8.onnx", "own.calibration.html", "own.calibration.json")
+    for name, link in itertools.product(names, (Path.symlink_to, Path.hardlink_to)):
+        link(tmp_path / name, own)
+        with pytest.raises(UsageError, match=f"{name} is named twice, and one would overwrite the other"):
+            calibrate(own, frames, output=tmp_path, latency=False)
+        (tmp_path / name).unlink()
+    assert own.read_bytes() == model.read_bytes()
+    (tmp_path / "own.calibration.json").write_text("{}")
+    with pytest.raises(UsageError, match=r"own\.calibration\.json is named twice"):
+        calibrate(own, frames, contract=tmp_path / "own.calibration.json", output=tmp_path)
 
 
 def test_a_model_without_a_contract_needs_one(model, frames, tmp_path):

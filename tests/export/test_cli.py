@@ -5,10 +5,12 @@ import re
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import sfpp.export
+import sfpp.export.demo
 from sfpp.export import cli, export_onnx, to_onnx
 from sfpp.export.catalog import VARIANTS, recipe_from_words
 from sfpp.export.demo import demo_frame
@@ -251,3 +253,32 @@ sys.exit(main(["--res", "64x64"]))
     assert last.startswith("sfpp-export: error: ")
     assert f"needs {library}, which is not installed: pip install 'sfpp[export]'" in last
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("link", [Path.symlink_to, Path.hardlink_to])
+def test_what_is_read_is_not_written_over(here, capsys, link):
+    for name, option in (
+        ("classes.txt", "--classes"),
+        ("picture.jpg", "--image"),
+        ("weights.safetensors", "--weights"),
+    ):
+        own = here / name
+        if name.endswith("safetensors"):
+            own.write_bytes(next(Path(sfpp.export.demo.__file__).parent.glob("*camvid*")).read_bytes())
+        elif name.endswith("jpg"):
+            own.write_bytes(next(Path(sfpp.export.demo.__file__).parent.glob("street*")).read_bytes())
+        else:
+            own.write_text("\n".join(f"class {index}" for index in range(11)))
+        before = own.read_bytes()
+        link(here / "out.onnx", own)
+        code, told = run_failing(capsys, "--res", RES, option, name, "-o", "out.onnx")
+        assert (code, "out.onnx is named twice, and one would overwrite the other" in told[-1]) == (2, True), told
+        assert own.read_bytes() == before
+        (here / "out.onnx").unlink()
+
+
+def test_an_export_through_a_link(here, capsys):
+    (here / "link.onnx").symlink_to("real.onnx")
+    assert cli.main(["--res", "64x64", "-o", "link.onnx"]) == 0
+    assert (here / "link.onnx").is_symlink()
+    assert load("real.onnx", backend="onnxruntime").contract.classes

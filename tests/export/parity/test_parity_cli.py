@@ -175,6 +175,9 @@ def test_nothing_is_written_over_what_is_read_or_twice(run, tmp_path):
         code, _, err = run(model, *outputs)
         assert code == 2
         assert f"{outputs[-1]} is named twice, and one would overwrite the other" in err
+    (tmp_path / "link.json").hardlink_to(model)
+    code, _, err = run(model, "--json", tmp_path / "link.json")
+    assert (code, "link.json is named twice" in err) == (2, True)
     assert model.read_bytes() == b"a model"
 
 

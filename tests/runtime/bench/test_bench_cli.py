@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -35,6 +36,7 @@ def here(tmp_path, monkeypatch):
 def test_help_is_instant_and_teaches():
     program = """
 import sys
+from pathlib import Path
 from sfpp.runtime.bench.cli import main
 try:
     main(["--help"])
@@ -198,3 +200,27 @@ def test_nothing_is_written_over_a_model_or_twice(here, capsys, outputs):
     assert main(["ours.onnx", "pose.onnx", *ONE, *outputs]) == 2
     assert f"{outputs[-1]} is named twice, and one would overwrite the other" in capsys.readouterr().err
     assert (here / "ours.onnx").read_bytes() == before
+
+
+@pytest.mark.parametrize("link", [Path.symlink_to, Path.hardlink_to])
+def test_links_to_a_model_are_the_model(here, capsys, link):
+    (here / "e.engine").write_bytes(b"engine")
+    (here / "e.json").write_bytes(b"its contract")
+    for target, option in (("ours.onnx", "--json"), ("e.json", "--json"), ("picture.png", "--chart")):
+        (here / "picture.png").touch()
+        link(here / "out.png", here / target)
+        assert main(["ours.onnx", "e.engine", *ONE, "--image", "picture.png", option, "out.png"]) == 2
+        assert "out.png is named twice, and one would overwrite the other" in capsys.readouterr().err
+        (here / "out.png").unlink()
+
+
+def test_a_report_through_a_link_and_into_an_open_file(here, capfd):
+    (here / "link.json").symlink_to("real.json")
+    assert main(["ours.onnx", *ONE, "--json", "link.json"]) == 0
+    assert json.loads((here / "real.json").read_text())["rows"]
+    assert (here / "link.json").is_symlink()
+    reading, writing = os.pipe()
+    assert main(["ours.onnx", *ONE, "--json", f"/dev/fd/{writing}"]) == 0
+    os.close(writing)
+    with os.fdopen(reading) as told:
+        assert json.load(told)["rows"]

@@ -157,3 +157,10 @@ def test_the_probe_is_a_program():
     command = [sys.executable, "-c", f"{fake}{window._PROBE}\nprint(*cv2.asked)"]
     told = subprocess.run(command, check=True, capture_output=True, text=True, env=dict(os.environ)).stdout
     assert told.split() == ["opened", "closed"]
+
+
+def test_a_source_whose_name_is_no_text_has_a_title(monkeypatch):
+    desktop = Desktop()
+    with opened(monkeypatch, desktop) as sink:
+        sink.write(replace(frame(0), source="clip\udcff"), picture(0))  # as of a file whose name is not UTF-8
+        assert desktop.open == ["clip?"]
