@@ -16,7 +16,7 @@ export OMP_WAIT_POLICY ?= passive
 demo: $(VENV)/.demo
 	mkdir -p $(OUT)
 	$(BIN)/sfpp-export --variant fast --res 960x540 -o $(OUT)/segformer-b0-fast-960x540.onnx
-	$(BIN)/sfpp-run $(OUT)/segformer-b0-fast-960x540.onnx demo $(OUT)/demo.mp4 --snapshot $(OUT)/demo.png
+	$(BIN)/sfpp-run $(OUT)/segformer-b0-fast-960x540.onnx demo -o $(OUT)/demo.mp4 --snapshot $(OUT)/demo.png
 	@echo
 	@echo "video:   $(CURDIR)/$(OUT)/demo.mp4"
 	@echo "picture: $(CURDIR)/$(OUT)/demo.png"

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import hashlib
 import io
+import itertools
 import os
 import re
 import stat
@@ -13,7 +14,7 @@ import sys
 import tempfile
 import time
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from sfpp.runtime.errors import SfppError, UsageError
@@ -206,8 +207,10 @@ def check_destinations(
         UsageError: one path would be written over another, or over what is read.
     """
     taken = {identity(path) for path in also_read if path is not None}
-    for path in map(Path, filter(None, paths)):
-        _check_place(path)
+    for path in paths:
+        if path is None:
+            continue
+        _check_place(Path(path))
         if identity(path) in taken:
             raise UsageError(f"{path} is named twice, and one would overwrite the other; give each output its own name")
         if not is_nowhere(path):
@@ -230,6 +233,12 @@ def identity(path: str | os.PathLike[str]) -> tuple[object, ...]:
             at = place.parent.stat()
             return at.st_dev, at.st_ino, same_name
         return place.parent, same_name
+
+
+def free_path(path: Path, *, first: int = 2, taken: Collection[Path] = ()) -> Path:
+    """Return the path, or where something has that name or is to get it the first free: ``a.mp4``, ``a-2.mp4``, ..."""
+    numbered = (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in itertools.count(first))
+    return next(each for each in itertools.chain([path], numbered) if not os.path.lexists(each) and each not in taken)
 
 
 def is_nowhere(path: str | os.PathLike[str]) -> bool:

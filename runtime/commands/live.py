@@ -10,11 +10,11 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sfpp.runtime.commands.options import given
-from sfpp.runtime.commands.places import Opening, Places, outlet_name
+from sfpp.runtime.commands.places import Opening, Plan, outlet_name
+from sfpp.runtime.commands.pose import opened_finder
 from sfpp.runtime.commands.reporter import Reporter
 from sfpp.runtime.commands.session import SIGNAL_EXIT, note, print_written, self_test_line, warn
 from sfpp.runtime.errors import UsageError
-from sfpp.runtime.people import choose_finder
 from sfpp.runtime.pose import PoseEstimator
 from sfpp.runtime.segmentation import Segmenter
 from sfpp.runtime.video.frames import Source
@@ -32,7 +32,7 @@ def run_live(
     arguments: argparse.Namespace,
     model: Segmenter | PoseEstimator,
     sources: Sequence[Source],
-    places: Places,
+    plan: Plan,
     reporter: Reporter,
 ) -> int:
     """Run until the sources end or a signal asks to stop, print what was done, and return the exit code.
@@ -41,7 +41,7 @@ def run_live(
         arguments: of the command line.
         model: what is run.
         sources: opened.
-        places: what is written.
+        plan: what is written.
         reporter: told of events by the sources already.
 
     Raises:
@@ -52,8 +52,8 @@ def run_live(
         viewer = _viewer(arguments, model, stack)
         reporter.viewer = viewer
         pipeline = stack.enter_context(_pipeline(arguments, model, sources, reporter, stack))
-        note(f"policy {pipeline.policy}: " + _POLICY_WORDS[pipeline.policy])
-        outlets = Opening(stack, pipeline.policy, reporter.event, pipeline.stop).outlets(places, sources)
+        note(f"policy {pipeline.policy}: " + _policy_words(pipeline))
+        outlets = Opening(stack, pipeline.policy_of, reporter.event, pipeline.stop).outlets(plan, sources)
         drawing = given(arguments, "alpha", "legend", "threshold")
         delivery = Delivery(draw_with(**drawing), outlets, viewer, model.self_test)
         stack.enter_context(_heard(stop, pipeline))
@@ -63,8 +63,8 @@ def run_live(
                 delivery.take(answer)
                 if arguments.max_frames is not None and reporter.frames >= arguments.max_frames:
                     break
-    failed = _failed(places.of_all(pipeline.sources), reporter)
-    _report(pipeline, reporter, places, failed, self_test_line(model.self_test))
+    failed = _failed(plan.all(), reporter)
+    _report(pipeline, reporter, plan, failed, self_test_line(model.self_test))
     if stop.signal_number:
         return SIGNAL_EXIT + stop.signal_number
     return 1 if failed else 0
@@ -76,6 +76,11 @@ _POLICY_WORDS: dict[Policy, str] = {
 }
 
 
+def _policy_words(pipeline: Pipeline) -> str:
+    waiting = [source.name for source in pipeline.sources if pipeline.policy_of(source) != pipeline.policy]
+    return _POLICY_WORDS[pipeline.policy] + (f", but none of {', '.join(waiting)}" if waiting else "")
+
+
 def _pipeline(
     arguments: argparse.Namespace,
     model: Segmenter | PoseEstimator,
@@ -84,12 +89,10 @@ def _pipeline(
     stack: contextlib.ExitStack,
 ) -> Pipeline:
     if arguments.every > 1:
-        raise UsageError("--every is for one file and one output; a pipeline takes what the model can: leave it off")
+        raise UsageError("--every is for files with one output each; a pipeline takes what the model can: leave it off")
     options: dict[str, Any] = given(arguments, "policy", "smooth")
     if isinstance(model, PoseEstimator):
-        finder, line = choose_finder(**given(arguments, "detector", "boxes", "person", "threads"))
-        stack.enter_context(contextlib.closing(finder))
-        note(line)
+        finder, _ = stack.enter_context(opened_finder(arguments))
         options |= {"finder": finder, **given(arguments, "detect_every", "threshold")}
     return Pipeline(model, sources, on_event=reporter.event, **options)
 
@@ -151,12 +154,12 @@ def _failed(places: Sequence[str], reporter: Reporter) -> dict[str, str]:
     return failed
 
 
-def _report(pipeline: Pipeline, reporter: Reporter, places: Places, failed: dict[str, str], self_test: str) -> None:
+def _report(pipeline: Pipeline, reporter: Reporter, plan: Plan, failed: dict[str, str], self_test: str) -> None:
     """Print the stages, the self-test, frames, ages and what was written."""
     for warning in (*pipeline.warnings, *failed.values()):
         warn(warning)
     # Standard output may be the place of the frames themselves.
-    file = sys.stderr if places.writes_to_standard_output() else sys.stdout
+    file = sys.stderr if plan.writes_to_standard_output() else sys.stdout
     if not reporter.frames:
         print("no frame came", file=file)
         return
@@ -166,4 +169,4 @@ def _report(pipeline: Pipeline, reporter: Reporter, places: Places, failed: dict
     print(self_test, file=file)
     print(f"{reporter.frames} frames of {names}, {sum(pipeline.dropped.values())} dropped", file=file)
     print(reporter.ages_line(), file=file)
-    print_written((place for place in places.of_all(pipeline.sources) if place not in failed), file=file)
+    print_written((place for place in plan.all() if place not in failed), file=file)

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from sfpp.runtime.arguments import positive_int, unit_interval
 from sfpp.runtime.backends import PRECISIONS, backend_names
 from sfpp.runtime.contract import Task
 from sfpp.runtime.errors import UsageError
+from sfpp.runtime.files import identity
+from sfpp.runtime.tensorrt.sidecar import files_of_model
 from sfpp.runtime.video.live import SCHEMES
 from sfpp.runtime.video.live.address import is_uri
 from sfpp.runtime.video.live.credentials import without_credentials
 from sfpp.runtime.video.outlets.receivers import is_receiver
 from sfpp.runtime.video.outlets.streams import STANDARD_OUTPUT
-from sfpp.runtime.video.sinks import SINK_SCHEMES
+from sfpp.runtime.video.sinks import SINK_SCHEMES, sink_place
+from sfpp.runtime.video.sources import names_input
 from sfpp.runtime.viewer.address import address_from
 
 COMMAND = "sfpp-run"
@@ -54,10 +58,12 @@ examples, segmentation:
   sfpp-run model.onnx street.mp4 out/street.mkv   to this file
   sfpp-run model.onnx photo.jpg                   to photo-sfpp.png, and the share of each class
   sfpp-run model.onnx images/ overlays/           a folder of images, one picture each
+  sfpp-run model.onnx *.mp4                       each to a NAME-sfpp.mp4 of its own
+  sfpp-run model.onnx *.mp4 -o overlays/          the same in a folder; or -o 'overlays/{source}.mkv'
   sfpp-run model.onnx street.mp4 --masks labels/  only the labels: PNGs whose pixels are class numbers
 
 examples, cameras and streams:
-  sfpp-run model.onnx 0 camera.mp4                a webcam, until Ctrl-C
+  sfpp-run model.onnx 0 -o camera.mp4             a webcam, until Ctrl-C
   sfpp-run model.onnx rtsp://camera/street --view 8080        look at it in a browser
   sfpp-run model.onnx test:// --view 8080                     try that without a camera
   sfpp-run model.onnx rtsp://a/1 rtsp://b/2 --view 0.0.0.0:8080 --json all.jsonl
@@ -96,8 +102,8 @@ def run_parser() -> argparse.ArgumentParser:
         metavar="SOURCE",
         nargs="*",
         help="an image, a folder or glob of images, a video, a webcam's number, the word demo, or an address (see "
-        "below); --self-test needs none. Of two, a second one that is a file or folder is OUTPUT, unless -o or --view "
-        "say what becomes of both",
+        "below); several run one after the other, or live ones in turns; --self-test needs none. A last one that does "
+        "not exist yet is OUTPUT: what exists is never written over unless -o names it",
     )
     _add_output_options(parser)
     _add_frame_options(parser)
@@ -138,34 +144,56 @@ def _check_texts(parser: argparse.ArgumentParser, arguments: argparse.Namespace)
 
 
 def _sources_and_output(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> tuple[list[str], str | None]:
-    """Tell sources from an output among what stands behind MODEL."""
+    """Tell sources from an output among what stands behind MODEL: only the last can be one, if it is nothing yet."""
     places = list(arguments.places)
     if arguments.outlets or arguments.view is not None or len(places) < 2:
         return places, None
     told = any(each is not None for each in (arguments.json, arguments.masks, arguments.keypoints_json))
-    if len(places) > 2 and not told:
-        parser.error(f"{len(places)} sources were given; say with -o or --view what becomes of them")
-    if len(places) > 2 or _is_source_only(places[1]):
-        return places, None
-    if is_receiver(places[1]):
+    if is_receiver(places[-1]):
+        if told and len(places) > 2:
+            return places, None
         # What is meant for a server would else go to a camera.
-        shown = without_credentials(places[1])
-        parser.error(f"{shown} may be a second source or the output; say -o {shown} for an output, else --view or -o")
-    return places[:1], places[1]
+        shown = without_credentials(places[-1])
+        which = "a second" if len(places) == 2 else "another"
+        parser.error(f"{shown} may be {which} source or the output; say -o {shown} for an output, else --view or -o")
+    return (places[:-1], places[-1]) if _is_new(places[-1]) else (places, None)
 
 
-def _is_source_only(place: str) -> bool:
-    """Whether the place is an address that is read and never written."""
-    return is_uri(place) and place.partition("://")[0].lower() in set(SCHEMES) - set(SINK_SCHEMES)
+def _is_new(place: str) -> bool:
+    """Whether a place is written to although no -o says so: it is nothing that could be read, or overwritten."""
+    if not is_uri(place):
+        return not names_input(place)
+    scheme = place.partition("://")[0].lower()
+    if scheme not in SINK_SCHEMES:
+        return scheme not in SCHEMES  # it is told that there is no such scheme
+    try:
+        written = sink_place(place)
+    except UsageError:  # such as raw:// with the options of a source
+        return scheme not in SCHEMES
+    return not isinstance(written, Path) or not written.is_file()
+
+
+def told_of_second(arguments: argparse.Namespace) -> str | None:
+    """Return what to say of a second source that may have been meant for an output, as it was when it was new.
+
+    Returns:
+        None where nothing else can have been meant.
+    """
+    if len(arguments.places) != 2 or len(arguments.sources) != 2 or arguments.outlets or arguments.view is not None:
+        return None
+    first, second = map(Path, arguments.places)
+    if is_uri(arguments.places[1]) or not second.exists() or identity(first) == identity(second):
+        return None
+    how = "into" if second.is_dir() else "over"
+    return f"{second} exists, so it is one more source; to write {how} it, say -o {second}"
 
 
 def asks_for_live(arguments: argparse.Namespace) -> bool:
     """Return whether the command line asks for what only a live pipeline does, whatever the sources are."""
     wishes = arguments.policy, arguments.smooth, arguments.view, arguments.json
-    several = len(arguments.sources) > 1 or len(arguments.outlets) > 1
     outlets = (*arguments.outlets, *given(arguments, "output").values())
     no_file = any(is_uri(each) or each == STANDARD_OUTPUT for each in outlets)
-    return several or no_file or any(each is not None for each in wishes)
+    return len(arguments.outlets) > 1 or no_file or any(each is not None for each in wishes)
 
 
 def check_options(arguments: argparse.Namespace, task: Task) -> None:
@@ -184,9 +212,23 @@ def check_options(arguments: argparse.Namespace, task: Task) -> None:
             )
 
 
+def check_sources(arguments: argparse.Namespace) -> None:
+    """Refuse options that mean nothing for several sources.
+
+    Raises:
+        UsageError: there are some.
+    """
+    if len(arguments.sources) > 1 and arguments.boxes is not None:
+        raise UsageError(
+            f"--boxes tells the frames of one source, and there are {len(arguments.sources)}; run them one by one, or "
+            "pictures as a folder or a pattern"
+        )
+
+
 def files_read(arguments: argparse.Namespace) -> list[str]:
     """Return the files beside the sources that the options name for reading."""
-    return [arguments.model, *given(arguments, "contract", "detector", "boxes").values()]
+    others = given(arguments, "contract", "detector", "boxes").values()
+    return [*map(str, files_of_model(Path(arguments.model))), *others]
 
 
 def given(arguments: argparse.Namespace, *names: str) -> dict[str, Any]:
@@ -205,8 +247,8 @@ def _add_output_options(parser: argparse.ArgumentParser) -> None:
         metavar="OUTPUT",
         help=".mp4, .mov or .mkv for a video (H.264), .png or .jpg for a picture, a name without suffix or with a "
         "final / for a folder, window:// for a window, raw://- for standard output, rtsp://, rtmp://, srt:// or "
-        "udp:// to push it; may be given several times, and {source} in it stands for each source's name (default: "
-        "named after SOURCE)",
+        "udp:// to push it; may be given several times. For several sources a folder, in which each gets an output, or "
+        "a name with {source}, which stands for each one's name (default: named after SOURCE; the next free name)",
     )
     group.add_argument(
         "--view",
@@ -228,7 +270,7 @@ def _add_live_options(parser: argparse.ArgumentParser) -> None:
         "--policy",
         choices=("freshest", "every-frame"),
         help="freshest drops frames that are old by the time the model is free; every-frame takes all (default: "
-        "freshest where a source is live)",
+        "freshest for live sources, every-frame for files)",
     )
     group.add_argument(
         "--smooth",
@@ -240,7 +282,9 @@ def _add_live_options(parser: argparse.ArgumentParser) -> None:
 
 def _add_frame_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("which frames, and a picture of one")
-    group.add_argument("--max-frames", type=positive_int, metavar="N", help="stop after N frames")
+    group.add_argument(
+        "--max-frames", type=positive_int, metavar="N", help="stop after N frames; of several files, after N of each"
+    )
     group.add_argument(
         "--every", type=positive_int, default=1, metavar="N", help="take every Nth frame only (default: %(default)s)"
     )

@@ -4,21 +4,45 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+from collections.abc import Iterator
 
 from sfpp.runtime.commands.options import given
 from sfpp.runtime.commands.session import note, open_session, print_report, warn
 from sfpp.runtime.people import choose_finder
+from sfpp.runtime.people.detections import PersonFinder
 from sfpp.runtime.pose import PoseEstimator
 from sfpp.runtime.video.frames import Source
 from sfpp.runtime.video.outputs import Outputs
 from sfpp.runtime.video.pose_run import PoseReport, TrackedPose, run_pose
 
 
-def estimate_pose(arguments: argparse.Namespace, model: PoseEstimator, source: Source, outputs: Outputs) -> int:
-    """Estimate until the source ends or a signal asks to stop, print what was done, and return the exit code."""
+@contextlib.contextmanager
+def opened_finder(arguments: argparse.Namespace) -> Iterator[tuple[PersonFinder, str]]:
+    """Open what finds people, and print how; it serves one source after the other.
+
+    Yields:
+        It, and the line that was printed.
+
+    Raises:
+        SfppError: it cannot be opened.
+    """
     finder, line = choose_finder(**given(arguments, "detector", "boxes", "person", "threads"))
     note(line)
-    with contextlib.closing(finder), open_session(arguments, source, outputs) as session:
+    with contextlib.closing(finder):
+        yield finder, line
+
+
+def estimate_pose(
+    arguments: argparse.Namespace,
+    model: PoseEstimator,
+    source: Source,
+    outputs: Outputs,
+    *,
+    finder: PersonFinder,
+    found_by: str,
+) -> int:
+    """Estimate until the source ends or a signal asks to stop, print what was done, and return the exit code."""
+    with open_session(arguments, source, outputs) as session:
         report = run_pose(
             model,
             source,
@@ -32,10 +56,17 @@ def estimate_pose(arguments: argparse.Namespace, model: PoseEstimator, source: S
         warn(warning)
     if not report.people:
         # Overlays without a line on them look like a failure; how people were found explains them.
-        warn(f"nobody is shown in any frame; {line}")
+        warn(f"nobody is shown in any frame; {found_by}")
     if report.frames == 1:
         _print_people(report.last)
-    print_report(report, outputs, source, self_test=model.self_test, about=_people_words(report))
+    print_report(
+        report,
+        outputs,
+        source,
+        self_test=model.self_test,
+        about=_people_words(report),
+        stages=len(arguments.sources) == 1,
+    )
     return session.exit_code(report)
 
 

@@ -29,7 +29,7 @@ def segment(arguments: argparse.Namespace, model: Segmenter, source: Source, out
         warn(warning)
     if report.frames == 1:
         _print_shares(report.last)
-    print_report(report, outputs, source, self_test=model.self_test)
+    print_report(report, outputs, source, self_test=model.self_test, stages=len(arguments.sources) == 1)
     return session.exit_code(report)
 
 

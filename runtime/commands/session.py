@@ -13,7 +13,7 @@ from sfpp.runtime.commands.options import COMMAND
 from sfpp.runtime.opened_model import SelfTestState
 from sfpp.runtime.video.frames import Source
 from sfpp.runtime.video.keypoints_file import KeypointsFile
-from sfpp.runtime.video.outputs import Outputs, default_overlay, open_keypoints, open_outputs
+from sfpp.runtime.video.outputs import Outputs, open_keypoints, open_outputs
 from sfpp.runtime.video.run import RunReport, expected_frames
 from sfpp.runtime.video.sinks import Sink, sink_name
 from sfpp.runtime.video.stopping import StopRequest, stop_on_signals
@@ -37,14 +37,6 @@ class Session:
         return SIGNAL_EXIT + self.stop.signal_number if report.stopped and self.stop.signal_number else 0
 
 
-def outputs_of(arguments: argparse.Namespace, source: Source) -> Outputs:
-    """Return what is to be written: masks or keypoints alone are a reason to run, else there is always an overlay."""
-    overlay = next(iter(arguments.outlets), arguments.output)
-    if overlay is None and arguments.masks is None and arguments.keypoints_json is None:
-        overlay = default_overlay(source)
-    return Outputs(overlay, arguments.masks, arguments.snapshot, arguments.keypoints_json)
-
-
 @contextlib.contextmanager
 def open_session(arguments: argparse.Namespace, source: Source, outputs: Outputs) -> Iterator[Session]:
     """Open the outputs and hear signals; at the end of the block the outputs are complete.
@@ -65,12 +57,19 @@ def open_session(arguments: argparse.Namespace, source: Source, outputs: Outputs
 
 
 def print_report(
-    report: RunReport[Any], outputs: Outputs, source: Source, *, self_test: SelfTestState, about: str = ""
+    report: RunReport[Any],
+    outputs: Outputs,
+    source: Source,
+    *,
+    self_test: SelfTestState,
+    about: str = "",
+    stages: bool = True,
 ) -> None:
-    """Print the stages, the self-test, how many frames there were (with ``about`` them), and what was written."""
-    for line in report.timer.summary():
+    """Print the ``stages`` and the self-test, how many frames there were (with ``about`` them), what was written."""
+    for line in report.timer.summary() if stages else ():
         print(line)
-    print(self_test_line(self_test))
+    if stages:
+        print(self_test_line(self_test))
     ending = ": stopped early, and what is written is complete" if report.stopped else ""
     print(f"{report.frames} frame{'s' * (report.frames != 1)} of {source.name}{about}{ending}")
     print_written(outputs.all())

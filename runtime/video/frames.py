@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -56,10 +56,12 @@ class Source:
     Args:
         decoded: the decoder; nothing is decoded before the first frame is asked for.
         kind: what the stream is made of, for choosing how to write the results.
-        name: what files made from the whole source are called.
+        name: what files made from the whole source are called; it may be changed before frames are taken, to tell
+            sources of one name apart, and a single picture's frame has it too.
         frames_per_second: None for a camera, whose frames come when they come.
         count: the number of frames if it can be told beforehand (for a video, what its header promises).
         paths: the files that are read, so that nothing overwrites them.
+        frame_names: of pictures; None numbers the frames behind ``name``.
         warnings: filled by the decoder while it runs: what could not be read. One line each, for people.
         live: frames come by the clock, whether anybody takes them or not, as from a camera or a stream.
         interrupt: called when the source is closed, before the decoder is: lets go a decoder that waits for a frame, in
@@ -77,6 +79,7 @@ class Source:
         frames_per_second: Fraction | None,
         count: int | None = None,
         paths: tuple[Path, ...] = (),
+        frame_names: Collection[str] | None = None,
         warnings: list[str] | None = None,
         live: bool = False,
         interrupt: Callable[[], object] = lambda: None,
@@ -90,6 +93,8 @@ class Source:
         self.warnings: list[str] = [] if warnings is None else warnings
         self.live = live
         self.on_event = on_event
+        self._stem = name
+        self._frame_names = None if frame_names is None else {each.casefold() for each in frame_names}
         self._decoded = decoded
         self._interrupt = interrupt
         self._closed = False
@@ -115,6 +120,15 @@ class Source:
         while frame is not None:
             yield frame
             frame = self._next()
+
+    def may_name(self, name: str) -> bool:
+        """Whether a frame of this source may have a name, as far as file systems that overlook case can tell."""
+        if self.kind == "picture":
+            return name.casefold() == self.name.casefold()
+        if self._frame_names is not None:
+            return name.casefold() in self._frame_names
+        head, _, number = name.casefold().rpartition("-")
+        return head == self._stem.casefold() and number.isdecimal()
 
     def close(self) -> None:
         """Release the file or the camera; a live source also lets go a thread that waits for its next frame."""
@@ -149,6 +163,7 @@ class Source:
             return None
         self._decoded_count += 1
         image_bgr, time_s, name, came_s = decoded
+        name = self.name if self.kind == "picture" else name
         self._notice_size(image_bgr)
         taken_s = time.monotonic() if came_s is None else came_s
         return Frame(self._decoded_count - 1, image_bgr, time_s, name, taken_s=taken_s, source=self.name)

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from sfpp.runtime.errors import UsageError
+from sfpp.runtime.files import identity, is_nowhere
 from sfpp.runtime.video.frames import Source
 from sfpp.runtime.video.keypoints_file import KeypointsFile, keypoints_file
 from sfpp.runtime.video.outlets.streams import STANDARD_OUTPUT
 from sfpp.runtime.video.run import expected_frames
-from sfpp.runtime.video.sinks import Sink, folder_sink, open_sink, sink_name, sink_place, snapshot_sink
+from sfpp.runtime.video.sinks import (
+    FOLDER_SUFFIX,
+    Sink,
+    folder_sink,
+    is_folder,
+    open_sink,
+    sink_name,
+    sink_place,
+    snapshot_sink,
+)
 
 _DEFAULT_ENDINGS = {"picture": "-sfpp.png", "folder": "-sfpp/"}  # all others become a video
 
@@ -47,42 +58,67 @@ def default_overlay(source: Source) -> str:
 def check_places(places: Iterable[str], sources: Sequence[Source], *, also_read: Sequence[str] = ()) -> None:
     """Refuse outputs that would overwrite an input, or other files that are ``also_read``, or each other.
 
+    Files are told by what they are, whatever links and spellings lead to them.
+
     Args:
         places: names of sinks, as :func:`.sinks.open_sink` takes them.
-        sources: what is read, opened.
+        sources: what is read, opened or closed again.
         also_read: other files that are.
 
     Raises:
         UsageError: they would, or an address is none.
     """
-    inputs = {path.resolve() for path in (*_paths(sources), *map(Path, also_read))}
-    pictures = (source for source in sources if source.kind in ("picture", "folder"))
-    folders = {path.resolve().parent for path in _paths(pictures)}
-    taken: set[Path | str] = set()
+    inputs = {identity(path) for path in (*_paths(sources), *map(Path, also_read))}
+    folders = {identity(path) for path in _folders_of_pictures(sources)}
+    taken: set[object] = set()
     for text in places:
         name, place = sink_name(text), sink_place(text)
-        if isinstance(place, Path):
-            place = place.resolve()
-        if place in inputs:
+        key = identity(place) if isinstance(place, Path) else place
+        if key in inputs:
             raise UsageError(f"the output {name} is the input itself; give another name")
         # Pictures in a folder are named after the frames, and so after the pictures that were read.
-        if place in folders:
+        if key in folders:
             raise UsageError(
                 f"the output folder {name} holds the input, which would be overwritten; give another folder"
             )
-        if place in taken:
+        if key in taken:
             where = "standard output" if place == STANDARD_OUTPUT else name
             raise UsageError(f"two outputs go to {where}; give each its own place")
-        taken.add(place)
+        if not is_nowhere(place):
+            taken.add(key)
+
+
+def check_folder(place: str, source: Source) -> None:
+    """Refuse a folder that holds files whose names pictures of a source would get, whoever wrote them.
+
+    Pictures of a live source are not refused: they get a number.
+
+    Raises:
+        UsageError: there is one.
+    """
+    folder = Path(place)
+    if source.live or not folder.is_dir():
+        return
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            name = Path(entry.name)
+            if name.suffix.lower() == FOLDER_SUFFIX and source.may_name(name.stem):
+                raise UsageError(
+                    f"{folder / name} exists, and would be overwritten; give another folder, or take away what is in "
+                    "this one"
+                )
 
 
 def check_outputs(outputs: Outputs, source: Source, *, also_read: Sequence[str] = ()) -> None:
-    """Refuse outputs as :func:`check_places` does.
+    """Refuse outputs as :func:`check_places` and :func:`check_folder` do.
 
     Raises:
         UsageError: they would overwrite something.
     """
     check_places(outputs.all(), [source], also_read=also_read)
+    overlay = outputs.overlay if outputs.overlay is not None and is_folder(outputs.overlay) else None
+    for folder in filter(None, (overlay, outputs.masks)):
+        check_folder(folder, source)
 
 
 @contextlib.contextmanager
@@ -128,3 +164,9 @@ def open_keypoints(outputs: Outputs) -> Iterator[list[KeypointsFile]]:
 def _paths(sources: Iterable[Source]) -> Iterator[Path]:
     for source in sources:
         yield from source.paths
+
+
+def _folders_of_pictures(sources: Iterable[Source]) -> set[Path]:
+    """Return the folders in which pictures that are read lie, and those in which what they are links to lies."""
+    paths = list(_paths(source for source in sources if source.kind in ("picture", "folder")))
+    return {path.parent for path in paths} | {path.resolve().parent for path in paths if path.is_symlink()}

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from sfpp.runtime import images
 from sfpp.runtime.errors import MediaError, UsageError, did_you_mean
+from sfpp.runtime.files import free_path, open_number
 from sfpp.runtime.video.encoder import VIDEO_SUFFIXES, video_sink
 from sfpp.runtime.video.events import EventHandler, ignore
 from sfpp.runtime.video.frames import Frame
@@ -28,8 +29,10 @@ from sfpp.runtime.video.outlets.streams import STANDARD_OUTPUT
 from sfpp.runtime.video.outlets.window import window_sink
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+FOLDER_SUFFIX = ".png"  # of pictures in folders
 _DEFAULT_RATE = Fraction(25)
 _RAW, _WINDOW = "raw", "window"
+_STDOUT = 1
 SINK_SCHEMES = (_RAW, _WINDOW, *PROTOCOLS)
 
 
@@ -68,8 +71,8 @@ def open_sink(
         path: where to write.
         frames_per_second: of a video; None gives each frame its own time, as live pictures need.
         count: how many pictures will come, None if unknown; only one fits into a picture file.
-        live: write videos so that they can be played whatever ends the program, with each frame's own time; and rename
-            older videos and lines of the same name rather than overwrite them.
+        live: write videos so that they can be played whatever ends the program, with each frame's own time; and
+            overwrite no older file: videos and lines of the same name are renamed, pictures get a number.
         on_event: told what happens to receivers and readers, and of changes of size.
         on_stop: told when the user closes a window.
 
@@ -85,9 +88,9 @@ def open_sink(
     suffix = target.suffix.lower()
     if text == STANDARD_OUTPUT or (suffix == RECORD_SUFFIX and not target.is_dir()):
         return record_lines(text, live=live, on_event=on_event)
-    if not suffix or target.is_dir() or text.endswith(("/", os.sep)):
+    if is_folder(text):
         _check_no_half_address(text)
-        return folder_sink(target)
+        return folder_sink(target, keep_older=live)
     if suffix in VIDEO_SUFFIXES:
         return _video(target, frames_per_second=frames_per_second, live=live, on_event=on_event)
     if suffix not in PICTURE_SUFFIXES:
@@ -100,6 +103,16 @@ def open_sink(
             "give a folder or a name ending in .mp4, or take one frame only"
         )
     return picture_sink(target)
+
+
+def is_folder(path: str | os.PathLike[str]) -> bool:
+    """Whether a name means a folder for pictures: no suffix, a final /, or a folder that exists."""
+    text = os.fspath(path)
+    if is_uri(text) or text == STANDARD_OUTPUT:
+        return False
+    if text.endswith(("/", os.sep)) or Path(text).is_dir():
+        return True
+    return not Path(text).suffix and not Path(text).exists()
 
 
 def sink_name(path: str | os.PathLike[str]) -> str:
@@ -116,7 +129,7 @@ def sink_name(path: str | os.PathLike[str]) -> str:
 
 
 def sink_place(path: str | os.PathLike[str]) -> Path | str:
-    """Return what would be written: a path, ``-`` for standard output, or any other address as it is.
+    """Return what would be written: a path, ``-`` for standard output by any name, or another address as it is.
 
     Raises:
         UsageError: as for :func:`sink_name`.
@@ -126,7 +139,7 @@ def sink_place(path: str | os.PathLike[str]) -> Path | str:
         if _scheme(text) != _RAW:
             return text
         text = RawTarget.from_uri(text).place
-    return STANDARD_OUTPUT if text == STANDARD_OUTPUT else Path(text)
+    return STANDARD_OUTPUT if text == STANDARD_OUTPUT or open_number(Path(text)) == _STDOUT else Path(text)
 
 
 def shows_all_sources(path: str | os.PathLike[str]) -> bool:
@@ -190,19 +203,21 @@ def picture_sink(path: Path) -> Iterator[Sink]:
 
 
 @contextlib.contextmanager
-def folder_sink(path: Path, *, suffix: str = ".png") -> Iterator[Sink]:
+def folder_sink(path: Path, *, suffix: str = FOLDER_SUFFIX, keep_older: bool = False) -> Iterator[Sink]:
     """Write every picture into a folder under its frame's name; the folder is created, with its parents.
+
+    A file of that name is overwritten, or with ``keep_older`` left, and the picture gets a number behind its name.
 
     Raises:
         MediaError: the folder cannot be created.
     """
     existed = path.is_dir()
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        Path(os.path.realpath(path)).mkdir(parents=True, exist_ok=True)  # also where a link leads that led nowhere
     except OSError as error:
         raise MediaError(f"cannot create the folder {path}: {error.strerror}; give another place") from error
     try:
-        yield _Folder(path, suffix)
+        yield _Folder(path, suffix, keep_older=keep_older)
     finally:
         if not existed and not any(path.iterdir()):
             path.rmdir()
@@ -249,12 +264,14 @@ class _Picture:
 
 
 class _Folder:
-    def __init__(self, path: Path, suffix: str) -> None:
+    def __init__(self, path: Path, suffix: str, *, keep_older: bool) -> None:
         self.path = path
         self._suffix = suffix
+        self._keep_older = keep_older
 
     def write(self, frame: Frame, image: NDArray[np.uint8]) -> None:
-        images.write_image(self.path / f"{frame.name}{self._suffix}", image)
+        path = self.path / f"{frame.name}{self._suffix}"
+        images.write_image(free_path(path) if self._keep_older else path, image)
 
 
 class _Snapshot:

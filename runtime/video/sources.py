@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import difflib
 import itertools
+import os
 import re
 from collections.abc import Generator, Iterable, Sequence
 from fractions import Fraction
@@ -23,6 +24,48 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".p
 _DEMO = "demo"
 _PICTURES_PER_SECOND = Fraction(25)  # when a video is made of single pictures
 _WILDCARDS = re.compile(r"[*?\[]")
+
+
+def names_input(text: str) -> bool:
+    """Whether a text that is no URI names something to read: it exists, or is a camera, a pattern or the word demo."""
+    return reads_files(text) or _is_camera(text)
+
+
+def reads_files(text: str) -> bool:
+    """Whether a text names files, which can be opened again and again, and no camera or URI."""
+    return not is_uri(text) and (_exists(text) or text == _DEMO or _WILDCARDS.search(text) is not None)
+
+
+def each_source(text: str) -> list[str]:
+    """Return the sources that a text names: itself, or the files that match a pattern, where no picture does.
+
+    Raises:
+        MediaError: it is no pattern.
+    """
+    if is_uri(text) or _exists(text) or not _WILDCARDS.search(text):
+        return [text]
+    matching = _matching(Path(text))
+    if _pictures_among(matching):
+        return [text]
+    return [str(path) for path in _in_order(path for path in matching if path.is_file())] or [text]
+
+
+def apart(names: Sequence[str]) -> list[str]:
+    """Put a number behind each name that an earlier one has too, as a_b/1.png and a/b/1.png do.
+
+    Names that differ in upper and lower case alone count as one, since they do so for some file systems.
+    """
+    taken = {name.casefold() for name in names}
+    seen: set[str] = set()
+    unique = []
+    for name in names:
+        if name.casefold() in seen:
+            numbered = (f"{name}-{number}" for number in itertools.count(2))
+            name = next(each for each in numbered if each.casefold() not in taken)
+            taken.add(name.casefold())
+        seen.add(name.casefold())
+        unique.append(name)
+    return unique
 
 
 def open_source(text: str, *, on_event: EventHandler = ignore) -> Source:
@@ -57,11 +100,19 @@ def _open_path(text: str, *, on_event: EventHandler) -> Source:
         return open_image(path) if path.suffix.lower() in IMAGE_SUFFIXES else open_video(path)
     if text == _DEMO:
         return open_video(demo_clip())
-    if text.isdecimal() and len(text) <= MOST_CAMERA_DIGITS:
+    if _is_camera(text):
         return open_webcam(int(text), on_event=on_event)
     if _WILDCARDS.search(text):
         return open_pattern(path)
     raise MediaError(_missing(path))
+
+
+def _exists(text: str) -> bool:
+    return os.path.exists(text)  # noqa: PTH110 - Path's raises where a name is too long
+
+
+def _is_camera(text: str) -> bool:
+    return text.isdecimal() and len(text) <= MOST_CAMERA_DIGITS
 
 
 def open_image(path: Path) -> Source:
@@ -96,34 +147,47 @@ def open_pattern(pattern: Path) -> Source:
     Raises:
         MediaError: no picture matches, or none of them can be read.
     """
-    fixed = Path(*itertools.takewhile(lambda part: not _WILDCARDS.search(part), pattern.parts))
-    try:
-        matching = list(fixed.glob(str(pattern.relative_to(fixed)))) if fixed.is_dir() else []
-    except ValueError as error:  # such as a**b, before Python 3.13
-        raise MediaError(f"{pattern} is no pattern ({error}); expected something like images/**/*.png") from error
+    matching = _matching(pattern)
     files = _pictures_among(matching)
     if not files:
         others = f"only {matching[0]} and the like" if matching else "nothing"
         raise MediaError(
             f"the pattern {pattern} matches {others}; expected pictures, ending in {', '.join(IMAGE_SUFFIXES)}"
         )
-    return _pictures_source(files, name=fixed.resolve().name or "images")
+    return _pictures_source(files, name=_fixed_folder(pattern).resolve().name or "images")
+
+
+def _fixed_folder(pattern: Path) -> Path:
+    return Path(*itertools.takewhile(lambda part: not _WILDCARDS.search(part), pattern.parts))
+
+
+def _matching(pattern: Path) -> list[Path]:
+    fixed = _fixed_folder(pattern)
+    try:
+        return list(fixed.glob(str(pattern.relative_to(fixed)))) if fixed.is_dir() else []
+    except ValueError as error:  # such as a**b, before Python 3.13
+        raise MediaError(f"{pattern} is no pattern ({error}); expected something like images/**/*.png") from error
 
 
 def _pictures_among(paths: Iterable[Path]) -> tuple[Path, ...]:
-    found = [path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
-    return tuple(sorted(found, key=lambda path: [_natural_key(part) for part in path.parts]))
+    return _in_order(path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+
+
+def _in_order(paths: Iterable[Path]) -> tuple[Path, ...]:
+    return tuple(sorted(paths, key=lambda path: [_natural_key(part) for part in path.parts]))
 
 
 def _pictures_source(files: tuple[Path, ...], *, name: str) -> Source:
     warnings: list[str] = []
+    names = _names(files)
     return Source(
-        _pictures(files, warnings),
+        _pictures(files, names, warnings),
         kind="folder",
         name=name,
         frames_per_second=_PICTURES_PER_SECOND,
         count=len(files),
         paths=files,
+        frame_names=names,
         warnings=warnings,
     )
 
@@ -132,9 +196,9 @@ def _picture(path: Path) -> Generator[Decoded, None, None]:
     yield Decoded(images.read_image(path), 0.0, path.stem)
 
 
-def _pictures(files: Sequence[Path], warnings: list[str]) -> Generator[Decoded, None, None]:
+def _pictures(files: Sequence[Path], names: Sequence[str], warnings: list[str]) -> Generator[Decoded, None, None]:
     index = 0
-    for file, name in zip(files, _names(files), strict=True):
+    for file, name in zip(files, names, strict=True):
         try:
             image_bgr = images.read_image(file)
         except MediaError as error:
@@ -150,26 +214,12 @@ def _names(files: Sequence[Path]) -> list[str]:
     for longer in (lambda file: file.name.replace(".", "_"), _whole_name):
         counts = collections.Counter(names)
         names = [name if counts[name] == 1 else longer(file) for file, name in zip(files, names, strict=True)]
-    return _numbered(names)
+    return apart(names)
 
 
 def _whole_name(file: Path) -> str:
     # Without the root: a name that begins with it would leave the folder that is written to.
     return "_".join(file.relative_to(file.anchor).parts).replace(".", "_")
-
-
-def _numbered(names: Sequence[str]) -> list[str]:
-    """Put a number behind a name that another file has too, as a_b/1.png and a/b/1.png do."""
-    taken = set(names)
-    seen: set[str] = set()
-    unique = []
-    for name in names:
-        if name in seen:
-            name = next(each for number in itertools.count(2) if (each := f"{name}-{number}") not in taken)
-            taken.add(name)
-        seen.add(name)
-        unique.append(name)
-    return unique
 
 
 def _natural_key(name: str) -> list[tuple[int, str]]:

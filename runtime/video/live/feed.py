@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Generator
+from pathlib import Path
 
 from sfpp.runtime.errors import MediaError, SfppError
 from sfpp.runtime.video.events import Event, EventHandler, EventKind
@@ -21,10 +22,10 @@ _STUCK_S = 60.0
 _CLOSING_S = 1.0
 
 
-def open_live(link: Link, *, kind: SourceKind, on_event: EventHandler) -> Source:
+def open_live(link: Link, *, kind: SourceKind, on_event: EventHandler, paths: tuple[Path, ...] = ()) -> Source:
     """Connect and return the source; a plain file behind a URL becomes a source of kind ``video``, which is not live.
 
-    Closing the source, from any thread, ends whatever it is waiting for.
+    Closing the source, from any thread, ends whatever it is waiting for. ``paths`` are the files that are read, if any.
 
     Raises:
         MediaError: the first connection failed, and the link does not say to wait.
@@ -39,6 +40,7 @@ def open_live(link: Link, *, kind: SourceKind, on_event: EventHandler) -> Source
         name=link.name,
         frames_per_second=None if clip is None else clip.frames_per_second,
         count=None if clip is None else clip.count,
+        paths=paths,
         warnings=warnings,
         live=clip is None,
         interrupt=feed.close,

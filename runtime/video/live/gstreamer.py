@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 from fractions import Fraction
+from pathlib import Path
 from urllib.parse import unquote
 
 from sfpp.runtime.errors import MediaError, UsageError
@@ -23,6 +24,7 @@ GST_EXAMPLE = "gst://v4l2src device=/dev/video0 ! video/x-raw,width=1280,height=
 # Only the newest frame waits, and none waits for its time.
 _SINK = "videoconvert ! video/x-raw,format=BGR ! appsink drop=true max-buffers=1 sync=false"
 _ENDS_IN_SINK = re.compile(r"!\s*appsink\b[^!]*$")
+_FILE = re.compile(r'\blocation\s*=\s*("[^"]*"|(?:\\.|[^\s"!])+)|\buri\s*=\s*"?file://([^\s"]+)')
 _FINITE = re.compile(r"\bnum-buffers\s*=\s*\d|\b(?:multi)?filesrc\b|\buri\s*=\s*\"?file:")
 _CSI_OPTIONS = ("width", "height", "fps", "flip", *RECONNECT_OPTIONS)
 _CSI_WIDTH, _CSI_HEIGHT, _CSI_RATE = 1920, 1080, Fraction(30)
@@ -71,7 +73,7 @@ def open_gst(address: Address, *, on_event: EventHandler) -> Source:
         connecting_s=_CONNECTING_S,
         unanswered=pipeline.failed("nothing happens"),
     )
-    return open_live(link, kind="camera", on_event=on_event)
+    return open_live(link, kind="camera", on_event=on_event, paths=files_in(pipeline_from(address.place)))
 
 
 def open_csi(address: Address, *, on_event: EventHandler) -> Source:
@@ -117,6 +119,15 @@ def pipeline_from(place: str) -> str:
     """Decode the text behind gst://, and append what OpenCV needs at the end if it is not there."""
     pipeline = unquote(_NOT_ENCODED.sub("%25", place)).strip().rstrip("!").strip()
     return pipeline if _ENDS_IN_SINK.search(pipeline) else f"{pipeline} ! {_SINK}"
+
+
+def files_in(pipeline: str) -> tuple[Path, ...]:
+    """Return the files that a pipeline names and that exist: ``location=clip.mp4``, ``uri=file:///clip.mp4``."""
+    found = []
+    for location, uri in _FILE.findall(pipeline):
+        text = (location or uri).strip('"')
+        found.append(Path(unquote(text) if uri else re.sub(r"\\(.)", r"\1", text)))
+    return tuple(path for path in found if path.is_file())
 
 
 def missing_elements(pipeline: str) -> list[str]:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
-import os
 from pathlib import Path
 
 from sfpp.runtime.errors import SfppError
-from sfpp.runtime.files import open_number, ordinary_place
+from sfpp.runtime.files import free_path, open_number, ordinary_place
 from sfpp.runtime.video.events import Event, EventHandler
 
 
@@ -20,8 +18,7 @@ def keep_older(path: Path, on_event: EventHandler) -> None:
     if not path.is_file() or open_number(path) is not None:
         return
     path = ordinary_place(path)  # the file that a link leads to, and not the link
-    names = (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in itertools.count(1))
-    kept = next(name for name in names if not os.path.lexists(name))
+    kept = free_path(path, first=1)
     try:
         path.rename(kept)
     except OSError as error:

@@ -66,7 +66,7 @@ class Pipeline:
         model: an opened model; it stays open.
         sources: what :func:`sfpp.runtime.video.open_source` takes, or opened sources; those that are opened here are
             closed here.
-        policy: None takes ``freshest`` if a source is live.
+        policy: None takes ``freshest`` if a source is live, and drops frames of live sources only.
         smooth: how steady labels are kept, 0 to below 1; see :class:`.steadiness.Steady`. For logits only.
         finder: finds people, for a pose model; see :func:`sfpp.runtime.people.choose_finder`.
         detect_every: ask it in every Nth frame only, and follow people in between.
@@ -111,14 +111,20 @@ class Pipeline:
             ]
             check_names(opened)
             self.policy: Policy = policy or ("freshest" if any(source.live for source in opened) else "every-frame")
+            self._given_policy = policy
             self.sources = tuple(opened)
             for source in opened:
                 if source.on_event is ignore:
                     source.on_event = tell
-            self._readers = Readers(opened, newest=self.policy == "freshest", on_event=tell)
+            fresh = [source for source in opened if self.policy_of(source) == "freshest"]
+            self._readers = Readers(opened, newest=fresh, on_event=tell)
             self._opened = stack.pop_all()
         self._pacer = Pacer()
         self._answers: Iterator[Answer] | None = None
+
+    def policy_of(self, source: Source) -> Policy:
+        """Return what becomes of a source's frames for which there is no time: unless told, files lose none."""
+        return self._given_policy or ("freshest" if source.live else "every-frame")
 
     @property
     def dropped(self) -> dict[str, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 from sfpp.runtime.errors import MediaError, SfppError
 from sfpp.runtime.video.events import Event, EventHandler
@@ -109,14 +109,16 @@ class Readers:
 
     Args:
         sources: at least one.
-        newest: whether frames that nobody has taken are replaced by newer ones.
+        newest: those of which a frame that nobody has taken is replaced by a newer one.
         on_event: told what happens to the sources.
     """
 
-    def __init__(self, sources: Sequence[Source], *, newest: bool, on_event: EventHandler) -> None:
+    def __init__(self, sources: Sequence[Source], *, newest: Collection[Source], on_event: EventHandler) -> None:
         self._changed = threading.Condition()
         self._on_event = on_event
-        self.all = tuple(Reader(source, newest=newest, changed=self._changed, on_event=on_event) for source in sources)
+        self.all = tuple(
+            Reader(source, newest=source in newest, changed=self._changed, on_event=on_event) for source in sources
+        )
         self._turn = 0
         self._stopped = False
         self._told: set[int] = set()

@@ -2,6 +2,7 @@ import shutil
 import subprocess
 import threading
 from fractions import Fraction
+from pathlib import Path
 from typing import ClassVar
 
 import cv2
@@ -10,7 +11,7 @@ import pytest
 from sfpp.runtime import MediaError
 from sfpp.runtime.video import open_source
 from sfpp.runtime.video.live import feed, gstreamer
-from sfpp.runtime.video.live.gstreamer import csi_pipeline, missing_elements, pipeline_from
+from sfpp.runtime.video.live.gstreamer import csi_pipeline, files_in, missing_elements, pipeline_from
 from tests.runtime.video.clips import picture
 from tests.runtime.video.live.fakes import live_threads
 
@@ -192,3 +193,27 @@ def test_a_pipeline_for_which_opencv_waits_for_ever(with_gstreamer, monkeypatch)
     release.set()
     for thread in live_threads():
         thread.join(20)
+
+
+def test_files_that_a_pipeline_reads_are_known(tmp_path, monkeypatch):
+    """So that no output replaces one."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("clip.mp4", "my clip.mp4", "ü.mp4"):
+        Path(name).touch()
+    for pipeline, names in (
+        ("filesrc location=clip.mp4 ! decodebin", ["clip.mp4"]),
+        ('filesrc location = "my clip.mp4"!decodebin', ["my clip.mp4"]),
+        (r"filesrc location=my\ clip.mp4 ! decodebin", ["my clip.mp4"]),
+        (f"uridecodebin uri=file://{tmp_path}/%C3%BC.mp4 ! videoconvert", [f"{tmp_path}/ü.mp4"]),
+        ("rtspsrc location=rtsp://me:secret@host/x ! decodebin", []),
+        ("multifilesrc location=%05d.png ! pngdec", []),
+        ("v4l2src device=/dev/video0", []),
+    ):
+        assert files_in(pipeline) == tuple(map(Path, names))
+
+
+def test_a_pipeline_s_file_is_a_file_of_the_source(with_gstreamer, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("clip.mp4").touch()
+    with open_source("gst://filesrc location=clip.mp4 ! decodebin") as source:
+        assert source.paths == (Path("clip.mp4"),)

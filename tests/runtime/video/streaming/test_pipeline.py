@@ -43,6 +43,22 @@ def test_files_are_taken_whole_and_live_sources_fresh_unless_told_otherwise():
         assert pipeline.policy == "every-frame"
 
 
+def test_a_file_loses_no_frame_beside_a_live_source_unless_told_so():
+    for policy in (None, "freshest"):
+        file, live = camera("file", frames=20), camera("live", pause_s=1 / 200)
+        with Pipeline(slow_model(0.03), [file, live], policy=policy) as pipeline:
+            assert [pipeline.policy_of(each) for each in (file, live)] == [policy or "every-frame", "freshest"]
+            answers = []
+            for answer in pipeline:
+                answers.append((answer.frame.source, answer.frame.index))
+                if len(answers) == 50:
+                    break
+        got = [index for source, index in answers if source == "file"]
+        if policy is None:
+            assert got == list(range(20))
+        assert pipeline.dropped["live"] > 20
+
+
 def test_the_freshest_frame_is_shown_within_two_inference_times():
     infer_s, ages = 0.2, []
     with Pipeline(slow_model(infer_s), [camera(pause_s=1 / 60)]) as pipeline:
