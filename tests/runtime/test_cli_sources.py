@@ -18,6 +18,8 @@ from sfpp.runtime import cli
 from sfpp.runtime.cli import main
 from sfpp.runtime.commands.options import parsed
 from sfpp.runtime.contract import METADATA_KEY
+from sfpp.runtime.segmentation import Segmenter
+from sfpp.runtime.video.outlets.record_lines import RecordLines
 from tests.runtime.test_cli import SLOW_COMMAND, write_model
 from tests.runtime.video.clips import CONTRACT, index_of, picture, read_clip, write_clip
 
@@ -340,16 +342,19 @@ def test_pictures_of_a_camera_overwrite_none(here, capsys):
 
 
 def test_no_frame_of_a_file_is_dropped_beside_a_camera(here, capsys, monkeypatch):
-    """Though the camera's are: a file waits."""
-    from sfpp.runtime.segmentation import Segmenter
+    """Though the camera's are, by a model and a disk that are slow: a file waits."""
 
-    infer = Segmenter.infer
+    def slowed(kind, name, pause_s):
+        work = getattr(kind, name)
 
-    def slow(self, prepared):
-        time.sleep(0.03)
-        return infer(self, prepared)
+        def slow(self, item):
+            time.sleep(pause_s)
+            return work(self, item)
 
-    monkeypatch.setattr(Segmenter, "infer", slow)
+        monkeypatch.setattr(kind, name, slow)
+
+    slowed(Segmenter, "infer", 0.03)
+    slowed(RecordLines, "write_record", 0.1)
     write_clip(here / "c.mp4", frames=40)
     words = ["-o", "{source}-out.mp4", "-o", "frames-{source}/", "--json", "all.jsonl"]
     code, _, err = run(capsys, "c.mp4", f"{SCENE}&frames=120", *words, *PLAIN)
