@@ -19,16 +19,15 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from sfpp import export
 from sfpp.calibration.fp16.converting import fp16_model
 from sfpp.calibration.graph import contract_in, read_model, write_model
 from sfpp.calibration.int8.converting import int8_model, tensors_to_observe
 from sfpp.calibration.int8.form import PORTABLE
 from sfpp.calibration.int8.observing import observe
 from sfpp.calibration.int8.ranges import range_of
-from sfpp.export import export_onnx
 from sfpp.export.demo import demo_frame, demo_person
 from sfpp.runtime.images import read_image
-from tests.golden import FOLDER, GoldenCase
 
 pytest.importorskip("openvino", reason="OpenVINO is not installed")
 pytestmark = pytest.mark.skipif(platform.machine() not in {"x86_64", "AMD64"}, reason="oneDNN's caps are for x86")
@@ -104,13 +103,15 @@ def frames_for(network):
 def exported(network, folder):
     path = folder / f"{network}.onnx"
     if network == "edaformer":
+        from tests.golden import FOLDER, GoldenCase  # needs torch, and the test of OpenVINO's defect does not
+
         if not FOLDER.is_dir():
             pytest.skip(f"the golden weights are not in {FOLDER}")
         weights = GoldenCase("edaformer_t_2211-222_256x320").save_checkpoint(folder)
-        return export_onnx(weights, path, isr="2211-222", res="320x256").path
+        return export.export_onnx(weights, path, isr="2211-222", res="320x256").path
     if network == "pose":
-        return export_onnx(path=path, task="pose", variant="hq").path
-    return export_onnx(path=path, variant=network, res="320x256").path
+        return export.export_onnx(path=path, task="pose", variant="hq").path
+    return export.export_onnx(path=path, variant=network, res="320x256").path
 
 
 @pytest.fixture(
