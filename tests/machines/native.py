@@ -23,7 +23,7 @@ try:
 except ModuleNotFoundError:  # Python 3.10
     from pip._vendor import tomli as tomllib
 
-EXTRAS = ("bench", "calibrate", "cpu", "openvino", "video", "viewer")
+EXTRAS = ("bench", "calibrate", "cpu", "export", "openvino", "video", "viewer")
 TOOLS = ("pytest", "pytest-xdist", "setuptools")
 LOWEST = re.compile(r"([\w-]+)>=([\d.]+)")
 PYTEST = ("-p", "no:cacheprovider", "-n", os.environ.get("WORKERS", "2"), "--dist", "loadfile")
@@ -66,7 +66,7 @@ def floors(project: dict) -> dict[str, str]:
     extras = project["optional-dependencies"]
     words = [*project["dependencies"], *(each for name in EXTRAS for each in extras[name])]
     words += [each for each in extras["dev"] if each.startswith(TOOLS)]
-    return dict(LOWEST.fullmatch(each).groups() for each in words)
+    return dict(LOWEST.fullmatch(each).groups() for each in words if not each.startswith("torch>"))
 
 
 def pythons() -> Iterator[Path]:

@@ -32,7 +32,7 @@ class Recorder:
 
     def write(self, given, image):
         self.entered.set()
-        assert self.free.wait(20)
+        assert self.free.wait()
         self.threads.append(threading.current_thread())
         if given.index == self._fails_at:
             raise FAILURE
@@ -134,7 +134,7 @@ def test_sources_that_share_a_sink_do_not_replace_each_others_pictures(policy):
     recorder = Recorder(held=True)
     with SinkThread(recorder.opened(), name="out", policy=policy) as sink:
         sink.write(frame(0), picture(0))
-        assert recorder.entered.wait(20)  # the thread is busy, and two more come together
+        assert recorder.entered.wait()  # the thread is busy, and two more come together
         for index, source in ((1, "left"), (2, "right")):
             sink.write(replace(frame(index), source=source), picture(index))
         if policy == "freshest":
