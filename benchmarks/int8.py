@@ -33,6 +33,7 @@ from sfpp.calibration import calibrate
 from sfpp.export import export_onnx
 from sfpp.runtime import load_segmenter, read_contract_file, read_image
 from sfpp.runtime.agreement import ConfusionMatrix, label_agreement
+from sfpp.runtime.children import python_module
 from sfpp.runtime.files import write_text
 from sfpp.runtime.images import batch_from_frames
 
@@ -264,8 +265,9 @@ def _in_a_process(
     given = {"chosen": [asdict(each) for each in chosen], "contract": str(contract), "data": str(data), "every": every}
     write_text(task, json.dumps(given))
     environment = {**os.environ, **({"ONEDNN_MAX_CPU_ISA": cap} if cap else {}), "SFPP_CACHE": str(folder / "cache")}
-    command = [sys.executable, "-m", "benchmarks.int8", "--task", str(task), "-o", str(answer)]
-    subprocess.run(command, check=True, env=environment)
+    subprocess.run(
+        **python_module("benchmarks.int8", "--task", str(task), "-o", str(answer)), check=True, env=environment
+    )
     return list(json.loads(answer.read_text(encoding="utf-8")))
 
 
