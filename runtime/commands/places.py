@@ -81,9 +81,10 @@ class Plan:
     def all(self) -> tuple[str, ...]:
         """Every place of every source, those that they share once."""
         found: list[str] = []
+        before: set[str] = set()
         for places in self.by_source.values():
-            before = set(found)
             found += [place for place in places.all() if place not in before]
+            before.update(places.all())
         return tuple(found)
 
     def writes_to_standard_output(self) -> bool:
@@ -110,11 +111,12 @@ def plan_for(arguments: argparse.Namespace, sources: Sequence[Source], *, live: 
     if len(sources) > 1:
         _check_names(given, others, sources, by_position=arguments.output is not None)
     found: dict[str, Places] = {}
+    taken: set[Path] = set()
     for source in sources:
-        taken = [place for places in found.values() for place in places.pictures]
         pictures = _pictures(given, source, taken, several=len(sources) > 1)
         if by_default:
             pictures = (_free(default_overlay(source), source, taken),)
+        taken.update(map(Path, pictures))
         found[source.name] = Places(pictures, *(_named(place, source) for place in _others(others)))
     plan = Plan(found, tuple(Path(place) for place in given if len(sources) > 1 and _is_shared(place)))
     _check(plan, sources, also_read=files_read(arguments))
@@ -146,7 +148,7 @@ def _named(place: str | None, source: Source) -> str | None:
     return None if place is None else place.replace(_SOURCE, source.name)
 
 
-def _pictures(given: Sequence[str], source: Source, taken: Sequence[str], *, several: bool) -> tuple[str, ...]:
+def _pictures(given: Sequence[str], source: Source, taken: Collection[Path], *, several: bool) -> tuple[str, ...]:
     """Return the places for a source's pictures: in a folder that sources share, one that is named after it."""
     return tuple(
         _free(os.path.join(place, default_overlay(source)), source, taken)  # noqa: PTH118 - a final slash counts
@@ -160,13 +162,13 @@ def _is_shared(place: str) -> bool:
     return _SOURCE not in place and is_folder(place)
 
 
-def _free(place: str, source: Source, taken: Sequence[str]) -> str:
+def _free(place: str, source: Source, taken: Collection[Path]) -> str:
     """Return a place that is named after its source, or the next one whose name is free, and tell of that.
 
     What is there may be of an earlier run, but nobody has said that it is to be overwritten. Recordings of live sources
     see to that themselves.
     """
-    chosen = Path(place) if source.live else free_path(Path(place), taken={Path(each) for each in taken})
+    chosen = Path(place) if source.live else free_path(Path(place), taken=taken)
     slash = "/" if place.endswith("/") else ""
     if chosen != Path(place):
         note(f"{place} exists, so {chosen}{slash} is written; to write over it, say -o {place}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import time
-from collections.abc import Callable, Collection, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -79,7 +79,7 @@ class Source:
         frames_per_second: Fraction | None,
         count: int | None = None,
         paths: tuple[Path, ...] = (),
-        frame_names: Collection[str] | None = None,
+        frame_names: Sequence[str] | None = None,
         warnings: list[str] | None = None,
         live: bool = False,
         interrupt: Callable[[], object] = lambda: None,
@@ -94,7 +94,7 @@ class Source:
         self.live = live
         self.on_event = on_event
         self._stem = name
-        self._frame_names = None if frame_names is None else {each.casefold() for each in frame_names}
+        self._frame_names = None if frame_names is None else tuple(frame_names)
         self._decoded = decoded
         self._interrupt = interrupt
         self._closed = False
@@ -121,14 +121,15 @@ class Source:
             yield frame
             frame = self._next()
 
-    def may_name(self, name: str) -> bool:
-        """Whether a frame of this source may have a name, as far as file systems that overlook case can tell."""
-        if self.kind == "picture":
-            return name.casefold() == self.name.casefold()
-        if self._frame_names is not None:
-            return name.casefold() in self._frame_names
+    @property
+    def frame_names(self) -> tuple[str, ...] | None:
+        """The frames' names where they are known beforehand, as pictures' are."""
+        return (self.name,) if self.kind == "picture" else self._frame_names
+
+    def numbers(self, name: str) -> bool:
+        """Whether a name, upper and lower case alike, is that of a frame which is called by its number."""
         head, _, number = name.casefold().rpartition("-")
-        return head == self._stem.casefold() and number.isdecimal()
+        return self.frame_names is None and head == self._stem.casefold() and number.isdecimal()
 
     def close(self) -> None:
         """Release the file or the camera; a live source also lets go a thread that waits for its next frame."""

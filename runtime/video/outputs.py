@@ -99,14 +99,16 @@ def check_folder(place: str, source: Source) -> None:
     folder = Path(place)
     if source.live or not folder.is_dir():
         return
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            name = Path(entry.name)
-            if name.suffix.lower() == FOLDER_SUFFIX and source.may_name(name.stem):
-                raise UsageError(
-                    f"{folder / name} exists, and would be overwritten; give another folder, or take away what is in "
-                    "this one"
-                )
+    if source.frame_names is not None:
+        files = (folder / f"{name}{FOLDER_SUFFIX}" for name in source.frame_names)
+        existing = next(filter(os.path.lexists, files), None)
+    else:
+        numbered = (each for each in folder.iterdir() if each.suffix.lower() == FOLDER_SUFFIX)
+        existing = next((each for each in numbered if source.numbers(each.stem)), None)
+    if existing is not None:
+        raise UsageError(
+            f"{existing} exists, and would be overwritten; give another folder, or take away what is in this one"
+        )
 
 
 def check_outputs(outputs: Outputs, source: Source, *, also_read: Sequence[str] = ()) -> None:

@@ -306,9 +306,9 @@ def test_what_else_is_read_is_not_overwritten_either(here, capsys, option):
     ("source", "words", "existing"),
     [
         ("a.mp4", ["--masks", "labels"], "labels/a-000003.png"),
-        ("a.mp4", ["-o", "labels/"], "labels/a-1000003.png"),
+        ("a.mp4", ["-o", "labels/"], "labels/A-1000003.PNG"),
         ("in", ["--masks", "labels"], "labels/0.png"),
-        ("in", ["-o", "labels/"], "labels/0.PNG"),
+        ("in", ["-o", "labels/"], "labels/0.png"),
         ("in/*.jpg", ["--masks", "labels/"], "labels/0.png"),
         ("in/0.jpg", ["--masks", "labels/"], "labels/0.png"),
         ("in/0.jpg", ["-o", "labels"], "labels/0.png"),
