@@ -18,6 +18,7 @@ from sfpp.runtime.backends.providers import (
     Provider,
     description_of,
     label_of,
+    load_cuda,
     providers_for,
 )
 from sfpp.runtime.errors import BackendError, MissingDependencyError
@@ -64,6 +65,8 @@ class OnnxRuntimeBackend:
         onnxruntime = _import_onnxruntime(path)
         available = onnxruntime.get_available_providers()
         providers = providers_for(device, path, precision=precision, cache=cache, available=available)
+        if device != "cpu":
+            load_cuda(onnxruntime)
         session_options = _session_options(onnxruntime, threads=threads)
         self._profile = SessionProfile(session_options) if profile else None
         try:

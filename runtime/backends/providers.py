@@ -5,6 +5,8 @@ CUDA and TensorRT: not run on hardware.
 
 from __future__ import annotations
 
+import contextlib
+import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,6 +94,15 @@ def providers_for(
         folder = compiled_models_folder(path, library="tensorrt", options={"precision": precision})
     wanted = spec.provider, spec.options(precision, folder)
     return [wanted, *(each for each in spec.then if each[0] in available)]
+
+
+def load_cuda(onnxruntime: Any) -> None:
+    """Load the CUDA libraries that pip installs, where the system does not look; ONNX Runtime takes loaded ones."""
+    preload = getattr(onnxruntime, "preload_dlls", None)  # from 1.21 on
+    if preload is not None:
+        # It prints what it misses to stdout, among what a command writes there. If CUDA does not start, that is said.
+        with contextlib.redirect_stdout(io.StringIO()):
+            preload()
 
 
 def label_of(provider: str) -> str:

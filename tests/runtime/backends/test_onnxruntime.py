@@ -158,6 +158,20 @@ def test_falling_back_is_loud(runtime, model_path, caplog, capsys, device, facts
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.parametrize(("device", "times"), [("cpu", 0), ("cuda", 1), ("tensorrt", 1)])
+def test_the_cuda_libraries_of_pip_are_loaded_without_a_word(runtime, model_path, capsys, device, times):
+    fake, calls = runtime(), []
+
+    def preload_dlls():
+        calls.append(len(fake.sessions))
+        print("Failed to load libcublas.so.13")
+
+    fake.preload_dlls = preload_dlls
+    OnnxRuntimeBackend(model_path, device=device, cache=False)
+    assert calls == [0] * times, "before the session, or not at all"
+    assert capsys.readouterr().out == ""
+
+
 def test_precision_of_a_device_that_did_not_start(runtime, model_path):
     runtime(dead=GPU_PROVIDERS[:2])
     assert OnnxRuntimeBackend(model_path, device="tensorrt", precision="fp16").precision == "fp32"
