@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.speed.contestants import TRANSFORMERS
-from benchmarks.speed.models import LOCAL
-from benchmarks.speed.results import SpeedRow
+from benchmarks.speed.results import LOCAL, TRANSFORMERS, SpeedRow
 from benchmarks.speed.table import backend_name
 from sfpp.runtime.bench.chart import COLORS, GREY, STYLE, check_chart, save_figure
 from sfpp.runtime.errors import SfppError

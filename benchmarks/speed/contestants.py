@@ -12,6 +12,7 @@ import numpy as np
 from benchmarks.machine import machine
 from benchmarks.speed.models import export_ours, export_transformers, score_bytes, target_of
 from benchmarks.speed.pytorch import EagerRequest, eager_peak_bytes, open_eager
+from benchmarks.speed.results import PYTORCH, TRANSFORMERS
 from sfpp.export.resolution import Resolution
 from sfpp.runtime.backends import backend_choices
 from sfpp.runtime.bench.inputs import Picture
@@ -21,9 +22,6 @@ from sfpp.runtime.bench.settings import BackendSpec
 from sfpp.runtime.contract import METADATA_KEY, ModelContract, contract_from_json
 from sfpp.runtime.errors import SfppError
 from sfpp.runtime.onnx_file import metadata_of
-
-PYTORCH = "pytorch"
-TRANSFORMERS = "transformers"
 
 # Without one of these a processor converts every value back and forth: PyTorch in bfloat16 is then no contestant.
 _NATIVE_BFLOAT16 = {"amx_bf16", "avx512_bf16", "bf16"}

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.speed.contestants import TRANSFORMERS, Entry
-from benchmarks.speed.models import LOCAL
-from benchmarks.speed.results import SpeedRow
+from benchmarks.speed.contestants import Entry
+from benchmarks.speed.results import LOCAL, TRANSFORMERS, SpeedRow
 from sfpp.runtime.agreement import label_agreement
 from sfpp.runtime.bench.opened import StageTimes
 from sfpp.runtime.bench.statistics import Speedup, speedup, summarize

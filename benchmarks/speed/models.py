@@ -6,13 +6,18 @@ Both files say in a contract what they take, so the runtime feeds them the same 
 
 from __future__ import annotations
 
+import math
 import warnings
+import zlib
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import onnx
 import torch
+from numpy.typing import NDArray
 
+from benchmarks.speed.results import LOCAL
 from sfpp.export import export_onnx
 from sfpp.export.arithmetic import multiply_adds
 from sfpp.export.catalog import MIT_SIZES
@@ -20,14 +25,14 @@ from sfpp.export.resolution import Resolution
 from sfpp.export.to_onnx import with_contract
 from sfpp.runtime.contract import InputSpec, MatchingRule, ModelContract, OutputSpec, Target
 
-LOCAL = ":local"
 CLASSES = 19  # as Cityscapes, on which the papers measure
 _DECODER_CHANNELS = {"b0": 256, "b1": 256}  # the larger ones have 768
+_BATCH_NORM_EPS = 1e-5
 _REDUCTION = 8  # of keys and values in stage 1
 
 
 def save_checkpoint(network: str, folder: Path) -> Path:
-    """Save a network of the size ``b0`` to ``b5`` with seeded random weights as a Transformers folder; return it."""
+    """Save a network of the size ``b0`` to ``b5``, with random weights by a fixed rule, as a Transformers folder."""
     import transformers
 
     channels, depths = MIT_SIZES[network]
@@ -39,7 +44,6 @@ def save_checkpoint(network: str, folder: Path) -> Path:
         num_labels=CLASSES,
     )
     transformers.logging.disable_progress_bar()
-    torch.manual_seed(0)
     model = transformers.SegformerForSemanticSegmentation(config).eval()
     _randomize(model)
     model.save_pretrained(folder)
@@ -47,18 +51,34 @@ def save_checkpoint(network: str, folder: Path) -> Path:
 
 
 def _randomize(model: torch.nn.Module) -> None:
-    """Give statistics and weights values under which the answer depends on the picture."""
+    """Give weights and statistics values under which the answer depends on the picture, the same on every machine."""
     with torch.no_grad():
-        for name, values in model.named_buffers():
+        for name, values in model.state_dict().items():
             if name.endswith("running_mean"):
-                values.normal_(0.0, 0.1)
+                values.copy_(_normal(name, values, 0.1))
             elif name.endswith("running_var"):
-                values.uniform_(0.5, 1.5)
-        for values in model.parameters():
-            # As the library starts, with a standard deviation of 0.02, every softmax is flat: all tokens would be alike
-            # after one attention, and no choice of partners could be wrong.
-            if values.ndim > 1:
-                values.mul_(3.0)
+                # Deviations of 1/2, 1 and 2: multiplied into a convolution they give the same bits in any order.
+                powers = seeded_integers(name, values.numel()) % 3 - 1.0
+                values.copy_(torch.from_numpy(4.0**powers - _BATCH_NORM_EPS).reshape(values.shape))
+            elif values.ndim > 1:
+                # As the library starts, with a standard deviation of 0.02, every softmax is flat: all tokens would be
+                # alike after one attention, and no choice of partners could be wrong.
+                values.copy_(_normal(name, values, 0.06))
+
+
+def _normal(name: str, like: torch.Tensor, deviation: float) -> torch.Tensor:
+    """Return values that are nearly normal, of another tensor's shape: sums of four even ones."""
+    sums = seeded_integers(name, 4 * like.numel()).reshape(-1, 4).sum(1)
+    # Whole numbers up to the one product, which IEEE rounds alike everywhere; a logarithm would differ between systems.
+    values = (sums - 4 * (2**16 - 1) // 2).astype(np.float32) * np.float32(deviation / (2**16 * math.sqrt(4 / 12)))
+    return torch.from_numpy(values).reshape(like.shape)
+
+
+def seeded_integers(name: str, count: int) -> NDArray[np.int64]:
+    """Return ``count`` integers, evenly from 0 to 65535, that depend on the name alone."""
+    # numpy promises the bits of a generator for all versions, but not what its distributions make of them.
+    words = np.random.PCG64(zlib.crc32(name.encode())).random_raw(-(-count // 4))
+    return words.astype("<u8").view("<u2")[:count].astype(np.int64)
 
 
 def export_transformers(checkpoint: Path, path: Path, *, network: str, size: Resolution) -> ModelContract:

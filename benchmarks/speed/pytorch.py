@@ -12,7 +12,7 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -43,7 +43,7 @@ def open_eager(request: EagerRequest, picture: Picture) -> OpenedModel:
     """
     start = time.perf_counter()
     contract = contract_from_json(request.contract)
-    model = eager_model(Path(request.checkpoint))
+    model = library_model(Path(request.checkpoint), attention="eager")
 
     def run(inputs: Arrays) -> dict[str, NDArray[Any]]:
         pixels = torch.from_numpy(inputs[contract.input.name])
@@ -60,13 +60,14 @@ def open_eager(request: EagerRequest, picture: Picture) -> OpenedModel:
     return with_picture(backend, contract, picture, load_ms=(time.perf_counter() - start) * 1e3)
 
 
-def eager_model(checkpoint: Path) -> Any:
-    """Return the library's model in evaluation mode, its attention a product, a softmax and a product."""
+def library_model(checkpoint: Path, *, attention: Literal["eager", "sdpa"]) -> Any:
+    """Return the library's model in evaluation mode, its attention written out or PyTorch's fused one."""
     import transformers
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    return transformers.SegformerForSemanticSegmentation.from_pretrained(checkpoint, attn_implementation="eager").eval()
+    model = transformers.SegformerForSemanticSegmentation.from_pretrained(checkpoint, attn_implementation=attention)
+    return model.eval()
 
 
 def eager_peak_bytes(request: EagerRequest, frame: Path) -> int:

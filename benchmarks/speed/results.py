@@ -16,6 +16,11 @@ from sfpp.runtime.bench.statistics import Speedup, Summary
 from sfpp.runtime.errors import UsageError
 from sfpp.runtime.typed_json import dataclass_from_json
 
+# Names of contestants, and what follows a variant's name that matches nearby.
+PYTORCH = "pytorch"
+TRANSFORMERS = "transformers"
+LOCAL = ":local"
+
 
 @dataclass(frozen=True)
 class SpeedRow:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchmarks.speed.contestants import PYTORCH, TRANSFORMERS
-from benchmarks.speed.results import SpeedRow
+from benchmarks.speed.results import PYTORCH, TRANSFORMERS, SpeedRow
 from sfpp.export.resolution import resolution_from
 from sfpp.runtime.bench.statistics import Speedup
 
@@ -13,8 +12,13 @@ _HEADER = (
     *("width x height", "graph", "time", "to Transformers", "to it on ONNX Runtime", "to our `original`"),
     *("labels", "labels as exact", "peak memory", "G multiply-adds", "of peak"),
 )
-_LIBRARIES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", PYTORCH: "PyTorch, attention written out"}
-_PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+_LIBRARIES = {
+    "gpu": "GPU",
+    "onnxruntime": "ONNX Runtime",
+    "openvino": "OpenVINO",
+    PYTORCH: "PyTorch, attention written out",
+}
+_PRECISIONS = {"fp32": "float32", "tf32": "TF32", "bf16": "bfloat16", "fp16": "float16"}
 _NAMES = {PYTORCH: "Transformers, eager", TRANSFORMERS: "Transformers, `torch.onnx`"}
 
 
@@ -52,7 +56,7 @@ def _overview(network: str, rows: Sequence[SpeedRow]) -> str:
     for backend, name in contestants:
         cells = [_brief(found.get((backend, name, size))) for size in sizes]
         agreements = [row.labels_as_reference for row in rows if (row.backend, row.name) == (backend, name)]
-        cells.append(_percent(min((each for each in agreements if each is not None), default=None), digits=1))
+        cells.append(percent_text(min((each for each in agreements if each is not None), default=None), digits=1))
         lines.append(f"| {backend_name(backend)} | {_NAMES.get(name, f'`{name}`')} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -61,10 +65,10 @@ def _brief(row: SpeedRow | None) -> str:
     if row is None:
         return ""
     if row.to_transformers is not None and row.name != TRANSFORMERS:
-        return f"{_time(row)}, {_times(row.to_transformers)}"
+        return f"{time_text(row)}, {times_text(row.to_transformers)}"
     if row.to_original is not None and row.to_transformers is None and row.name != "original":
-        return f"{_time(row)} ({_times(row.to_original)})"
-    return _time(row)
+        return f"{time_text(row)} ({times_text(row.to_original)})"
+    return time_text(row)
 
 
 def backend_name(backend: str) -> str:
@@ -90,32 +94,40 @@ def _cells(row: SpeedRow) -> list[str]:
     return [
         row.size,
         _NAMES.get(row.name, f"`{row.name}`"),
-        _time(row),
-        _times(row.to_transformers),
-        _times(row.to_transformers_onnxruntime),
-        _times(row.to_original),
-        _percent(row.labels_as_reference, digits=2),
-        _percent(row.labels_as_exact, digits=2),
+        time_text(row),
+        times_text(row.to_transformers),
+        times_text(row.to_transformers_onnxruntime),
+        times_text(row.to_original),
+        percent_text(row.labels_as_reference, digits=2),
+        percent_text(row.labels_as_exact, digits=2),
         "" if row.peak_memory_bytes is None else f"{row.peak_memory_bytes / 1e9:.2f} GB",
         "" if row.multiply_adds is None else f"{row.multiply_adds / 1e9:.1f}",
-        _percent(row.share_of_peak, digits=0),
+        percent_text(row.share_of_peak, digits=0),
     ]
 
 
-def _time(row: SpeedRow) -> str:
+def time_text(row: SpeedRow) -> str:
     """Return the median, or in few words why there is none."""
     if row.time is None:
         return row.missing_briefly
     if row.time.p50_ms >= 9_995:
         return f"{row.time.p50_ms / 1e3:.1f} s"
-    return f"{row.time.p50_ms:.0f} ms" if row.time.p50_ms >= 99.5 else f"{row.time.p50_ms:.1f} ms"
+    return ms_text(row.time.p50_ms)
 
 
-def _times(ratio: Speedup | None) -> str:
+def ms_text(time_ms: float) -> str:
+    """Return milliseconds with three figures or so."""
+    digits = 0 if time_ms >= 99.5 else 1 if time_ms >= 9.95 else 2
+    return f"{time_ms:.{digits}f} ms"
+
+
+def times_text(ratio: Speedup | None) -> str:
+    """Return a ratio with three figures or so, or nothing."""
     if ratio is None:
         return ""
     return f"{ratio.median:.1f}x" if ratio.median >= 9.95 else f"{ratio.median:.2f}x"
 
 
-def _percent(share: float | None, *, digits: int) -> str:
+def percent_text(share: float | None, *, digits: int) -> str:
+    """Return a share in percent, or nothing."""
     return "" if share is None else f"{share:.{digits}%}".replace("%", " %")

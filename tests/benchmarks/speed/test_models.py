@@ -3,8 +3,8 @@ import onnx
 import pytest
 import torch
 
-from benchmarks.speed.models import export_transformers, save_checkpoint, score_bytes, target_of
-from benchmarks.speed.pytorch import EagerRequest, eager_model, eager_peak_bytes, open_eager
+from benchmarks.speed.models import export_transformers, save_checkpoint, score_bytes, seeded_integers, target_of
+from benchmarks.speed.pytorch import EagerRequest, eager_peak_bytes, library_model, open_eager
 from sfpp.export.demo import demo_frame
 from sfpp.export.resolution import Resolution
 from sfpp.runtime import load, read_image
@@ -35,13 +35,23 @@ def picture():
     return Picture(read_image(demo_frame()), fitted=True)
 
 
+def test_the_rule_of_the_weights_is_the_same_on_every_machine():
+    assert seeded_integers("a.weight", 5).tolist() == [9548, 55045, 31643, 4509, 46029]
+    many = seeded_integers("b", 100_001)
+    assert many.shape == (100_001,)
+    assert abs(many.mean() - 32767.5) < 200
+    assert many.std() == pytest.approx(2**16 / np.sqrt(12), rel=0.01)
+
+
 def test_the_exported_file_answers_as_the_library_does(checkpoint, exported):
     path, _ = exported
     segmenter = load(path, backend="onnxruntime")
     prepared = segmenter.prepare(read_image(demo_frame()))
     assert prepared.tensor.shape == (1, 3, 64, 96)
     with torch.inference_mode():
-        expected = eager_model(checkpoint)(pixel_values=torch.from_numpy(prepared.tensor)).logits.numpy()
+        expected = library_model(checkpoint, attention="eager")(
+            pixel_values=torch.from_numpy(prepared.tensor)
+        ).logits.numpy()
     answer = segmenter.infer(prepared)["logits"]
     assert np.abs(answer - expected).max() < 1e-4 * np.abs(expected).max()
     assert len(np.unique(expected.argmax(axis=1))) > 2
@@ -106,7 +116,9 @@ def test_pytorch_gives_the_same_labels_and_holds_its_scores(checkpoint, exported
     frame = picture.for_model(contract)
     assert label_agreement(labels_of(model), load(path, backend="onnxruntime")(frame).labels) > 0.999
     with torch.inference_mode():
-        answer = eager_model(checkpoint)(pixel_values=torch.zeros(1, 3, 64, 96), output_attentions=True)
+        answer = library_model(checkpoint, attention="eager")(
+            pixel_values=torch.zeros(1, 3, 64, 96), output_attentions=True
+        )
     assert answer.attentions[0].shape == (1, 1, 16 * 24, 2 * 3)
 
 

@@ -47,7 +47,8 @@ def test_a_table_for_each_network_and_backend():
 
 
 @pytest.mark.parametrize(
-    ("time_ms", "text"), [(9.97, "10.0 ms"), (99.6, "100 ms"), (9_990, "9990 ms"), (12_340, "12.3 s")]
+    ("time_ms", "text"),
+    [(1.234, "1.23 ms"), (9.97, "10.0 ms"), (99.6, "100 ms"), (9_990, "9990 ms"), (12_340, "12.3 s")],
 )
 def test_times_have_three_figures_or_so(time_ms, text):
     assert f"| {text} |" in markdown_tables([speed_row(time_ms=time_ms)])
