@@ -1,0 +1,1 @@
+"""Our graphs on an NVIDIA card against PyTorch and Transformers' export; prepared here, measured without a network."""
