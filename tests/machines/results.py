@@ -65,7 +65,7 @@ def keep(target: str, row: dict[str, Any]) -> None:
     """Write the row into the results, and the table into the page."""
     rows = {**json.loads(RESULTS.read_text(encoding="utf-8")), target: row}
     before = table(json.loads(RESULTS.read_text(encoding="utf-8")))
-    RESULTS.write_text(json.dumps(rows, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    RESULTS.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     page = PAGE.read_text(encoding="utf-8")
     PAGE.write_text(page.replace(before, table(rows)), encoding="utf-8")
 
