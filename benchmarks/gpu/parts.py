@@ -8,7 +8,6 @@ import lzma
 import re
 import shutil
 import subprocess
-import sys
 import tarfile
 import tempfile
 import zipfile
@@ -16,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from sfpp.runtime.children import python_module
 from sfpp.runtime.errors import ModelFileError, SfppError
 from sfpp.runtime.files import whole_file, write_text
 
@@ -140,8 +140,8 @@ def fetch_libraries(folder: Path) -> None:
     with tempfile.TemporaryDirectory(dir=folder.parent) as wheels:
         options = ["--quiet", "--no-deps", "--only-binary=:all:", "--implementation=cp", f"--python-version={PYTHON}"]
         platform = "--platform=manylinux_2_28_x86_64"
-        command = [sys.executable, "-m", "pip", "download", *options, platform, "-d", wheels, *requirements()]
-        if subprocess.run(command, check=False).returncode != 0:
+        options += [platform, "-d", wheels, *requirements()]
+        if subprocess.run(**python_module("pip", "download", *options), check=False).returncode != 0:
             raise SfppError(
                 f"pip could not download {' and '.join(requirements())}; see above. Without them the graphs can "
                 "travel alone: prepare --no-libraries"

@@ -21,6 +21,7 @@ from typing import IO, Any
 from benchmarks.gpu.matrix import COMPILED, PRESETS
 from benchmarks.gpu.parts import GRAPHS, LIBRARIES, ROOT, Parts
 from benchmarks.gpu.results import Results, read_gpu_results
+from sfpp.runtime.children import python_module
 from sfpp.runtime.errors import SfppError, UsageError
 
 _MEASURE = "benchmarks.gpu.measure"
@@ -227,10 +228,16 @@ def _counted(report: Path) -> dict[str, Any]:
 def _start(
     module: str, *arguments: str, environment: dict[str, str], errors: IO[str] | None = None
 ) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", module, *arguments]
+    first = list(filter(None, environment.get("PYTHONPATH", "").split(os.pathsep)))
     # A session of its own: compilers that it started are ended with it.
     return subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True
+        **python_module(module, *arguments, first=first),
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=errors,
+        text=True,
+        start_new_session=True,
     )
 
 

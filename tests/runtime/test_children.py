@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 # What children import first, and what more they need; each would tell of itself.
 HIJACKED = ("json", "runpy", "linecache", "tokenize", "encodings", "sfpp", "numpy", "av", "cv2", "sitecustomize", "os")
 # Other programs than Python may be started elsewhere.
-OTHER_PROGRAMS = {"runtime/video/live/gstreamer.py"}
+OTHER_PROGRAMS = {"runtime/video/live/gstreamer.py", "benchmarks/gpu/contestants.py"}  # GStreamer, nvidia-smi
 
 
 @pytest.fixture
@@ -134,3 +134,10 @@ def test_no_other_place_starts_python():
             )
             found += 1
     assert found >= 4
+
+
+def test_folders_that_a_child_looks_into_first(tmp_path):
+    (tmp_path / "json.py").write_text("NAME = 'another'")
+    code = "import json; print(json.NAME)"
+    ran = subprocess.run(**python_code(code, first=[str(tmp_path)]), check=True, capture_output=True, text=True)
+    assert ran.stdout == "another\n"
