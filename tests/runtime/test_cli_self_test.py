@@ -96,7 +96,7 @@ def test_asked_for_it_tells_of_the_backend_that_takes_over(here, capsys, monkeyp
 
 def test_unasked_the_first_use_replays_it(here, capfd, monkeypatch):
     plant(monkeypatch)
-    command = ["model.onnx", "clip.mp4", "out.mp4"]
+    command = ["model.onnx", "clip.mp4", "-o", "out.mp4"]
     for first in (True, False):
         assert main(command) == 0
         told = capfd.readouterr()

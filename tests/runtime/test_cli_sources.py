@@ -77,6 +77,7 @@ def test_several_files_are_several_sources_and_none_is_overwritten(here, capsys)
         "wrote a-sfpp.mp4",
         "5 frames of b",
         "wrote b-sfpp.mp4",
+        "self-test: not carried",
         "2 of 2 sources are done",
     ]
     assert "b.mp4 exists, so it is one more source; to write over it, say -o b.mp4" in err

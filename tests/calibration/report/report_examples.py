@@ -27,7 +27,8 @@ PALETTE = tuple(COLORS[index % len(COLORS)] for index in range(len(CLASSES)))
 IOU = (0.921, 0.794, 0.214, 0.953, 0.812, 0.741, 0.331, 0.412, 0.803, 0.462, 0.517)
 LOST_BY_INT8 = (0.001, 0.004, 0.061, 0.002, 0.009, 0.003, 0.034, 0.012, 0.006, 0.021, -0.004)
 JOINTS = ("right_ankle", "right_knee", "right_hip", "left_hip", "left_knee", "left_ankle", "right_wrist", "head_top")
-HOSTILE = '<script>alert("x")</script>\'&\u202e\x00\udcff'
+IN_A_CONTRACT = '<script>alert("x")</script>\'&\u202e'  # it refuses worse
+HOSTILE = f"{IN_A_CONTRACT}\x00\udcff"
 MACHINE = {
     "processor": "13th Gen Intel(R) Core(TM) i7-1360P",
     "cores": 16,
@@ -265,7 +266,7 @@ def hostile() -> CalibrationReport:
     return replace(
         whole,
         model=Path(f"{HOSTILE}.onnx"),
-        contract=contract(family=HOSTILE, sfpp_version=HOSTILE, checkpoint_sha256=HOSTILE),
+        contract=contract(family=IN_A_CONTRACT, sfpp_version=IN_A_CONTRACT, checkpoint_sha256=IN_A_CONTRACT),
         frames=frames(source=HOSTILE, sha256=HOSTILE, selection=HOSTILE),
         files=files,
         recommendation=Recommendation("int8", HOSTILE),
