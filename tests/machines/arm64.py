@@ -18,7 +18,7 @@ from sfpp.calibration import calibrate
 from sfpp.export import export_onnx
 from sfpp.runtime.demo import demo_clip
 from tests.golden import FOLDER, GoldenCase
-from tests.machines.results import ROOT, report
+from tests.machines.results import ENDED, ROOT, report
 
 ENTER = (str(Path(__file__).with_name("arm64.sh")), "enter", str(ROOT / "build" / "arm64"))
 MODELS = ROOT / "build" / "arm64" / "models"
@@ -45,6 +45,8 @@ def main(arguments: list[str]) -> int:
         if processor != PROCESSORS[0]:
             chosen = (OWN, "-k", "exact or fast")
         code = run_pytest(processor, files[processor], chosen) or code
+        if code not in ENDED:
+            return code
     report(target, [*ENTER, "python3"], files, machine=f"emulated {', '.join(PROCESSORS)}")
     return code
 

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.machines.results import ROOT, report
+from tests.machines.results import ENDED, ROOT, report
 
 try:
     import tomllib
@@ -42,7 +42,8 @@ def main(arguments: list[str]) -> int:
     ran = ROOT / "build" / f"{name}.xml"
     pytest = [inside, "-m", "pytest", *PYTEST, f"--junitxml={ran}", *options]
     code = subprocess.run(pytest, cwd=ROOT, check=False).returncode
-    report(name, [inside], {"tests": ran})
+    if code in ENDED:
+        report(name, [inside], {"tests": ran})
     return code
 
 

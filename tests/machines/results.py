@@ -19,6 +19,8 @@ LIBRARIES = (
     *("numpy", "onnxruntime", "openvino", "opencv-python-headless", "av", "onnx", "aiohttp", "matplotlib"),
     *("torch", "transformers"),
 )
+# pytest's exit codes of a run that came to its end: all passed, some failed.
+ENDED = (0, 1)
 # Run by the Python that the tests ran with; says what that is.
 FACTS = f"""
 import importlib.metadata as m, json, platform
