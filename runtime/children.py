@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from typing import Any
 
 # Told -c or -m, Python looks for modules in the current folder first: a json.py that lies beside a model would be run.
@@ -13,23 +12,18 @@ _SAFE_PATH = ("-P",) if sys.version_info >= (3, 11) else ()
 _AS_MAIN = "import runpy; sys.argv.pop(0); runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)"
 
 
-def python_module(module: str, *arguments: str, first: Sequence[str] = ()) -> dict[str, Any]:
+def python_module(module: str, *arguments: str) -> dict[str, Any]:
     """Return what :mod:`subprocess` has to be called with to run a module as ``python -m`` does; see below."""
-    return python_code(_AS_MAIN, module, *arguments, first=first)
+    return python_code(_AS_MAIN, module, *arguments)
 
 
-def python_code(code: str, *arguments: str, first: Sequence[str] = ()) -> dict[str, Any]:
+def python_code(code: str, *arguments: str) -> dict[str, Any]:
     """Return what :mod:`subprocess` has to be called with to run code in another Python.
 
         subprocess.run(**python_code("import json; print(json.__file__)"), check=True)
 
     The child looks for modules exactly where this process does: also where a test or a notebook has added a path by
     hand, and never in the current folder unless this process does so too. The code finds ``sys`` imported.
-
-    Args:
-        code: what to run.
-        arguments: for the code, behind ``sys.argv[0]``.
-        first: folders in which it looks for modules before all others.
     """
-    path = [*first, *(entry for entry in sys.path if isinstance(entry, str) and entry)]
+    path = [entry for entry in sys.path if isinstance(entry, str) and entry]
     return {"args": [sys.executable, *_SAFE_PATH, "-c", f"import sys; sys.path[:] = {path!r}\n{code}", *arguments]}

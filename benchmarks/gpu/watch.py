@@ -86,16 +86,17 @@ class Watch:
         results = self._results()
         if self._settings.tests and "tests" not in results.facts:
             self._notify("running the tests for cards")
-            results.facts["tests"] = run_tests(max(5.0, self._end - time.time()), self._environment())
+            results.facts["tests"] = run_tests(max(5.0, self._end - time.time()))
             results.write(self.results_path)
             self._copy()
 
     def _unpack(self) -> None:
-        for archive in (GRAPHS, LIBRARIES):
-            self._notify(f"unpacking the {archive}")
-            found = self._parts.unpack(archive)
-            if archive == LIBRARIES and not found and self._settings.device == "cuda":
-                self._notify("no libraries were prepared: the ONNX Runtime that is installed here must know CUDA")
+        self._notify("unpacking graphs and libraries")
+        self._parts.unpack(GRAPHS)
+        if self._parts.unpack(LIBRARIES):
+            sys.path.insert(0, str(self._parts.content(LIBRARIES)))  # the processes look where this one does
+        elif self._settings.device == "cuda":
+            self._notify("no libraries were prepared: the ONNX Runtime that is installed here must know CUDA")
         python = f"{sys.version_info.major}.{sys.version_info.minor}"
         wanted = self._parts.read_list().get("python", python)
         if wanted != python:
@@ -137,7 +138,7 @@ class Watch:
         }
         with self._log_path.open("a", encoding="utf-8") as log:
             self._log_start = log.tell()
-            process = _start(_MEASURE, json.dumps(given), environment=self._environment(), errors=log)
+            process = _start(_MEASURE, json.dumps(given), errors=log)
         assert process.stdout is not None
         lines = _lines_of(process.stdout)
         step: str | None = None
@@ -185,26 +186,15 @@ class Watch:
         lines = said.strip().splitlines()
         return f": {lines[-1]}" if lines else ""
 
-    def _environment(self) -> dict[str, str]:
-        """Return an environment in which Python finds the libraries, and behind them what this process finds."""
-        libraries = self._parts.content(LIBRARIES)
-        path = [str(libraries)] if libraries.is_dir() else []
-        return {**os.environ, "PYTHONPATH": os.pathsep.join([*path, *filter(None, sys.path)])}
 
-
-def run_tests(limit_s: float, environment: dict[str, str]) -> dict[str, Any]:
-    """Run the tests that need a card; return how many passed, which failed, and why others were skipped.
-
-    Args:
-        limit_s: after which they are ended.
-        environment: in which Python finds the libraries that were prepared.
-    """
+def run_tests(limit_s: float) -> dict[str, Any]:
+    """Run the tests that need a card, for so long; return how many passed, which failed, and why others did not run."""
     files = [path for path in sorted((ROOT / "tests").rglob("test_*.py")) if "mark.gpu" in path.read_text("utf-8")]
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         # A library of another version may warn of what ours does not.
         options = ["-m", "gpu", "-q", "-W", "default", "-p", "no:cacheprovider", f"--junitxml={report}"]
-        process = _start("pytest", *options, *map(str, files), environment=environment)
+        process = _start("pytest", *options, *map(str, files))
         try:
             process.communicate(timeout=limit_s)
         except subprocess.TimeoutExpired:
@@ -225,20 +215,10 @@ def _counted(report: Path) -> dict[str, Any]:
     }
 
 
-def _start(
-    module: str, *arguments: str, environment: dict[str, str], errors: IO[str] | None = None
-) -> subprocess.Popen[str]:
-    first = list(filter(None, environment.get("PYTHONPATH", "").split(os.pathsep)))
+def _start(module: str, *arguments: str, errors: IO[str] | None = None) -> subprocess.Popen[str]:
     # A session of its own: compilers that it started are ended with it.
-    return subprocess.Popen(
-        **python_module(module, *arguments, first=first),
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=errors,
-        text=True,
-        start_new_session=True,
-    )
+    options: dict[str, Any] = {"cwd": ROOT, "stdout": subprocess.PIPE, "stderr": errors, "text": True}
+    return subprocess.Popen(**python_module(module, *arguments), **options, start_new_session=True)
 
 
 def _end(process: subprocess.Popen[str]) -> None:

@@ -134,10 +134,3 @@ def test_no_other_place_starts_python():
             )
             found += 1
     assert found >= 4
-
-
-def test_folders_that_a_child_looks_into_first(tmp_path):
-    (tmp_path / "json.py").write_text("NAME = 'another'")
-    code = "import json; print(json.NAME)"
-    ran = subprocess.run(**python_code(code, first=[str(tmp_path)]), check=True, capture_output=True, text=True)
-    assert ran.stdout == "another\n"

@@ -1,11 +1,11 @@
 import dataclasses
-import os
+import sys
 
 import pytest
 
 from benchmarks.gpu import watch as module
 from benchmarks.gpu.matrix import FULL, PRESETS, TINY, graphs_of
-from benchmarks.gpu.parts import GRAPHS, Parts
+from benchmarks.gpu.parts import GRAPHS, LIBRARIES, Parts
 from benchmarks.gpu.results import read_gpu_results
 from benchmarks.gpu.watch import Settings, Watch, run_tests
 from sfpp.runtime.bench.statistics import summarize
@@ -91,6 +91,16 @@ def test_without_time_nothing_is_started(watch):
     assert stopped._results().rows == []
 
 
+def test_the_processes_look_for_libraries_among_those_that_travelled(watch, monkeypatch):
+    parts = watch()._parts
+    parts.content(LIBRARIES).mkdir()
+    (parts.content(LIBRARIES) / "travelled.py").write_text("raise SystemExit(__file__)")
+    parts.pack(LIBRARIES)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    with pytest.raises(SfppError, match=f"exit code 1: {parts.content(LIBRARIES)}/travelled.py"):
+        watch("travelled").run()
+
+
 def test_libraries_of_another_python_are_refused(watch):
     folder = watch()._parts.folder
     Parts(folder).pack(GRAPHS, python="2.7")
@@ -112,7 +122,7 @@ def test_the_tests_for_cards_are_counted(tmp_path, monkeypatch, body, found):
     (tmp_path / "tests" / "test_card.py").write_text(text)
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = gpu\n")
     monkeypatch.setattr(module, "ROOT", tmp_path)
-    counted = run_tests(1000.0, dict(os.environ))
+    counted = run_tests(1000.0)
     assert {**counted, "failed": [name.removeprefix("tests.") for name in counted["failed"]]} == found
 
 
@@ -121,7 +131,7 @@ def test_tests_that_take_too_long_are_ended(tmp_path, monkeypatch):
     (tmp_path / "tests").mkdir()
     text = "import pytest, time\n\n\n@pytest.mark.gpu\ndef test_it():\n    time.sleep(1000)\n"
     (tmp_path / "tests" / "test_card.py").write_text(text)
-    assert run_tests(0.5, dict(os.environ)) == {"cut_off_after_s": 0.5}
+    assert run_tests(0.5) == {"cut_off_after_s": 0.5}
 
 
 def test_every_graph_is_listed_once_and_every_contestant_of_a_group_too():
