@@ -1,6 +1,7 @@
 """What every backend promises, checked for each that runs here."""
 
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -132,12 +133,15 @@ def test_operator_times_are_means_by_type_the_largest_first(tmp_path, name):
     backend = opened(path, name, profile=True, threads=1)
     assert opened(path, name, profile=True).operator_times_ms() == {}  # before any run
     values = np.ones(size, np.float32)
+    begun_s = time.perf_counter()
     for _ in range(3):
         backend.run({"a": values, "b": values})
+    mean_ms = (time.perf_counter() - begun_s) * 1000 / 3
     times_ms = backend.operator_times_ms()
     assert {"MatMul", "Softmax"} <= {"MatMul" if "Mat" in each else each for each in times_ms}
     assert list(times_ms.values()) == sorted(times_ms.values(), reverse=True)
-    assert all(0 < time_ms < 1000 for time_ms in times_ms.values())
+    assert min(times_ms.values()) > 0
+    assert sum(times_ms.values()) < mean_ms  # on one thread operators share the time of a run
     assert backend.operator_times_ms() == times_ms  # a second time, the same
 
 
