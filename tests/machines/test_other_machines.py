@@ -156,7 +156,7 @@ def slow_convolution(x, w, groups):
 
 @pytest.mark.skipif(not MODELS, reason="SFPP_MODELS names no folder of files that another machine exported")
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
-@pytest.mark.parametrize("path", MODELS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", MODELS, ids=[path.stem for path in MODELS])
 def test_a_file_from_another_machine_passes_its_self_test(path, backend):
     pytest.importorskip(backend)
     result = self_test(load(path, backend=backend, precision="fp32"))
