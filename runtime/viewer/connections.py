@@ -28,7 +28,7 @@ class ConnectionLimits:
     def __init__(self, *, most: int, patience_s: float) -> None:
         self._most = most
         self._patience_s = patience_s
-        self._begun = 0
+        self._begun: set[asyncio.Protocol] = set()
         self._silent: set[asyncio.Protocol] = set()
 
     def around(self, server: web.Server) -> Callable[[], asyncio.Protocol]:
@@ -36,13 +36,13 @@ class ConnectionLimits:
         loop = asyncio.get_running_loop()
 
         def protocol() -> asyncio.Protocol:
-            if len(server.connections) + self._begun >= self._most:
+            if len(self._begun.union(server.connections)) >= self._most:
                 return _Refusing()
-            # The loop accepts a whole crowd before it makes the first of its connections, which the server counts then:
-            # in the loop's next round. Until the round after that this one is counted here.
-            self._begun += 1
-            loop.call_soon(loop.call_soon, self._made)
+            # The loop accepts a whole crowd before it makes the first of its connections, which the server knows then:
+            # in the loop's next round. Until the round after that this one is known here.
             made = server()
+            self._begun.add(made)
+            loop.call_soon(loop.call_soon, self._begun.discard, made)
             self._silent.add(made)
             loop.call_later(self._patience_s, self._close_if_silent, made)
             return made
@@ -54,9 +54,6 @@ class ConnectionLimits:
         """Take note of who asks for something."""
         self._silent.discard(request.protocol)
         return await handler(request)
-
-    def _made(self) -> None:
-        self._begun -= 1
 
     def _close_if_silent(self, made: web.RequestHandler) -> None:
         if made in self._silent:

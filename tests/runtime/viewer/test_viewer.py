@@ -10,9 +10,11 @@ import weakref
 from urllib.parse import urlsplit
 
 import pytest
+from aiohttp import web
 
 from sfpp.runtime import UsageError
 from sfpp.runtime.viewer import Limits
+from sfpp.runtime.viewer.connections import ConnectionLimits
 from tests.runtime.viewer.looking import Viewer, ask, opened, update
 
 
@@ -185,15 +187,31 @@ def test_slow_pages_keep_no_frames(viewer):
 def test_connections_are_bounded_and_silent_ones_are_closed(open_viewer):
     viewer = open_viewer(limits=Limits(connections=5, idle_s=1.5))
     address = "127.0.0.1", urlsplit(viewer.url).port
-    silent = [socket.create_connection(address, timeout=20) for _ in range(5)]
-    refused = ask(viewer.url)
-    assert refused.status == 503
-    assert refused.text == "503: too many clients\n"
-    silent[0].sendall(b"GET / HTTP/1.1\r\nHost:")  # half a request is none
-    for raw in silent:
-        assert raw.recv(10) == b""  # closed by the other end
-        raw.close()
+    with contextlib.ExitStack() as stack:
+        silent = [stack.enter_context(socket.create_connection(address, timeout=20)) for _ in range(5)]
+        refused = ask(viewer.url)
+        assert refused.status == 503
+        assert refused.text == "503: too many clients\n"
+        silent[0].sendall(b"GET / HTTP/1.1\r\nHost:")  # half a request is none
+        for raw in silent:
+            assert raw.recv(10) == b""  # closed by the other end
     assert ask(viewer.url).status == 200
+
+
+def test_a_connection_that_the_server_knows_already_is_counted_once():
+    async def refuses(most):
+        async def answer(request):
+            return web.Response()
+
+        server = web.Server(answer)
+        make = ConnectionLimits(most=most, patience_s=60).around(server)
+        make().connection_made(asyncio.Transport())  # in the same round of the event loop
+        try:
+            return [not isinstance(make(), web.RequestHandler) for _ in range(2)]
+        finally:
+            await asyncio.sleep(0)
+
+    assert asyncio.run(refuses(2)) == [False, True]
 
 
 def test_show_passes_no_frame_on_while_nobody_looks(viewer):
