@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import os
 import statistics
 import tempfile
 import time
@@ -30,6 +29,7 @@ from sfpp.export import export_onnx
 from sfpp.runtime import Segmenter
 from sfpp.runtime.demo import demo_clip
 from sfpp.runtime.model_file import load_segmenter
+from sfpp.runtime.resources import usable_cores
 from sfpp.runtime.video import Sink, open_sink, open_source, run_segmentation
 
 Value = TypeVar("Value")
@@ -206,16 +206,11 @@ def main() -> None:
             with open_source(str(arguments.video)) as source:
                 model = waiting(model, next(iter(source)).image_bgr, wait_s=arguments.wait_ms / 1000)
         rounds = measure(model, arguments.video, frames=arguments.frames, rounds=arguments.rounds, folder=folder)
-    cores = _cores()
+    cores = usable_cores()
     settings = {"model": description, "video": arguments.video.name, "frames": arguments.frames}
     results = [asdict(each) for each in rounds]
     store(arguments.output, **settings, wait_ms=arguments.wait_ms, summary=summary(rounds, cores=cores), rounds=results)
     print(markdown_table(rounds, cores=cores))
-
-
-def _cores() -> int:
-    """Cores that this process may use, which a container limits without hiding the others."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 if __name__ == "__main__":

@@ -74,6 +74,10 @@ class MediaError(SfppError):
     """An image, a video or a camera cannot be read or written."""
 
 
+class MemoryShortageError(SfppError):
+    """There is less memory than the work takes; the message says how much of both, and what to do."""
+
+
 class VerificationError(SfppError):
     """A produced file does not agree with what it was made from, so it was not kept."""
 

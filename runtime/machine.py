@@ -7,6 +7,8 @@ import platform
 from pathlib import Path
 from typing import Any
 
+from sfpp.runtime.resources import machine_memory_bytes, usable_cores
+
 _CPUINFO = Path("/proc/cpuinfo")
 _NVIDIA = Path("/proc/driver/nvidia")
 
@@ -37,7 +39,7 @@ def machine() -> dict[str, Any]:
         "processor": facts.get("model name") or platform.processor() or platform.machine() or "unknown",
         "cores": os.cpu_count(),
         "usable_cores": usable_cores(),
-        "memory_bytes": _memory_bytes(),
+        "memory_bytes": machine_memory_bytes(),
         "instruction_sets": _instruction_sets(facts),
         "system": platform.platform(terse=True),
         "python": platform.python_version(),
@@ -68,13 +70,6 @@ def gpu_kind() -> str:
     return " ".join(" ".join([driver, *sorted(models)]).split())
 
 
-def usable_cores() -> int:
-    """Return the number of cores that this process may run on, which ``taskset`` or a container can restrict."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def _instruction_sets(facts: dict[str, str]) -> list[str]:
     flags = facts.get("flags", facts.get("Features", "")).split()
     return [name for name in _INSTRUCTION_SETS if name in flags]
@@ -93,13 +88,6 @@ def _cpuinfo() -> dict[str, str]:
             elif facts.keys() & {"flags", "Features"}:
                 break  # the other cores' take the kernel milliseconds, each
     return facts
-
-
-def _memory_bytes() -> int | None:
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):  # Windows has no sysconf, other systems not these names
-        return None
 
 
 def _versions() -> dict[str, str]:

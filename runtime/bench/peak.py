@@ -14,7 +14,7 @@ import numpy as np
 
 from sfpp.runtime.backends import Arrays, Backend, BackendOptions, open_backend
 from sfpp.runtime.errors import BackendError
-from sfpp.runtime.machine import usable_cores
+from sfpp.runtime.resources import usable_cores
 
 _COPIED_BYTES = 256 * 2**20  # beyond the caches of most processors
 _TOLERANCE = 0.05  # bfloat16 has 8 bits, and a chain rounds after each product
