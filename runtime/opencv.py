@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
 from sfpp.runtime.errors import MissingDependencyError
+from sfpp.runtime.resources import thread_limit
 
 _JETSON_MARKER = Path("/etc/nv_tegra_release")
 _JETSON_ADVICE = (
@@ -24,6 +26,7 @@ def import_cv2(*, purpose: str) -> Any:
         import cv2
     except ImportError as error:
         raise _cv2_missing(error, purpose=purpose) from error
+    _keep_to_allowed_cores(cv2)
     return cv2
 
 
@@ -34,6 +37,12 @@ def cv2_text(text: str) -> str:
     they become question marks.
     """
     return text.encode("utf-8", "replace").decode()
+
+
+@functools.lru_cache(maxsize=1)  # once: frames need it, and whoever sets another number means it
+def _keep_to_allowed_cores(cv2: Any) -> None:
+    if (most := thread_limit()) is not None:
+        cv2.setNumThreads(most)
 
 
 def _cv2_missing(cause: ImportError, *, purpose: str) -> MissingDependencyError:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from sfpp.export.parity.pinning import GraphMatching
 from sfpp.runtime.contract import ModelContract
 from sfpp.runtime.errors import MissingDependencyError, VerificationError
+from sfpp.runtime.resources import thread_limit
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ def run_with_probes(path: Path, contract: ModelContract, frames: NDArray[Any]) -
     probes = add_probes(model.graph)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    options.intra_op_num_threads = thread_limit() or 0  # 0: as many as ONNX Runtime takes by itself
     options.enable_cpu_mem_arena = False  # one run: an arena would only hold memory that nobody asks for again
     try:
         session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])

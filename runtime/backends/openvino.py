@@ -20,6 +20,7 @@ from sfpp.runtime.contract import METADATA_KEY
 from sfpp.runtime.errors import BackendError, MissingDependencyError, UsageError
 from sfpp.runtime.machine import cpu_kind
 from sfpp.runtime.onnx_file import metadata_of, not_an_onnx_model
+from sfpp.runtime.resources import thread_limit
 
 # OpenVINO's names: for what it is to compute in, and for what it says a CPU can do.
 _HINTS: dict[Precision, str] = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
@@ -34,7 +35,8 @@ class OpenVinoBackend:
 
     Args:
         path: the ONNX file.
-        threads: threads within an operator; None leaves the choice to OpenVINO (one a physical core).
+        threads: threads within an operator; None leaves the choice to OpenVINO (one a physical core), within what a
+            container allows.
         precision: what is computed in; None takes bfloat16 where the CPU has it in hardware, else float32.
         profile: measure each operator.
         cache: keep the compiled model in the user's cache folder; a folder that cannot be written to is no error.
@@ -211,8 +213,8 @@ def _options(*, threads: int | None, precision: Precision, profile: bool) -> dic
         "INFERENCE_PRECISION_HINT": _HINTS[precision],
         "PERF_COUNT": profile,
     }
-    if threads is not None:
-        options["INFERENCE_NUM_THREADS"] = threads
+    if (most := threads or thread_limit()) is not None:
+        options["INFERENCE_NUM_THREADS"] = most
     return options
 
 

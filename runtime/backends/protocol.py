@@ -32,7 +32,8 @@ class BackendOptions:
     """How a model is opened, whatever the library.
 
     Args:
-        threads: threads within an operator; None leaves the choice to the library (as a rule one a physical core).
+        threads: threads within an operator; None leaves the choice to the library (as a rule one a physical core),
+            within the cores that a container allows.
         precision: what is computed in; None computes as the CPU does it best, or as the graph says. Inputs and outputs
             keep their types.
         profile: measure each operator, for :meth:`Backend.operator_times_ms`; slows every run a little.

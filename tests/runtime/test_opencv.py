@@ -17,6 +17,19 @@ def test_module_is_returned():
     assert import_cv2(purpose="this test").__name__ == "cv2"
 
 
+def test_opencv_takes_the_threads_that_a_container_allows_once(monkeypatch):
+    cv2 = import_cv2(purpose="this test")
+    before = cv2.getNumThreads()
+    monkeypatch.setattr(opencv, "thread_limit", lambda: 1)
+    opencv._keep_to_allowed_cores.cache_clear()
+    try:
+        assert import_cv2(purpose="this test").getNumThreads() == 1
+        cv2.setNumThreads(2)
+        assert import_cv2(purpose="this test").getNumThreads() == 2
+    finally:
+        cv2.setNumThreads(before)
+
+
 @pytest.mark.usefixtures("no_cv2")
 def test_missing_opencv_names_purpose_and_extra():
     with pytest.raises(MissingDependencyError, match=r"^reading needs OpenCV, .*pip install 'sfpp\[cpu\]'$") as caught:

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from sfpp.runtime.backends import BackendOptions, OnnxRuntimeBackend, open_backend
+from sfpp.runtime.backends import BackendOptions, OnnxRuntimeBackend, onnxruntime, open_backend
 from sfpp.runtime.backends.onnxruntime_profile import times_from_events
 from sfpp.runtime.errors import BackendError, ModelFileError, UsageError
 from tests.runtime.backends.graphs import write_sums
@@ -196,15 +196,19 @@ def test_a_device_that_is_not_there(runtime, model_path):
         OnnxRuntimeBackend(model_path, device="cuda")
 
 
-def test_settings(runtime, model_path):
+def test_settings(runtime, model_path, monkeypatch):
     fake = runtime()
+    monkeypatch.setattr(onnxruntime, "thread_limit", lambda: None)
     OnnxRuntimeBackend(model_path)
     OnnxRuntimeBackend(model_path, threads=3)
-    (_, plain), (_, three) = fake.sessions
+    monkeypatch.setattr(onnxruntime, "thread_limit", lambda: 2)  # as of a container
+    OnnxRuntimeBackend(model_path)
+    OnnxRuntimeBackend(model_path, threads=3)
+    (_, plain), (_, three), (_, limited), (_, asked_for) = fake.sessions
     assert plain.entries == {"session.intra_op.allow_spinning": "0"}
     assert plain.enable_mem_pattern is False
     assert not hasattr(plain, "intra_op_num_threads")
-    assert three.intra_op_num_threads == 3
+    assert [each.intra_op_num_threads for each in (three, limited, asked_for)] == [3, 2, 3]
 
 
 def test_settings_are_accepted_by_the_library(model_path):

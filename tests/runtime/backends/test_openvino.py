@@ -59,6 +59,13 @@ def test_a_precision_that_the_cpu_has_not():
         openvino._precision_on(FakeCore("FP32", "FP16", "INT8"), "bf16")
 
 
+@pytest.mark.parametrize(("allowed", "asked_for", "taken"), [(None, None, None), (2, None, 2), (2, 3, 3), (None, 3, 3)])
+def test_threads_follow_what_a_container_allows(monkeypatch, allowed, asked_for, taken):
+    monkeypatch.setattr(openvino, "thread_limit", lambda: allowed)
+    options = openvino._options(threads=asked_for, precision="fp32", profile=False)
+    assert options.get("INFERENCE_NUM_THREADS") == taken
+
+
 def native(*precisions):
     """Skip unless this CPU has them all."""
     import openvino as library
