@@ -24,6 +24,7 @@ from sfpp.export.models.segformer import (
     Block,
     ConvUnit,
     DecodeHead,
+    Fusion,
     MixFfn,
     SegFormer,
     image_to_tokens,
@@ -257,7 +258,7 @@ def fold_output(attention: Attention) -> None:
     attention.output = nn.Identity()
 
 
-def folded_batch_norm(unit: ConvUnit) -> tuple[Tensor, Tensor]:
+def folded_batch_norm(unit: ConvUnit | Fusion) -> tuple[Tensor, Tensor]:
     """Return weight (out, in, 1, 1) and bias (out,) of the convolution that includes the unit's batch norm."""
     norm = unit.bn
     assert norm is not None

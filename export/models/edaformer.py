@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sfpp.export.models.attention import attend
 from sfpp.export.models.recipe import GridHw, IsrRecipe, strided_grids
-from sfpp.export.models.segformer import ConvUnit, MixFfn, PatchEmbed, image_to_tokens, tokens_to_image
+from sfpp.export.models.segformer import Fusion, MixFfn, PatchEmbed, image_to_tokens, raised, tokens_to_image
 
 AS_TRAINED = IsrRecipe()
 
@@ -187,7 +186,7 @@ class Decoder(nn.Module):
             nn.ModuleList(self._block(config, count, level) for _ in range(config.depths[level]))
             for level, count in enumerate(channels)
         )
-        self.fusion = ConvUnit(sum(channels), config.width, normed=True)
+        self.fusion = Fusion(sum(channels), config.width)
         self.classifier = nn.Conv2d(config.width, config.classes, 1)
 
     @staticmethod
@@ -212,6 +211,5 @@ class Decoder(nn.Module):
         """Return logits (batch, classes, rows, columns) on the grid of ``features[1]``."""
         maps = self.attended(features, recipe)
         size_hw = (int(maps[0].shape[2]), int(maps[0].shape[3]))
-        raised = [F.interpolate(each, size=size_hw, mode="bilinear", align_corners=False) for each in maps]
-        logits: Tensor = self.classifier(self.fusion(torch.cat(raised, dim=1)))
+        logits: Tensor = self.classifier(self.fusion(raised(each, size_hw) for each in maps))
         return logits

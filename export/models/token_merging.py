@@ -9,6 +9,7 @@ Source: SegFormer++ (arXiv 2405.14467), after Token Merging for Stable Diffusion
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple, Protocol, cast
 
 import numpy as np
@@ -31,6 +32,8 @@ from sfpp.export.models.recipe import (
 
 # Added to the squared norm before the square root: a token of zeros is then like nothing, instead of NaN.
 NORM_EPS = 1e-12
+# A matrix of similarities is computed in rows of at most so many bytes.
+SIMILARITY_BYTES_LIMIT = 1 << 28
 
 
 class CopyBack(Protocol):
@@ -107,7 +110,8 @@ def match_bipartite(
     if local:
         best, partner = _best_nearby(sources, destinations, local_candidates(grid_hw, cell_hw))
     else:
-        best, partner = (sources @ destinations.transpose(1, 2)).max(-1)
+        found = [similarity.max(-1) for similarity in similarity_by_rows(sources, destinations)]
+        best, partner = (torch.cat(each, dim=1) for each in zip(*found, strict=True))
     kept = best.topk(keep, largest=False).indices
     return kept, partner
 
@@ -119,6 +123,14 @@ def _(
     sources = len(partition_grid((grid_h, grid_w), (cell_h, cell_w)).sources)
     batch = tokens.shape[0]
     return tokens.new_empty((batch, keep), dtype=torch.int64), tokens.new_empty((batch, sources), dtype=torch.int64)
+
+
+def similarity_by_rows(sources: Tensor, destinations: Tensor) -> Iterator[Tensor]:
+    """Yield the similarities of all sources (batch, S, channels) and destinations, (batch, rows, D) at a time."""
+    transposed = destinations.transpose(1, 2)
+    rows = max(1, SIMILARITY_BYTES_LIMIT // (4 * len(transposed) * max(1, int(transposed.shape[2]))))
+    for part in torch.split(sources, rows, dim=1):
+        yield part @ transposed
 
 
 def _best_nearby(sources: Tensor, destinations: Tensor, candidates: NDArray[np.int64]) -> tuple[Tensor, Tensor]:

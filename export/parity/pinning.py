@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sfpp.export.models.recipe import local_candidates
-from sfpp.export.models.token_merging import unit_tokens
+from sfpp.export.models.token_merging import similarity_by_rows, unit_tokens
 from sfpp.runtime.errors import VerificationError
 
 _MATCH = torch.ops.sfpp.match_bipartite.default
@@ -106,11 +106,15 @@ def matching_gap(
         less that of a merged one, since the least similar are the ones to keep. Infinite if a source is kept twice, or
         if a partner is none of the candidates.
     """
-    similarity = sources @ destinations.transpose(1, 2)
-    if candidates is not None:
-        similarity = similarity.masked_fill(~_allowed(candidates, destinations), -torch.inf)
-    best = similarity.amax(-1)
-    chosen = similarity.gather(2, partner.unsqueeze(-1)).squeeze(-1)
+    count_d, start = int(destinations.shape[1]), 0
+    bests, choices = [], []
+    for similarity in similarity_by_rows(sources, destinations):
+        rows = slice(start, start := start + int(similarity.shape[1]))
+        if candidates is not None:
+            similarity = similarity.masked_fill(~_allowed(candidates[rows], count_d), -torch.inf)
+        bests.append(similarity.amax(-1))
+        choices.append(similarity.gather(2, partner[:, rows].unsqueeze(-1)).squeeze(-1))
+    best, chosen = torch.cat(bests, dim=1), torch.cat(choices, dim=1)
     gap = float((best - chosen).max())
     is_kept = torch.zeros_like(best, dtype=torch.bool).scatter(1, kept, value=True)
     if not bool((is_kept.sum(1) == kept.shape[1]).all()):
@@ -120,10 +124,9 @@ def matching_gap(
     return max(gap, float((most_similar_kept - least_similar_merged).max()))
 
 
-def _allowed(candidates: NDArray[np.int64], destinations: Tensor) -> Tensor:
-    """Return (S, D) bool: which destinations each source may choose."""
-    count_d = int(destinations.shape[1])
+def _allowed(candidates: NDArray[np.int64], count_d: int) -> Tensor:
+    """Return (rows, D) bool: which destinations each of these sources may choose."""
     # One column more receives the entries that stand for no destination.
-    allowed = torch.zeros((len(candidates), count_d + 1), dtype=torch.bool, device=destinations.device)
-    table = torch.from_numpy(candidates).to(destinations.device)
+    allowed = torch.zeros((len(candidates), count_d + 1), dtype=torch.bool)
+    table = torch.from_numpy(candidates)
     return allowed.scatter(1, torch.where(table < 0, count_d, table), value=True)[:, :count_d]

@@ -62,6 +62,18 @@ def test_merge_and_copy_back_equal_the_slow_version(grid_hw, cell_hw, ratio, loc
         torch.testing.assert_close(by_value(merged[frame]), by_value(expected))
 
 
+def test_matching_in_rows_equals_matching_at_once(monkeypatch):
+    tokens = torch.randn(2, 13 * 17, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(8))
+    at_once = tm.match_bipartite(tokens, 13, 17, 2, 3, 50)
+    sources, destinations = tm.unit_tokens(tokens, (13, 17), (2, 3))
+    monkeypatch.setattr(tm, "SIMILARITY_BYTES_LIMIT", 7 * 4 * 2 * destinations.shape[1])
+    rows = [part.shape[1] for part in tm.similarity_by_rows(sources, destinations)]
+    assert rows == [7] * (sources.shape[1] // 7) + [sources.shape[1] % 7]
+    in_rows = tm.match_bipartite(tokens, 13, 17, 2, 3, 50)
+    for expected, found in zip(at_once, in_rows, strict=True):
+        assert torch.equal(expected, found)
+
+
 def test_batch_equals_singles():
     tokens = torch.randn(3, 63, 8)
     merging = Bipartite(0.6, (2, 2))

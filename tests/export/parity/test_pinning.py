@@ -21,6 +21,18 @@ def test_the_own_matching_has_no_gap(tokens):
     assert matching_gap(*tm.unit_tokens(tokens, GRID, CELL), kept, partner) < 1e-6
 
 
+@pytest.mark.parametrize("local", [False, True])
+def test_a_gap_is_found_in_rows_too(tokens, monkeypatch, local):
+    kept, partner = tm.match_bipartite(tokens, *GRID, *CELL, KEEP, local)
+    units = tm.unit_tokens(tokens, GRID, CELL)
+    candidates = local_candidates(GRID, CELL) if local else None
+    partner[1, 30] = partner[1, 0]  # for better or worse
+    at_once = matching_gap(*units, kept, partner, candidates)
+    monkeypatch.setattr(tm, "SIMILARITY_BYTES_LIMIT", 5 * 4 * 2 * 12)  # five rows at a time
+    assert matching_gap(*units, kept, partner, candidates) == pytest.approx(at_once)
+    assert at_once > 1e-3
+
+
 def test_another_partner_and_another_kept_source_are_told(tokens):
     kept, partner = tm.match_bipartite(tokens, *GRID, *CELL, KEEP)
     units = tm.unit_tokens(tokens, GRID, CELL)
