@@ -1,14 +1,23 @@
-"""A traced torch module as an ONNX graph in which attention and merging are single nodes of the domain ``sfpp``."""
+"""A traced torch module as an ONNX graph in which attention and merging are single nodes of the domain ``sfpp``.
+
+A trace needs the operations and their shapes, no values: nothing is computed, which takes seconds and no memory at any
+size.
+"""
 
 from __future__ import annotations
 
+import copy
 import io
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import onnx
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
 
 _onnx: Any = torch.onnx  # its annotations leave out what the tracing exporter takes
 DOMAIN = "sfpp"
@@ -32,12 +41,12 @@ def trace_to_onnx(module: nn.Module, example: Tensor, *, names: tuple[str, str],
     """
     _register_symbols(opset)
     buffer = io.BytesIO()
-    with torch.no_grad(), warnings.catch_warnings():
+    with torch.no_grad(), warnings.catch_warnings(), ThreadPoolExecutor(1) as thread:
         # The trace-based exporter announces its successor and every shape it records; both are meant here: it is the
         # one that writes opset 17, and all shapes are static.
         warnings.simplefilter("ignore")
         _onnx.export(
-            module,
+            _hollowed(module, thread),
             (example,),
             buffer,
             input_names=[names[0]],
@@ -47,6 +56,75 @@ def trace_to_onnx(module: nn.Module, example: Tensor, *, names: tuple[str, str],
             custom_opsets={DOMAIN: 1},
         )
     return onnx.load_from_string(buffer.getvalue())
+
+
+def _hollowed(module: nn.Module, thread: ThreadPoolExecutor) -> nn.Module:
+    """Return a module with the same parts that computes nothing."""
+    hollow = copy.copy(module)
+
+    def forward(*inputs: Tensor) -> Any:
+        with _WithoutValues(thread), _PlainConvolutions():
+            return module.forward(*inputs)
+
+    hollow.forward = forward
+    return hollow
+
+
+class _WithoutValues(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Operations give tensors of the right shape and type that hold nothing.
+
+    Args:
+        thread: where shapes are found out. In the one that traces, each look at a shape would become part of the trace.
+    """
+
+    def __init__(self, thread: ThreadPoolExecutor) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._thread = thread
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return self._thread.submit(_without_values, func, args, kwargs or {}).result()
+
+
+class _PlainConvolutions(TorchFunctionMode):
+    """Call convolutions by the operation that is traced of them, below which nothing more need be run."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return (_convolution if func is torch.conv2d else func)(*args, **(kwargs or {}))
+
+
+def _convolution(
+    image: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Tensor:
+    stride, padding, dilation = ([each] * 2 if isinstance(each, int) else each for each in (stride, padding, dilation))
+    return torch._convolution(
+        image, weight, bias, stride, padding, dilation, False, [0, 0], groups, False, False, True, True
+    )
+
+
+@torch.no_grad()
+def _without_values(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    """Return what an operation would, by its rule of shapes alone."""
+    if all(each.numel() <= 1 for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor)):
+        return func(*args, **kwargs)  # arithmetic on sizes, whose results are needed
+    kwargs = {name: value for name, value in kwargs.items() if name != "device"}
+    return tree_map(_hollow, func(*tree_map(_on_meta, args), **tree_map(_on_meta, kwargs)))
+
+
+def _on_meta(value: Any) -> Any:
+    return torch.empty(value.shape, dtype=value.dtype, device="meta") if isinstance(value, Tensor) else value
+
+
+def _hollow(value: Any) -> Any:
+    """Return a tensor all of whose elements are the same one."""
+    if not isinstance(value, Tensor):
+        return value
+    return torch.empty_strided(value.shape, [0] * value.dim(), dtype=value.dtype)
 
 
 def _register_symbols(opset: int) -> None:

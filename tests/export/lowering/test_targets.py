@@ -13,6 +13,7 @@ from sfpp.export import export_onnx
 from sfpp.export.arithmetic import activation_bytes, multiply_adds
 from sfpp.export.catalog import MIT_SIZES, VARIANTS
 from sfpp.export.deployable import Deployable
+from sfpp.export.lowering import symbolic
 from sfpp.export.lowering.passes import LOWERINGS, lowered
 from sfpp.export.lowering.symbolic import trace_to_onnx
 from sfpp.export.models.recipe import with_matching
@@ -109,6 +110,32 @@ def test_the_contract_says_what_the_graph_is(exported, target):
     assert contract.multiply_adds == report.multiply_adds == multiply_adds(report.path).total()
     assert contract.activation_bytes == activation_bytes(onnx.load(report.path))
     assert exported("fast", "exact", target).contract.matching == "exact"
+
+
+@pytest.mark.parametrize(
+    ("variant", "output", "opset"), [("original", "logits", 17), ("hq", "labels", 17), ("kv2x2", "logits", 20)]
+)
+def test_a_trace_without_values_is_the_trace_of_a_run(monkeypatch, variant, output, opset):
+    torch.manual_seed(0)
+    config = SegFormerConfig(EncoderConfig((8, 8, 16, 16), (1, 1, 1, 1), (1, 2, 2, 4)), HeadConfig("mmseg", 12, 5))
+    spec = InputSpec("frame", height=150, width=130)
+    module = Deployable(randomized(SegFormer(config), seed=1), VARIANTS[variant], spec=spec, output=output).eval()
+    names, example = ("frame", output), torch.zeros(spec.shape, dtype=torch.uint8)
+    graph = trace_to_onnx(module, example, names=names, opset=opset)
+    monkeypatch.setattr(symbolic, "_hollowed", lambda module, thread: module)
+    expected = trace_to_onnx(module, example, names=names, opset=opset)
+    assert graph.SerializeToString(deterministic=True) == expected.SerializeToString(deterministic=True)
+
+
+def test_a_trace_computes_nothing():
+    """Of a frame as large as no machine could hold in float32."""
+    config = SegFormerConfig(EncoderConfig((8, 8, 8, 8), (1, 1, 1, 1), (1, 1, 1, 1)), HeadConfig("official", 8, 2))
+    spec = InputSpec("frame", height=2**17, width=2**18)
+    module = Deployable(SegFormer(config).eval(), VARIANTS["original"], spec=spec, output="logits").eval()
+    frame = torch.empty(1, dtype=torch.uint8).expand(spec.shape)
+    graph = trace_to_onnx(module, frame, names=("frame", "logits"), opset=17)
+    sides = graph.graph.output[0].type.tensor_type.shape.dim
+    assert [side.dim_value for side in sides] == [1, 2, 2**15, 2**16]
 
 
 def test_local_matching_compares_with_nine_destinations_only(exported):
