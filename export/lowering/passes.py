@@ -11,16 +11,16 @@ import onnx_graphsurgeon as gs
 
 from sfpp.export.lowering.emitter import Emitter, Written
 from sfpp.export.lowering.onnxruntime import ONNXRUNTIME
-from sfpp.export.lowering.portable import PORTABLE, Lowering, lower_attend_whole
+from sfpp.export.lowering.portable import PORTABLE, Lowering
 from sfpp.export.lowering.symbolic import DOMAIN, INPUT_SHAPE
 from sfpp.runtime.contract import Target
 
 LOWERINGS: dict[Target, Mapping[str, Lowering]] = {
     "portable": PORTABLE,
     "onnxruntime": ONNXRUNTIME,
-    # OpenVINO fuses attention into one kernel that works in tiles, and splitting large ones would only be in its way.
-    "openvino": {**PORTABLE, "Attend": lower_attend_whole},
-    # The portable graph already keeps to TensorRT's limits: TopK, no Scatter that adds, int32 indices, opset 17.
+    # The portable graph already has attention in the form that OpenVINO fuses, and keeps to TensorRT's limits: TopK, no
+    # Scatter that adds, int32 indices, opset 17.
+    "openvino": PORTABLE,
     "tensorrt": PORTABLE,
 }
 

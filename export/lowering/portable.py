@@ -16,16 +16,10 @@ SCORE_BYTES_LIMIT = 1 << 29
 
 
 def lower_attend(emit: Emitter, node: gs.Node) -> gs.Variable:
-    """Spell out attention as MatMul, Softmax, MatMul for each head, in parts where the score matrix is large."""
-    return _attend(emit, node, limit=SCORE_BYTES_LIMIT)
+    """Spell out attention as MatMul, Softmax, MatMul for each head, in parts where the score matrix is large.
 
-
-def lower_attend_whole(emit: Emitter, node: gs.Node) -> gs.Variable:
-    """Spell out attention in one piece, for a backend that fuses it and never holds the score matrix."""
-    return _attend(emit, node, limit=None)
-
-
-def _attend(emit: Emitter, node: gs.Node, *, limit: int | None) -> gs.Variable:
+    OpenVINO, which fuses these and never holds scores, does so with parts too, in the same time and memory.
+    """
     query, key, value = node.inputs
     heads, scale = node.attrs["heads"], node.attrs["scale"]
     batch, tokens, channels = query.shape
@@ -36,8 +30,7 @@ def _attend(emit: Emitter, node: gs.Node, *, limit: int | None) -> gs.Variable:
         factor = emit.constant(f"attention/scale_{scale:.6g}", np.array(scale, np.float32))
         queries = emit.output("Mul", [queries, factor], "scaled_query", queries.shape)
     parts = [
-        _attend_part(emit, part, keys, values, suffix)
-        for part, suffix in _query_parts(emit, queries, keys.shape[3], limit=limit)
+        _attend_part(emit, part, keys, values, suffix) for part, suffix in _query_parts(emit, queries, keys.shape[3])
     ]
     mixed = parts[0]
     if len(parts) > 1:
@@ -51,12 +44,10 @@ def _heads(emit: Emitter, tensor: gs.Tensor, name: str, heads: int, axes: tuple[
     return emit.transpose(split, name, axes)
 
 
-def _query_parts(
-    emit: Emitter, queries: gs.Variable, context: int, *, limit: int | None
-) -> list[tuple[gs.Variable, str]]:
-    """Split the queries so that no part's score matrix exceeds the limit in bytes."""
+def _query_parts(emit: Emitter, queries: gs.Variable, context: int) -> list[tuple[gs.Variable, str]]:
+    """Split the queries so that no part's score matrix exceeds the limit."""
     batch, heads, tokens, width = queries.shape
-    count = 1 if limit is None else -(-batch * heads * tokens * context * 4 // limit)
+    count = -(-batch * heads * tokens * context * 4 // SCORE_BYTES_LIMIT)
     if count == 1:
         return [(queries, "")]
     sizes = [len(part) for part in np.array_split(np.arange(tokens), count)]

@@ -13,7 +13,7 @@ from sfpp.export import export_onnx
 from sfpp.export.arithmetic import activation_bytes, multiply_adds
 from sfpp.export.catalog import MIT_SIZES, VARIANTS
 from sfpp.export.deployable import Deployable
-from sfpp.export.lowering import symbolic
+from sfpp.export.lowering import portable, symbolic
 from sfpp.export.lowering.passes import LOWERINGS, lowered
 from sfpp.export.lowering.symbolic import trace_to_onnx
 from sfpp.export.models.recipe import with_matching
@@ -136,6 +136,15 @@ def test_a_trace_computes_nothing():
     graph = trace_to_onnx(module, frame, names=("frame", "logits"), opset=17)
     sides = graph.graph.output[0].type.tensor_type.shape.dim
     assert [side.dim_value for side in sides] == [1, 2, 2**15, 2**16]
+
+
+@pytest.mark.parametrize("target", ["portable", "openvino", "tensorrt"])
+def test_large_attention_is_in_parts_whoever_it_is_for(monkeypatch, tmp_path, target):
+    """In one piece the scores of a 4K frame would take 17 GB wherever they are not fused, as in ONNX Runtime."""
+    monkeypatch.setattr(portable, "SCORE_BYTES_LIMIT", 500_000)
+    report = export_onnx(path=tmp_path / "model.onnx", target=target, res=ODD)
+    names = [node.name for node in onnx.load(report.path).graph.node]
+    assert sum(name.startswith("encoder/stages.0/blocks.0/attention/scores_") for name in names) == 3
 
 
 def test_local_matching_compares_with_nine_destinations_only(exported):
