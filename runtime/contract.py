@@ -215,7 +215,8 @@ class ModelContract:
     for each; a pose model has ``keypoints``. ``matching`` says whether merged tokens were looked for everywhere or
     nearby, and ``share_matching`` how many blocks of a stage use one matching (0: all). ``multiply_adds`` of one run
     are those of matrix products and convolutions; ``activation_bytes`` is what all nodes read and write, weights left
-    out, before any fusion. Both are None where nobody counted.
+    out, before any fusion; ``live_bytes`` is the most that is alive of it at one time. All are None where nobody
+    counted.
     """
 
     task: Task
@@ -238,6 +239,7 @@ class ModelContract:
     opset: int = 17
     multiply_adds: int | None = None
     activation_bytes: int | None = None
+    live_bytes: int | None = None
     checkpoint_sha256: str = ""
     licence: str = ""
     sfpp_version: str = ""

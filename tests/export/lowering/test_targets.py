@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from sfpp.export import export_onnx
-from sfpp.export.arithmetic import activation_bytes, multiply_adds
+from sfpp.export.arithmetic import activation_bytes, live_bytes, multiply_adds
 from sfpp.export.catalog import MIT_SIZES, VARIANTS
 from sfpp.export.deployable import Deployable
 from sfpp.export.lowering import portable, symbolic
@@ -109,6 +109,7 @@ def test_the_contract_says_what_the_graph_is(exported, target):
     assert (contract.matching, contract.share_matching, contract.target) == ("local", 1, target)
     assert contract.multiply_adds == report.multiply_adds == multiply_adds(report.path).total()
     assert contract.activation_bytes == activation_bytes(onnx.load(report.path))
+    assert contract.live_bytes == live_bytes(onnx.load(report.path))
     assert exported("fast", "exact", target).contract.matching == "exact"
 
 
