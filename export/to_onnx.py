@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ import onnx
 import torch
 from numpy.typing import NDArray
 
-from sfpp.export.arithmetic import activation_bytes, multiply_adds
+from sfpp.export.arithmetic import activation_bytes, live_bytes, multiply_adds
 from sfpp.export.catalog import ISR_VARIANTS, isr_from_text, matched, variant_by_name, variant_for
 from sfpp.export.checkpoints import Checkpoint, read_checkpoint
 from sfpp.export.contracts import contract_for, default_name, input_spec
@@ -22,6 +23,7 @@ from sfpp.export.demo import demo_checkpoint, demo_frame, demo_person, demo_pose
 from sfpp.export.deployable import Deployable, Network
 from sfpp.export.lowering.passes import lowered
 from sfpp.export.lowering.symbolic import trace_to_onnx
+from sfpp.export.memory import ADVICE, check_bytes
 from sfpp.export.models.edaformer import EdaFormer, EdaFormerConfig
 from sfpp.export.models.recipe import Recipe
 from sfpp.export.models.segformer import SegFormer
@@ -41,9 +43,10 @@ from sfpp.runtime.contract import (
     Target,
     Task,
 )
-from sfpp.runtime.errors import UsageError
+from sfpp.runtime.errors import SfppError, UsageError
 from sfpp.runtime.files import check_destinations, whole_file
 from sfpp.runtime.images import input_from_frame, read_image
+from sfpp.runtime.resources import memory_for, thread_limit
 from sfpp.runtime.timing import StepClock
 
 OPSETS = (17, 18, 19, 20)  # below 17 layer normalization is not one node; above 20 the tracing exporter does not write
@@ -123,7 +126,8 @@ def export_onnx(
         UsageError: an argument that cannot be meant, or a file to write that is one of those that are read.
         MissingDependencyError: ONNX Runtime is not installed.
         CheckpointError: the weights cannot be read.
-        VerificationError: the written file does not agree with PyTorch; it was removed.
+        MemoryShortageError: checking the file takes more memory than there is.
+        VerificationError: the file does not agree with PyTorch, and was not kept.
     """
     size = None if res is None else resolution_from(res)
     _check_options(
@@ -158,36 +162,50 @@ def export_onnx(
         frames = _example(spec, picture)
     destination = Path(path) if path is not None else Path(default_name(contract))
     check_destinations(destination, also_read=[weights, variant, classes, keypoints, image])
+    _check_writable(destination)
     model = learned_model(checkpoint)
-    with whole_file(destination) as temporary:
-        with clock.step(f"tracing at {size}"):
-            graph = graph_from_model(model, chosen.recipe, contract, frames)
-        with clock.step("writing"):
-            arithmetic = multiply_adds(graph).total()
-            traffic = activation_bytes(graph)
-            contract = dataclasses.replace(contract, multiply_adds=arithmetic, activation_bytes=traffic)
-            onnx.save(with_contract(graph, contract), str(temporary))
-            del graph
+    with clock.step(f"tracing at {size}"):
+        graph = graph_from_model(model, chosen.recipe, contract, frames)
+        arithmetic = multiply_adds(graph).total()
+        contract = dataclasses.replace(
+            contract,
+            multiply_adds=arithmetic,
+            activation_bytes=activation_bytes(graph),
+            live_bytes=live_bytes(graph),
+        )
+    needed_bytes = check_bytes(model, chosen.recipe, contract)
+    # Away from the file's place until it is known to agree: of a process that is killed nothing is left there.
+    with (
+        memory_for(f"checking {destination.name}", needed_bytes, advice=ADVICE),
+        tempfile.TemporaryDirectory(prefix="sfpp-export-") as folder,
+    ):
+        checked = Path(folder) / destination.name
+        with whole_file(checked) as whole:
+            onnx.save(with_contract(graph, contract), str(whole))
+        del graph
         with clock.step("checking against PyTorch in ONNX Runtime"):
-            parity = compare_with_pytorch(temporary, model, chosen.recipe, contract, frames)
+            parity = compare_with_pytorch(checked, model, chosen.recipe, contract, frames)
             require_parity(parity, destination)
             require_tokens(parity, tokens_by_block(plan))
         with clock.step("adding a self-test"):
             # Only now: what is expected of the file from here on is the answer of a file that agrees with PyTorch.
             test = stored_self_test(
-                temporary,
+                checked,
                 contract,
                 picture,
                 parity,
-                compare=lambda frames: compare_with_pytorch(temporary, model, chosen.recipe, contract, frames),
+                compare=lambda frames: compare_with_pytorch(checked, model, chosen.recipe, contract, frames),
             )
-            contract = dataclasses.replace(contract, self_test=test)
-            onnx.save(with_contract(onnx.load(str(temporary)), contract), str(temporary))
+        contract = dataclasses.replace(contract, self_test=test)
+        with clock.step("writing"), whole_file(destination) as whole:
+            onnx.save(with_contract(onnx.load(str(checked)), contract), str(whole))
     return ExportReport(destination, contract, destination.stat().st_size, parity, plan, arithmetic, clock.seconds)
 
 
 def learned_model(checkpoint: Checkpoint) -> Network:
-    """Return the checkpoint's network in evaluation mode, float32."""
+    """Return the checkpoint's network in evaluation mode, float32; PyTorch is kept to the cores that it may use."""
+    if (most := thread_limit()) is not None:
+        torch.set_num_threads(most)
     config = checkpoint.config
     model: Network = EdaFormer(config) if isinstance(config, EdaFormerConfig) else SegFormer(config)
     # The counters of batch norm are not part of a checkpoint's canonical state.
@@ -265,6 +283,20 @@ def _check_options(
         raise UsageError(
             f"opset is {opset!r}, expected {OPSETS[0]} to {OPSETS[-1]}; 17 suits every TensorRT from 8.6 on"
         )
+
+
+def _check_writable(path: Path) -> None:
+    """Refuse a folder that takes no files, before minutes are spent on what is to be written there.
+
+    Raises:
+        SfppError: it does not.
+    """
+    if path.exists() and not path.is_file():  # a pipe, which is written on where it is
+        return
+    try:
+        tempfile.TemporaryFile(dir=Path(os.path.realpath(path)).parent).close()
+    except OSError as error:
+        raise SfppError(f"cannot write {path}: {error.strerror}; give another place with --path") from error
 
 
 def _example(spec: InputSpec, image_bgr: NDArray[Any]) -> NDArray[Any]:

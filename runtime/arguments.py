@@ -14,6 +14,7 @@ from sfpp.runtime.errors import SfppError
 _LARGEST_INT = 2**31 - 1  # what the libraries take that such numbers are handed on to
 _INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 _BROKEN_PIPE = 141  # 128 + SIGPIPE
+_LESS_MEMORY = "close other programs, take a smaller size, or a machine with more memory"
 _PATH_ERRORS = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG)
 
 
@@ -47,7 +48,8 @@ def exit_code_of(command: str, work: Callable[[], int]) -> int:
     """Run a command's work and return its exit code; a foreseen failure becomes one line on stderr.
 
     Ctrl-C gives 130; a reader of stdout that went away (as ``| head`` does) gives 141, without a word. A file that the
-    system does not let be looked at, and a disk that is full behind stdout, are foreseen failures too.
+    system does not let be looked at, a disk that is full behind stdout, and memory that ran out are foreseen failures
+    too.
     """
     _prepare_standard_streams()
     try:
@@ -56,6 +58,9 @@ def exit_code_of(command: str, work: Callable[[], int]) -> int:
     except SfppError as error:
         print(f"{command}: error: {_one_line(str(error))}", file=sys.stderr)
         return error.exit_code
+    except MemoryError:
+        print(f"{command}: error: memory ran out; {_LESS_MEMORY}", file=sys.stderr)
+        return SfppError.exit_code
     except KeyboardInterrupt:
         print(f"{command}: stopped", file=sys.stderr)
         return _INTERRUPTED

@@ -65,6 +65,7 @@ def parity(
         CheckpointError: the weights cannot be read.
         MediaError: the frames or label pictures cannot be read.
         BackendError, MissingDependencyError: the backend is not there, or fails.
+        MemoryShortageError: there is less memory than comparing takes.
     """
     _check_options(mode, frames, ignore)
     start = time.perf_counter()

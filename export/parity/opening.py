@@ -7,13 +7,19 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import onnx
+
+from sfpp.export.arithmetic import live_bytes
+from sfpp.export.memory import ADVICE, parity_bytes
 from sfpp.export.parity.comparison import Sides
 from sfpp.export.parity.points import Point, all_points, coarse_points, survives_equalizing
 from sfpp.export.parity.probed_model import ProbedModel, read_graph
 from sfpp.export.parity.reference import Reference, reference_for
 from sfpp.export.parity.subjects import file_side, pytorch_side
 from sfpp.runtime.backends import Backend, BackendOptions, open_backend
+from sfpp.runtime.backends.openvino import OpenVinoBackend
 from sfpp.runtime.contract import ModelContract, contract_from_metadata
+from sfpp.runtime.resources import memory_for
 
 Notify = Callable[[str], object]
 OpenProbes = Callable[..., ProbedModel]  # of a sequence of points, and whether to keep it open
@@ -61,6 +67,7 @@ def opened_sides(wish: Wish, notify: Notify) -> Iterator[OpenedSides]:
         ModelFileError, ContractError: the file cannot be opened, or nothing says what it takes and gives.
         BackendError, MissingDependencyError, UsageError: the backend is not there or does not fit.
         CheckpointError: the weights cannot be read.
+        MemoryShortageError: there is less memory than comparing takes, or it runs out within the block.
     """
     name = None if wish.backend == AUTOMATIC else wish.backend
     target = None if wish.contract is None else wish.contract.target
@@ -72,19 +79,26 @@ def opened_sides(wish: Wish, notify: Notify) -> Iterator[OpenedSides]:
             backend.metadata, origin=wish.model.name, instead="with --contract FILE.json"
         )
         reference = reference_for(contract, wish.weights)
-        open_probes = _prober(wish, contract)
+        graph = read_graph(wish.model) if wish.model.suffix == ".onnx" else None
+        open_probes = None if graph is None else _prober(graph, wish, contract)
         probed, detailed = _probed(reference, open_probes)
+        live = 0 if graph is None else _live_bytes(graph, contract, backend)
+        values = max((each.run_bytes for each in (probed, detailed) if each is not None), default=0)
+        needed_bytes = parity_bytes(reference.network, reference.recipe, contract, live=live, values=values)
+        stack.enter_context(memory_for(f"comparing {wish.model.name} with PyTorch", needed_bytes, advice=ADVICE))
         if probed is not None:
             stack.callback(probed.close)
         sides = Sides(file_side(backend, contract), pytorch_side(reference), reference, probed, detailed)
         yield OpenedSides(sides, backend, open_probes)
 
 
-def _prober(wish: Wish, contract: ModelContract) -> OpenProbes | None:
-    """Return what opens the file with more outputs, as the wish says; None for a file that is no ONNX graph."""
-    if wish.model.suffix != ".onnx":
-        return None
-    graph = read_graph(wish.model)
+def _live_bytes(graph: onnx.ModelProto, contract: ModelContract, backend: Backend) -> int:
+    """Return what is alive at one time; files exported by earlier versions do not say it."""
+    return contract.live_bytes or live_bytes(graph, fused=isinstance(backend, OpenVinoBackend))
+
+
+def _prober(graph: onnx.ModelProto, wish: Wish, contract: ModelContract) -> OpenProbes:
+    """Return what opens the graph with more outputs, as the wish says."""
     name = None if wish.backend == AUTOMATIC else wish.backend
     equalized = contract.calibration is not None and contract.calibration.equalized
 

@@ -107,6 +107,7 @@ class ProbedModel:
         points: those that the graph has.
         missing: the names of the others.
         value_bytes: of all points' values together, as far as the file tells their shapes.
+        run_bytes: of those that one run reports.
         description: of the backend, once something has run.
     """
 
@@ -131,6 +132,9 @@ class ProbedModel:
         self.value_bytes = sum(sizes[point.name] for point in self.points)
         self.description = ""
         self._groups = groups_of(self.points, sizes, limit=limit)
+        self.run_bytes = max(
+            (sum(sizes[point.name] for point in (*group.carried, *group.points)) for group in self._groups), default=0
+        )
         self._keeps = keep and len(self._groups) == 1 and self.value_bytes <= _KEPT_BYTES
         self._kept = contextlib.ExitStack()
         self._opened: _Opened | None = None

@@ -50,7 +50,7 @@ def signature(path):
 def test_the_report_tells_what_was_made(plain):
     report, told = plain
     assert report.size_bytes == report.path.stat().st_size > 10_000_000
-    assert [each.partition(" ")[0] for each in told] == ["reading", "tracing", "writing", "checking", "adding"]
+    assert [each.partition(" ")[0] for each in told] == ["reading", "tracing", "checking", "adding", "writing"]
     assert "160x128" in told[1]
     assert all(line.endswith(" ...") for line in told)
     assert list(report.seconds) == [line.removesuffix(" ...") for line in told]

@@ -18,6 +18,11 @@ def test_a_foreseen_failure_is_one_line(capsys):
     assert capsys.readouterr().err == "sfpp-x: error: first second\n"
 
 
+def test_memory_that_ran_out_is_one_line(capsys):
+    assert exit_code_of("sfpp-x", failing(MemoryError("std::bad_alloc"))) == 1
+    assert capsys.readouterr().err.startswith("sfpp-x: error: memory ran out; close other programs, ")
+
+
 def test_names_within_a_foreign_file_cannot_command_the_terminal(capsys):
     assert exit_code_of("sfpp-x", failing(SfppError("key \x1b]0;owned\x07\x1b[2J 'a'"))) == 1
     told = capsys.readouterr().err
