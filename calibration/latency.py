@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from sfpp.calibration.judging.examination import JUDGE, Examiner
 from sfpp.calibration.results import Latency
 from sfpp.runtime.backends import open_backend
-from sfpp.runtime.bench import bench
+from sfpp.runtime.bench.campaign import Campaign
 from sfpp.runtime.bench.peak import CHAINS
 from sfpp.runtime.bench.row import Row
-from sfpp.runtime.bench.settings import BackendSpec
+from sfpp.runtime.bench.settings import BackendSpec, BenchSettings
 from sfpp.runtime.bench.statistics import speedup
 from sfpp.runtime.errors import BackendError, SfppError
 
@@ -21,7 +23,7 @@ _RUNS = 15
 _TOLERATED = 0.02
 # A backend that gives less than this of the float32 file's own answers is not in a lower precision, but wrong.
 _LEAST = 0.8
-_SECONDS = 45.0  # at 3840x2160 a round of three files on three backends takes half a minute
+_SECONDS = 45.0  # for all files on all backends: at 3840x2160 a round of them takes half a minute
 
 
 def default_backends(target: str) -> tuple[BackendSpec, ...]:
@@ -57,8 +59,10 @@ def _unavailable(backend: BackendSpec) -> str:
 
 def latencies(
     files: Sequence[Path], backends: Sequence[BackendSpec], *, notify: Callable[[str], object]
-) -> tuple[Mapping[Path, tuple[Latency, ...]], Mapping[str, object]]:
-    """Time the network of each file on each backend, all in turn.
+) -> Mapping[Path, tuple[Latency, ...]]:
+    """Time the network of each file on each backend, in turn with that of the first file.
+
+    No more than two models are open at a time: at 3840x2160 each of them holds 3 GB from its first run on.
 
     Args:
         files: the float32 one first.
@@ -66,18 +70,35 @@ def latencies(
         notify: told what is being done.
 
     Returns:
-        The latencies by file, one a backend; and the machine.
+        The latencies by file, one a backend.
 
     Raises:
         BackendError: not one of them runs.
     """
-    report = bench(files, backends=backends, runs=_RUNS, seconds=_SECONDS, peak=False, memory=False, notify=notify)
-    first = {row.backend: row for row in report.rows if row.model == report.rows[0].model}
-    found: dict[Path, tuple[Latency, ...]] = {}
-    for file in files:
-        rows = [row for row in report.rows if Path(row.model) == file]
-        found[file] = tuple(_latency(row, first[row.backend]) for row in rows)
-    return found, report.machine
+    first, *others = files
+    pairs: list[tuple[Path, ...]] = [(first, other) for other in others] or [(first,)]
+    seconds = _SECONDS / (len(backends) * len(pairs))
+    found: dict[Path, list[Latency]] = {file: [] for file in files}
+    for backend, pair in itertools.product(backends, pairs):
+        for file, latency in zip(pair, _in_turn(pair, backend, seconds=seconds, notify=notify), strict=True):
+            if file != first or pair is pairs[0]:
+                found[file].append(latency)
+    rows = [each for row in found.values() for each in row]
+    if all(each.failure for each in rows):
+        reasons = dict.fromkeys(f"{each.backend}: {each.failure}" for each in rows)
+        raise BackendError(f"nothing could be measured: {'; '.join(reasons)}")
+    return {file: tuple(row) for file, row in found.items()}
+
+
+def _in_turn(
+    files: tuple[Path, ...], backend: BackendSpec, *, seconds: float, notify: Callable[[str], object]
+) -> list[Latency]:
+    campaign = Campaign(BenchSettings(files, (backend,), runs=_RUNS, seconds=seconds), notify=notify)
+    with contextlib.closing(campaign):
+        campaign.load()
+        campaign.time()
+    rows = campaign.report(interrupted=False).rows
+    return [_latency(row, rows[0]) for row in rows]
 
 
 def checked(

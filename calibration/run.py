@@ -22,16 +22,22 @@ from sfpp.calibration.pictures import worst_pictures
 from sfpp.calibration.recommendation import recommend
 from sfpp.calibration.results import CalibrationReport, FileResult, FramesUsed
 from sfpp.calibration.settings import CalibrationSettings
+from sfpp.runtime.backends.onnxruntime import session_bytes
 from sfpp.runtime.bench.settings import BackendSpec
 from sfpp.runtime.contract import ModelContract, Task
 from sfpp.runtime.errors import UsageError
 from sfpp.runtime.files import sha256_of
+from sfpp.runtime.machine import machine
 from sfpp.runtime.model_file import read_contract_file
+from sfpp.runtime.resources import memory_for
 from sfpp.runtime.timing import StepClock
 
 # Frames that each file is asked about on each backend: a backend that answers wrongly does so everywhere, but a frame
 # of a pose model is one crop with a dozen keypoints, where one that moves by chance must not weigh much.
 _ASKED: dict[Task, int] = {"segmentation": 3, "pose": 32}
+
+# The FP16 probe, which computes each node twice, takes so many times what the model alone does: measured 1.5.
+_SHADOWED = 1.6
 
 
 def run(settings: CalibrationSettings, *, notify: Notify, progress: Progress) -> CalibrationReport:
@@ -48,7 +54,7 @@ def run(settings: CalibrationSettings, *, notify: Notify, progress: Progress) ->
             known = files[-1].kept if "fp16" in settings.precision else None
             int8 = make_int8(material, float32=known)
             files.append(int8.file)
-        files, machine = _timed(material, files)
+        files, timed_on = _timed(material, files)
         with clock.step("drawing what changed"):
             pictures = worst_pictures(material, files[1:])
     return CalibrationReport(
@@ -63,7 +69,7 @@ def run(settings: CalibrationSettings, *, notify: Notify, progress: Progress) ->
         pictures=pictures,
         max_drop=settings.max_drop,
         budget_held=int8.fallback.held if int8 and settings.max_drop is not None else None,
-        machine=dict(machine),
+        machine=timed_on,
         seconds=clock.seconds,
         notes=material.chosen.warnings,
     )
@@ -81,6 +87,7 @@ def _prepared(
         )
         if settings.latency:
             check_backends(settings.backends)
+    stack.enter_context(_memory_for(settings, contract))
     with clock.step("choosing frames"):
         chosen = stack.enter_context(
             chosen_frames(
@@ -122,6 +129,25 @@ def _prepared(
     )
 
 
+def _memory_for(settings: CalibrationSettings, contract: ModelContract) -> contextlib.AbstractContextManager[None]:
+    """Return the context that refuses a calibration for which there is not enough memory.
+
+    Raises:
+        MemoryShortageError: there is not, or it runs out later.
+    """
+    # Files exported by earlier versions do not say what is alive at one time.
+    session = session_bytes(contract.live_bytes or 0, settings.model.stat().st_size)
+    advice = "export the model for a smaller size (sfpp-export --res), or calibrate on a machine with more memory"
+    if settings.latency:
+        # Two models in turn, which is more than any step before it takes.
+        return memory_for(
+            f"timing {settings.model.name} and what is made of it",
+            2 * session,
+            advice=f"leave timing off (--no-latency), {advice}",
+        )
+    return memory_for(f"calibrating {settings.model.name}", int(_SHADOWED * session), advice=advice)
+
+
 def _contract_of(settings: CalibrationSettings, model: Any) -> ModelContract:
     """Return the contract, of the file or as the user gave it.
 
@@ -146,16 +172,16 @@ def _reference_file(material: Material) -> FileResult:
     return FileResult(path, "fp32", path.stat().st_size, material.examiner.reference.accuracy)
 
 
-def _timed(material: Material, files: Sequence[FileResult]) -> tuple[list[FileResult], dict[str, object]]:
+def _timed(material: Material, files: Sequence[FileResult]) -> tuple[list[FileResult], dict[str, Any]]:
     """Return the files with their latencies, and the machine."""
     if not material.settings.latency:
         return list(files), {}
     backends: Sequence[BackendSpec] = material.settings.backends or default_backends(material.contract.target)
     with material.clock.step("timing"):
-        found, machine = latencies([each.path for each in files], backends, notify=material.notify)
+        found = latencies([each.path for each in files], backends, notify=material.notify)
     with material.clock.step("comparing the answers of the backends"):
         found = checked(found, backends, material.examiner, frames=_ASKED[material.contract.task])
-    return [replace(each, latencies=found[each.path]) for each in files], dict(machine)
+    return [replace(each, latencies=found[each.path]) for each in files], machine()
 
 
 def _frames_used(settings: CalibrationSettings, material: Material) -> FramesUsed:

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +14,12 @@ import pytest
 from sfpp.calibration import calibrate
 from sfpp.calibration.cli import main
 from sfpp.export import export_onnx
-from sfpp.runtime import load, read_image, write_image
+from sfpp.runtime import load, read_image, resources, write_image
 from sfpp.runtime.contract import METADATA_KEY, contract_from_json
 from sfpp.runtime.demo import demo_clip
 from sfpp.runtime.errors import BackendError, ContractError, MediaError, ModelFileError, UsageError
 from sfpp.runtime.files import sha256_of
+from sfpp.runtime.resources import FreeMemory
 from sfpp.runtime.self_test import self_test
 from sfpp.runtime.video import open_source
 from tests.runtime.page_reader import assert_sound
@@ -373,3 +375,20 @@ def test_a_budget_that_cannot_hold_is_said_and_is_a_failure(model, frames, tmp_p
     assert code == 1
     assert "no choice of nodes keeps what is lost within 0" in captured.err
     assert (tmp_path / "fast.int8.onnx").is_file()
+
+
+@pytest.mark.parametrize(
+    ("options", "work"),
+    [((), r"timing fast\.onnx and what is made of it"), (("--no-latency",), r"calibrating fast\.onnx")],
+)
+def test_a_calibration_that_does_not_fit_is_refused(model, frames, tmp_path, capsys, monkeypatch, options, work):
+    monkeypatch.setattr(resources, "free_memory", lambda: FreeMemory(1000, "what a test allows"))
+    assert main([str(model), "--images", str(frames), "-o", str(tmp_path), *options]) == 1
+    said = capsys.readouterr().err.splitlines()
+    assert re.match(
+        rf"sfpp-calibrate: error: {work} takes about 0\.\d GB of memory, and 0\.0 GB are left of what a test allows; ",
+        said[-1],
+    )
+    assert ("leave timing off (--no-latency)" in said[-1]) == (not options)
+    assert not any("judging" in line for line in said)
+    assert list(tmp_path.iterdir()) == []

@@ -1,11 +1,17 @@
-"""A fast wrong answer is none."""
+"""Files are timed in pairs, and a fast wrong answer is none."""
 
 from pathlib import Path
 from types import SimpleNamespace
 
+import pytest
+
+from sfpp.calibration import latency
 from sfpp.calibration.latency import checked, default_backends, latencies
 from sfpp.calibration.results import Latency
+from sfpp.runtime.bench.opened import StageTimes
+from sfpp.runtime.bench.row import Row, with_samples
 from sfpp.runtime.bench.settings import BackendSpec
+from sfpp.runtime.errors import BackendError
 from tests.runtime.planted import plant, write_tested
 
 BACKENDS = (BackendSpec("onnxruntime"), BackendSpec("openvino"))
@@ -67,7 +73,7 @@ def test_what_fails_its_self_test_is_not_timed(tmp_path, monkeypatch):
     """What `sfpp-run` and `sfpp-bench` do not trust has no time here either."""
     plant(monkeypatch)
     path = write_tested(tmp_path / "model.onnx")
-    found, _ = latencies([path], BACKENDS, notify=lambda line: None)
+    found = latencies([path], BACKENDS, notify=lambda line: None)
     right, wrong = found[path]
     assert right.p50_ms > 0
     assert (wrong.p50_ms, wrong.failure) == (
@@ -80,3 +86,72 @@ def test_what_fails_its_self_test_is_not_timed(tmp_path, monkeypatch):
 def test_backends_follow_what_the_file_was_exported_for():
     assert [each.name for each in default_backends("onnxruntime")] == ["onnxruntime"]
     assert default_backends("portable")[0].name == "onnxruntime"
+
+
+@pytest.fixture
+def benched(monkeypatch):
+    """Let files take times that are known, by file and backend, and return what was measured together."""
+    times, together = {}, []
+
+    class Fake:
+        def __init__(self, settings, *, notify):
+            (self.backend,), self.files = settings.backends, settings.models
+            together.append((self.backend.name, [file.name for file in self.files]))
+
+        def load(self):
+            assert not is_open
+            is_open.append(self)
+
+        def time(self):
+            assert is_open == [self]
+
+        def close(self):
+            is_open.clear()
+
+        def report(self, *, interrupted):
+            taken = [times.get((file.name, self.backend.name)) for file in self.files]
+            samples = [[StageTimes(0, ms, 0)] * 3 if ms else [] for ms in taken]
+            first = next(filter(None, samples), [])
+            failures = [None if ms else "no" for ms in taken]
+            rows = [
+                Row(str(file), str(self.backend), 1, failure=why)
+                for file, why in zip(self.files, failures, strict=True)
+            ]
+            return SimpleNamespace(rows=[with_samples(*pair, first=first) for pair in zip(rows, samples, strict=True)])
+
+    is_open = []
+    monkeypatch.setattr(latency, "Campaign", Fake)
+    monkeypatch.setattr(Path, "is_file", lambda path: True)  # the settings look for the models
+    return times, together
+
+
+THREE = Path("m.onnx"), Path("m.fp16.onnx"), Path("m.int8.onnx")
+
+
+def timed(benched, **times):
+    known, _ = benched
+    for backend, taken in times.items():
+        known.update({(file.name, backend): ms for file, ms in zip(THREE, taken, strict=True)})
+    return latencies(THREE, BACKENDS, notify=print)
+
+
+def test_two_models_are_open_at_a_time_and_each_is_compared_with_the_first(benched):
+    found = timed(benched, onnxruntime=(10.0, 5.0, 2.5), openvino=(8.0, 8.0, 4.0))
+    assert [len(files) for _, files in benched[1]] == [2] * 4
+    assert {file: [(each.backend, each.p50_ms) for each in row] for file, row in found.items()} == {
+        THREE[0]: [("onnxruntime", 10.0), ("openvino", 8.0)],
+        THREE[1]: [("onnxruntime", 5.0), ("openvino", 8.0)],
+        THREE[2]: [("onnxruntime", 2.5), ("openvino", 4.0)],
+    }
+    assert [each.speedup for each in found[THREE[2]]] == [4.0, 2.0]
+
+
+def test_a_file_or_a_backend_that_fails_says_why_and_the_others_are_timed(benched):
+    found = timed(benched, onnxruntime=(10.0, None, 2.5), openvino=(None, None, None))
+    assert [each.failure for each in found[THREE[1]]] == ["no", "no"]
+    assert [each.p50_ms for each in found[THREE[2]]] == [2.5, None]
+
+
+def test_where_nothing_runs_the_reasons_are_raised(benched):
+    with pytest.raises(BackendError, match=r"^nothing could be measured: onnxruntime: no; openvino: no$"):
+        timed(benched, onnxruntime=(None, None, None), openvino=(None, None, None))
