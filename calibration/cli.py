@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sfpp.runtime.arguments import exit_code_of, positive_int
+from sfpp.runtime.supervised import supervised
 
 if TYPE_CHECKING:
     from sfpp.calibration.results import CalibrationReport
@@ -107,8 +108,13 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
 
 
+def command() -> int:
+    """Run the command as a program of its own, supervised, and return its exit code."""
+    return supervised(COMMAND, main)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code."""
+    """Run the command here and return its exit code."""
     arguments = build_parser().parse_args(argv)
     return exit_code_of(COMMAND, lambda: _run(arguments))
 
@@ -136,4 +142,4 @@ def _next(report: CalibrationReport) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command())

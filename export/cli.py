@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sfpp.runtime.arguments import exit_code_of
+from sfpp.runtime.supervised import supervised
 
 if TYPE_CHECKING:
     from sfpp.export.to_onnx import ExportReport
@@ -126,8 +127,13 @@ def _blocks(text: str) -> int:
     return int(text)
 
 
+def command() -> int:
+    """Run the command as a program of its own, supervised, and return its exit code."""
+    return supervised("sfpp-export", main)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code."""
+    """Run the command here and return its exit code."""
     arguments = build_parser().parse_args(argv)
     return exit_code_of("sfpp-export", lambda: _run(arguments))
 
@@ -188,4 +194,4 @@ def _shrunk(before: int, after: int) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command())

@@ -10,14 +10,20 @@ from collections.abc import Callable, Iterator, Sequence
 from sfpp.export.parity.options import COMMAND, parity_parser
 from sfpp.runtime.arguments import exit_code_of
 from sfpp.runtime.files import check_destinations
+from sfpp.runtime.supervised import supervised
 
 _DISAGREES = 1
 # What is over sooner needs no bar.
 _PATIENCE_S = 2.0
 
 
+def command() -> int:
+    """Run the command as a program of its own, supervised, and return its exit code."""
+    return supervised(COMMAND, main)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code."""
+    """Run the command here and return its exit code."""
     arguments = parity_parser().parse_args(argv)
     return exit_code_of(COMMAND, lambda: _run(arguments))
 
@@ -71,4 +77,4 @@ def _progress() -> Iterator[Callable[[int, int], None]]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command())

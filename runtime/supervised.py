@@ -1,0 +1,107 @@
+"""A command's work in a process of its own, so that somebody is left to say so when the system kills it.
+
+Linux ends a process that takes more memory than there is at once and without a word, and what it had in the folder for
+temporary files stays there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from types import FrameType
+
+from sfpp.runtime.errors import SfppError
+
+_PASSED_ON = (signal.SIGTERM, signal.SIGHUP) if sys.platform == "linux" else ()
+_SIGNALLED = 128  # and the signal's number, as shells report it
+# Of a terminal's Ctrl-C both processes hear; of one that was sent to the first alone the other must be told.
+_HEARS_BY_ITSELF_S = 1.0
+_POLL_S = 0.02
+_PR_SET_PDEATHSIG = 1
+
+
+def supervised(command: str, work: Callable[[], int]) -> int:
+    """Do the work of a command in a forked process and return its exit code.
+
+    To be called before anything else: what a process holds is copied when it forks, and its threads are lost. Systems
+    other than Linux kill nobody so, and macOS's own libraries do not work in forked processes: there it is done here.
+
+    Args:
+        command: begins the message when the work is killed.
+        work: returns the exit code, or ends the process.
+    """
+    if sys.platform != "linux":
+        return work()
+    folder = tempfile.mkdtemp(prefix="sfpp-")
+    parent = os.getpid()
+    child = os.fork()
+    if child == 0:
+        _end_with(parent)
+        os.environ["TMPDIR"] = tempfile.tempdir = folder
+        return work()
+    try:
+        _pass_on_to(child)
+        code = os.waitstatus_to_exitcode(_waited(child))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return code if code >= 0 else _killed(command, signal.Signals(-code))
+
+
+def _killed(command: str, by: signal.Signals) -> int:
+    if by in (signal.SIGINT, *_PASSED_ON):
+        return _SIGNALLED + by
+    likely = "as the system does where memory runs out" if by == signal.SIGKILL else "as libraries do without memory"
+    print(
+        f"{command}: error: the work was ended by signal {by} ({by.name}), {likely}; nothing was left behind: close "
+        "other programs, take a smaller size, or a machine with more memory",
+        file=sys.stderr,
+    )
+    return SfppError.exit_code
+
+
+def _waited(child: int) -> int:
+    """Wait for the child and return its status."""
+    while (status := _status(child)) is None:
+        os.kill(child, signal.SIGINT)
+    return status
+
+
+def _status(child: int) -> int | None:
+    """Wait for the child and return its status; None if Ctrl-C came, and the child has not heard it by itself."""
+    with contextlib.suppress(KeyboardInterrupt):
+        return os.waitpid(child, 0)[1]
+    with contextlib.suppress(KeyboardInterrupt):
+        deadline_s = time.monotonic() + _HEARS_BY_ITSELF_S
+        while time.monotonic() < deadline_s:
+            ended, status = os.waitpid(child, os.WNOHANG)
+            if ended:
+                return status
+            time.sleep(_POLL_S)
+    return None
+
+
+def _pass_on_to(child: int) -> None:
+    """Hand on to the child what asks this process to end."""
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, number)
+
+    for number in _PASSED_ON:
+        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup asks for
+            signal.signal(number, pass_on)
+
+
+def _end_with(parent: int) -> None:
+    """Let this process end with the one that waits for it, where the system can (Linux)."""
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:  # it ended just now
+        os.kill(os.getpid(), signal.SIGTERM)
