@@ -27,7 +27,8 @@ from benchmarks.machine import RESULTS, store
 from sfpp.export import export_onnx
 from sfpp.export.catalog import VARIANTS
 from sfpp.runtime import Segmenter, load, read_image
-from sfpp.runtime.agreement import ConfusionMatrix, label_agreement
+from sfpp.runtime.agreement import label_agreement
+from sfpp.tooling.metrics import ConfusionMatrix
 
 IGNORE = 11
 CASES = [

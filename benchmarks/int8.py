@@ -32,10 +32,11 @@ from benchmarks.machine import RESULTS, machine
 from sfpp.calibration import calibrate
 from sfpp.export import export_onnx
 from sfpp.runtime import load_segmenter, read_contract_file, read_image
-from sfpp.runtime.agreement import ConfusionMatrix, label_agreement
+from sfpp.runtime.agreement import label_agreement
 from sfpp.runtime.children import python_module
 from sfpp.runtime.files import write_text
 from sfpp.runtime.images import batch_from_frames
+from sfpp.tooling.metrics import ConfusionMatrix
 
 IGNORE = 11
 VARIANTS = ["original", "hq", "fast", "fast:local", "2x2"]

@@ -26,10 +26,10 @@ from tqdm import tqdm
 from benchmarks.machine import RESULTS, store
 from sfpp.export import export_onnx
 from sfpp.runtime import read_image
-from sfpp.runtime.agreement import KeypointHits
 from sfpp.runtime.crops import box_of_crop
 from sfpp.runtime.model_file import load
 from sfpp.runtime.pose import PoseEstimator
+from sfpp.tooling.metrics import KeypointHits
 
 NEAR = 0.2
 PAIRS = {

@@ -23,9 +23,9 @@ from benchmarks.camvid_accuracy import IGNORE
 from benchmarks.machine import RESULTS, store
 from sfpp.export import export_onnx
 from sfpp.runtime import Segmenter, load_segmenter
-from sfpp.runtime.agreement import ConfusionMatrix
-from sfpp.runtime.truth import LabelFolder
 from sfpp.runtime.video import Pipeline, open_source
+from sfpp.tooling.metrics import ConfusionMatrix
+from sfpp.tooling.truth import LabelFolder
 
 AMOUNTS = (0.0, 0.3, 0.5, 0.7, 0.8, 0.9)
 

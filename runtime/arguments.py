@@ -81,7 +81,7 @@ def _one_line(text: str) -> str:
 
     Bytes of a file's name that are no text stay visible as escapes.
     """
-    from sfpp.runtime.page.markup import clean_text  # only who fails needs it
+    from sfpp.runtime.text import clean_text  # only who fails needs it
 
     shown = " ".join(text.splitlines()).encode("utf-8", "backslashreplace").decode()
     return clean_text(shown)

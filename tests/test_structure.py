@@ -16,7 +16,11 @@ from sfpp.runtime.demo import demo_clip
 
 ROOT = Path(__file__).parents[1]
 FLOORS = {
-    "runtime": {"torch", "onnx", "onnx_graphsurgeon", "transformers", "sfpp.export", "sfpp.calibration"},
+    "runtime": {
+        *("torch", "onnx", "onnx_graphsurgeon", "transformers", "jinja2", "PIL"),
+        *("sfpp.tooling", "sfpp.export", "sfpp.calibration"),
+    },
+    "tooling": {"torch", "transformers", "sfpp.export", "sfpp.calibration"},
     "export": {"sfpp.calibration"},
     "calibration": {"torch", "sfpp.export"},
 }

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sfpp.runtime.contract import ModelContract
 from sfpp.runtime.errors import UsageError
 from sfpp.runtime.people.boxes_file import BoxesFile
-from sfpp.runtime.truth import KeypointTruth, LabelFolder
+from sfpp.tooling.truth import KeypointTruth, LabelFolder
 
 
 @dataclass(frozen=True, eq=False)

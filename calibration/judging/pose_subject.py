@@ -12,15 +12,16 @@ from sfpp.calibration.frames.annotations import Annotations
 from sfpp.calibration.frames.shelves import NamedFrame
 from sfpp.calibration.judging.subjects import Opened, Tally, no_model
 from sfpp.calibration.results import Accuracy
-from sfpp.runtime.agreement import KeypointHits, unmoved_keypoints
+from sfpp.runtime.agreement import unmoved_keypoints
 from sfpp.runtime.backends.protocol import FunctionBackend, Precision
 from sfpp.runtime.contract import KeypointSpec, ModelContract
 from sfpp.runtime.crops import Boxes, box_of_crop
 from sfpp.runtime.images import Image
-from sfpp.runtime.marks import marked_keypoints
 from sfpp.runtime.model_file import load_pose
 from sfpp.runtime.pose import PoseEstimator
-from sfpp.runtime.truth import PeopleTruth
+from sfpp.tooling.marks import marked_keypoints
+from sfpp.tooling.metrics import KeypointHits
+from sfpp.tooling.truth import PeopleTruth
 
 
 class PoseSubject:

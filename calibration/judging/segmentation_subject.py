@@ -12,13 +12,14 @@ from sfpp.calibration.frames.annotations import Annotations
 from sfpp.calibration.frames.shelves import NamedFrame
 from sfpp.calibration.judging.subjects import Opened, Tally, no_model
 from sfpp.calibration.results import Accuracy
-from sfpp.runtime.agreement import ConfusionMatrix, boundary_f_score, label_agreement
+from sfpp.runtime.agreement import label_agreement
 from sfpp.runtime.backends.protocol import FunctionBackend, Precision
 from sfpp.runtime.contract import ModelContract
 from sfpp.runtime.images import Image
-from sfpp.runtime.marks import marked_labels
 from sfpp.runtime.model_file import load_segmenter
 from sfpp.runtime.segmentation import Segmenter
+from sfpp.tooling.marks import marked_labels
+from sfpp.tooling.metrics import ConfusionMatrix, boundary_f_score
 
 
 class SegmentationSubject:

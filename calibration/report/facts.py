@@ -7,7 +7,7 @@ from typing import Any
 
 from sfpp.calibration.report.words import DASH, backends, file_labels, seconds_text, words
 from sfpp.calibration.results import CalibrationReport
-from sfpp.runtime.page import Bar, Html, Page, bars, bullets, code, facts
+from sfpp.tooling.page import Bar, Html, Page, bars, bullets, code, facts
 
 _GIBIBYTE = 2**30
 

@@ -21,7 +21,7 @@ from sfpp.calibration.report.words import (
     words,
 )
 from sfpp.calibration.results import Accuracy, CalibrationReport, FileResult
-from sfpp.runtime.page import Cell, Column, Html, Page, Row, Tone, bullets, chip, element, joined, paragraph, table
+from sfpp.tooling.page import Cell, Column, Html, Page, Row, Tone, bullets, chip, element, joined, paragraph, table
 
 # Without a limit of the user's, what is lost is judged by these: points of the metric, or per cent of the answers.
 _LITTLE, _MUCH = DEFAULT_LIMIT, 4 * DEFAULT_LIMIT

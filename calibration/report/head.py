@@ -16,7 +16,7 @@ from sfpp.calibration.report.words import (
     words,
 )
 from sfpp.calibration.results import CalibrationReport, FileResult
-from sfpp.runtime.page import Page, Tile, headline, notice, tiles
+from sfpp.tooling.page import Page, Tile, headline, notice, tiles
 
 
 def add_head(page: Page, report: CalibrationReport) -> None:

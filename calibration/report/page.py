@@ -13,7 +13,7 @@ from sfpp.calibration.report.pictures import add_pictures
 from sfpp.calibration.report.summary import summary_lines
 from sfpp.calibration.results import CalibrationReport
 from sfpp.runtime.contract import ModelContract
-from sfpp.runtime.page import Page
+from sfpp.tooling.page import Page
 
 __all__ = ["report_page", "summary_lines", "write_report"]
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from sfpp.calibration.report.words import DASH, SPACE, file_labels, is_finite, number, small_percent, words
 from sfpp.calibration.results import CalibrationReport, Harm, Kept, LayerHistogram
-from sfpp.runtime.page import (
+from sfpp.tooling.page import (
     Bar,
     Cell,
     Column,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sfpp.calibration.report.words import SPACE, number, words
 from sfpp.calibration.results import CalibrationReport, Picture
-from sfpp.runtime.page import Html, Page, element, gallery, joined, paragraph, picture
+from sfpp.tooling.page import Html, Page, element, gallery, joined, paragraph, picture
 
 
 def add_pictures(page: Page, report: CalibrationReport) -> None:

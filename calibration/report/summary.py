@@ -22,7 +22,7 @@ from sfpp.calibration.report.words import (
     words,
 )
 from sfpp.calibration.results import Accuracy, CalibrationReport, FileResult
-from sfpp.runtime.page import clean_text
+from sfpp.runtime.text import clean_text
 
 _WIDTH = 100
 _FAILURES = 3

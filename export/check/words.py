@@ -10,7 +10,7 @@ from sfpp.export.check.report import CheckReport, Finding, Verdict
 from sfpp.export.check.versions import RELEASES, Version, titles
 from sfpp.export.remaking import export_command
 from sfpp.runtime.contract import ModelContract
-from sfpp.runtime.page import clean_text
+from sfpp.runtime.text import clean_text
 
 _PLACES = 3  # that are named of one problem
 _PROBLEMS = 8  # of one kind that are told with the first place of each

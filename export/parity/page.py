@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from sfpp.export.parity.report import AgreementReport, MarkedFrame, OutputReport, PointReport
 from sfpp.export.parity.words import error, next_command, percent
-from sfpp.runtime.page import (
+from sfpp.tooling.page import (
     Bar,
     Column,
     Html,

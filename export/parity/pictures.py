@@ -11,9 +11,9 @@ from sfpp.export.parity.comparison import Outcome
 from sfpp.export.parity.frames import NamedFrame
 from sfpp.export.parity.report import MarkedFrame
 from sfpp.runtime.images import Image
-from sfpp.runtime.marks import marked_keypoints, marked_labels
 from sfpp.runtime.overlay import Palette
 from sfpp.runtime.pose import Pose
+from sfpp.tooling.marks import marked_keypoints, marked_labels
 
 
 def marked(frame_bgr: Image, answer: Any, expected: Any, palette: Palette) -> Image:

@@ -17,9 +17,9 @@ from sfpp.export.parity.frames import NamedFrame
 from sfpp.export.parity.points import Point
 from sfpp.export.parity.report import Mode, OutputReport, PointReport, TruthReport
 from sfpp.export.parity.tolerances import Tolerance
-from sfpp.runtime.agreement import ConfusionMatrix
 from sfpp.runtime.errors import UsageError
-from sfpp.runtime.truth import LabelFolder
+from sfpp.tooling.metrics import ConfusionMatrix
+from sfpp.tooling.truth import LabelFolder
 
 
 class OutputTally:

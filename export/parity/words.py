@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from sfpp.export.parity.differences import Place
 from sfpp.export.parity.report import AgreementReport, OutputReport, PointReport
 from sfpp.export.remaking import export_command
-from sfpp.runtime.page import clean_text
+from sfpp.runtime.text import clean_text
 
 # Larger networks are shown stage by stage; everything is in the JSON and on the page.
 _MOST_ROWS = 64

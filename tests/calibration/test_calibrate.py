@@ -22,7 +22,7 @@ from sfpp.runtime.files import sha256_of
 from sfpp.runtime.resources import FreeMemory
 from sfpp.runtime.self_test import self_test
 from sfpp.runtime.video import open_source
-from tests.runtime.page_reader import assert_sound
+from tests.tooling.page_reader import assert_sound
 
 
 @pytest.fixture(scope="module")

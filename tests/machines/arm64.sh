@@ -11,7 +11,7 @@ set -euo pipefail
 QEMU_SUITE=trixie    # qemu 10; before 8.2 it shows this machine's /proc/cpuinfo, and ONNX Runtime does not load
 ROOT_SUITE=bookworm  # its Python is the one of the wheels
 WHEELS_PYTHON=3.11
-LIBRARIES="aiohttp av matplotlib numpy onnx onnxruntime opencv-python-headless openvino pytest pytest-xdist safetensors setuptools tqdm wheel"
+LIBRARIES="aiohttp av jinja2 matplotlib numpy onnx onnxruntime opencv-python-headless openvino pillow pytest pytest-xdist safetensors setuptools tqdm wheel"
 KEYRING=/usr/share/keyrings/debian-archive-keyring.gpg
 
 fail() { echo "test-arm64: $*" >&2; exit 1; }

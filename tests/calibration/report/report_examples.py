@@ -19,7 +19,7 @@ from sfpp.calibration.results import (
     Recommendation,
 )
 from sfpp.runtime.contract import InputSpec, KeypointSpec, ModelContract, OutputSpec
-from sfpp.runtime.marks import marked_labels
+from sfpp.tooling.marks import marked_labels
 
 CLASSES = ("sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist")
 COLORS = ((128, 128, 128), (128, 0, 0), (192, 192, 128), (128, 64, 128), (60, 40, 222), (128, 128, 0))

@@ -31,7 +31,7 @@ from tests.calibration.report.report_examples import (
     segmentation,
     without_truth,
 )
-from tests.runtime.page_reader import assert_sound, picture_in, read_page
+from tests.tooling.page_reader import assert_sound, picture_in, read_page
 
 DASH = "\u2013"
 

@@ -21,12 +21,12 @@ from sfpp.export.checkpoints import read_checkpoint
 from sfpp.export.demo import demo_checkpoint, demo_frame
 from sfpp.export.parity import opening, parity, probed_model
 from sfpp.export.to_onnx import learned_model
-from sfpp.runtime.agreement import ConfusionMatrix
 from sfpp.runtime.contract import METADATA_KEY, CalibrationRecord
 from sfpp.runtime.demo import demo_clip
 from sfpp.runtime.errors import BackendError, ContractError, MediaError, UsageError
 from sfpp.runtime.images import batch_from_frames, read_image, write_image
 from sfpp.runtime.model_file import load_segmenter
+from sfpp.tooling.metrics import ConfusionMatrix
 from tests.calibration.int8.int8_graphs import symmetric
 from tests.export.parity.planted import contract_of, with_contract, with_scaled_layer
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from sfpp.runtime.page.markup import Html, element
+from sfpp.tooling.page.markup import Html, element
 
 Tone = Literal["", "good", "warn", "bad", "muted"]
 

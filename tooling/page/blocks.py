@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from sfpp.runtime.page.markup import Html, element, joined
-from sfpp.runtime.page.tones import Tone, sign
+from sfpp.tooling.page.markup import Html, element, joined
+from sfpp.tooling.page.tones import Tone, sign
 
 
 @dataclass(frozen=True)

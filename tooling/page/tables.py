@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal
 
-from sfpp.runtime.page.markup import Html, element, joined
-from sfpp.runtime.page.tones import Tone, sign
+from sfpp.tooling.page.markup import Html, element, joined
+from sfpp.tooling.page.tones import Tone, sign
 
 _STAR = "\u2605"
 # From so many columns on a table takes the whole width; a narrow one would have its figures far from its names.

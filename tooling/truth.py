@@ -12,11 +12,10 @@ from pathlib import Path, PureWindowsPath
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from sfpp.runtime.crops import Boxes
 from sfpp.runtime.errors import MediaError, UsageError
-from sfpp.runtime.opencv import import_cv2
-from sfpp.runtime.palette_png import as_grey
 
 _LABEL_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".pgm")  # without loss: JPEG would invent classes
 _KEYPOINTS_EXPECTED = (
@@ -97,24 +96,24 @@ class LabelFolder:
 
 
 def _read_labels(file: Path) -> NDArray[np.uint8]:
-    """Return the values of a picture, (H, W) uint8; of one with a palette the indices, where OpenCV gives colors."""
-    cv2 = import_cv2(purpose="reading label pictures")
+    """Return the values of an image, (H, W) uint8; of one with a palette the indices, whatever their colors."""
     try:
-        data, factor = as_grey(file.read_bytes())
-    except OSError as error:
-        raise MediaError(f"cannot read {file}: {error.strerror or error}") from error
-    values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
-    if values is None:
-        raise MediaError(f"{file} ({file.stat().st_size} bytes) is not a picture that OpenCV can decode; give a PNG")
+        with Image.open(file) as opened:
+            values = np.asarray(opened)
+    except (OSError, SyntaxError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise MediaError(f"cannot read {file}: {error.strerror}") from error
+        raise MediaError(
+            f"{file} ({file.stat().st_size} bytes) is not an image that Pillow can decode; give a PNG"
+        ) from error
     if values.ndim == 3 and all(np.array_equal(values[..., 0], values[..., channel]) for channel in (1, 2)):
         values = values[..., 0]
-    if values.ndim != 2 or values.dtype != np.uint8:
+    if values.ndim != 2 or values.dtype not in (np.uint8, np.bool_):
         raise MediaError(
             f"{file} has {values.dtype} values of shape {values.shape}, expected one channel of uint8 whose values are "
             "class numbers; convert colors to class numbers first"
         )
-    labels: NDArray[np.uint8] = np.ascontiguousarray(values) // np.uint8(factor)
-    return labels
+    return np.ascontiguousarray(values, np.uint8)
 
 
 @dataclass(frozen=True, eq=False)

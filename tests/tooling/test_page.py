@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sfpp.runtime.errors import MediaError, SfppError
-from sfpp.runtime.page import (
+from sfpp.tooling.page import (
     Bar,
     Cell,
     Column,
@@ -19,7 +19,6 @@ from sfpp.runtime.page import (
     bars,
     bullets,
     chip,
-    clean_text,
     code,
     element,
     facts,
@@ -34,7 +33,7 @@ from sfpp.runtime.page import (
     table,
     tiles,
 )
-from tests.runtime.page_reader import assert_sound, picture_in, read_page
+from tests.tooling.page_reader import assert_sound, picture_in, read_page
 
 HOSTILE = '</td><script>alert("1")</script>\'&amp;'
 
@@ -90,10 +89,6 @@ def test_markup_passes_and_text_is_escaped():
     made = element("p", "a < b", Html("<b>c</b>"), aria_label='"', class_="x", title=None, width=1.5, height=2.0)
     assert made.text == '<p aria-label="&quot;" class="x" width="1.5" height="2">a &lt; b<b>c</b></p>'
     assert joined(["<", Html("<br>")], separator=" & ").text == "&lt; &amp; <br>"
-
-
-def test_what_is_no_text_is_replaced():
-    assert clean_text("a\x00b\x1bc\u202ed\udcffe\tf\u00e9\u4e2d") == "a\ufffdb\ufffdc\ufffdd\ufffde\tf\u00e9\u4e2d"
 
 
 def test_a_name_can_be_broken_where_its_parts_meet():

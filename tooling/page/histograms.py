@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from sfpp.runtime.page.markup import Html, element
+from sfpp.tooling.page.markup import Html, element
 
 # Sizes in pixels of the drawing: at this width one fits a phone, and three stand side by side on a desk.
 _WIDTH, _HEIGHT = 320, 150

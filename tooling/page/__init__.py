@@ -12,14 +12,14 @@ A plain string is always text and never markup, wherever it is given: names of f
 
 from __future__ import annotations
 
-from sfpp.runtime.page.bar_charts import Bar, bars
-from sfpp.runtime.page.blocks import Tile, bullets, chip, code, facts, folded, headline, notice, paragraph, tiles
-from sfpp.runtime.page.document import Page, Section
-from sfpp.runtime.page.histograms import histogram
-from sfpp.runtime.page.markup import Html, clean_text, element, joined
-from sfpp.runtime.page.pictures import gallery, picture
-from sfpp.runtime.page.tables import Cell, Column, Row, table
-from sfpp.runtime.page.tones import Tone
+from sfpp.tooling.page.bar_charts import Bar, bars
+from sfpp.tooling.page.blocks import Tile, bullets, chip, code, facts, folded, headline, notice, paragraph, tiles
+from sfpp.tooling.page.document import Page, Section
+from sfpp.tooling.page.histograms import histogram
+from sfpp.tooling.page.markup import Html, element, joined
+from sfpp.tooling.page.pictures import gallery, picture
+from sfpp.tooling.page.tables import Cell, Column, Row, table
+from sfpp.tooling.page.tones import Tone
 
 __all__ = [
     "Bar",
@@ -34,7 +34,6 @@ __all__ = [
     "bars",
     "bullets",
     "chip",
-    "clean_text",
     "code",
     "element",
     "facts",

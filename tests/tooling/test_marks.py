@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sfpp.runtime.errors import UsageError
-from sfpp.runtime.marks import MARK_BGR, marked_keypoints, marked_labels
+from sfpp.tooling.marks import MARK_BGR, marked_keypoints, marked_labels
 
 
 def test_pixels_that_differ_are_bright_and_all_others_dark():

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 
 from sfpp.runtime.files import whole_file
-from sfpp.runtime.page.markup import Html, element, joined
-from sfpp.runtime.page.style import STYLE
+from sfpp.tooling.page.markup import Html, element, joined
+from sfpp.tooling.page.style import STYLE
 
 # Nothing is ever fetched or run, whatever somebody manages to write into a page.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"

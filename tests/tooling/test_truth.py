@@ -1,13 +1,15 @@
 """Annotations are read as they are meant, or refused with words."""
 
 import json
+import struct
+import zlib
 
 import numpy as np
 import pytest
 
 from sfpp.runtime.errors import MediaError, UsageError
 from sfpp.runtime.images import write_image
-from sfpp.runtime.truth import KeypointTruth, LabelFolder
+from sfpp.tooling.truth import KeypointTruth, LabelFolder
 
 
 @pytest.fixture
@@ -50,7 +52,7 @@ def test_a_picture_in_colors_is_refused_and_a_grey_one_with_three_channels_is_no
     with pytest.raises(MediaError, match="convert colors to class numbers first"):
         truth.find("colors", (1, 2))
     (folder / "broken.png").write_bytes(b"no picture")
-    with pytest.raises(MediaError, match="is not a picture"):
+    with pytest.raises(MediaError, match="is not an image"):
         LabelFolder(folder, classes=3).find("broken", (1, 2))
 
 
@@ -107,3 +109,34 @@ def test_an_archive_of_something_else_is_refused(tmp_path):
         KeypointTruth(tmp_path / "c.npz", keypoints=3)
     with pytest.raises(MediaError, match="cannot read the keypoints"):
         KeypointTruth(tmp_path / "d.npz", keypoints=3)
+
+
+def chunk(kind, body):
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def palette_png(indices, *, bits=8):
+    """A PNG as image editors write label pictures: indices, and a color for each that says nothing of its number."""
+    height, width = indices.shape
+    planes = np.unpackbits(indices[..., np.newaxis], axis=2)[..., 8 - bits :].reshape(height, -1)
+    rows = b"".join(b"\0" + np.packbits(row).tobytes() for row in planes)
+    colors = np.random.default_rng(0).integers(0, 256, (2**bits, 3), np.uint8)
+    header = struct.pack(">IIBBBBB", width, height, bits, 3, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"PLTE", colors.tobytes()), (b"tRNS", b"\0"), (b"IDAT", zlib.compress(rows))]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*each) for each in [*chunks, (b"IEND", b"")])
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_label_pictures_with_a_palette_give_their_indices(tmp_path, bits):
+    indices = np.random.default_rng(1).integers(0, min(2**bits, 19), (5, 7), np.uint8)
+    (tmp_path / "frame.png").write_bytes(palette_png(indices, bits=bits))
+    found = LabelFolder(tmp_path, classes=19).find("frame", (5, 7))
+    np.testing.assert_array_equal(found, indices)
+
+
+def test_a_damaged_one_is_an_error_and_not_labels(tmp_path):
+    whole = palette_png(np.zeros((50, 50), np.uint8))
+    for length in (30, 40, 60, len(whole) - 20):
+        (tmp_path / "frame.png").write_bytes(whole[:length])
+        with pytest.raises(MediaError, match="is not an image that Pillow can decode"):
+            LabelFolder(tmp_path, classes=3).find("frame", (50, 50))

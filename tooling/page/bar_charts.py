@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sfpp.runtime.page.blocks import chip
-from sfpp.runtime.page.markup import Html, element, joined
+from sfpp.tooling.page.blocks import chip
+from sfpp.tooling.page.markup import Html, element, joined
 
 
 @dataclass(frozen=True)

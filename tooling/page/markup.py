@@ -7,9 +7,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-# Control characters and halves of surrogate pairs (which a file's name may hold) are no text in UTF-8, and the marks
-# that turn the direction of writing can make "exe.gpj" of "jpg.exe".
-_NO_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
+from sfpp.runtime.text import clean_text
+
 _NAMES = re.compile(r"[a-zA-Z][a-zA-Z0-9-]*")
 _WITHOUT_CONTENT = {"br", "img", "meta", "wbr"}
 
@@ -41,11 +40,6 @@ def element(tag: str, *children: Html | str, **attributes: str | int | float | N
 def joined(parts: Iterable[Html | str], *, separator: Html | str = "") -> Html:
     """Return parts one after the other; strings are escaped."""
     return Html(_escaped(separator).join(map(_escaped, parts)))
-
-
-def clean_text(text: str) -> str:
-    """Return the text with a replacement character for each character that cannot be shown as what it is."""
-    return _NO_TEXT.sub("\ufffd", text)
 
 
 def _escaped(part: Html | str) -> str:
