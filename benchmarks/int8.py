@@ -33,8 +33,7 @@ from sfpp.calibration import calibrate
 from sfpp.export import export_onnx
 from sfpp.runtime import load_segmenter, read_contract_file, read_image
 from sfpp.runtime.agreement import label_agreement
-from sfpp.runtime.children import python_module
-from sfpp.runtime.files import write_text
+from sfpp.runtime.files import python_module, write_text
 from sfpp.runtime.images import batch_from_frames
 from sfpp.tooling.metrics import ConfusionMatrix
 

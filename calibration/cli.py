@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sfpp.runtime.arguments import exit_code_of, positive_int
-from sfpp.runtime.supervised import supervised
+from sfpp.runtime.cli.console import exit_code_of, positive_int
+from sfpp.runtime.cli.supervised import supervised
 
 if TYPE_CHECKING:
     from sfpp.calibration.results import CalibrationReport

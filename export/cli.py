@@ -8,8 +8,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from sfpp.runtime.arguments import exit_code_of
-from sfpp.runtime.supervised import supervised
+from sfpp.runtime.cli.console import exit_code_of
+from sfpp.runtime.cli.supervised import supervised
 
 if TYPE_CHECKING:
     from sfpp.export.to_onnx import ExportReport

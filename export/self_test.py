@@ -14,7 +14,7 @@ from sfpp.runtime.contract import ModelContract, SelfTest
 from sfpp.runtime.images import Image, batch_from_frames
 from sfpp.runtime.model_file import load
 from sfpp.runtime.self_test import self_test_for, threshold_for
-from sfpp.runtime.self_test_texts import unpacked
+from sfpp.runtime.self_test_data import unpacked
 
 # Mean error, in parts of the largest logit, from which on float32's own rounding moves a network's answers. Where near
 # ties were met, the trained demonstration network has 2.4e-5 at most, and networks of random weights, whose labels are

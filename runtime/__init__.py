@@ -24,8 +24,8 @@ from sfpp.runtime.errors import (
 )
 from sfpp.runtime.images import read_image, write_image
 from sfpp.runtime.keypoints import KEYPOINT_SETS, keypoint_set
+from sfpp.runtime.model import SelfTestState
 from sfpp.runtime.model_file import load, load_pose, load_segmenter, read_contract_file
-from sfpp.runtime.opened_model import SelfTestState
 from sfpp.runtime.pose import Pose, PoseEstimator
 from sfpp.runtime.segmentation import Segmentation, Segmenter
 

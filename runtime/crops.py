@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sfpp.runtime.errors import UsageError
 from sfpp.runtime.images import Image
-from sfpp.runtime.opencv import import_cv2
+from sfpp.runtime.imports import import_cv2
 
 Boxes = NDArray[np.float32]
 Doubles = NDArray[np.float64]

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all; and Python processes, which are looked for nowhere else."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import time
 import unicodedata
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from sfpp.runtime.errors import SfppError, UsageError
 
@@ -24,7 +25,6 @@ _MOST_LINKS = 40  # as Linux follows
 _PIPE_PATIENCE_S = 10.0
 _HEARING_S = 0.05
 _PERMISSIONS = 0o777
-
 _DISK_ERRORS = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",
@@ -34,6 +34,11 @@ _DISK_ERRORS = {
     errno.EROFS: "the file system is read-only",
     errno.EBUSY: "it is in use, as a file that is mounted is",
 }
+# Told -c or -m, Python looks for modules in the current folder first: a json.py that lies beside a model would be run.
+# Python before 3.11 has no option against it, but imports nothing before its first line of code, which can still mend
+# the path; from 3.13 on it does import something by then, so that the option is needed.
+_SAFE_PATH = ("-P",) if sys.version_info >= (3, 11) else ()
+_AS_MAIN = "import runpy; sys.argv.pop(0); runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)"
 
 
 @contextlib.contextmanager
@@ -315,3 +320,20 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def python_module(module: str, *arguments: str) -> dict[str, Any]:
+    """Return what :mod:`subprocess` has to be called with to run a module as ``python -m`` does; see below."""
+    return python_code(_AS_MAIN, module, *arguments)
+
+
+def python_code(code: str, *arguments: str) -> dict[str, Any]:
+    """Return what :mod:`subprocess` has to be called with to run code in another Python.
+
+        subprocess.run(**python_code("import json; print(json.__file__)"), check=True)
+
+    The child looks for modules exactly where this process does: also where a test or a notebook has added a path by
+    hand, and never in the current folder unless this process does so too. The code finds ``sys`` imported.
+    """
+    path = [entry for entry in sys.path if isinstance(entry, str) and entry]
+    return {"args": [sys.executable, *_SAFE_PATH, "-c", f"import sys; sys.path[:] = {path!r}\n{code}", *arguments]}

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from sfpp.runtime.contract import InputSpec
 from sfpp.runtime.errors import MediaError, UsageError
 from sfpp.runtime.files import whole_file
-from sfpp.runtime.opencv import cv2_text, import_cv2
+from sfpp.runtime.imports import cv2_text, import_cv2
 
 Image = NDArray[np.uint8]
 

@@ -10,9 +10,9 @@ from sfpp.runtime.backends import Backend, BackendOptions, Choice, Notify, Preci
 from sfpp.runtime.backends.protocol import TensorInfo
 from sfpp.runtime.contract import InputSpec, ModelContract, contract_from_json, contract_from_metadata
 from sfpp.runtime.errors import ContractError, UsageError
-from sfpp.runtime.first_use import first_that_answers
 from sfpp.runtime.pose import PoseEstimator
 from sfpp.runtime.segmentation import Segmenter
+from sfpp.runtime.self_test import first_that_answers
 
 
 def load(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from sfpp.runtime.errors import UsageError
 from sfpp.runtime.images import Image, bgr_from_frame
-from sfpp.runtime.opencv import cv2_text, import_cv2
+from sfpp.runtime.imports import cv2_text, import_cv2
 
 Palette = Sequence[tuple[int, int, int]]
 

@@ -15,15 +15,15 @@ from sfpp.runtime.crops import Boxes, checked_boxes, crop_from_box, frame_from_h
 from sfpp.runtime.errors import ContractError, UsageError
 from sfpp.runtime.heatmaps import Floats, average_with_mirrored, keypoints_from_heatmaps
 from sfpp.runtime.images import Image, batch_from_frames, bgr_from_frame
-from sfpp.runtime.opened_model import OpenedModel
+from sfpp.runtime.model import OpenedModel
 from sfpp.runtime.skeleton import draw_skeletons
 
 if TYPE_CHECKING:
+    from sfpp.runtime.events import EventHandler
     from sfpp.runtime.people.detections import PersonFinder
-    from sfpp.runtime.video.events import EventHandler
-    from sfpp.runtime.video.frames import Frame, Source
+    from sfpp.runtime.video.frame import Frame, Source
     from sfpp.runtime.video.pose_run import TrackedPose
-    from sfpp.runtime.video.streaming import Policy
+    from sfpp.runtime.video.sinks.thread import Policy
 
 __all__ = ["Pose", "PoseEstimator", "PreparedPeople", "keypoints_from_heatmaps", "warp_from_box"]
 
@@ -175,7 +175,7 @@ class PoseEstimator(OpenedModel):
             BackendError, ModelFileError: as for one frame.
         """
         from sfpp.runtime.people import choose_finder
-        from sfpp.runtime.video.streaming import Pipeline
+        from sfpp.runtime.video.pipeline import Pipeline
 
         with Pipeline(
             self,

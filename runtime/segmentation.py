@@ -13,15 +13,15 @@ from sfpp.runtime.backends.protocol import Arrays, Backend
 from sfpp.runtime.contract import ModelContract
 from sfpp.runtime.errors import BackendError, UsageError
 from sfpp.runtime.images import Image, Placement, batch_from_frames
+from sfpp.runtime.imports import import_cv2
 from sfpp.runtime.labels import Labels, labels_from_logits, labels_resized
-from sfpp.runtime.opencv import import_cv2
-from sfpp.runtime.opened_model import OpenedModel
+from sfpp.runtime.model import OpenedModel
 from sfpp.runtime.overlay import LegendEntry, Palette, color_mask, draw_labels, draw_legend
 
 if TYPE_CHECKING:
-    from sfpp.runtime.video.events import EventHandler
-    from sfpp.runtime.video.frames import Frame, Source
-    from sfpp.runtime.video.streaming import Policy
+    from sfpp.runtime.events import EventHandler
+    from sfpp.runtime.video.frame import Frame, Source
+    from sfpp.runtime.video.sinks.thread import Policy
 
 __all__ = ["PreparedFrames", "Segmentation", "Segmenter", "labels_from_logits", "labels_resized"]
 
@@ -154,7 +154,7 @@ class Segmenter(OpenedModel):
             UsageError, MediaError: as for :class:`sfpp.runtime.video.Pipeline`.
             BackendError, ModelFileError: as for one frame.
         """
-        from sfpp.runtime.video.streaming import Pipeline  # only who streams needs threads and video libraries
+        from sfpp.runtime.video.pipeline import Pipeline
 
         with Pipeline(self, sources, policy=policy, smooth=smooth, on_event=on_event) as pipeline:
             for answer in pipeline:

@@ -1,32 +1,42 @@
 """The self-test in a model file: one small frame is replayed, and the answer compared with the one that is expected.
 
-A new driver, TensorRT or JetPack may break a model without a word: it runs, and answers wrongly. An export stores a
-frame and its answer in the contract, so that the file, and whatever was made of it, can be asked again where it runs.
+A new driver, TensorRT or JetPack may break a model without a word: it runs, and answers wrongly. Libraries have faults
+that show on some processors only. So an export stores a frame and its answer in the contract, and the file, or whatever
+was made of it, replays them the first time that it runs with a backend, a version, a precision, a kind of CPU and a
+card. A pass is remembered in the user's cache folder, and from then on costs a look at a file; a failure is found again
+each time, and the next backend takes over.
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import logging
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sfpp.runtime.agreement import label_agreement, unmoved_keypoints
+from sfpp.runtime.backends import Choice, Notify
 from sfpp.runtime.backends.protocol import PRECISION_WORDS, Arrays, FunctionBackend
+from sfpp.runtime.cache import user_cache
 from sfpp.runtime.contract import ModelContract, SelfTest, Task
 from sfpp.runtime.crops import Boxes, box_of_crop
-from sfpp.runtime.errors import UsageError
+from sfpp.runtime.errors import ContractError, MissingDependencyError, SelfTestError, SfppError, UsageError
 from sfpp.runtime.images import Image, bgr_from_frame
-from sfpp.runtime.opened_model import SelfTestState
+from sfpp.runtime.machine import cpu_kind, gpu_kind
+from sfpp.runtime.model import SelfTestState
 from sfpp.runtime.pose import PoseEstimator, PreparedPeople
 from sfpp.runtime.segmentation import Segmenter
-from sfpp.runtime.self_test_texts import packed, small_frame, unpacked
+from sfpp.runtime.self_test_data import packed, small_frame, unpacked
 
 Model = Segmenter | PoseEstimator
-
 # By how much a sound run may miss the agreement that is known to be reached, by what is computed in. Measured against
 # ONNX Runtime with the demonstration models and 22 frames: in OpenVINO 99.9 % of the labels agree at least in float32
 # and 96.0 % in bfloat16 (88.3 % at 320x192, where merging leaves few tokens), with every value rounded to float16
@@ -40,6 +50,10 @@ _SLACK: dict[Task, dict[str, float]] = {
 # A heatmap without its keypoint has a maximum below this, somewhere. At 0.3, where skeletons are drawn from, four of
 # the stored person's fourteen keypoints would count, and those stay where they are in many a broken model.
 _LEAST_SCORE = 0.1
+_LOGGER = logging.getLogger("sfpp")
+_KEPT = 1024  # passes, each an empty file
+_WARNING = "warning: "
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -199,3 +213,138 @@ def _box(contract: ModelContract, frame_bgr: Image) -> Boxes:
     assert contract.keypoints is not None, "a pose estimator has keypoints"
     height, width = frame_bgr.shape[:2]
     return box_of_crop((height, width), padding=contract.keypoints.box_padding)
+
+
+def first_that_answers(
+    path: Path,
+    choices: Sequence[Choice],
+    open_with: Callable[[Choice], tuple[_T, str]],
+    *,
+    model_of: Callable[[_T], Model | None],
+    replay: bool,
+    notify: Notify | None,
+) -> tuple[_T, Choice]:
+    """Open a file with the first of the backends that answers as the model did when it was exported, and say which.
+
+    One that was asked for is taken whatever it answers, with a warning each time: whoever asks may know better.
+
+    Args:
+        path: the file.
+        choices: the backends, the preferred one first.
+        open_with: opens the file with one of them; returns what it has opened, and in which library it runs and why.
+        model_of: the model in that, None where nothing is known of the file.
+        replay: whether self-tests are replayed at all.
+        notify: called with the same lines as the logger ``sfpp``, for a command to print.
+
+    Returns:
+        What was opened, its model knowing its ``self_test``, and the choice.
+
+    Raises:
+        SelfTestError: none of the backends answers as the model did.
+        SfppError: the first one cannot be opened.
+    """
+    left = deque(choices)
+    wrong: list[str] = []
+    agreements: list[float] = []
+    while left:
+        choice = left.popleft()
+        try:
+            opened, reason = open_with(choice)
+        except SfppError as error:
+            if not wrong:
+                raise
+            wrong.append(f"{choice.name} cannot take over ({error})")
+            continue
+        model = model_of(opened)
+        line = _replayed(model, path) if model is not None and replay else ""
+        if model is None or choice.asked or model.self_test.outcome != "failed":
+            said = _instead(model, path, wrong) if model is not None and wrong else f"{path.name} runs in {reason}"
+            _say(said, notify)
+            _say(line, notify)
+            return opened, choice
+        model.close()
+        state = model.self_test
+        wrong.append(f"{model.library} answers wrongly here ({state.detail})")
+        agreements += [] if state.agreement is None else [state.agreement]
+        if model.precision == "bf16" and choice.options.precision is None:
+            # Nobody asked for it, and the same library in float32 is the least change.
+            left.appendleft(replace(choice, options=replace(choice.options, precision="fp32")))
+    raise SelfTestError(path.name, answers=wrong, agreement=max(agreements, default=None))
+
+
+def _instead(model: Model, path: Path, wrong: Sequence[str]) -> str:
+    return f"{_WARNING}{path.name} runs in {model.library}: chosen because {' and '.join(wrong)}"
+
+
+def _replayed(model: Model, path: Path) -> str:
+    """Let the model know its ``self_test``, and return what a person should read of it, or nothing."""
+    try:
+        model.self_test, line = _tested(model, path)
+    except BaseException:
+        model.close()
+        raise
+    return line
+
+
+def _tested(model: Model, path: Path) -> tuple[SelfTestState, str]:
+    """Replay the self-test of a model that has not passed it here yet; return how it stands, and a line about it."""
+    if model.contract.self_test is None:
+        detail = "carries no self-test, so nobody knows whether it answers here as it did when it was exported"
+        _LOGGER.info(f"{path.name} {detail}")
+        return SelfTestState("not carried", detail=detail), ""
+    place = _pass_file(model, path)
+    if place is not None and place.is_file():
+        return SelfTestState("passed"), ""
+    try:
+        result = self_test(model)
+    except ContractError as error:
+        return SelfTestState("damaged", detail=str(error)), f"{_WARNING}{path.name}: {error}"
+    except MissingDependencyError as error:  # OpenCV, without which no frame can be given to it either
+        return SelfTestState("off", detail=str(error)), ""
+    except SfppError as error:
+        return SelfTestState("failed", detail=str(error)), f"{_WARNING}{path.name}: self-test failed: {error}"
+    if not result.passed:
+        return result.state, f"{_WARNING}{path.name}: {result.text()}"
+    return result.state, f"{path.name}, first use here: {result.text()}" if _remember(place) else ""
+
+
+def _pass_file(model: Model, path: Path) -> Path | None:
+    """Return the file that says that the model has passed here; None where none can be.
+
+    Its name stands for the file, for what is made of it, and for what an update or another machine changes: the
+    description has library, version and, of an engine, card and driver.
+    """
+    try:
+        # The content's hash would take a second for a large model. No program can set the time of the last change.
+        file = path.stat()
+        stamp = (str(path.resolve()), file.st_size, file.st_mtime_ns, file.st_ctime_ns)
+        runs = (model.description, model.precision, cpu_kind(), gpu_kind())
+        # In the contract's text the self-test stands for itself by its hash.
+        name = hashlib.sha256(repr((stamp, runs, model.contract)).encode("utf-8", "replace")).hexdigest()
+        return user_cache() / "self-tests" / name[:32]
+    except (OSError, RuntimeError):  # RuntimeError: there is no home folder
+        return None
+
+
+def _remember(place: Path | None) -> bool:
+    """Keep a pass, and of all passes those that are youngest; return whether that was possible."""
+    if place is None:
+        return False
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.touch()
+    except OSError:
+        return False
+    with contextlib.suppress(OSError):  # another process may do the same
+        passes = sorted(place.parent.iterdir(), key=lambda each: each.stat().st_mtime_ns)
+        for each in passes[:-_KEPT]:
+            each.unlink(missing_ok=True)
+    return True
+
+
+def _say(line: str, notify: Notify | None) -> None:
+    if not line:
+        return
+    _LOGGER.log(logging.WARNING if line.startswith(_WARNING) else logging.INFO, line)
+    if notify is not None:
+        notify(line)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sfpp.runtime.contract import KeypointSpec
 from sfpp.runtime.errors import UsageError
 from sfpp.runtime.images import Image, bgr_from_frame
-from sfpp.runtime.opencv import import_cv2
+from sfpp.runtime.imports import import_cv2
 
 Side = Literal["left", "right", "middle"]
 

@@ -3,7 +3,8 @@
 import sys
 
 import sfpp.runtime as sfpp
-from sfpp.runtime.video.streaming import Delivery, Pipeline, draw_with
+from sfpp.runtime.video.delivery import Delivery, draw_with
+from sfpp.runtime.video.pipeline import Pipeline
 from sfpp.runtime.viewer import Viewer
 
 model_path, source, *port = sys.argv[1:]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import sfpp.runtime as sfpp
 from sfpp.runtime.video import folder_sink
-from sfpp.runtime.video.outlets import record_lines, segmentation_record
+from sfpp.runtime.video.sinks.records import record_lines, segmentation_record
 
 model_path, source, folder = sys.argv[1:]
 with (

@@ -83,7 +83,7 @@ def test_a_run_of_the_runtime_loads_no_training_library(tmp_path):
         "sfpp.export.engine.cli",
         "sfpp.export.parity.cli",
         "sfpp.runtime.bench.cli",
-        "sfpp.runtime.cli",
+        "sfpp.runtime.cli.run",
     ],
 )
 def test_help_loads_nothing_heavy(command):

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from sfpp.runtime.errors import UsageError
 from sfpp.runtime.images import Image, bgr_from_frame
-from sfpp.runtime.opencv import import_cv2
+from sfpp.runtime.imports import import_cv2
 from sfpp.runtime.overlay import Palette, color_mask
 
 _PURPOSE = "drawing on frames"

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from sfpp.runtime.agreement import check_shapes
 from sfpp.runtime.errors import UsageError
-from sfpp.runtime.opencv import import_cv2
+from sfpp.runtime.imports import import_cv2
 
 
 def boundary_f_score(

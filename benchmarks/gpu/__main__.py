@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a step and return its exit code."""
     arguments = _parser().parse_args(argv)
     make_importable()
-    from sfpp.runtime.arguments import exit_code_of
+    from sfpp.runtime.cli.console import exit_code_of
 
     steps = {"prepare": _prepare, "measure": _measure, "table": _table}
     return exit_code_of("benchmarks.gpu", lambda: steps[arguments.step](arguments))

@@ -15,9 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sfpp.runtime.children import python_module
 from sfpp.runtime.errors import ModelFileError, SfppError
-from sfpp.runtime.files import whole_file, write_text
+from sfpp.runtime.files import python_module, whole_file, write_text
 
 ROOT = Path(__file__).parents[2]
 PIECE_BYTES = 40 << 20  # beside 20 MB of repository a piece keeps a transfer below 64 MiB

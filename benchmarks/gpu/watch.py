@@ -21,8 +21,8 @@ from typing import IO, Any
 from benchmarks.gpu.matrix import COMPILED, PRESETS
 from benchmarks.gpu.parts import GRAPHS, LIBRARIES, ROOT, Parts
 from benchmarks.gpu.results import Results, read_gpu_results
-from sfpp.runtime.children import python_module
 from sfpp.runtime.errors import SfppError, UsageError
+from sfpp.runtime.files import python_module
 
 _MEASURE = "benchmarks.gpu.measure"
 _TIMING = "timing"

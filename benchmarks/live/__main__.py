@@ -27,7 +27,7 @@ from benchmarks.live.parts import Part
 from benchmarks.live.reconnecting import reconnecting
 from benchmarks.live.viewers import viewers
 from benchmarks.machine import RESULTS, store
-from sfpp.runtime.children import python_code
+from sfpp.runtime.files import python_code
 
 _PARTS: dict[str, Callable[[Path], Part]] = {
     each.__name__: each for each in (reconnecting, memory, crash, freshness, viewers)

@@ -12,12 +12,12 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from sfpp.runtime.children import python_code
+from sfpp.runtime.files import python_code
 from sfpp.runtime.video import open_source
 
 _TIMES = 5
 _RECORDED_S = 6.0
-_SFPP_RUN = "from sfpp.runtime.cli import main; sys.exit(main(sys.argv[1:]))"
+_SFPP_RUN = "from sfpp.runtime.cli.run import main; sys.exit(main(sys.argv[1:]))"
 _SOURCE = "test://?width=320&height=192&fps=25"
 
 

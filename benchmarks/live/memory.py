@@ -13,8 +13,9 @@ from tqdm import tqdm
 from benchmarks.live.parts import resources
 from sfpp.runtime import load_segmenter
 from sfpp.runtime.video import Pipeline, open_sink
-from sfpp.runtime.video.outlets import SinkThread, record_lines
-from sfpp.runtime.video.streaming import Delivery, Outlets, draw_with
+from sfpp.runtime.video.delivery import Delivery, Outlets, draw_with
+from sfpp.runtime.video.sinks.records import record_lines
+from sfpp.runtime.video.sinks.thread import SinkThread
 from sfpp.runtime.viewer import Viewer
 
 _FRAMES = 20_000

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from benchmarks.live.parts import Resources, resources
 from sfpp.runtime import load_segmenter
 from sfpp.runtime.video import Answer, Event, Pipeline
-from tests.runtime.video.live.servers import MjpegServer  # the one that the tests use
+from tests.runtime.video.sources.servers import MjpegServer  # the one that the tests use
 
 _TIMES = 20
 _FRAMES_BETWEEN = 10

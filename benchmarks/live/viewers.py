@@ -14,9 +14,9 @@ from tqdm import tqdm
 
 from benchmarks.waiting import blank_frame, waiting
 from sfpp.runtime import Segmenter, load_segmenter
-from sfpp.runtime.children import python_module
+from sfpp.runtime.files import python_module
 from sfpp.runtime.video import Pipeline
-from sfpp.runtime.video.streaming import Delivery, draw_with
+from sfpp.runtime.video.delivery import Delivery, draw_with
 from sfpp.runtime.viewer import Viewer
 
 PAGES = 50

@@ -45,11 +45,11 @@ from sfpp.export.catalog import MIT_SIZES
 from sfpp.export.demo import demo_frame
 from sfpp.export.resolution import Resolution, resolution_from
 from sfpp.runtime import read_image
-from sfpp.runtime.arguments import exit_code_of
 from sfpp.runtime.bench.chart import check_chart
 from sfpp.runtime.bench.inputs import Picture
 from sfpp.runtime.bench.peak import MatmulPeak, matmul_peak
 from sfpp.runtime.bench.settings import BackendSpec, backend_spec
+from sfpp.runtime.cli.console import exit_code_of
 from sfpp.runtime.errors import SfppError, UsageError, did_you_mean
 
 _INTERRUPTED = 130  # 128 + SIGINT, as shells report it

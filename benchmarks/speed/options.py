@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from benchmarks.machine import RESULTS
-from sfpp.runtime.arguments import positive_int
+from sfpp.runtime.cli.console import positive_int
 
 COMMAND = "benchmarks.speed"
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from sfpp.calibration.frames.shelves import Shelf
 from sfpp.runtime.images import Image
-from sfpp.runtime.opencv import import_cv2
+from sfpp.runtime.imports import import_cv2
 
 _THUMBNAIL = 8  # pixels a side: where the sky is and what color the road has, and no detail
 

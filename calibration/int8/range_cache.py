@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sfpp.calibration.int8.ranges import Histogram
-from sfpp.runtime.compiled import user_cache
+from sfpp.runtime.cache import user_cache
 from sfpp.runtime.errors import SfppError
 from sfpp.runtime.files import whole_file
 

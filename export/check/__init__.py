@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sfpp.runtime.lazy import names_from
+from sfpp.runtime.imports import names_from
 
 if TYPE_CHECKING:
     from sfpp.export.check.checking import check_model

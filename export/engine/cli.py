@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sfpp.export.engine.options import COMMAND, engine_parser
-from sfpp.runtime.arguments import exit_code_of
+from sfpp.runtime.cli.console import exit_code_of
 from sfpp.runtime.files import check_destinations
 from sfpp.runtime.model_file import read_contract_file
 from sfpp.runtime.tensorrt.building import PhaseProgress

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sfpp.runtime.lazy import names_from
+from sfpp.runtime.imports import names_from
 
 if TYPE_CHECKING:
     from sfpp.export.parity.measuring import parity

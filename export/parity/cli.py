@@ -8,9 +8,9 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 
 from sfpp.export.parity.options import COMMAND, parity_parser
-from sfpp.runtime.arguments import exit_code_of
+from sfpp.runtime.cli.console import exit_code_of
+from sfpp.runtime.cli.supervised import supervised
 from sfpp.runtime.files import check_destinations
-from sfpp.runtime.supervised import supervised
 
 _DISAGREES = 1
 # What is over sooner needs no bar.

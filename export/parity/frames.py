@@ -15,7 +15,7 @@ from sfpp.export.demo import demo_frame, demo_person
 from sfpp.runtime.contract import Task
 from sfpp.runtime.errors import MediaError
 from sfpp.runtime.images import Image, read_image
-from sfpp.runtime.video.sources import open_source
+from sfpp.runtime.video.sources.opening import open_source
 
 Notify = Callable[[str], object]
 _Item = TypeVar("_Item")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from sfpp.runtime.arguments import positive_int
 from sfpp.runtime.backends import PRECISIONS, backend_names
+from sfpp.runtime.cli.console import positive_int
 
 COMMAND = "sfpp-parity"
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sfpp.runtime.backends.protocol import PRECISION_WORDS, Arrays, Precision, TensorInfo, not_profiled, was_closed
-from sfpp.runtime.compiled import compiled_models_folder
+from sfpp.runtime.cache import compiled_models_folder
 from sfpp.runtime.contract import METADATA_KEY
 from sfpp.runtime.errors import BackendError, MissingDependencyError, UsageError
 from sfpp.runtime.machine import cpu_kind

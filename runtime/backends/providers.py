@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sfpp.runtime.backends.protocol import PRECISION_WORDS, Precision
-from sfpp.runtime.compiled import compiled_models_folder
+from sfpp.runtime.cache import compiled_models_folder
 from sfpp.runtime.errors import BackendError, UsageError
 
 Device = Literal["cpu", "cuda", "tensorrt"]

@@ -19,8 +19,8 @@ from sfpp.runtime.bench.row import Row, with_contract
 from sfpp.runtime.bench.settings import BackendSpec, BenchSettings
 from sfpp.runtime.contract import ModelContract
 from sfpp.runtime.errors import BackendError, SelfTestError
-from sfpp.runtime.first_use import first_that_answers
-from sfpp.runtime.opened_model import SelfTestState
+from sfpp.runtime.model import SelfTestState
+from sfpp.runtime.self_test import first_that_answers
 
 
 class Candidate:

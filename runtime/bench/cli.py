@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sfpp.runtime.arguments import exit_code_of
 from sfpp.runtime.bench.options import COMMAND, bench_parser
 from sfpp.runtime.bench.settings import AUTO
+from sfpp.runtime.cli.console import exit_code_of
 from sfpp.runtime.files import check_destinations
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from sfpp.runtime.backends import TensorInfo
 from sfpp.runtime.contract import ModelContract
 from sfpp.runtime.errors import UsageError
 from sfpp.runtime.images import Image, read_image
-from sfpp.runtime.opencv import import_cv2
+from sfpp.runtime.imports import import_cv2
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -51,7 +51,7 @@ def open_picture(path: Path | None) -> Picture:
     """
     if path is not None:
         return Picture(read_image(path), fitted=False)
-    from sfpp.runtime.video.sources import open_source  # the video library only when there is no picture
+    from sfpp.runtime.video.sources.opening import open_source  # the video library only when there is no picture
 
     # A real street scene: how long labels take depends on how many borders there are.
     with open_source("demo") as source:

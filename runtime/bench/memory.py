@@ -8,8 +8,8 @@ import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from sfpp.runtime.children import python_module
 from sfpp.runtime.errors import BackendError
+from sfpp.runtime.files import python_module
 
 _STATUS = Path("/proc/self/status")
 _CHILD = "sfpp.runtime.bench.memory_child"

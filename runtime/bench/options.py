@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 
-from sfpp.runtime.arguments import positive_int
+from sfpp.runtime.cli.console import positive_int
 
 COMMAND = "sfpp-bench"
 

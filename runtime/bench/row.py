@@ -12,7 +12,7 @@ from sfpp.runtime.bench.opened import StageTimes
 from sfpp.runtime.bench.peak import MatmulPeak
 from sfpp.runtime.bench.statistics import Speedup, Summary, speedup, summarize
 from sfpp.runtime.contract import ModelContract, Task
-from sfpp.runtime.opened_model import SelfTestState
+from sfpp.runtime.model import SelfTestState
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,12 @@ from sfpp.runtime.commands.session import SIGNAL_EXIT, note, print_written, self
 from sfpp.runtime.errors import UsageError
 from sfpp.runtime.pose import PoseEstimator
 from sfpp.runtime.segmentation import Segmenter
-from sfpp.runtime.video.frames import Source
-from sfpp.runtime.video.outlets.receivers import is_receiver
+from sfpp.runtime.video.delivery import Delivery, draw_with
+from sfpp.runtime.video.frame import Source
+from sfpp.runtime.video.pipeline import Pipeline
+from sfpp.runtime.video.sinks.push import is_receiver
+from sfpp.runtime.video.sinks.thread import Policy
 from sfpp.runtime.video.stopping import stop_on_signals
-from sfpp.runtime.video.streaming import Delivery, Pipeline, Policy, draw_with
 
 if TYPE_CHECKING:
     from sfpp.runtime.viewer import Viewer

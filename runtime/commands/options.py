@@ -7,19 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sfpp.runtime.arguments import positive_int, unit_interval
 from sfpp.runtime.backends import PRECISIONS, backend_names
+from sfpp.runtime.cli.console import positive_int, unit_interval
 from sfpp.runtime.contract import Task
 from sfpp.runtime.errors import UsageError
 from sfpp.runtime.files import identity
 from sfpp.runtime.tensorrt.sidecar import files_of_model
-from sfpp.runtime.video.live import SCHEMES
-from sfpp.runtime.video.live.address import is_uri
-from sfpp.runtime.video.live.credentials import without_credentials
-from sfpp.runtime.video.outlets.receivers import is_receiver
-from sfpp.runtime.video.outlets.streams import STANDARD_OUTPUT
-from sfpp.runtime.video.sinks import SINK_SCHEMES, sink_place
-from sfpp.runtime.video.sources import names_input
+from sfpp.runtime.video.sinks.opening import SINK_SCHEMES, sink_place
+from sfpp.runtime.video.sinks.push import is_receiver
+from sfpp.runtime.video.sinks.raw import STANDARD_OUTPUT
+from sfpp.runtime.video.sources.address import is_uri, without_credentials
+from sfpp.runtime.video.sources.opening import SCHEMES, names_input
 from sfpp.runtime.viewer.address import address_from
 
 COMMAND = "sfpp-run"

@@ -15,15 +15,12 @@ from typing import Any
 from sfpp.runtime.commands.options import files_read
 from sfpp.runtime.commands.session import note
 from sfpp.runtime.errors import UsageError
+from sfpp.runtime.events import EventHandler
 from sfpp.runtime.files import free_path, identity
-from sfpp.runtime.video.events import EventHandler
-from sfpp.runtime.video.frames import Source
-from sfpp.runtime.video.keypoints_file import keypoints_file
-from sfpp.runtime.video.live import is_uri, without_credentials
-from sfpp.runtime.video.outlets import Policy, SinkThread, record_lines
-from sfpp.runtime.video.outlets.streams import STANDARD_OUTPUT
+from sfpp.runtime.video.delivery import Outlets
+from sfpp.runtime.video.frame import Source
 from sfpp.runtime.video.outputs import check_folder, check_places, default_overlay
-from sfpp.runtime.video.sinks import (
+from sfpp.runtime.video.sinks.opening import (
     folder_sink,
     is_folder,
     open_sink,
@@ -32,7 +29,10 @@ from sfpp.runtime.video.sinks import (
     sink_place,
     snapshot_sink,
 )
-from sfpp.runtime.video.streaming.delivery import Outlets
+from sfpp.runtime.video.sinks.raw import STANDARD_OUTPUT
+from sfpp.runtime.video.sinks.records import keypoints_file, record_lines
+from sfpp.runtime.video.sinks.thread import Policy, SinkThread
+from sfpp.runtime.video.sources.address import is_uri, without_credentials
 
 _SOURCE = "{source}"
 

@@ -11,7 +11,7 @@ from sfpp.runtime.commands.session import note, open_session, print_report, warn
 from sfpp.runtime.people import choose_finder
 from sfpp.runtime.people.detections import PersonFinder
 from sfpp.runtime.pose import PoseEstimator
-from sfpp.runtime.video.frames import Source
+from sfpp.runtime.video.frame import Source
 from sfpp.runtime.video.outputs import Outputs
 from sfpp.runtime.video.pose_run import PoseReport, TrackedPose, run_pose
 

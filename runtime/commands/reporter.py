@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sfpp.runtime.commands.session import note
+from sfpp.runtime.events import Event
 from sfpp.runtime.timing import RateMeter
-from sfpp.runtime.video.events import Event
 
 if TYPE_CHECKING:
     from sfpp.runtime.viewer import Viewer

@@ -7,7 +7,7 @@ import argparse
 from sfpp.runtime.commands.options import given
 from sfpp.runtime.commands.session import open_session, print_report, warn
 from sfpp.runtime.segmentation import Segmentation, Segmenter
-from sfpp.runtime.video.frames import Source
+from sfpp.runtime.video.frame import Source
 from sfpp.runtime.video.outputs import Outputs
 from sfpp.runtime.video.segmentation_run import run_segmentation
 

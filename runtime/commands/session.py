@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import Any, TextIO
 
 from sfpp.runtime.commands.options import COMMAND
-from sfpp.runtime.opened_model import SelfTestState
-from sfpp.runtime.video.frames import Source
-from sfpp.runtime.video.keypoints_file import KeypointsFile
+from sfpp.runtime.model import SelfTestState
+from sfpp.runtime.video.frame import Source
 from sfpp.runtime.video.outputs import Outputs, open_keypoints, open_outputs
 from sfpp.runtime.video.run import RunReport, expected_frames
-from sfpp.runtime.video.sinks import Sink, sink_name
+from sfpp.runtime.video.sinks.opening import Sink, sink_name
+from sfpp.runtime.video.sinks.records import KeypointsFile
 from sfpp.runtime.video.stopping import StopRequest, stop_on_signals
 
 # Shells report a program that a signal has ended as this plus the signal's number.

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from sfpp.runtime.people.boxes_file import BoxesFile
-from sfpp.runtime.people.choice import choose_finder
 from sfpp.runtime.people.detections import Detections, FirstToFind, FullFrame, PersonFinder
-from sfpp.runtime.people.detector import OnnxDetector
-from sfpp.runtime.people.detector_output import DetectorContract
-from sfpp.runtime.people.following import Follower, People
-from sfpp.runtime.people.hog import HogPeople
-from sfpp.runtime.people.tracking import Tracker
+from sfpp.runtime.people.detector import DetectorContract, OnnxDetector
+from sfpp.runtime.people.finders import HogPeople, choose_finder
+from sfpp.runtime.people.tracking import Follower, People, Tracker
 
 __all__ = [
     "BoxesFile",

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from sfpp.runtime import errors
-from sfpp.runtime.children import python_module
 from sfpp.runtime.errors import BackendError, SfppError
+from sfpp.runtime.files import python_module
 from sfpp.runtime.tensorrt.building import PhaseProgress
 from sfpp.runtime.tensorrt.library import Library
 from sfpp.runtime.tensorrt.settings import EngineSettings

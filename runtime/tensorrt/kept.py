@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from sfpp.runtime.compiled import compiled_models_folder
+from sfpp.runtime.cache import compiled_models_folder
 from sfpp.runtime.errors import BackendError
 from sfpp.runtime.tensorrt.cuda import Card, Cuda
 from sfpp.runtime.tensorrt.engines import build_engine

@@ -6,7 +6,7 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
-from sfpp.runtime.compiled import compiled_models_folder
+from sfpp.runtime.cache import compiled_models_folder
 from sfpp.runtime.errors import BackendError, SfppError
 from sfpp.runtime.files import whole_file
 from sfpp.runtime.tensorrt.library import Library

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from sfpp.runtime.video.events import Event
-from sfpp.runtime.video.frames import Frame, Source
-from sfpp.runtime.video.keypoints_file import KeypointsFile, keypoints_file
+from sfpp.runtime.events import Event
+from sfpp.runtime.video.frame import Frame, Source
+from sfpp.runtime.video.pipeline import Answer, Pipeline
 from sfpp.runtime.video.pose_run import PoseReport, TrackedPose, run_pose
 from sfpp.runtime.video.run import RunReport
 from sfpp.runtime.video.segmentation_run import run_segmentation
-from sfpp.runtime.video.sinks import Sink, folder_sink, open_sink, picture_sink, snapshot_sink
-from sfpp.runtime.video.sources import open_source
-from sfpp.runtime.video.streaming import Answer, Pipeline, Policy
+from sfpp.runtime.video.sinks.opening import Sink, folder_sink, open_sink, picture_sink, snapshot_sink
+from sfpp.runtime.video.sinks.records import KeypointsFile, keypoints_file
+from sfpp.runtime.video.sinks.thread import Policy
+from sfpp.runtime.video.sources.opening import open_source
 
 __all__ = [
     "Answer",

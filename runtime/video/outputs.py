@@ -10,11 +10,9 @@ from pathlib import Path
 
 from sfpp.runtime.errors import UsageError
 from sfpp.runtime.files import identity, is_nowhere
-from sfpp.runtime.video.frames import Source
-from sfpp.runtime.video.keypoints_file import KeypointsFile, keypoints_file
-from sfpp.runtime.video.outlets.streams import STANDARD_OUTPUT
+from sfpp.runtime.video.frame import Source
 from sfpp.runtime.video.run import expected_frames
-from sfpp.runtime.video.sinks import (
+from sfpp.runtime.video.sinks.opening import (
     FOLDER_SUFFIX,
     Sink,
     folder_sink,
@@ -24,6 +22,8 @@ from sfpp.runtime.video.sinks import (
     sink_place,
     snapshot_sink,
 )
+from sfpp.runtime.video.sinks.raw import STANDARD_OUTPUT
+from sfpp.runtime.video.sinks.records import KeypointsFile, keypoints_file
 
 _DEFAULT_ENDINGS = {"picture": "-sfpp.png", "folder": "-sfpp/"}  # all others become a video
 

@@ -1,214 +1,237 @@
-"""Stages in threads of their own: order kept, little room between them, errors raised in the caller.
-
-A frame passes decoding, the model and drawing one after the other, but different frames can be in different stages at
-once: OpenCV, NumPy, PyAV and the inference libraries release Python's lock while they work. The caller's own thread is
-the last stage. What must not be interrupted half-way, or must not be touched once the run is over, belongs there.
-"""
+"""A model at work on one or several sources: answers as they come, and nothing older than it must be."""
 
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from types import TracebackType
+from typing import Any, get_args
 
-from sfpp.runtime.errors import UsageError
+from sfpp.runtime.errors import UsageError, did_you_mean
+from sfpp.runtime.events import EventHandler, ignore
+from sfpp.runtime.people.detections import PersonFinder
+from sfpp.runtime.pose import PoseEstimator
+from sfpp.runtime.segmentation import Segmentation, Segmenter
+from sfpp.runtime.timing import StageTimer
+from sfpp.runtime.video.frame import Frame, Source
+from sfpp.runtime.video.model_stages import Work, pose_stages, segmentation_stages
+from sfpp.runtime.video.pacer import Pacer
+from sfpp.runtime.video.pose_run import TrackedPose
+from sfpp.runtime.video.readers import Readers, check_names
+from sfpp.runtime.video.sinks.thread import Policy
+from sfpp.runtime.video.sources.opening import open_source
+from sfpp.runtime.video.stages import Stage, run_stages
 
-# The item in the queue, and the one that its maker holds until there is room: two frames between neighbours, each of
-# 25 MB at 3840x2160. More would only add memory and age; it makes nothing faster once the slowest stage never waits.
-_ROOM = 1
-# How long Ctrl-C waits for stages within a library's call before it leaves them behind.
+POLICIES: tuple[Policy, ...] = get_args(Policy)
+
+# How long a source that is stuck is waited for at the end.
 _PATIENCE_S = 2.0
-_HEARING_S = 0.1
 
 
-@dataclass(frozen=True)
-class Stage:
-    """A step that every item takes, in a thread called after it; ``work`` makes the next stage's item from its own."""
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What the model says of a frame.
 
-    name: str
-    work: Callable[[Any], Any]
+    Attributes:
+        frame: the frame, with its source's name.
+        result: a :class:`sfpp.runtime.Segmentation`, or for a pose model a
+            :class:`sfpp.runtime.video.TrackedPose`.
+        age_ms: from when the frame came to now.
+        latencies_ms: of each stage, for this frame; of frames that were computed together, for all of them.
+    """
 
-    def then(self, work: Callable[[Any], Any]) -> Stage:
-        """Return the stage with more work after its own, in the same thread: for what is too little for another one."""
-        return Stage(self.name, lambda item: work(self.work(item)))
+    frame: Frame
+    result: Segmentation | TrackedPose
+    age_ms: float
+    latencies_ms: dict[str, float] = field(default_factory=dict)
 
 
-@contextlib.contextmanager
-def run_stages(
-    source: Iterable[Any], stages: Sequence[Stage], *, source_name: str = "source", room: int = _ROOM
-) -> Iterator[Iterator[Any]]:
-    """Run every item of ``source`` through the stages, one thread a stage and one for the source.
+class Pipeline:
+    """A model and its sources. Iterate it for answers; it is a context manager, and ends with the sources.
 
-    Within the block the finished items are iterated, in the order of the source. Leaving it, in whatever way, stops the
-    threads and waits for them; items on their way are dropped. Only after a KeyboardInterrupt is a stage that does not
-    come back within two seconds left to itself: it ends with its present item, which goes nowhere.
+        with Pipeline(model, ["rtsp://camera/street"]) as pipeline:
+            for answer in pipeline:
+                ...
 
-    An error in the source or a stage is raised by the iterator in the place of its item, after all earlier items, with
-    the traceback of where it happened. With n stages at most ``(n + 1) * (room + 1)`` items are on their way, so the
-    source is never read further ahead than that.
+    Each stage has a thread of its own. Under the policy ``freshest`` a source is read as fast as it delivers, and the
+    model gets the newest frame when it is about to be free; older ones are dropped, so that what comes out is never
+    older than it must be. Under ``every-frame`` nothing is dropped, and a source waits.
+
+    Several sources take turns. A model that takes several frames at a time gets one of each that has a new one.
 
     Args:
-        source: iterated in a thread of its own, and not touched any more after the block.
-        stages: in order; each sees one item at a time, always in the same thread.
-        source_name: of the source's thread.
-        room: how many items may wait between two neighbours.
+        model: an opened model; it stays open.
+        sources: what :func:`sfpp.runtime.video.open_source` takes, or opened sources; those that are opened here are
+            closed here.
+        policy: None takes ``freshest`` if a source is live, and drops frames of live sources only.
+        smooth: how steady labels are kept, 0 to below 1; see :class:`.steadiness.Steady`. For logits only.
+        finder: finds people, for a pose model; see :func:`sfpp.runtime.people.choose_finder`.
+        detect_every: ask it in every Nth frame only, and follow people in between.
+        threshold: keypoints of a lower score are not shown.
+        on_event: told of what happens to the sources, from their threads.
 
     Raises:
-        UsageError: no room.
+        UsageError: an unknown policy, no source, smoothing where there are no logits, a pose model without a finder or
+            with several sources of which people are to be followed.
+        MediaError: a source cannot be opened.
     """
-    if room < 1:
-        raise UsageError(f"room is {room}, expected at least 1 item between two stages")
-    line = _Line(source, stages, source_name=source_name, room=room)
-    patience_s = None
-    try:
-        line.start()
-        yield line.results()
-    except KeyboardInterrupt:
-        # The first Ctrl-C is a wish and does not come here; who asks again does not want to wait for a stuck camera.
-        patience_s = _PATIENCE_S
-        raise
-    finally:
-        line.end(patience_s=patience_s)
 
+    def __init__(
+        self,
+        model: Segmenter | PoseEstimator,
+        sources: Sequence[Source | str],
+        *,
+        policy: Policy | None = None,
+        smooth: float = 0.0,
+        finder: PersonFinder | None = None,
+        detect_every: int = 1,
+        threshold: float = 0.3,
+        on_event: EventHandler | None = None,
+    ) -> None:
+        _check(policy, sources)
+        self.timer = StageTimer(stages=("decode", "detect", "prepare", "infer", "labels", "keypoints"))
+        self._batch = 1
+        if isinstance(model, Segmenter):
+            self._batch = model.contract.input.batch
+            self._stages = segmentation_stages(model, self.timer, smooth=smooth)
+        else:
+            if smooth:
+                raise UsageError("smoothing is for segmentation models, and this is a pose model; leave it off")
+            self._stages = pose_stages(
+                model, self.timer, finder=finder, detect_every=detect_every, threshold=threshold, sources=len(sources)
+            )
+        with contextlib.ExitStack() as stack:
+            tell = on_event or ignore
+            opened = [
+                stack.enter_context(open_source(each, on_event=tell)) if isinstance(each, str) else each
+                for each in sources
+            ]
+            check_names(opened)
+            self.policy: Policy = policy or ("freshest" if any(source.live for source in opened) else "every-frame")
+            self._given_policy = policy
+            self.sources = tuple(opened)
+            for source in opened:
+                if source.on_event is ignore:
+                    source.on_event = tell
+            fresh = [source for source in opened if self.policy_of(source) == "freshest"]
+            self._readers = Readers(opened, newest=fresh, on_event=tell)
+            self._opened = stack.pop_all()
+        self._pacer = Pacer()
+        self._answers: Iterator[Answer] | None = None
 
-def run_together(*tasks: Callable[[], object]) -> None:
-    """Run the tasks at once, the first one in this thread, and return when all have ended.
+    def policy_of(self, source: Source) -> Policy:
+        """Return what becomes of a source's frames for which there is no time: unless told, files lose none."""
+        return self._given_policy or ("freshest" if source.live else "every-frame")
 
-    Raises:
-        BaseException: what a task raised; the first one's error, if several did.
-    """
-    if len(tasks) < 2:
-        for task in tasks:
-            task()
-        return
-    with ThreadPoolExecutor(len(tasks) - 1, thread_name_prefix="sfpp-together") as pool:
-        others = [pool.submit(task) for task in tasks[1:]]
-        tasks[0]()
-    for other in others:
-        other.result()
+    @property
+    def dropped(self) -> dict[str, int]:
+        """How many frames of each source were dropped."""
+        return {reader.source.name: reader.dropped for reader in self._readers.all}
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What of the sources could not be read."""
+        return tuple(warning for source in self.sources for warning in source.warnings)
 
-@dataclass(frozen=True)
-class _End:
-    """Follows the last item: nothing more comes, because of ``error`` if there is one."""
+    def __iter__(self) -> Iterator[Answer]:
+        """Yield answers until the sources end; a second iteration goes on with the first.
 
-    error: BaseException | None = None
-
-
-class _Channel:
-    """A bounded queue from one thread to the next, which either side can end."""
-
-    def __init__(self, room: int) -> None:
-        self._room = room
-        self._items: deque[Any] = deque()
-        self._stopped = False
-        # Its lock is reentrant: should Ctrl-C strike the caller while it holds the lock, it can still stop the line.
-        self._changed = threading.Condition()
-
-    def put(self, item: Any) -> bool:
-        """Wait for room and add the item; False when the reader wants no more."""
-        with self._changed:
-            self._wait_for(lambda: self._stopped or len(self._items) < self._room)
-            if self._stopped:
-                return False
-            self._items.append(item)
-            self._changed.notify_all()
-            return True
-
-    def take(self) -> Any:
-        """Wait for the next item and return it; an end when the channel was stopped."""
-        with self._changed:
-            self._wait_for(lambda: self._stopped or bool(self._items))
-            if self._stopped:
-                return _End()
-            item = self._items.popleft()
-            self._changed.notify_all()
-            return item
+        Raises:
+            SfppError: the model failed, or all sources have.
+        """
+        if self._answers is None:
+            self._answers = self._run()
+        return self._answers
 
     def stop(self) -> None:
-        """Let go of what is in it, and whoever waits."""
-        with self._changed:
-            self._stopped = True
-            self._items.clear()
-            self._changed.notify_all()
+        """End soon, from any thread or signal handler: the iteration ends after the present answer."""
+        self._pacer.stop()
+        self._readers.halt()
 
-    def _wait_for(self, condition: Callable[[], bool]) -> None:
-        # Not for ever at a time: Python hears a signal that comes just before a wait only when that wait is over, and
-        # on Windows any signal. Behind a stuck stage that would be never.
-        while not self._changed.wait_for(condition, timeout=_HEARING_S):
-            pass
+    def close(self) -> None:
+        """End the threads and close the sources that were opened here."""
+        self.stop()
+        if self._answers is not None:
+            self._answers.close()  # type: ignore[attr-defined]  # it is a generator
+        # First the sources, which lets go a reader that waits for a lost camera.
+        self._opened.close()
+        self._readers.stop(timeout_s=_PATIENCE_S)
 
+    def __enter__(self) -> Pipeline:
+        return self
 
-class _Line:
-    """The threads of one run and the channels between them."""
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
-    def __init__(self, source: Iterable[Any], stages: Sequence[Stage], *, source_name: str, room: int) -> None:
-        self._channels = [_Channel(room) for _ in range(len(stages) + 1)]
-        ends = zip(stages, self._channels, self._channels[1:], strict=False)
-        # Daemons, for the one case in which a thread is left behind: it must not keep the program from ending.
-        self._threads = [
-            threading.Thread(target=_feed, args=(source, self._channels[0]), name=f"sfpp-{source_name}", daemon=True),
-            *(threading.Thread(target=_serve, args=each, name=f"sfpp-{each[0].name}", daemon=True) for each in ends),
-        ]
+    def _run(self) -> Iterator[Answer]:
+        fresh = self.policy == "freshest"
+        stages = _paced(self._stages, self._pacer) if fresh else self._stages
+        wait: Callable[[], bool] = self._pacer.wait if fresh else self._pacer.goes_on
+        frames = self._readers.frames(batch=self._batch, wait=wait)
+        work = map(partial(_begun, pacer=self._pacer if fresh else None), frames)
+        with run_stages(work, stages, source_name="take") as results:
+            try:
+                for done in results:
+                    if fresh:
+                        self._pacer.taken()
+                    yield from self._answered(done)
+            finally:
+                # Before the threads are waited for: the first one may be waiting for a frame.
+                self.stop()
 
-    def start(self) -> None:
-        """Start all threads."""
-        for thread in self._threads:
-            thread.start()
-
-    def results(self) -> Iterator[Any]:
-        """Yield what comes out at the end of the line; raise what went wrong in it."""
-        while True:
-            item = self._channels[-1].take()
-            if isinstance(item, _End):
-                if item.error is not None:
-                    raise item.error
-                return
-            yield item
-            del item  # or a frame more would stay in memory while the next one is awaited
-
-    def end(self, *, patience_s: float | None) -> None:
-        """Stop all channels and wait for the threads, each of which ends after its present item."""
-        for channel in self._channels:
-            channel.stop()
-        deadline_s = None if patience_s is None else time.monotonic() + patience_s
-        for thread in self._threads:
-            if thread.ident is not None:  # it was started
-                thread.join(None if deadline_s is None else max(0.0, deadline_s - time.monotonic()))
+    def _answered(self, done: Work) -> Iterator[Answer]:
+        for frame, result in done.answers:
+            self.timer.frame_done()
+            yield Answer(frame, result, 1e3 * (time.monotonic() - frame.taken_s), done.latencies_ms)
 
 
-def _feed(source: Iterable[Any], made: _Channel) -> None:
-    try:
-        for item in source:
-            if not made.put(item):
-                return
-    except BaseException as error:  # noqa: BLE001 - whatever it is, it is raised again in the caller's thread
-        made.put(_End(error))
-    else:
-        made.put(_End())
+def _begun(frames: tuple[Frame, ...], *, pacer: Pacer | None) -> Work:
+    if pacer is not None:
+        pacer.released()
+    return Work(frames)
 
 
-def _serve(stage: Stage, given: _Channel, made: _Channel) -> None:
-    while _pass_one(stage, given, made):
-        pass
-    given.stop()  # the stages before learn of an end by having nobody to give to
+def _paced(stages: Sequence[Stage], pacer: Pacer) -> list[Stage]:
+    """Let the pacer know when a frame is prepared, and when the model begins and ends."""
+    names = [stage.name for stage in stages]
+    model = names.index("infer") if "infer" in names else 0
+    found = list(stages)
+    found[model] = Stage(names[model], partial(_with_model, inner=stages[model].work, pacer=pacer))
+    if model:
+        found[model - 1] = stages[model - 1].then(partial(_told, tell=pacer.ready))
+    found[-1] = found[-1].then(partial(_told, tell=pacer.finished))
+    return found
 
 
-def _pass_one(stage: Stage, given: _Channel, made: _Channel) -> bool:
-    """Do one item's work and tell whether to go on; a function, so that nothing holds the item while it waits."""
-    item = given.take()
-    if isinstance(item, _End):
-        made.put(item)
-        return False
-    try:
-        result = stage.work(item)
-    except BaseException as error:  # noqa: BLE001 - as above
-        made.put(_End(error))
-        return False
-    del item
-    return made.put(result)
+def _with_model(work: Any, *, inner: Callable[[Any], Any], pacer: Pacer) -> Any:
+    pacer.begins()
+    done = inner(work)
+    pacer.ends()
+    return done
+
+
+def _told(work: Any, *, tell: Callable[[], None]) -> Any:
+    tell()
+    return work
+
+
+def _check(policy: str | None, sources: Sequence[object]) -> None:
+    if policy is not None and policy not in POLICIES:
+        raise UsageError(
+            f"there is no policy {policy!r}{did_you_mean(policy, POLICIES)}; expected {' or '.join(POLICIES)}"
+        )
+    if isinstance(sources, str):
+        raise UsageError("the sources are one text, expected a list of them; put brackets around it")
+    for each in sources:
+        if not isinstance(each, str | Source):
+            raise UsageError(
+                f"a source is given as {type(each).__name__}, expected a text, such as a file's name, '0' for a webcam "
+                "or 'rtsp://…', or what open_source returned; stream() takes several one by one, and not as a list"
+            )
+    if not sources:
+        raise UsageError("there is no source; give at least one, such as a file, rtsp://… or test://")

@@ -13,15 +13,14 @@ import numpy as np
 from sfpp.runtime.backends.protocol import Arrays
 from sfpp.runtime.images import Image
 from sfpp.runtime.people.detections import PersonFinder
-from sfpp.runtime.people.following import Follower, People
-from sfpp.runtime.people.tracking import Ids
+from sfpp.runtime.people.tracking import Follower, Ids, People
 from sfpp.runtime.pose import Pose, PoseEstimator, PreparedPeople
 from sfpp.runtime.timing import StageTimer
-from sfpp.runtime.video.frames import Frame, Source
-from sfpp.runtime.video.keypoints_file import KeypointsFile
-from sfpp.runtime.video.pipeline import Stage
+from sfpp.runtime.video.frame import Frame, Source
 from sfpp.runtime.video.run import RunReport, measured, run_frames, write_to
-from sfpp.runtime.video.sinks import Sink
+from sfpp.runtime.video.sinks.opening import Sink
+from sfpp.runtime.video.sinks.records import KeypointsFile
+from sfpp.runtime.video.stages import Stage
 
 _STAGES = ("decode", "detect", "prepare", "infer", "keypoints", "draw", "encode", "json")
 

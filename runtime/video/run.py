@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sfpp.runtime.timing import StageTimer
-from sfpp.runtime.video.frames import Frame, Source
-from sfpp.runtime.video.pipeline import Stage, run_stages
-from sfpp.runtime.video.sinks import Sink
+from sfpp.runtime.video.frame import Frame, Source
+from sfpp.runtime.video.sinks.opening import Sink
+from sfpp.runtime.video.stages import Stage, run_stages
 
 Answer = TypeVar("Answer")
 

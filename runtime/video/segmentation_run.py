@@ -10,10 +10,10 @@ from sfpp.runtime.backends.protocol import Arrays
 from sfpp.runtime.images import Image
 from sfpp.runtime.segmentation import PreparedFrames, Segmentation, Segmenter
 from sfpp.runtime.timing import StageTimer
-from sfpp.runtime.video.frames import Frame, Source
-from sfpp.runtime.video.pipeline import Stage, run_together
+from sfpp.runtime.video.frame import Frame, Source
 from sfpp.runtime.video.run import RunReport, measured, run_frames, write_to
-from sfpp.runtime.video.sinks import Sink
+from sfpp.runtime.video.sinks.opening import Sink
+from sfpp.runtime.video.stages import Stage, run_together
 
 _STAGES = ("decode", "prepare", "infer", "labels", "draw", "encode", "masks")
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sfpp.runtime.lazy import names_from
+from sfpp.runtime.imports import names_from
 from sfpp.runtime.viewer.address import address_from
 from sfpp.runtime.viewer.limits import Limits
 from sfpp.runtime.viewer.update import Control, ViewerUpdate

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from sfpp.runtime.errors import MediaError
 from sfpp.runtime.images import Image
+from sfpp.runtime.imports import import_cv2
 from sfpp.runtime.labels import Labels
-from sfpp.runtime.opencv import import_cv2
 from sfpp.runtime.overlay import Palette, color_mask
 from sfpp.runtime.viewer.update import ViewerUpdate
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, get_args
 
 from sfpp.runtime.errors import UsageError
-from sfpp.runtime.opened_model import SelfTestState
+from sfpp.runtime.model import SelfTestState
 from sfpp.runtime.viewer.drawing import VIEWS, ViewSetting
 from sfpp.runtime.viewer.history import KEPT_S, Sample
 from sfpp.runtime.viewer.limits import Limits

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from sfpp.runtime.contract import MOST_CLASSES, Task
 from sfpp.runtime.errors import UsageError
-from sfpp.runtime.opened_model import SelfTestState
+from sfpp.runtime.model import SelfTestState
 from sfpp.runtime.overlay import Palette
 from sfpp.runtime.skeleton import SIDE_COLORS_BGR
 from sfpp.runtime.viewer.update import ControlAction

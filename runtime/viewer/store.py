@@ -11,7 +11,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from sfpp.runtime.video.events import Event
+from sfpp.runtime.events import Event
 from sfpp.runtime.viewer.history import History, LatencyWindow, Quantiles, Sample
 from sfpp.runtime.viewer.update import ViewerUpdate
 

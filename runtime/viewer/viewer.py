@@ -11,10 +11,10 @@ from types import TracebackType
 
 from sfpp.runtime.contract import Task
 from sfpp.runtime.errors import UsageError
-from sfpp.runtime.opencv import import_cv2
-from sfpp.runtime.opened_model import SelfTestState
+from sfpp.runtime.events import Event
+from sfpp.runtime.imports import import_cv2
+from sfpp.runtime.model import SelfTestState
 from sfpp.runtime.overlay import Palette
-from sfpp.runtime.video.events import Event
 from sfpp.runtime.viewer.access import Access, checked_token, new_token
 from sfpp.runtime.viewer.address import DEFAULT_HOST, is_loopback, listening_socket, origin_of
 from sfpp.runtime.viewer.limits import Limits

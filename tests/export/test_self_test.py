@@ -14,7 +14,7 @@ from sfpp.export.self_test import stored_self_test
 from sfpp.runtime import load, read_image
 from sfpp.runtime.contract import contract_from_json
 from sfpp.runtime.self_test import self_test
-from sfpp.runtime.self_test_texts import unpacked
+from sfpp.runtime.self_test_data import unpacked
 from tests.export.networks import randomized
 from tests.export.parity.planted import contract_of, with_contract, with_normalization
 from tests.runtime.planted import plant

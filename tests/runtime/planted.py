@@ -11,7 +11,7 @@ from sfpp.runtime.backends import OnnxRuntimeBackend, choice
 from sfpp.runtime.backends.choice import Machine
 from sfpp.runtime.contract import METADATA_KEY
 from sfpp.runtime.self_test import self_test_for
-from tests.runtime.test_cli import write_model
+from tests.runtime.cli.test_run import write_model
 from tests.runtime.video import clips
 
 # Thirds of red, green and blue, so that no answer is right by chance.

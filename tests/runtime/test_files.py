@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 from sfpp.runtime import files
-from sfpp.runtime.children import python_code
 from sfpp.runtime.errors import SfppError, UsageError
-from sfpp.runtime.files import check_destinations, identity, open_number, sha256_of, whole_file, write_text
+from sfpp.runtime.files import check_destinations, identity, open_number, python_code, sha256_of, whole_file, write_text
 
 posix = pytest.mark.skipif(os.name != "posix", reason="links, devices and permission bits are POSIX")
 

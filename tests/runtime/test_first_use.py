@@ -10,9 +10,11 @@ import sys
 import numpy as np
 import pytest
 
-from sfpp.runtime import SelfTestError, first_use, load, machine
+from sfpp.runtime import SelfTestError, load, machine
+from sfpp.runtime import self_test as first_use
 from sfpp.runtime.errors import BackendError
 from sfpp.runtime.segmentation import Segmenter
+from tests.runtime.cli.test_run import write_model
 from tests.runtime.planted import (
     FRAME,
     Planted,
@@ -22,7 +24,6 @@ from tests.runtime.planted import (
     write_int8_with_concat,
     write_tested,
 )
-from tests.runtime.test_cli import write_model
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from sfpp.runtime.errors import MissingDependencyError
-from sfpp.runtime.lazy import names_from
+from sfpp.runtime.imports import names_from
 
 
 @pytest.fixture

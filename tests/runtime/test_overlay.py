@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from sfpp.runtime.children import python_code
 from sfpp.runtime.errors import UsageError
+from sfpp.runtime.files import python_code
 from sfpp.runtime.overlay import LegendEntry, color_mask, draw_labels, draw_legend
 
 PALETTE = ((255, 0, 0), (0, 128, 0), (10, 20, 30))

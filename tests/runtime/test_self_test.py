@@ -11,7 +11,7 @@ from sfpp.runtime.errors import BackendError, MediaError, UsageError
 from sfpp.runtime.pose import PoseEstimator
 from sfpp.runtime.segmentation import Segmenter
 from sfpp.runtime.self_test import self_test, self_test_for, threshold_for
-from sfpp.runtime.self_test_texts import unpacked
+from sfpp.runtime.self_test_data import unpacked
 from tests.runtime import test_segmentation
 from tests.runtime.test_pose import color_finder, contract_for, side_finder, spots
 from tests.runtime.test_segmentation import quadrants, strongest_channel, strongest_channel_labels

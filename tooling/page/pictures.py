@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from sfpp.runtime.errors import MediaError
 from sfpp.runtime.images import Image, bgr_from_frame
-from sfpp.runtime.opencv import import_cv2
+from sfpp.runtime.imports import import_cv2
 from sfpp.tooling.page.markup import Html, element
 
 # Marks of single pixels survive this quality; of a photograph it makes a tenth of a PNG's size.

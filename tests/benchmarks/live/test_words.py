@@ -11,7 +11,7 @@ from benchmarks.live.memory import Memory
 from benchmarks.live.parts import Resources
 from benchmarks.live.reconnecting import Reconnecting
 from benchmarks.live.viewers import Pair, Viewers
-from sfpp.runtime.children import python_code
+from sfpp.runtime.files import python_code
 
 
 def test_growth_is_the_slope_of_what_comes_after_the_first_thousand_frames():

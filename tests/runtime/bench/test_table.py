@@ -1,5 +1,5 @@
 from sfpp.runtime.bench.table import backend_label, row_labels, table_lines
-from sfpp.runtime.opened_model import SelfTestState
+from sfpp.runtime.model import SelfTestState
 from tests.runtime.bench.models import row
 
 FIRST = [40.0, 42.0, 44.0]

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from sfpp.runtime.people.detector_output import METADATA_KEY
+from sfpp.runtime.people.detector import METADATA_KEY
 
 STRIDES = (8, 16, 32)
 

@@ -8,7 +8,7 @@ from sfpp.runtime import InputSpec, KeypointSpec, ModelContract, OutputSpec, Pos
 from sfpp.runtime.backends import FunctionBackend
 from sfpp.runtime.people import Detections
 from sfpp.runtime.video import Source
-from sfpp.runtime.video.frames import Decoded
+from sfpp.runtime.video.frame import Decoded
 
 CONTRACT = ModelContract(
     task="pose",

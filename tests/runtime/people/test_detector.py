@@ -3,8 +3,7 @@ import pytest
 
 from sfpp.runtime import BackendError, ContractError, InputSpec, MediaError, ModelFileError
 from sfpp.runtime.people import OnnxDetector
-from sfpp.runtime.people.detector_input import boxes_in_frame, letterboxed
-from sfpp.runtime.people.detector_output import STYLES, style_of_output
+from sfpp.runtime.people.detector import STYLES, boxes_in_frame, letterboxed, style_of_output
 from tests.runtime.people.detector_files import anchor_count, float_model, write_detector, yolov8_output, yolox_output
 
 SIZE_HW = (96, 160)

@@ -3,7 +3,7 @@ import pytest
 
 from sfpp.runtime import UsageError
 from sfpp.runtime.people import Detections, Follower
-from sfpp.runtime.people.following import followed_box
+from sfpp.runtime.people.tracking import followed_box
 
 FRAME = np.zeros((200, 300, 3), np.uint8)
 

@@ -8,7 +8,7 @@ from onnx import numpy_helper
 from sfpp.export import export_onnx
 from sfpp.export.demo import demo_frame, demo_person
 from sfpp.runtime import PoseEstimator, Segmenter, load, read_image
-from sfpp.runtime.cli import main
+from sfpp.runtime.cli.run import main
 from sfpp.runtime.errors import BackendError
 from sfpp.runtime.tensorrt import build_engine
 

@@ -1,311 +1,279 @@
-"""The stages by themselves, with plain functions; events instead of sleeps decide who is ahead of whom."""
-
-import gc
+import statistics
 import threading
-import traceback
-import weakref
+import time
 
+import numpy as np
 import pytest
 
-from sfpp.runtime import UsageError
-from sfpp.runtime.video import pipeline
-from sfpp.runtime.video.pipeline import Stage, run_stages, run_together
+from sfpp.runtime.backends import FunctionBackend
+from sfpp.runtime.errors import BackendError, MediaError, UsageError
+from sfpp.runtime.segmentation import Segmenter
+from sfpp.runtime.video.frame import Decoded, Source
+from sfpp.runtime.video.pipeline import Pipeline
+from tests.runtime.video.clips import CONTRACT, picture, rgb_segmenter
+from tests.runtime.video.scenes import camera, slow_model
+from tests.runtime.video.sources.fakes import LONG_S, Line, gray
 
-LONG_S = 20  # only a failing test waits so long
 
-
-def ours():
+def threads():
     return {thread.name for thread in threading.enumerate() if thread.name.startswith("sfpp-")}
 
 
-@pytest.fixture(autouse=True)
-def _no_thread_is_left():
-    yield
-    assert not ours()
+def test_every_frame_gives_every_answer_in_order():
+    source, model = camera(frames=12), rgb_segmenter()
+    with Pipeline(model, [source], policy="every-frame") as pipeline:
+        answers = list(pipeline)
+    assert [answer.frame.index for answer in answers] == list(range(12))
+    for answer in answers:
+        expected = model(picture(answer.frame.index)).labels
+        np.testing.assert_array_equal(answer.result.labels, expected)
+        assert set(answer.latencies_ms) == {"prepare", "infer", "labels"}
+        assert answer.age_ms > 0
+    assert pipeline.dropped == {"camera": 0}
+    assert not threads()
 
 
-def collected(source, stages, **options):
-    with run_stages(source, stages, **options) as results:
-        return list(results)
+def test_files_are_taken_whole_and_live_sources_fresh_unless_told_otherwise():
+    model = rgb_segmenter()
+    with Pipeline(model, [camera(frames=1)]) as pipeline:
+        assert pipeline.policy == "every-frame"
+    with Pipeline(model, [camera(frames=1, pause_s=0.001)]) as pipeline:
+        assert pipeline.policy == "freshest"
+    with Pipeline(model, [camera(frames=1, pause_s=0.001)], policy="every-frame") as pipeline:
+        assert pipeline.policy == "every-frame"
 
 
-def fail_on(number):
-    def work(item):
-        if item == number:
-            raise ZeroDivisionError(f"item {item}")
-        return item
-
-    return work
-
-
-ADD, DOUBLE = Stage("add", lambda item: item + 1), Stage("double", lambda item: item * 2)
-
-
-@pytest.mark.parametrize("room", [1, 2, 7])
-def test_a_thousand_items_come_out_as_from_a_loop(room):
-    assert collected(range(1000), [ADD, DOUBLE, ADD], room=room) == [(item + 1) * 2 + 1 for item in range(1000)]
-
-
-@pytest.mark.parametrize("count", [0, 1, 2])
-def test_few_items_and_no_stage(count):
-    assert collected(range(count), [ADD, DOUBLE]) == [(item + 1) * 2 for item in range(count)]
-    assert collected(range(count), []) == list(range(count))
+def test_a_file_loses_no_frame_beside_a_live_source_unless_told_so():
+    for policy in (None, "freshest"):
+        file, live = camera("file", frames=20), camera("live", pause_s=1 / 200)
+        with Pipeline(slow_model(0.03), [file, live], policy=policy) as pipeline:
+            assert [pipeline.policy_of(each) for each in (file, live)] == [policy or "every-frame", "freshest"]
+            answers = []
+            for answer in pipeline:
+                answers.append((answer.frame.source, answer.frame.index))
+                if len(answers) == 50:
+                    break
+        got = [index for source, index in answers if source == "file"]
+        if policy is None:
+            assert got == list(range(20))
+        assert pipeline.dropped["live"] > 20
 
 
-def test_none_is_an_item_like_others():
-    assert collected([None, 0, None], [Stage("same", lambda item: item)]) == [None, 0, None]
-
-
-def test_more_work_in_the_same_stage():
-    assert collected(range(3), [ADD.then(lambda item: item * 10)]) == [10, 20, 30]
-    assert ADD.then(str).name == "add"
-
-
-def test_no_room_is_refused():
-    with pytest.raises(UsageError, match="room is 0, expected at least 1"), run_stages([], [], room=0):
-        pytest.fail("it started")
-
-
-def test_every_stage_has_a_thread_that_is_called_after_it():
-    names = []
-    stages = [Stage(name, lambda item: [*item, threading.current_thread().name]) for name in ("infer", "draw")]
-
-    def source():
-        for _ in range(5):
-            yield [threading.current_thread().name]
-
-    with run_stages(source(), stages, source_name="decode") as results:
-        names = list(results)
-    assert names == [["sfpp-decode", "sfpp-infer", "sfpp-draw"]] * 5
-
-
-def test_all_stages_work_at_once():
-    """Item n meets item n+1 in the stage before and n+2 in the source: one after the other, nobody would ever come."""
-    count, barrier = 40, threading.Barrier(3)
-
-    def meet(item, *, first, last):
-        if first <= item <= last:
-            barrier.wait(LONG_S)
-        return item
-
-    source = (meet(item, first=2, last=count) for item in range(count))
-    stages = [
-        Stage("first", lambda item: meet(item, first=1, last=count - 2)),
-        Stage("second", lambda item: meet(item, first=0, last=count - 3)),
-    ]
-    assert collected(source, stages) == list(range(count))
-
-
-@pytest.mark.parametrize("room", [1, 3])
-@pytest.mark.parametrize("stages", [0, 1, 3])
-def test_the_source_is_read_ahead_no_further_than_promised(room, stages):
-    begun, full = [], threading.Event()
-    promised = (stages + 1) * (room + 1)
-
-    def source():
-        for item in range(100):
-            begun.append(item)
-            if len(begun) == promised + 2:
-                full.set()
-            yield item
-
-    with run_stages(source(), [ADD] * stages, room=room) as results:
-        for done, _ in enumerate(results, start=1):
-            # A slow consumer. The item that it holds has left the line.
-            assert not full.wait(0.05)
-            assert len(begun) <= promised + done
-            if done == 1:
+def test_the_freshest_frame_is_shown_within_two_inference_times():
+    infer_s, ages = 0.2, []
+    with Pipeline(slow_model(infer_s), [camera(pause_s=1 / 60)]) as pipeline:
+        for answer in pipeline:
+            ages.append(answer.age_ms / 1e3)
+            if len(ages) == 15:
                 break
-    assert len(begun) <= promised + 1
+        dropped = pipeline.dropped["camera"]
+        measured_s = pipeline.timer.latency("infer").p50_ms / 1e3
+    assert dropped > 60  # about eleven a frame
+    assert statistics.median(ages) < 1.5 * measured_s
+    assert sorted(ages)[11] < 2 * measured_s  # four of five: the machine may be busy elsewhere for a moment
+    assert not threads()
 
 
-def test_items_are_let_go_when_they_are_used():
-    class Item:
-        pass
+def test_the_model_hardly_waits_for_frames_to_be_prepared():
+    """Preparing takes half of what the model takes: one after the other would reach two thirds of its speed."""
+    model = slow_model(0.1)
+    prepare = model.prepare_batch
 
-    alive = weakref.WeakSet()
+    def slow_prepare(frames):
+        time.sleep(0.05)
+        return prepare(frames)
 
-    def source():
-        for _ in range(50):
-            item = Item()
-            alive.add(item)
-            yield item
-            del item
-
-    most = 0
-    with run_stages(source(), [Stage("first", lambda item: item), Stage("second", lambda item: item)]) as results:
-        for item in results:
-            most = max(most, len(alive))
-            del item
-    gc.collect()
-    assert not alive
-    assert most <= 3 * 2 + 2  # on the way, the consumer's, and the one that the source's loop still holds
+    model.prepare_batch = slow_prepare
+    with Pipeline(model, [camera(pause_s=1 / 100)]) as pipeline:
+        for count, _ in enumerate(pipeline):
+            if count == 20:
+                break
+        assert pipeline.timer.busy_share("infer") > 0.8
 
 
-@pytest.mark.parametrize("place", ["source", "first", "middle", "last"])
-def test_an_error_arrives_after_all_items_before_it(place):
-    failing = fail_on(5)
-    stages = [Stage(name, failing if name == place else lambda item: item) for name in ("first", "middle", "last")]
-    source = map(failing, range(100)) if place == "source" else range(100)
-    seen = []
-    with pytest.raises(ZeroDivisionError, match="item 5") as caught, run_stages(source, stages) as results:
-        seen.extend(results)
-    assert seen == [0, 1, 2, 3, 4]
-    lines = [entry.line for entry in traceback.extract_tb(caught.value.__traceback__)]
-    assert 'raise ZeroDivisionError(f"item {item}")' in lines
+def test_a_reader_that_is_slower_than_the_model_gets_fresh_answers_too():
+    ages, pause_s = [], 0.2
+    with Pipeline(slow_model(0.01), [camera(pause_s=1 / 100)]) as pipeline:
+        for answer in pipeline:
+            ages.append(answer.age_ms / 1e3)
+            time.sleep(pause_s)
+            if len(ages) == 8:
+                break
+    assert statistics.median(ages) < 1.5 * pause_s  # and not one more for each queue
 
 
-def test_the_first_of_two_errors_is_that_of_the_earlier_item():
-    """The first stage fails at a later item before the last stage comes to an earlier one."""
-    first_failed = threading.Event()
-
-    def first(item):
-        if item == 2:
-            first_failed.set()
-            raise KeyError(item)
-        return item
-
-    def last(item):
-        assert first_failed.wait(LONG_S)
-        if item == 1:
-            raise ZeroDivisionError
-        return item
-
-    seen = []
-    with pytest.raises(ZeroDivisionError), run_stages(range(9), [Stage("a", first), Stage("b", last)]) as results:
-        seen.extend(results)
-    assert seen == [0]
+def test_sources_take_turns():
+    sources = [camera("a", frames=9), camera("b", frames=9), camera("c", frames=9)]
+    with Pipeline(slow_model(0.02), sources, policy="every-frame") as pipeline:
+        answers = [(answer.frame.source, answer.frame.index) for answer in pipeline]
+    for name in "abc":
+        assert [index for source, index in answers if source == name] == list(range(9))
+        assert 3 <= sum(source == name for source, _ in answers[:12]) <= 5
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, StopIteration])
-def test_no_kind_of_exception_is_lost(error):
-    def work(item):
-        raise error
-
-    # A StopIteration that leaves a function would silently end the loop over the results.
-    expected = RuntimeError if error is StopIteration else error
-    with pytest.raises(expected):
-        collected(range(3), [Stage("work", work)])
-
-
-def test_after_an_error_nobody_works_on_for_nothing():
-    with run_stages(range(1000), [ADD, DOUBLE, Stage("failing", fail_on(4))]) as results:
-        with pytest.raises(ZeroDivisionError):
-            list(results)
-        for thread in threading.enumerate():
-            if thread.name.startswith("sfpp-"):
-                thread.join(LONG_S)  # they end by themselves, before the block does
-        assert not ours()
+def test_sources_share_a_batch():
+    batches, model = [], rgb_segmenter()
+    sources = [camera(name, frames=6) for name in "abc"]
+    with Pipeline(slow_model(0.02, batch=2, batches=batches), sources, policy="every-frame") as pipeline:
+        answers = list(pipeline)
+    assert len(answers) == 18
+    for answer in answers:
+        expected = model(picture(answer.frame.index)).labels
+        np.testing.assert_array_equal(answer.result.labels, expected)
+    assert len(batches) < 18
 
 
-def test_leaving_early_stops_everything():
-    begun = []
-
-    def source():
-        for item in range(1000):
-            begun.append(item)
-            yield item
-
-    with run_stages(source(), [ADD, DOUBLE]) as results:
-        assert next(results) == 2
-    assert len(begun) <= 8
-    assert not ours()
+def test_a_source_that_breaks_is_told_of_and_the_others_go_on():
+    events = []
+    sources = [camera("good", frames=9), camera("bad", frames=9, fails_after=2)]
+    with Pipeline(rgb_segmenter(), sources, policy="every-frame", on_event=events.append) as pipeline:
+        answers = [answer.frame.source for answer in pipeline]
+    assert answers.count("good") == 9
+    assert answers.count("bad") == 2
+    assert {(event.source, event.kind) for event in events} >= {("bad", "gave-up"), ("good", "ended")}
+    assert "bad is broken" in next(event.detail for event in events if event.kind == "gave-up")
 
 
-def test_leaving_without_taking_anything():
-    with run_stages(range(1000), [ADD, DOUBLE]):
-        assert ours() == {"sfpp-source", "sfpp-add", "sfpp-double"}
-        # One that is left behind must not keep the program from ending.
-        assert all(thread.daemon for thread in threading.enumerate() if thread.name.startswith("sfpp-"))
+def test_the_last_source_that_breaks_is_an_error():
+    with (
+        Pipeline(rgb_segmenter(), [camera("bad", frames=9, fails_after=2)], policy="every-frame") as pipeline,
+        pytest.raises(MediaError, match="bad is broken"),
+    ):
+        list(pipeline)
+    assert not threads()
 
 
-def test_the_callers_own_error_stops_everything_and_stays_itself():
-    def failing():
-        with run_stages(range(1000), [ADD, Stage("later", fail_on(500))]) as results:
-            next(results)
-            raise KeyError("mine")
+def test_dropped_frames_and_changes_of_size_are_events():
+    events = []
+    source = camera(pause_s=0.002, size_hw=lambda index: (48, 64) if index < 30 else (96, 128))
+    with Pipeline(slow_model(0.05), [source], on_event=events.append) as pipeline:
+        shapes = []
+        start = time.monotonic()
+        for answer in pipeline:
+            shapes.append(answer.result.labels.shape)
+            if shapes[-1] == (96, 128) and time.monotonic() - start > 1.5:
+                break
+    dropped = pipeline.dropped["camera"]
+    assert shapes[0] == (48, 64)
+    (changed,) = (event for event in events if event.kind == "size-changed")
+    assert changed.detail == "from 64x48 to 128x96 (width x height)"
+    told = [event for event in events if event.kind == "dropped"]
+    assert sum(event.count for event in told) == dropped > 0
+    assert len(told) <= 4  # once a second
 
-    with pytest.raises(KeyError, match="mine"):
-        failing()
+
+def test_another_size_of_a_reconnecting_source_is_told_once():
+    line = Line([gray(1, size_hw=(48, 64)), gray(2, size_hw=(96, 128))], connects_in_caller=True, tries=0)
+    events = []
+    with Pipeline(rgb_segmenter(), [line.open()], policy="every-frame", on_event=events.append) as pipeline:
+        assert [answer.frame.image_bgr.shape[0] for answer in pipeline] == [48, 96]
+    told = [event.detail for event in (*line.events, *events) if event.kind == "size-changed"]
+    assert told == ["from 64x48 to 128x96 (width x height)"]
 
 
-def test_an_endless_source_is_stopped():
-    def source():
-        while True:
-            yield 1
+def test_pictures_of_a_folder_may_differ_in_size():
+    def pictures():
+        for rows in (48, 96):
+            yield Decoded(picture(0, size_hw=(rows, 64)), 0.0, f"{rows}")
 
-    with run_stages(source(), [ADD]) as results:
-        assert [next(results) for _ in range(10)] == [2] * 10
+    events = []
+    source = Source(pictures(), kind="folder", name="images", frames_per_second=None)
+    with Pipeline(rgb_segmenter(), [source], on_event=events.append) as pipeline:
+        assert [answer.frame.name for answer in pipeline] == ["48", "96"]
+    assert not [event for event in events if event.kind == "size-changed"]
 
 
-def test_ctrl_c_leaves_a_stuck_stage_behind(monkeypatch):
-    monkeypatch.setattr(pipeline, "_PATIENCE_S", 0.01)
-    stuck, release, made = threading.Event(), threading.Event(), []
+def test_a_lost_source_lets_go_of_its_reader_when_the_pipeline_ends(monkeypatch):
+    lost = Line([gray(1, size_hw=(48, 64))], connects_in_caller=True, timeout_s=60.0)
+    monkeypatch.setattr("sfpp.runtime.video.pipeline.open_source", lambda text, on_event: lost.open())
+    monkeypatch.setattr("sfpp.runtime.video.pipeline._PATIENCE_S", LONG_S)
+    with Pipeline(rgb_segmenter(), ["rtsp://camera"]) as pipeline:
+        next(iter(pipeline))
+        begun = time.monotonic()
+    assert not threads()
+    assert time.monotonic() - begun < LONG_S  # the reader was not waited for in vain
 
-    def work(item):
-        if item == 2:
-            stuck.set()
-            assert release.wait(LONG_S)
-        return item
 
-    def interrupted():
-        with run_stages(range(10), [Stage("stuck", work), Stage("after", made.append)]) as results:
-            assert [next(results), next(results)] == [None, None]
-            assert stuck.wait(LONG_S)
-            raise KeyboardInterrupt
+def test_stopping_from_another_thread_ends_the_iteration():
+    with Pipeline(slow_model(0.01), [camera(pause_s=0.005)]) as pipeline:
+        timer = threading.Timer(0.2, pipeline.stop)
+        timer.start()
+        for _ in pipeline:
+            pass
+        timer.join()
+    assert not threads()
 
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
-    for thread in threading.enumerate():
-        if thread.name in ("sfpp-source", "sfpp-after"):
-            thread.join(LONG_S)
-    assert ours() == {"sfpp-stuck"}
-    (left,) = (thread for thread in threading.enumerate() if thread.name == "sfpp-stuck")
-    assert left.daemon
+
+def test_a_source_that_is_stuck_stops_nobody(monkeypatch):
+    monkeypatch.setattr("sfpp.runtime.video.pipeline._PATIENCE_S", 0.1)
+    release = threading.Event()
+    stuck = Source((release.wait(60) for _ in range(1)), kind="camera", name="stuck", frames_per_second=None)
+    with Pipeline(rgb_segmenter(), [camera("good", frames=5), stuck], policy="every-frame") as pipeline:
+        answers = iter(pipeline)
+        assert [next(answers).frame.source for _ in range(5)] == ["good"] * 5
+    assert threads() == {"sfpp-read-stuck"}  # a daemon, left behind
     release.set()
-    left.join(LONG_S)
-    assert made == [0, 1]  # what it makes then goes nowhere
 
 
-def test_ctrl_c_waits_for_stages_that_come_back():
-    def interrupted():
-        with run_stages(range(10), [ADD]) as results:
-            next(results)
-            raise KeyboardInterrupt
+def test_an_error_of_the_model_is_raised_where_answers_are_taken():
+    def broken(inputs):
+        raise BackendError("the card is gone")
 
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
-    assert not ours()
-
-
-def test_tasks_run_together_and_the_first_in_this_thread():
-    barrier, threads = threading.Barrier(3), {}
-
-    def task(name):
-        barrier.wait(LONG_S)
-        threads[name] = threading.current_thread()
-
-    run_together(*(lambda name=name: task(name) for name in "abc"))
-    assert threads["a"] is threading.current_thread()
-    assert len(set(threads.values())) == 3
+    model = Segmenter(FunctionBackend(broken, metadata={}), CONTRACT)
+    for policy in ("freshest", "every-frame"):
+        with Pipeline(model, [camera(frames=3)], policy=policy) as pipeline, pytest.raises(BackendError, match="gone"):
+            list(pipeline)
+    assert not threads()
 
 
-@pytest.mark.parametrize("failing", [(0,), (1,), (2,), (0, 2), (1, 2)])
-def test_all_tasks_end_before_an_error_of_the_first_that_failed(failing):
-    ended = []
+def test_memory_and_threads_stay_flat_over_many_frames():
+    import resource
 
-    def task(number):
-        ended.append(number)
-        if number in failing:
-            raise ValueError(f"task {number}")
+    def run(frames):
+        with Pipeline(rgb_segmenter(), [camera(frames=frames)], policy="every-frame") as pipeline:
+            return sum(1 for _ in pipeline)
 
-    with pytest.raises(ValueError, match=f"task {failing[0]}"):
-        run_together(*(lambda number=number: task(number) for number in range(3)))
-    assert sorted(ended) == [0, 1, 2]
+    assert run(300) == 300
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert run(3000) == 3000
+    grown_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown_kb < 3000 * 9 // 2  # of frames of 9 KB each, not even half would fit
+    assert not threads()
 
 
-def test_one_task_and_none_need_no_thread():
-    threads = []
-    run_together(lambda: threads.append(threading.current_thread()))
-    run_together()
-    assert threads == [threading.current_thread()]
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"policy": "newest"}, "there is no policy 'newest', did you mean 'freshest'"),
+        ({"sources": []}, "there is no source; give at least one"),
+        ({"sources": "street.mp4"}, "the sources are one text, expected a list"),
+        ({"sources": [["rtsp://me:secret@host/x"]]}, "a source is given as list, expected a text"),
+        ({"sources": [0]}, "a source is given as int, expected a text, such as a file's name, '0' for a webcam"),
+        ({"smooth": 1.0}, "expected 0 .none. to below 1"),
+        ({"sources": [camera(frames=1), camera(frames=1)]}, "two sources are called 'camera'"),
+    ],
+)
+def test_wrong_arguments(arguments, message):
+    arguments = {"sources": [camera(frames=1)], **arguments}
+    with pytest.raises((UsageError, MediaError), match=message):
+        Pipeline(rgb_segmenter(), **arguments)
+
+
+def test_sources_are_opened_by_name_and_closed(tmp_path):
+    with pytest.raises(MediaError, match="does not exist"):
+        Pipeline(rgb_segmenter(), [str(tmp_path / "nothing.mp4")])
+    with Pipeline(rgb_segmenter(), ["demo"]) as pipeline:
+        answer = next(iter(pipeline))
+    assert answer.frame.source == "highway"
+    assert not threads()
+
+
+def test_a_model_streams_frames_with_their_answers():
+    model = rgb_segmenter()
+    pairs = list(model.stream(camera(frames=4), policy="every-frame"))
+    assert [frame.index for frame, _ in pairs] == [0, 1, 2, 3]
+    for frame, result in pairs:
+        np.testing.assert_array_equal(result.labels, model(frame.image_bgr).labels)
+    for _ in model.stream(camera(pause_s=0.001)):
+        break
+    assert not threads()

@@ -6,9 +6,10 @@ import pytest
 
 from sfpp.runtime import BackendError, PoseEstimator, SfppError, UsageError
 from sfpp.runtime.people import BoxesFile, FullFrame
-from sfpp.runtime.people.following import Follower
-from sfpp.runtime.video import keypoints_file, run_pose
+from sfpp.runtime.people.tracking import Follower
+from sfpp.runtime.video import run_pose
 from sfpp.runtime.video.outputs import Outputs, check_outputs
+from sfpp.runtime.video.sinks.records import keypoints_file
 from tests.runtime.people.dots import Known, box_of, dots_estimator, keypoints_of, picture, source_of
 
 

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from sfpp.runtime import BackendError, MediaError, Segmenter, UsageError
-from sfpp.runtime.video import Source, open_sink, open_source, pipeline, run_segmentation
-from sfpp.runtime.video.frames import Decoded
+from sfpp.runtime.video import Source, open_sink, open_source, run_segmentation
+from sfpp.runtime.video import stages as pipeline
+from sfpp.runtime.video.frame import Decoded
 from sfpp.runtime.video.outputs import Outputs, check_outputs, default_overlay, open_outputs
 from sfpp.runtime.video.run import expected_frames
 from sfpp.runtime.video.stopping import stop_on_signals

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from sfpp.runtime import UsageError
-from sfpp.runtime.opened_model import SelfTestState
+from sfpp.runtime.model import SelfTestState
 from sfpp.runtime.viewer import Control, Limits
 from sfpp.runtime.viewer.drawing import ViewSetting
 from sfpp.runtime.viewer.messages import Acknowledgment, Status, Wish, hello, message_from_page

@@ -3,7 +3,7 @@ import re
 import numpy as np
 import pytest
 
-from sfpp.runtime.video.events import Event
+from sfpp.runtime.events import Event
 from sfpp.runtime.viewer import Limits
 from sfpp.runtime.viewer.metrics import metrics_text
 from sfpp.runtime.viewer.store import Store

@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
-from sfpp.runtime.opened_model import SelfTestState
-from sfpp.runtime.video.events import Event
+from sfpp.runtime.events import Event
+from sfpp.runtime.model import SelfTestState
 from sfpp.runtime.viewer import Control, Limits, ViewerUpdate
 from tests.runtime.viewer.looking import CLASSES, PALETTE, Viewer
 

@@ -3,7 +3,7 @@ import threading
 import numpy as np
 import pytest
 
-from sfpp.runtime.video.events import Event
+from sfpp.runtime.events import Event
 from sfpp.runtime.viewer.history import KEPT_S, SAMPLE_S, History, LatencyWindow
 from sfpp.runtime.viewer.store import OTHERS, Store
 from tests.runtime.viewer.looking import update

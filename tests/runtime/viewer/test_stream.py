@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from sfpp.runtime.video.events import Event
+from sfpp.runtime.events import Event
 from sfpp.runtime.viewer import Control, Limits
 from tests.runtime.viewer.looking import PALETTE, Shown, aiohttp, ask, close_to, opened, update
 

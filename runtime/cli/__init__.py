@@ -1,0 +1,1 @@
+"""`sfpp-run`, and what all commands share."""

@@ -1,0 +1,87 @@
+"""Libraries and names that are imported when they are first needed, so that nothing pays for what it does not use."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any
+
+from sfpp.runtime.errors import MissingDependencyError
+from sfpp.runtime.resources import thread_limit
+
+_JETSON_MARKER = Path("/etc/nv_tegra_release")
+_JETSON_ADVICE = (
+    "on a Jetson take the system's own OpenCV, which has GStreamer (apt install python3-opencv), and a virtual "
+    "environment made with --system-site-packages"
+)
+
+
+def import_cv2(*, purpose: str) -> Any:
+    """Return the module ``cv2``; ``purpose`` begins the message when it cannot be had.
+
+    Raises:
+        MissingDependencyError: OpenCV is not installed, or is installed and does not load.
+    """
+    try:
+        import cv2
+    except ImportError as error:
+        raise _cv2_missing(error, purpose=purpose) from error
+    _keep_to_allowed_cores(cv2)
+    return cv2
+
+
+def cv2_text(text: str) -> str:
+    """Return a text as OpenCV can be given it.
+
+    Halves of surrogate pairs, which names of files that are not UTF-8 hold in Python, end the process within OpenCV;
+    they become question marks.
+    """
+    return text.encode("utf-8", "replace").decode()
+
+
+@functools.lru_cache(maxsize=1)  # once: frames need it, and whoever sets another number means it
+def _keep_to_allowed_cores(cv2: Any) -> None:
+    if (most := thread_limit()) is not None:
+        cv2.setNumThreads(most)
+
+
+def _cv2_missing(cause: ImportError, *, purpose: str) -> MissingDependencyError:
+    error = MissingDependencyError("OpenCV", extra="cpu", purpose=purpose)
+    if _JETSON_MARKER.exists():
+        # The wheels of PyPI know neither GStreamer nor CUDA and would shadow the system's build.
+        error.msg = f"{purpose} needs OpenCV, which is not installed: {_JETSON_ADVICE}"
+    elif not isinstance(cause, ModuleNotFoundError):
+        # The usual reason is a desktop build on a machine without libGL.
+        error.msg = (
+            f"{purpose} needs OpenCV, which is installed but does not load ({cause}): "
+            "replace it by the build without windows, pip install opencv-python-headless"
+        )
+    return error
+
+
+def names_from(module: str, names: Collection[str], *, extra: str, purpose: str) -> Callable[[str], Any]:
+    """Return a package's ``__getattr__``, which takes its names from a module that needs heavy libraries.
+
+    So ``--help`` stays instant, and where a library is missing, the error says what to install.
+
+    Args:
+        module: the module that has the names; the package it lies in is the one that offers them.
+        names: what the package offers.
+        extra: the extra of sfpp that brings the libraries.
+        purpose: what they are needed for, as in "exporting a checkpoint".
+    """
+    package = module.rpartition(".")[0]
+
+    def get(name: str) -> Any:
+        if name not in names:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        try:
+            return getattr(importlib.import_module(module), name)
+        except ModuleNotFoundError as error:
+            if error.name is None or error.name.startswith("sfpp"):
+                raise
+            raise MissingDependencyError(error.name, extra=extra, purpose=purpose) from error
+
+    return get

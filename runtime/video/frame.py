@@ -1,0 +1,177 @@
+"""A frame, and the stream of frames that every kind of input becomes."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sfpp.runtime.errors import MediaError
+from sfpp.runtime.events import Event, EventHandler, ignore
+
+SourceKind = Literal["picture", "folder", "video", "camera", "stream"]
+
+
+class Decoded(NamedTuple):
+    """What a decoder yields: the picture, (H, W, 3) uint8 BGR; its time from the start; a name for files made of it.
+
+    ``taken_s`` is when it came, on the clock ``time.monotonic``; None if it came only when it was asked for.
+    """
+
+    image_bgr: NDArray[np.uint8]
+    time_s: float
+    name: str
+    taken_s: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One picture of a source.
+
+    ``image_bgr`` is (H, W, 3) uint8 in BGR order, upright. ``index`` counts the source's frames from 0, ``time_s`` is
+    the time since the first of them. ``name`` is unique within the source and fit for a file name (without suffix).
+    ``taken_s`` is when the frame came, on the clock ``time.monotonic``, and ``source`` the source's name.
+    """
+
+    index: int
+    image_bgr: NDArray[np.uint8]
+    time_s: float
+    name: str
+    taken_s: float = 0.0
+    source: str = ""
+
+
+class Source:
+    """A stream of frames, iterated once; a context manager that releases files and cameras.
+
+    Args:
+        decoded: the decoder; nothing is decoded before the first frame is asked for.
+        kind: what the stream is made of, for choosing how to write the results.
+        name: what files made from the whole source are called; it may be changed before frames are taken, to tell
+            sources of one name apart, and a single picture's frame has it too.
+        frames_per_second: None for a camera, whose frames come when they come.
+        count: the number of frames if it can be told beforehand (for a video, what its header promises).
+        paths: the files that are read, so that nothing overwrites them.
+        frame_names: of pictures; None numbers the frames behind ``name``.
+        warnings: filled by the decoder while it runs: what could not be read. One line each, for people.
+        live: frames come by the clock, whether anybody takes them or not, as from a camera or a stream.
+        interrupt: called when the source is closed, before the decoder is: lets go a decoder that waits for a frame, in
+            whatever thread it is running.
+        on_event: told when the size changes in mid-stream, by the thread that iterates; the pictures of a folder may
+            differ without being told of.
+    """
+
+    def __init__(
+        self,
+        decoded: Generator[Decoded, None, None],
+        *,
+        kind: SourceKind,
+        name: str,
+        frames_per_second: Fraction | None,
+        count: int | None = None,
+        paths: tuple[Path, ...] = (),
+        frame_names: Sequence[str] | None = None,
+        warnings: list[str] | None = None,
+        live: bool = False,
+        interrupt: Callable[[], object] = lambda: None,
+        on_event: EventHandler = ignore,
+    ) -> None:
+        self.kind: SourceKind = kind
+        self.name = name
+        self.frames_per_second = frames_per_second
+        self.count = count
+        self.paths = paths
+        self.warnings: list[str] = [] if warnings is None else warnings
+        self.live = live
+        self.on_event = on_event
+        self._stem = name
+        self._frame_names = None if frame_names is None else tuple(frame_names)
+        self._decoded = decoded
+        self._interrupt = interrupt
+        self._closed = False
+        self._first: Frame | None = None
+        self._decoded_count = 0
+        self._newest_hw: tuple[int, int] | None = None
+
+    @property
+    def size_hw(self) -> tuple[int, int]:
+        """Height and width of the first frame in pixels, upright; it is decoded for this and yielded later.
+
+        Raises:
+            MediaError: there is not a single frame.
+        """
+        if self._first is None:
+            self._first = self._first_frame()
+        height, width = self._first.image_bgr.shape[:2]
+        return height, width
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Yield the frames; MediaError if there is not a single one."""
+        frame: Frame | None = self._first or self._first_frame()
+        while frame is not None:
+            yield frame
+            frame = self._next()
+
+    @property
+    def frame_names(self) -> tuple[str, ...] | None:
+        """The frames' names where they are known beforehand, as pictures' are."""
+        return (self.name,) if self.kind == "picture" else self._frame_names
+
+    def numbers(self, name: str) -> bool:
+        """Whether a name, upper and lower case alike, is that of a frame which is called by its number."""
+        head, _, number = name.casefold().rpartition("-")
+        return self.frame_names is None and head == self._stem.casefold() and number.isdecimal()
+
+    def close(self) -> None:
+        """Release the file or the camera; a live source also lets go a thread that waits for its next frame."""
+        self._closed = True
+        self._interrupt()
+        # A thread that is stuck in the decoder still holds it, after an interrupt that did not wait for it.
+        if inspect.getgeneratorstate(self._decoded) != inspect.GEN_RUNNING:
+            # It may have begun to run since.
+            with contextlib.suppress(ValueError):
+                self._decoded.close()
+
+    def __enter__(self) -> Source:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def _first_frame(self) -> Frame:
+        frame = self._next()
+        if frame is None and self._closed:
+            raise MediaError(f"{self.name} was closed before its first frame came")
+        if frame is None and self._decoded_count:
+            raise MediaError(f"{self.name} was read to its end already, and is read once; open it again")
+        if frame is None:
+            reasons = f" ({'; '.join(self.warnings)})" if self.warnings else ""
+            raise MediaError(f"{self.name} holds no frame that can be decoded{reasons}; give another file or folder")
+        return frame
+
+    def _next(self) -> Frame | None:
+        decoded = next(self._decoded, None)
+        if decoded is None:
+            return None
+        self._decoded_count += 1
+        image_bgr, time_s, name, came_s = decoded
+        name = self.name if self.kind == "picture" else name
+        self._notice_size(image_bgr)
+        taken_s = time.monotonic() if came_s is None else came_s
+        return Frame(self._decoded_count - 1, image_bgr, time_s, name, taken_s=taken_s, source=self.name)
+
+    def _notice_size(self, image_bgr: NDArray[np.uint8]) -> None:
+        height, width = image_bgr.shape[:2]
+        before, self._newest_hw = self._newest_hw, (height, width)
+        if before is not None and before != self._newest_hw and self.kind != "folder":
+            detail = f"from {before[1]}x{before[0]} to {width}x{height} (width x height)"
+            self.on_event(Event("size-changed", self.name, detail))

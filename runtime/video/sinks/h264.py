@@ -1,0 +1,390 @@
+"""H.264 videos that browsers and phones play, through PyAV: whole files, and files that a crash leaves playable."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+from collections.abc import Iterator, Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sfpp.runtime.errors import MediaError, SfppError
+from sfpp.runtime.events import Event, EventHandler, ignore
+from sfpp.runtime.files import free_path, open_number, ordinary_place, whole_file
+from sfpp.runtime.images import bgr_from_frame
+from sfpp.runtime.video.frame import Frame
+from sfpp.runtime.video.pyav import BT709, import_av, picture_from_bgr
+from sfpp.runtime.video.sinks.fitting import FirstSize
+
+if TYPE_CHECKING:
+    from av import VideoFrame, VideoStream
+    from av.container import OutputContainer
+
+VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv")
+DEFAULT_CRF = 20
+MILLISECOND = Fraction(1, 1000)
+# The model needs the cores more than the encoder: veryfast takes 0.4 of the default preset's time and, on the shipped
+# clip, not one byte more.
+_PRESET = "veryfast"
+_NOMINAL_LIVE_RATE = Fraction(30)  # only a hint to the encoder: live frames carry their own times
+_LIMITED_RANGE = 1
+_FRAGMENTS = "frag_keyframe+empty_moov+default_base_moof"
+_FRAGMENT_MICROSECONDS = "250000"
+_CLUSTER_MILLISECONDS = "250"
+_HYBRID_SINCE = (61, 7)  # libavformat of FFmpeg 7.1
+# Of itself libx264 holds back some 20 frames, to look ahead and to fill its threads: two seconds at 10 frames a second,
+# which a receiver would wait for and a crash would lose. And it sees a new scene in every flicker of a noisy camera,
+# each a key frame beside those that are asked for.
+LIVE_OPTIONS = {"tune": "zerolatency", "sc_threshold": "0"}
+_KEY_INTERVAL_MS = 1000
+
+
+class _NothingWritten(Exception):  # noqa: N818 - a signal within this file
+    """No frame came, so there is to be no file."""
+
+
+@contextlib.contextmanager
+def video_sink(path: Path, *, frames_per_second: Fraction | None, crf: int = DEFAULT_CRF) -> Iterator[VideoEncoder]:
+    """Write a video that appears under its name when it is complete.
+
+    Ctrl-C within the block completes the video with the frames written so far; any other error leaves nothing behind.
+
+    Args:
+        path: ends in .mp4, .mov or .mkv.
+        frames_per_second: None gives each frame its own time, as live pictures need.
+        crf: quality of libx264; 18 cannot be told from the original, 23 is its default, 6 more halve the size.
+
+    Raises:
+        MissingDependencyError: PyAV is not installed.
+        SfppError: the folder does not exist, the disk is full, or the encoder failed.
+    """
+    interruption: KeyboardInterrupt | None = None
+    with contextlib.suppress(_NothingWritten), whole_file(path) as temporary:
+        encoder = VideoEncoder(path, temporary, frames_per_second=frames_per_second, crf=crf)
+        try:
+            try:
+                yield encoder
+            except KeyboardInterrupt as error:
+                interruption = error
+            if not encoder.frames_written:
+                raise interruption or _NothingWritten
+            encoder.finish()
+        finally:
+            encoder.release()
+    if interruption is not None:
+        raise interruption
+
+
+class VideoEncoder:
+    """Encodes frames of one size into ``temporary``; messages speak of ``path``. Use it through :func:`video_sink`."""
+
+    def __init__(self, path: Path, temporary: Path, *, frames_per_second: Fraction | None, crf: int) -> None:
+        av = import_av(purpose=f"writing {path.name}")
+        self.path = path
+        self.frames_written = 0
+        self._rate = frames_per_second
+        self._last_pts = -1
+        self._crf = crf
+        self._size_hw = (0, 0)
+        self._stream: H264Stream | None = None
+        # With the index in front, a browser plays the file while it still loads. Matroska has no such option.
+        options = {} if path.suffix.lower() == ".mkv" else {"movflags": "+faststart"}
+        self._container: OutputContainer = av.open(str(temporary.absolute()), mode="w", options=options)
+
+    def write(self, frame: Frame, image: NDArray[np.uint8]) -> None:
+        """Encode ``image``, (H, W, 3) uint8 BGR; an odd height or width grows by one repeated row or column.
+
+        Raises:
+            MediaError: another size than the first frame's, or the encoder failed.
+            OSError: the disk is full, or similar.
+        """
+        if self._stream is None:
+            height, width = self._size_hw = image.shape[:2]
+            time_base = MILLISECOND if self._rate is None else 1 / self._rate
+            self._stream = H264Stream(
+                self._container, (height, width), time_base=time_base, rate=self._rate, crf=self._crf
+            )
+        if image.shape[:2] != self._size_hw:
+            raise MediaError(
+                f"frame {frame.name} is {size_words(image.shape[:2])}, but {self.path.name} began with "
+                f"{size_words(self._size_hw)}, and a video has one size; give a folder as output"
+            )
+        with self._errors_named():
+            self._stream.write(picture_from_bgr(image), self._next_pts(frame))
+        self.frames_written += 1
+
+    def finish(self) -> None:
+        """Write what the encoder still holds, and the index.
+
+        Raises:
+            MediaError: the encoder failed.
+            OSError: the disk is full, or similar.
+        """
+        assert self._stream is not None
+        with self._errors_named():
+            self._stream.finish()
+        self._container.close()
+
+    def release(self) -> None:
+        """Close the file whatever its state; the caller has removed it, or finished it, or is about to remove it."""
+        import av
+
+        with contextlib.suppress(av.FFmpegError):
+            self._container.close()
+
+    def _next_pts(self, frame: Frame) -> int:
+        """Time stamps must rise; two live frames may arrive within a millisecond."""
+        stamp = self.frames_written if self._rate is not None else round(frame.time_s / MILLISECOND)
+        self._last_pts = max(self._last_pts + 1, stamp)
+        return self._last_pts
+
+    @contextlib.contextmanager
+    def _errors_named(self) -> Iterator[None]:
+        import av
+
+        try:
+            yield
+        except OSError:
+            raise  # PyAV's own OSErrors included: the writer of whole files explains them
+        except av.FFmpegError as error:
+            raise MediaError(
+                f"cannot encode {self.path}: {error.strerror}; try another suffix, such as .mp4"
+            ) from error
+
+
+class H264Stream:
+    """The one stream of a container: pictures in, H.264 out.
+
+    Args:
+        container: PyAV's, opened for writing; the caller closes it.
+        size_hw: height and width of the pictures before :func:`picture_from_bgr`; odd sides grow by one.
+        time_base: seconds that a time stamp counts, also in the file.
+        rate: frames a second; None where frames come when they come.
+        crf: quality of libx264; lower is better.
+        options: more of libx264's own options.
+    """
+
+    def __init__(
+        self,
+        container: OutputContainer,
+        size_hw: tuple[int, int],
+        *,
+        time_base: Fraction,
+        rate: Fraction | None,
+        crf: int,
+        options: Mapping[str, str] | None = None,
+    ) -> None:
+        self._container = container
+        self._time_base = time_base
+        stream: VideoStream = container.add_stream(
+            "libx264", rate=rate or _NOMINAL_LIVE_RATE, options={"crf": str(crf), "preset": _PRESET, **(options or {})}
+        )
+        stream.height, stream.width = (side + side % 2 for side in size_hw)
+        stream.pix_fmt = "yuv420p"
+        # Without these notes players guess the colors by the size of the picture, and guess differently.
+        context: Any = stream.codec_context
+        context.color_primaries = context.color_trc = context.colorspace = BT709
+        context.color_range = _LIMITED_RANGE
+        context.time_base = time_base
+        self._stream = stream
+
+    def write(self, picture: VideoFrame, pts: int, *, key: bool = False) -> None:
+        """Encode a picture of :func:`picture_from_bgr`; ``key`` makes it one that decoding can begin with.
+
+        Raises:
+            av.FFmpegError: the encoder failed, or what is written to did; often an OSError too.
+        """
+        from av.video.frame import PictureType
+
+        picture.pts, picture.time_base = pts, self._time_base
+        if key:
+            picture.pict_type = PictureType.I
+        self._container.mux(self._stream.encode(picture))
+
+    def finish(self) -> None:
+        """Write what the encoder still holds; the container's end is the caller's to write.
+
+        Raises:
+            av.FFmpegError: as for :meth:`write`.
+        """
+        self._container.mux(self._stream.encode(None))
+
+
+def size_words(size_hw: tuple[int, ...]) -> str:
+    """Return a size (height, width, ...) in words."""
+    return f"{size_hw[1]} wide and {size_hw[0]} high"
+
+
+@contextlib.contextmanager
+def recording_sink(path: Path, *, crf: int = DEFAULT_CRF, on_event: EventHandler = ignore) -> Iterator[Recording]:
+    """Record live pictures: whatever ends the program, all can be played but a quarter of a second and a frame.
+
+    Other videos of sfpp appear under their name when they are complete. This one does not wait for that, on purpose:
+    where a program is killed or crashes, nobody is left to complete anything, and hours would be lost for a rule. The
+    file is therefore written under its own name from the first frame on, in fragments (MP4) or clusters (Matroska) of a
+    quarter of a second, each of which goes to the operating system as it is done. Whatever ends the block, also an
+    error, completes the file with what was written until then: an MP4 gets the index of an ordinary one. What survives
+    a power cut is up to the file system: on Linux mostly all but the last half minute. The price: the file is half as
+    large again, since the encoder must not look ahead; and an MP4 keeps 78 bytes a frame in memory for its index, at 30
+    frames a second 200 MB in a day, where Matroska keeps none.
+
+    A file of this name from an earlier run is renamed, not overwritten. Every frame has its own time, from 0 for the
+    first. A picture of another size than the first one's is scaled to it, with black bars where it needs them. Without
+    a frame there is no file.
+
+    Args:
+        path: ends in .mp4, .mov or .mkv.
+        crf: quality of libx264; 18 cannot be told from the original, 23 is its default, 6 more halve the size.
+        on_event: told of changes of size, and of an older file's new name.
+
+    Raises:
+        MissingDependencyError: PyAV is not installed.
+        SfppError: the folder does not exist, the disk is full, or the encoder failed.
+    """
+    import_av(purpose=f"writing {path.name}")
+    # In place and not in one step, so a link has to be followed here, and what is no file cannot be one that grows.
+    recording = Recording(ordinary_place(path), crf=crf, on_event=on_event)
+    try:
+        yield recording
+    except BaseException:
+        with contextlib.suppress(MediaError):
+            recording.close()
+        raise
+    recording.close()
+
+
+class Recording:
+    """Encodes frames into a file in pieces that are complete in themselves; use it through :func:`recording_sink`."""
+
+    def __init__(self, path: Path, *, crf: int, on_event: EventHandler) -> None:
+        self.path = path
+        self.frames_written = 0
+        self._crf = crf
+        self._on_event = on_event
+        self._fitting = FirstSize(path.name, on_event)
+        self._stamps = LiveStamps()
+        self._container: Any = None
+        self._stream: H264Stream | None = None
+
+    def write(self, frame: Frame, image: NDArray[np.uint8]) -> None:
+        """Encode ``image``, (H, W, 3) uint8 BGR; it is in the file with the first frame that is 0.25 s younger.
+
+        Raises:
+            MediaError: the disk is full, or the encoder failed; what was written before can be played.
+        """
+        fitted = self._fitting.fit(bgr_from_frame(image))
+        if self._stream is None:
+            keep_older(self.path, self._on_event)
+        with self._errors_named():
+            if self._stream is None:
+                self._stream = self._open()
+            stamp_ms, key = self._stamps.of(frame.time_s)
+            self._stream.write(picture_from_bgr(fitted), stamp_ms, key=key)
+        self.frames_written += 1
+
+    def close(self) -> None:
+        """Complete the file.
+
+        Raises:
+            MediaError: the disk is full; what was written before can be played.
+        """
+        container, stream = self._container, self._stream
+        self._container = None
+        if container is None:
+            return
+        with self._errors_named():
+            try:
+                if stream is not None:
+                    stream.finish()
+            finally:
+                container.close()
+                if not self.frames_written:
+                    self.path.unlink(missing_ok=True)
+
+    def _open(self) -> H264Stream:
+        import av
+
+        # An absolute path, since a relative one with a colon would be taken for the name of a protocol.
+        self._container = av.open(
+            str(self.path.absolute()), mode="w", options=_fragment_options(self.path.suffix.lower())
+        )
+        now = datetime.datetime.now(datetime.timezone.utc)
+        self._container.metadata["creation_time"] = now.isoformat(timespec="milliseconds")
+        return H264Stream(
+            self._container,
+            self._fitting.size_hw,
+            time_base=MILLISECOND,
+            rate=None,
+            crf=self._crf,
+            options=LIVE_OPTIONS,
+        )
+
+    @contextlib.contextmanager
+    def _errors_named(self) -> Iterator[None]:
+        import av
+
+        try:
+            yield
+        except (OSError, av.FFmpegError) as error:
+            kept = "; what was written before can be played" if self.frames_written else ""
+            raise MediaError(
+                f"cannot record to {self.path} ({error.strerror}){kept}. Make room, or give another place"
+            ) from error
+
+
+def _fragment_options(suffix: str) -> dict[str, str]:
+    """Return what makes the container write small complete pieces, each at once."""
+    import av
+
+    if suffix == ".mkv":
+        return {"cluster_time_limit": _CLUSTER_MILLISECONDS, "flush_packets": "1"}
+    # When it is closed, a hybrid file hides the fragments and becomes an ordinary one, which every player can seek in.
+    hybrid = "+hybrid_fragmented" if av.library_versions["libavformat"] >= _HYBRID_SINCE else ""
+    return {"movflags": _FRAGMENTS + hybrid, "frag_duration": _FRAGMENT_MICROSECONDS, "flush_packets": "1"}
+
+
+class LiveStamps:
+    """Time stamps in milliseconds that begin at 0 and rise with the frames' own times, and which frames are key frames.
+
+    A key frame each second of time, rather than each so many frames: frames come at whatever rate the model makes them.
+    """
+
+    def __init__(self) -> None:
+        self._start_s: float | None = None
+        self._last_ms = -1
+        self._key_ms = -_KEY_INTERVAL_MS
+
+    def of(self, time_s: float) -> tuple[int, bool]:
+        """Return the stamp of the frame at ``time_s`` seconds, and whether it is to be a key frame."""
+        if self._start_s is None:
+            self._start_s = time_s
+        # Stamps must rise even if two frames arrive within a millisecond, or a source's clock is set back.
+        stamp_ms = max(self._last_ms + 1, round((time_s - self._start_s) / MILLISECOND))
+        self._last_ms = stamp_ms
+        key = stamp_ms - self._key_ms >= _KEY_INTERVAL_MS
+        if key:
+            self._key_ms = stamp_ms
+        return stamp_ms, key
+
+
+def keep_older(path: Path, on_event: EventHandler) -> None:
+    """Give an existing file of this name another one, ``out.mp4`` -> ``out-1.mp4``, and tell of it; the first free.
+
+    Raises:
+        SfppError: it cannot be renamed.
+    """
+    if not path.is_file() or open_number(path) is not None:
+        return
+    path = ordinary_place(path)  # the file that a link leads to, and not the link
+    kept = free_path(path, first=1)
+    try:
+        path.rename(kept)
+    except OSError as error:
+        raise SfppError(
+            f"cannot rename the older file {path} to {kept.name} ({error.strerror}); move it away"
+        ) from error
+    on_event(Event("note", path.name, f"the older file of this name is {kept.name} now"))

@@ -1,0 +1,294 @@
+"""Where segmented frames go: a video, a picture, a folder of pictures or masks, a snapshot, or live to a receiver."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from fractions import Fraction
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sfpp.runtime import images
+from sfpp.runtime.errors import MediaError, UsageError, did_you_mean
+from sfpp.runtime.events import EventHandler, ignore
+from sfpp.runtime.files import free_path, open_number
+from sfpp.runtime.video.frame import Frame
+from sfpp.runtime.video.sinks.h264 import VIDEO_SUFFIXES, recording_sink, video_sink
+from sfpp.runtime.video.sinks.push import PROTOCOLS, Receiver, push_sink
+from sfpp.runtime.video.sinks.raw import STANDARD_OUTPUT, RawTarget, raw_sink
+from sfpp.runtime.video.sinks.records import RECORD_SUFFIX, record_lines
+from sfpp.runtime.video.sinks.window import window_sink
+from sfpp.runtime.video.sources.address import is_uri
+
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+FOLDER_SUFFIX = ".png"  # of pictures in folders
+_DEFAULT_RATE = Fraction(25)
+_RAW, _WINDOW = "raw", "window"
+_STDOUT = 1
+SINK_SCHEMES = (_RAW, _WINDOW, *PROTOCOLS)
+
+
+class Sink(Protocol):
+    """Takes pictures one by one: (H, W, 3) uint8 BGR overlays, or (H, W) uint8 label values."""
+
+    @property
+    def path(self) -> Path | None:
+        """The file or folder that is written; None where there is none."""
+
+    def write(self, frame: Frame, image: NDArray[np.uint8]) -> None:
+        """Take the picture made from ``frame``; it may be kept, but other sinks have it too and it must not be changed.
+
+        Raises:
+            SfppError: it cannot be written.
+        """
+
+
+def open_sink(
+    path: str | os.PathLike[str],
+    *,
+    frames_per_second: Fraction | None = _DEFAULT_RATE,
+    count: int | None = None,
+    live: bool = False,
+    on_event: EventHandler = ignore,
+    on_stop: Callable[[], object] = lambda: None,
+) -> AbstractContextManager[Sink]:
+    """Choose the sink by the name: .mp4, .mov, .mkv a video; .png, .jpg a picture; no suffix or a final / a folder.
+
+    ``NAME.jsonl`` or ``-`` (standard output) are lines of JSON: what is given as pictures there becomes frames' numbers
+    and times, and :meth:`.RecordLines.write_record` takes the rest. Addresses are ``raw://-`` and ``raw:///PATH`` for
+    bare bytes, ``window://`` for a window, and ``rtsp://``, ``rtsps://``, ``rtmp://``, ``rtmps://``, ``srt://`` and
+    ``udp://`` for live video.
+
+    Args:
+        path: where to write.
+        frames_per_second: of a video; None gives each frame its own time, as live pictures need.
+        count: how many pictures will come, None if unknown; only one fits into a picture file.
+        live: write videos so that they can be played whatever ends the program, with each frame's own time; and
+            overwrite no older file: videos and lines of the same name are renamed, pictures get a number.
+        on_event: told what happens to receivers and readers, and of changes of size.
+        on_stop: told when the user closes a window.
+
+    Raises:
+        UsageError: a suffix or an address that is none of these, or a picture file for more than one picture.
+    """
+    text = os.fspath(path)
+    if is_uri(text):
+        return _address_sink(
+            text, frames_per_second=None if live else frames_per_second, on_event=on_event, on_stop=on_stop
+        )
+    target = Path(path)
+    suffix = target.suffix.lower()
+    if text == STANDARD_OUTPUT or (suffix == RECORD_SUFFIX and not target.is_dir()):
+        return record_lines(text, live=live, on_event=on_event)
+    if is_folder(text):
+        _check_no_half_address(text)
+        return folder_sink(target, keep_older=live)
+    if suffix in VIDEO_SUFFIXES:
+        return _video(target, frames_per_second=frames_per_second, live=live, on_event=on_event)
+    if suffix not in PICTURE_SUFFIXES:
+        known = ", ".join((*VIDEO_SUFFIXES, *PICTURE_SUFFIXES, RECORD_SUFFIX))
+        raise UsageError(f"cannot tell what to write to {target}: expected a folder, or a name ending in {known}")
+    if count != 1:
+        many = f"{count} frames" if count else "any number of frames"
+        raise UsageError(
+            f"{target} holds one picture, but {many} will come; "
+            "give a folder or a name ending in .mp4, or take one frame only"
+        )
+    return picture_sink(target)
+
+
+def is_folder(path: str | os.PathLike[str]) -> bool:
+    """Whether a name means a folder for pictures: no suffix, a final /, or a folder that exists."""
+    text = os.fspath(path)
+    if is_uri(text) or text == STANDARD_OUTPUT:
+        return False
+    if text.endswith(("/", os.sep)) or Path(text).is_dir():
+        return True
+    return not Path(text).suffix and not Path(text).exists()
+
+
+def sink_name(path: str | os.PathLike[str]) -> str:
+    """Return what to call a sink in messages: a path as it is, an address without what may be secret.
+
+    Raises:
+        UsageError: an address of no known kind, or one that is not complete.
+    """
+    text = os.fspath(path)
+    if not is_uri(text):
+        return text
+    scheme = _scheme(text)
+    return Receiver.from_uri(text).name if scheme in PROTOCOLS else text
+
+
+def sink_place(path: str | os.PathLike[str]) -> Path | str:
+    """Return what would be written: a path, ``-`` for standard output by any name, or another address as it is.
+
+    Raises:
+        UsageError: as for :func:`sink_name`.
+    """
+    text = os.fspath(path)
+    if is_uri(text):
+        if _scheme(text) != _RAW:
+            return text
+        text = RawTarget.from_uri(text).place
+    return STANDARD_OUTPUT if text == STANDARD_OUTPUT or open_number(Path(text)) == _STDOUT else Path(text)
+
+
+def shows_all_sources(path: str | os.PathLike[str]) -> bool:
+    """Whether one sink of this name takes the pictures of several sources and keeps them apart."""
+    text = os.fspath(path)
+    return is_uri(text) and _scheme(text) == _WINDOW
+
+
+def _video(
+    path: Path, *, frames_per_second: Fraction | None, live: bool, on_event: EventHandler
+) -> AbstractContextManager[Sink]:
+    if live:
+        return recording_sink(path, on_event=on_event)
+    return video_sink(path, frames_per_second=frames_per_second)
+
+
+def _address_sink(
+    uri: str, *, frames_per_second: Fraction | None, on_event: EventHandler, on_stop: Callable[[], object]
+) -> AbstractContextManager[Sink]:
+    scheme = _scheme(uri)
+    if scheme == _WINDOW:
+        return window_sink(on_stop=on_stop)
+    if scheme == _RAW:
+        return raw_sink(RawTarget.from_uri(uri), frames_per_second=frames_per_second, on_event=on_event)
+    Receiver.from_uri(uri)  # what is wrong with it is said now, as of all names
+    return push_sink(uri, on_event=on_event)
+
+
+def _check_no_half_address(text: str) -> None:
+    scheme, colon, rest = text.partition(":")
+    if colon and scheme.lower() in SINK_SCHEMES and not Path(text).is_dir():
+        host = rest.rpartition("@")[2]  # a password would end up in logs
+        shown = text if host == rest else f"{scheme}:/{host}"
+        raise UsageError(f"{shown} would be a folder; did you mean {scheme}://{host.lstrip('/')}?")
+
+
+def _scheme(uri: str) -> str:
+    """Return the kind of an address.
+
+    Raises:
+        UsageError: there is none of that kind.
+    """
+    scheme = uri.partition(":")[0].lower()
+    if scheme not in SINK_SCHEMES:
+        known = ", ".join(f"{each}://" for each in SINK_SCHEMES)
+        hint = did_you_mean(scheme, SINK_SCHEMES)
+        raise UsageError(f"nothing can be written to {scheme}://{hint}; expected {known}, or the name of a file")
+    return scheme
+
+
+@contextlib.contextmanager
+def picture_sink(path: Path) -> Iterator[Sink]:
+    """Write one picture; its suffix chooses the format.
+
+    Raises:
+        UsageError: a suffix of no picture format.
+        MediaError: the folder does not exist.
+    """
+    _check_picture_path(path)
+    yield _Picture(path)
+
+
+@contextlib.contextmanager
+def folder_sink(path: Path, *, suffix: str = FOLDER_SUFFIX, keep_older: bool = False) -> Iterator[Sink]:
+    """Write every picture into a folder under its frame's name; the folder is created, with its parents.
+
+    A file of that name is overwritten, or with ``keep_older`` left, and the picture gets a number behind its name.
+
+    Raises:
+        MediaError: the folder cannot be created.
+    """
+    existed = path.is_dir()
+    try:
+        Path(os.path.realpath(path)).mkdir(parents=True, exist_ok=True)  # also where a link leads that led nowhere
+    except OSError as error:
+        raise MediaError(f"cannot create the folder {path}: {error.strerror}; give another place") from error
+    try:
+        yield _Folder(path, suffix, keep_older=keep_older)
+    finally:
+        if not existed and not any(path.iterdir()):
+            path.rmdir()
+
+
+@contextlib.contextmanager
+def snapshot_sink(path: Path, *, count: int | None = None) -> Iterator[Sink]:
+    """Keep one picture from about the middle of ``count`` (None: of however many come) and write it at the end.
+
+    Ctrl-C within the block still writes it; any other error does not.
+
+    Raises:
+        UsageError: a suffix of no picture format.
+        MediaError: the folder does not exist.
+    """
+    _check_picture_path(path)
+    snapshot = _Snapshot(path, count)
+    try:
+        yield snapshot
+    except KeyboardInterrupt:
+        snapshot.save()
+        raise
+    snapshot.save()
+
+
+def _check_picture_path(path: Path) -> None:
+    """Refuse early what would fail after the work is done."""
+    if path.suffix.lower() not in PICTURE_SUFFIXES:
+        raise UsageError(f"{path} is no name for a picture: expected it to end in {', '.join(PICTURE_SUFFIXES)}")
+    if not path.parent.is_dir():
+        raise MediaError(f"cannot write {path}: the folder {path.parent} does not exist; create it first")
+
+
+class _Picture:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._written = False
+
+    def write(self, frame: Frame, image: NDArray[np.uint8]) -> None:
+        if self._written:
+            raise MediaError(f"{self.path} holds one picture, and {frame.name} is the second; give a folder or a video")
+        images.write_image(self.path, image)
+        self._written = True
+
+
+class _Folder:
+    def __init__(self, path: Path, suffix: str, *, keep_older: bool) -> None:
+        self.path = path
+        self._suffix = suffix
+        self._keep_older = keep_older
+
+    def write(self, frame: Frame, image: NDArray[np.uint8]) -> None:
+        path = self.path / f"{frame.name}{self._suffix}"
+        images.write_image(free_path(path) if self._keep_older else path, image)
+
+
+class _Snapshot:
+    def __init__(self, path: Path, count: int | None) -> None:
+        self.path = path
+        self._count = count
+        self._seen = 0
+        self._image: NDArray[np.uint8] | None = None
+
+    def write(self, frame: Frame, image: NDArray[np.uint8]) -> None:
+        if self._wanted():
+            self._image = image
+        self._seen += 1
+
+    def save(self) -> None:
+        if self._image is not None:
+            images.write_image(self.path, self._image)
+
+    def _wanted(self) -> bool:
+        if self._count is not None:
+            return self._seen <= self._count // 2
+        # Without a known end, every doubling: the picture is then from the second half of the run, whenever it ends.
+        return self._seen & (self._seen - 1) == 0

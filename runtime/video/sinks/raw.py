@@ -1,0 +1,212 @@
+"""Frames as bare bytes, for a program that reads them from a pipe."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sfpp.runtime.errors import MediaError, UsageError
+from sfpp.runtime.events import Event, EventHandler, ignore
+from sfpp.runtime.files import check_destinations, open_special, write_all
+from sfpp.runtime.images import bgr_from_frame, with_even_sides
+from sfpp.runtime.imports import import_cv2
+from sfpp.runtime.video.frame import Frame
+from sfpp.runtime.video.sinks.fitting import FirstSize
+from sfpp.runtime.video.sources.address import Options, address_from
+
+_PURPOSE = "writing raw pictures"
+_EXAMPLE = "raw://-?format=nv12"
+_DEFAULT_FORMAT = "bgr24"
+STANDARD_OUTPUT = "-"
+
+
+@dataclass(frozen=True)
+class RawTarget:
+    """Where raw pictures go (a path, or ``-`` for standard output), and in which of the :data:`FORMATS`."""
+
+    place: str
+    format: str = _DEFAULT_FORMAT
+
+    @classmethod
+    def from_uri(cls, uri: str) -> RawTarget:
+        """Read ``raw://-?format=rgb24`` or ``raw:///tmp/pipe``.
+
+        Raises:
+            UsageError: no place, another format than those that there are, or another option.
+        """
+        address = address_from(uri)
+        options = Options(address, known=("format",), example=_EXAMPLE)
+        pixel_format = options.choice("format", tuple(FORMATS), _DEFAULT_FORMAT)
+        place = unquote(address.place)
+        if not place:
+            raise UsageError(
+                f"{uri} names no place; expected raw://- for standard output or raw:///PATH, as {_EXAMPLE}"
+            )
+        return cls(place, pixel_format)
+
+    @property
+    def name(self) -> str:
+        """What to call it in messages."""
+        return "standard output" if self.place == STANDARD_OUTPUT else Path(self.place).name
+
+
+@contextlib.contextmanager
+def raw_sink(
+    target: RawTarget, *, frames_per_second: Fraction | None = None, on_event: EventHandler = ignore
+) -> Iterator[RawPictures]:
+    """Write the bytes of every picture one after the other: no header, no times, rows from the top, no padding.
+
+    The formats are ``bgr24`` and ``rgb24`` (3 bytes a pixel), ``nv12`` (a plane of Y and one of U and V at half the
+    size, 1.5 bytes a pixel, BT.601 limited range; odd sides grow by one), and ``gray8`` (1 byte a pixel: labels as they
+    are, or brightness). The first picture's size holds for all; others are scaled to it, with bars.
+
+    The reader has to know format and size, so an ``opened`` event has FFmpeg's words for it. For pictures of 640x480::
+
+        sfpp-run model.onnx 0 raw://- |
+            ffmpeg -f rawvideo -pixel_format bgr24 -video_size 640x480 -framerate 30 -i - out.mp4
+
+    Live frames come when they come: ``-use_wallclock_as_timestamps 1`` in the place of ``-framerate 30`` takes the time
+    of their arrival. sfpp reads them itself, as ``raw://-?width=640&height=480&format=bgr24``.
+
+    A reader that goes away ends the pictures, with an event, and not the program. A named pipe (FIFO) waits at the
+    first picture until somebody reads it.
+
+    Raises:
+        SfppError: the folder does not exist.
+    """
+    if target.place != STANDARD_OUTPUT:
+        check_destinations(target.place)
+    with contextlib.ExitStack() as stack:
+        yield RawPictures(
+            target,
+            lambda: stack.enter_context(open_stream(target.place)),
+            frames_per_second=frames_per_second,
+            on_event=on_event,
+        )
+
+
+class RawPictures:
+    """Writes pictures as bytes; use it through :func:`raw_sink`."""
+
+    def __init__(
+        self,
+        target: RawTarget,
+        open_target: Callable[[], io.FileIO],
+        *,
+        frames_per_second: Fraction | None,
+        on_event: EventHandler,
+    ) -> None:
+        self.path = None if target.place == STANDARD_OUTPUT else Path(target.place)
+        self._target = target
+        self._open_target = open_target
+        self._rate = frames_per_second
+        self._on_event = on_event
+        self._fitting = FirstSize(target.name, on_event)
+        self._stream: io.FileIO | None = None
+        self._ended = False
+
+    def write(self, frame: Frame, image: NDArray[np.uint8]) -> None:
+        """Write ``image``: (H, W, 3) uint8 BGR, or (H, W) uint8 labels.
+
+        Raises:
+            MediaError: the disk is full, or similar.
+        """
+        if self._ended:
+            return
+        data = np.ascontiguousarray(FORMATS[self._target.format].convert(self._fitting.fit(image)))
+        try:
+            if self._stream is None:
+                self._stream = self._open_target()
+                self._on_event(Event("opened", self._target.name, self._reading_words()))
+            write_all(self._stream, data.data)
+        except BrokenPipeError:
+            self._ended = True
+            self._on_event(Event("ended", self._target.name, "nobody reads the pictures any more"))
+        except OSError as error:
+            raise MediaError(
+                f"cannot write {self._target.name}: {error.strerror}; make room or give another place"
+            ) from error
+
+    def _reading_words(self) -> str:
+        raw = FORMATS[self._target.format]
+        height, width = (side + side % raw.multiple for side in self._fitting.size_hw)
+        times = "-use_wallclock_as_timestamps 1" if self._rate is None else f"-framerate {self._rate}"
+        place = STANDARD_OUTPUT if self.path is None else str(self.path)
+        return (
+            f"{width}x{height} {self._target.format}; FFmpeg reads it with: ffmpeg -f rawvideo "
+            f"-pixel_format {raw.ffmpeg_name} -video_size {width}x{height} {times} -i {place}"
+        )
+
+
+@dataclass(frozen=True)
+class RawFormat:
+    """A format: FFmpeg's name for it, how to make it of (H, W, 3) BGR or (H, W) labels, what sides are multiples of."""
+
+    ffmpeg_name: str
+    convert: Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
+    multiple: int = 1
+
+
+def _rgb(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    cv2: Any = import_cv2(purpose=_PURPOSE)
+    converted: NDArray[np.uint8] = cv2.cvtColor(bgr_from_frame(image), cv2.COLOR_BGR2RGB)
+    return converted
+
+
+def _gray(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    if image.ndim == 2:
+        return image
+    cv2: Any = import_cv2(purpose=_PURPOSE)
+    converted: NDArray[np.uint8] = cv2.cvtColor(bgr_from_frame(image), cv2.COLOR_BGR2GRAY)
+    return converted
+
+
+def _nv12(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return (3/2 H, W): the rows of Y, then those of U and V in turns."""
+    cv2: Any = import_cv2(purpose=_PURPOSE)
+    image_bgr = with_even_sides(bgr_from_frame(image))
+    height, width = image_bgr.shape[:2]
+    planes: NDArray[np.uint8] = cv2.cvtColor(image_bgr, cv2.COLOR_BGR2YUV_I420)
+    chroma = planes[height:].reshape(2, -1)
+    planes[height:] = chroma.T.reshape(height // 2, width)
+    return planes
+
+
+FORMATS = {
+    "bgr24": RawFormat("bgr24", bgr_from_frame),
+    "rgb24": RawFormat("rgb24", _rgb),
+    "nv12": RawFormat("nv12", _nv12, multiple=2),
+    "gray8": RawFormat("gray", _gray),
+}
+
+
+@contextlib.contextmanager
+def open_stream(target: str) -> Iterator[io.FileIO]:
+    """Open standard output (``-``) or a path for bytes, unbuffered: what is written is written.
+
+    A file is emptied; what is none is opened by :func:`sfpp.runtime.files.open_special`.
+
+    Raises:
+        SfppError: it is a disk or a socket.
+        OSError: it cannot be opened, or nobody reads the pipe.
+    """
+    if target != STANDARD_OUTPUT:
+        path = Path(target)
+        with open_special(path) or path.open("wb", buffering=0) as file:
+            yield file
+        return
+    sys.stdout.flush()  # what was printed before comes first
+    # A handle of its own: when the reader goes away, Python's own standard output has nothing left to complain of.
+    with os.fdopen(os.dup(1), "wb", buffering=0) as file:
+        yield file

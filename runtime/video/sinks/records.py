@@ -1,0 +1,258 @@
+"""A line of JSON for each frame, readable while it is written; and keypoints in COCO's form, a line for each person."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sfpp.runtime.errors import MediaError
+from sfpp.runtime.events import Event, EventHandler, ignore
+from sfpp.runtime.files import check_destinations, whole_file, write_all
+from sfpp.runtime.pose import Pose
+from sfpp.runtime.segmentation import Segmentation
+from sfpp.runtime.typed_json import json_ready
+from sfpp.runtime.video.frame import Frame
+from sfpp.runtime.video.sinks.h264 import keep_older
+from sfpp.runtime.video.sinks.raw import STANDARD_OUTPUT, open_stream
+
+RECORD_SUFFIX = ".jsonl"
+_TIME_DIGITS = 3  # of seconds
+_LATENCY_DIGITS = 2  # of milliseconds
+_AGE_DIGITS = 1
+_SHARE_DIGITS = 4
+_PERSON = 1  # COCO's number of the category
+_PIXEL_DIGITS = 2
+_SCORE_DIGITS = 4
+
+
+@contextlib.contextmanager
+def record_lines(
+    target: str | os.PathLike[str], *, live: bool = False, on_event: EventHandler = ignore
+) -> Iterator[RecordLines]:
+    """Write records into a file, or to standard output.
+
+    A line can be read as soon as it is written (``tail -f``), and stays whatever ends the program; so the file is under
+    its own name from the beginning on. A reader of standard output or of a pipe that goes away ends the lines, with an
+    event, and not the program.
+
+    Args:
+        target: a file's name, or ``-`` for standard output.
+        live: rename an older file of this name rather than empty it.
+        on_event: told when the reader has gone, and of an older file's new name.
+
+    Raises:
+        SfppError: the folder does not exist, or the file cannot be written.
+    """
+    place = os.fspath(target)
+    name = "standard output" if place == STANDARD_OUTPUT else Path(place).name
+    if place != STANDARD_OUTPUT:
+        check_destinations(place)
+        if live:
+            keep_older(Path(place), on_event)
+    with contextlib.ExitStack() as stack:
+        try:
+            stream = stack.enter_context(open_stream(place))
+        except OSError as error:
+            raise MediaError(f"cannot write {place}: {error.strerror}; give another place") from error
+        yield RecordLines(None if place == STANDARD_OUTPUT else Path(place), stream, name=name, on_event=on_event)
+
+
+class RecordLines:
+    """Writes one line a frame; use it through :func:`record_lines`.
+
+    As a sink for pictures it writes which frames came and when; what was seen in them is in the records.
+    """
+
+    def __init__(self, path: Path | None, stream: io.FileIO, *, name: str, on_event: EventHandler) -> None:
+        self.path = path
+        self._stream = stream
+        self._name = name
+        self._on_event = on_event
+        self._ended = False
+
+    def write(self, frame: Frame, image: NDArray[np.uint8]) -> None:
+        """Write the record of a frame of which only the picture is known; the picture itself is not written.
+
+        Raises:
+            MediaError: the disk is full, or similar.
+        """
+        self.write_record(frame_record(frame))
+
+    def write_record(self, record: FrameRecord) -> None:
+        """Write a line.
+
+        Raises:
+            MediaError: the disk is full, or similar.
+        """
+        if self._ended:
+            return
+        # A source's name may hold bytes that are no text; JSON has the same escapes as Python for them.
+        line = (record.to_json() + "\n").encode("utf-8", errors="backslashreplace")
+        try:
+            write_all(self._stream, line)
+        except BrokenPipeError:
+            self._ended = True
+            self._on_event(Event("ended", self._name, "nobody reads the lines any more"))
+        except OSError as error:
+            raise MediaError(f"cannot write {self._name}: {error.strerror}; make room or give another place") from error
+
+
+@dataclass(frozen=True)
+class FrameRecord:
+    """What is known of one frame. None, and latencies that nobody measured, are left out of the JSON.
+
+    Attributes:
+        source: the source's name.
+        frame: the frame's number in its source, from 0.
+        frame_name: the frame's name, unique within the source.
+        time_s: seconds since the source's first frame.
+        taken_unix_s: when the frame came, in seconds since 1970; None if that is not known.
+        age_ms: milliseconds from there to when the record was made.
+        latency_ms: milliseconds by stage.
+        self_test: whether the model is known to answer here as it did when it was exported: ``passed``, ``failed``,
+            ``damaged``, ``not carried`` or ``off``.
+        self_test_agreement: the share, 0..1, of its answer that was as expected, if it was replayed in this run.
+        shares: the part of the frame, 0..1, that each class covers; classes that cover nothing are left out.
+        people: per person ``track_id``, ``score``, ``bbox`` (left, top, width, height) and ``keypoints`` (x, y in frame
+            pixels and score, one after the other), as in the keypoints file.
+    """
+
+    source: str
+    frame: int
+    frame_name: str
+    time_s: float
+    taken_unix_s: float | None = None
+    age_ms: float | None = None
+    latency_ms: Mapping[str, float] = field(default_factory=dict)
+    self_test: str | None = None
+    self_test_agreement: float | None = None
+    shares: Mapping[str, float] | None = None
+    people: Sequence[Mapping[str, Any]] | None = None
+
+    def to_json(self) -> str:
+        """Return the record as one line of JSON, without a line break."""
+        values = {name: value for name, value in vars(self).items() if value is not None}
+        if not self.latency_ms:
+            del values["latency_ms"]
+        return json.dumps(json_ready(values), ensure_ascii=False)
+
+
+def frame_record(frame: Frame, *, latency_ms: Mapping[str, float] | None = None) -> FrameRecord:
+    """Return what is known of a frame without an answer; its age is that of now.
+
+    Args:
+        frame: the frame.
+        latency_ms: milliseconds by stage.
+    """
+    taken_unix_s = age_ms = None
+    if frame.taken_s:
+        age_s = time.monotonic() - frame.taken_s
+        age_ms = round(1000 * age_s, _AGE_DIGITS)
+        taken_unix_s = round(time.time() - age_s, _TIME_DIGITS)
+    return FrameRecord(
+        source=frame.source,
+        frame=frame.index,
+        frame_name=frame.name,
+        time_s=round(frame.time_s, _TIME_DIGITS),
+        taken_unix_s=taken_unix_s,
+        age_ms=age_ms,
+        latency_ms={stage: round(value, _LATENCY_DIGITS) for stage, value in (latency_ms or {}).items()},
+    )
+
+
+def segmentation_record(
+    frame: Frame, segmentation: Segmentation, *, latency_ms: Mapping[str, float] | None = None
+) -> FrameRecord:
+    """Return what is known of a segmented frame: the classes' shares of it."""
+    rounded = {name: round(share, _SHARE_DIGITS) for name, share in segmentation.shares().items()}
+    shares = {name: share for name, share in rounded.items() if share}
+    return replace(frame_record(frame, latency_ms=latency_ms), shares=shares)
+
+
+def pose_record(
+    frame: Frame, pose: Pose, ids: NDArray[np.int64], *, latency_ms: Mapping[str, float] | None = None
+) -> FrameRecord:
+    """Return what is known of the people of a frame, with (P,) ids; without people, an empty list."""
+    return replace(frame_record(frame, latency_ms=latency_ms), people=coco_people(pose, ids))
+
+
+class KeypointsFile:
+    """Writes one line a person to ``stream``; use it through :func:`keypoints_file`."""
+
+    def __init__(self, path: Path, stream: TextIO) -> None:
+        self.path = path
+        self._stream = stream
+
+    def write(self, frame: Frame, pose: Pose, ids: NDArray[np.int64]) -> None:
+        """Write the people of ``frame``, (P,) ids with them.
+
+        Raises:
+            OSError: the disk is full, or similar.
+        """
+        for person in coco_people(pose, ids):
+            line = {
+                "image_id": frame.index,
+                "category_id": _PERSON,
+                **person,
+                "time_s": round(frame.time_s, _TIME_DIGITS),
+                "frame_name": frame.name,
+            }
+            self._stream.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+@contextlib.contextmanager
+def keypoints_file(path: str | os.PathLike[str]) -> Iterator[KeypointsFile]:
+    """Write keypoints into a file that appears under its name when it is complete.
+
+    A line has ``image_id`` (the frame's number in its source, from 0), ``category_id`` 1, ``keypoints`` (x, y in frame
+    pixels and score, one after the other), ``score`` (their mean), ``bbox`` (left, top, width, height), ``track_id``
+    (the same for the same person), ``time_s`` from the start, and ``frame_name``.
+
+    Ctrl-C within the block keeps what was written so far; any other error leaves nothing behind.
+
+    Raises:
+        SfppError: the folder does not exist, or the disk is full.
+    """
+    interruption: KeyboardInterrupt | None = None
+    with whole_file(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
+        try:
+            yield KeypointsFile(Path(path), stream)
+        except KeyboardInterrupt as error:
+            interruption = error
+    if interruption is not None:
+        raise interruption
+
+
+def coco_people(pose: Pose, ids: NDArray[np.int64]) -> list[dict[str, Any]]:
+    """Return of each person what a line of the file says beside the frame; (P,) ids."""
+    return [
+        {
+            "keypoints": _coco_keypoints(pose.keypoints_xy[row], pose.scores[row]),
+            "score": round(float(pose.scores[row].mean()), _SCORE_DIGITS),
+            "bbox": _rounded(pose.boxes_xywh[row], _PIXEL_DIGITS),
+            "track_id": identity,
+        }
+        for row, identity in enumerate(ids.tolist())
+    ]
+
+
+def _coco_keypoints(keypoints_xy: NDArray[np.float32], scores: NDArray[np.float32]) -> list[float]:
+    """Return x, y, score of each keypoint, one after the other."""
+    values: list[float] = []
+    for (x, y), score in zip(keypoints_xy.tolist(), scores.tolist(), strict=True):
+        values += [round(x, _PIXEL_DIGITS), round(y, _PIXEL_DIGITS), round(score, _SCORE_DIGITS)]
+    return values
+
+
+def _rounded(values: NDArray[Any], digits: int) -> list[float]:
+    return [round(value, digits) for value in values.tolist()]

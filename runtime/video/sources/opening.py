@@ -1,0 +1,284 @@
+"""Open whatever a user names as input: pictures, a video, a camera, a stream, the shipped clip."""
+
+from __future__ import annotations
+
+import collections
+import difflib
+import itertools
+import os
+import re
+from collections.abc import Generator, Iterable, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Protocol
+
+from sfpp.runtime import images
+from sfpp.runtime.demo import demo_clip
+from sfpp.runtime.errors import MediaError, UsageError, did_you_mean
+from sfpp.runtime.events import EventHandler, ignore
+from sfpp.runtime.video.frame import Decoded, Source
+from sfpp.runtime.video.sources.address import Address, address_from, is_uri, without_credentials
+from sfpp.runtime.video.sources.camera import MOST_CAMERA_DIGITS, open_camera, open_webcam
+from sfpp.runtime.video.sources.gstreamer import open_csi, open_gst
+from sfpp.runtime.video.sources.raw import open_raw
+from sfpp.runtime.video.sources.stream import STREAM_SCHEMES, open_stream
+from sfpp.runtime.video.sources.synthetic import open_synthetic
+from sfpp.runtime.video.sources.video_file import open_video
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
+_DEMO = "demo"
+_PICTURES_PER_SECOND = Fraction(25)  # when a video is made of single pictures
+_WILDCARDS = re.compile(r"[*?\[]")
+
+
+def names_input(text: str) -> bool:
+    """Whether a text that is no URI names something to read: it exists, or is a camera, a pattern or the word demo."""
+    return reads_files(text) or _is_camera(text)
+
+
+def reads_files(text: str) -> bool:
+    """Whether a text names files, which can be opened again and again, and no camera or URI."""
+    return not is_uri(text) and (_exists(text) or text == _DEMO or _WILDCARDS.search(text) is not None)
+
+
+def each_source(text: str) -> list[str]:
+    """Return the sources that a text names: itself, or the files that match a pattern, where no picture does.
+
+    Raises:
+        MediaError: it is no pattern.
+    """
+    if is_uri(text) or _exists(text) or not _WILDCARDS.search(text):
+        return [text]
+    matching = _matching(Path(text))
+    if _pictures_among(matching):
+        return [text]
+    return [str(path) for path in _in_order(path for path in matching if path.is_file())] or [text]
+
+
+def apart(names: Sequence[str]) -> list[str]:
+    """Put a number behind each name that an earlier one has too, as a_b/1.png and a/b/1.png do.
+
+    Names that differ in upper and lower case alone count as one, since they do so for some file systems.
+    """
+    taken = {name.casefold() for name in names}
+    seen: set[str] = set()
+    unique = []
+    for name in names:
+        if name.casefold() in seen:
+            numbered = (f"{name}-{number}" for number in itertools.count(2))
+            name = next(each for each in numbered if each.casefold() not in taken)
+            taken.add(name.casefold())
+        seen.add(name.casefold())
+        unique.append(name)
+    return unique
+
+
+def open_source(text: str, *, on_event: EventHandler = ignore) -> Source:
+    """Open ``text``: a path, a pattern for pictures, a camera's number, a URI, or the word ``demo``.
+
+    A path names an image, a folder of images or a video file, a pattern such as ``images/*.png`` the images that match.
+    URIs are ``camera://``, ``csi://``, ``gst://``, ``raw://``, ``test://``, and FFmpeg's ``rtsp://``, ``http://`` and
+    others; see the pages on cameras. An existing file or folder wins over the other meanings of its name.
+
+    Args:
+        text: what to open; it may hold credentials, which appear nowhere else.
+        on_event: told when a live source is lost and comes back, and when a size changes in mid-stream, by the thread
+            that iterates the source.
+
+    Raises:
+        MediaError: nothing has that name, or nothing in it can be read as a picture, or a stream cannot be opened.
+        UsageError: an unknown scheme, or an option in a URI that cannot be meant.
+        MissingDependencyError: reading it needs a library that is not installed.
+    """
+    if is_uri(text):
+        return open_uri(text, on_event=on_event)
+    source = _open_path(text, on_event=on_event)
+    source.on_event = on_event
+    return source
+
+
+def _open_path(text: str, *, on_event: EventHandler) -> Source:
+    path = Path(text)
+    if path.is_dir():
+        return open_folder(path)
+    if path.exists():
+        return open_image(path) if path.suffix.lower() in IMAGE_SUFFIXES else open_video(path)
+    if text == _DEMO:
+        return open_video(demo_clip())
+    if _is_camera(text):
+        return open_webcam(int(text), on_event=on_event)
+    if _WILDCARDS.search(text):
+        return open_pattern(path)
+    raise MediaError(_missing(path))
+
+
+def _exists(text: str) -> bool:
+    return os.path.exists(text)  # noqa: PTH110 - Path's raises where a name is too long
+
+
+def _is_camera(text: str) -> bool:
+    return text.isdecimal() and len(text) <= MOST_CAMERA_DIGITS
+
+
+def open_image(path: Path) -> Source:
+    """A source of one picture.
+
+    Raises:
+        MediaError: the file is not a picture that OpenCV reads.
+    """
+    return Source(
+        _picture(path), kind="picture", name=path.stem, frames_per_second=_PICTURES_PER_SECOND, count=1, paths=(path,)
+    )
+
+
+def open_folder(path: Path) -> Source:
+    """The pictures that lie directly in a folder, sorted as people count: ``frame9`` before ``frame10``.
+
+    Pictures may differ in size. One that cannot be read is skipped and named in ``warnings``.
+
+    Raises:
+        MediaError: the folder holds no picture, or none that can be read.
+    """
+    files = _pictures_among(path.iterdir())
+    if not files:
+        raise MediaError(f"the folder {path} holds no pictures; expected files ending in {', '.join(IMAGE_SUFFIXES)}")
+    # The folder may be given as "." or "..", which has no name of its own.
+    return _pictures_source(files, name=path.resolve().name or "images")
+
+
+def open_pattern(pattern: Path) -> Source:
+    """The pictures that match a pattern such as ``images/*.png`` or ``images/**/*.png``, in a folder's order.
+
+    Raises:
+        MediaError: no picture matches, or none of them can be read.
+    """
+    matching = _matching(pattern)
+    files = _pictures_among(matching)
+    if not files:
+        others = f"only {matching[0]} and the like" if matching else "nothing"
+        raise MediaError(
+            f"the pattern {pattern} matches {others}; expected pictures, ending in {', '.join(IMAGE_SUFFIXES)}"
+        )
+    return _pictures_source(files, name=_fixed_folder(pattern).resolve().name or "images")
+
+
+def _fixed_folder(pattern: Path) -> Path:
+    return Path(*itertools.takewhile(lambda part: not _WILDCARDS.search(part), pattern.parts))
+
+
+def _matching(pattern: Path) -> list[Path]:
+    fixed = _fixed_folder(pattern)
+    try:
+        return list(fixed.glob(str(pattern.relative_to(fixed)))) if fixed.is_dir() else []
+    except ValueError as error:  # such as a**b, before Python 3.13
+        raise MediaError(f"{pattern} is no pattern ({error}); expected something like images/**/*.png") from error
+
+
+def _pictures_among(paths: Iterable[Path]) -> tuple[Path, ...]:
+    return _in_order(path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+
+
+def _in_order(paths: Iterable[Path]) -> tuple[Path, ...]:
+    return tuple(sorted(paths, key=lambda path: [_natural_key(part) for part in path.parts]))
+
+
+def _pictures_source(files: tuple[Path, ...], *, name: str) -> Source:
+    warnings: list[str] = []
+    names = _names(files)
+    return Source(
+        _pictures(files, names, warnings),
+        kind="folder",
+        name=name,
+        frames_per_second=_PICTURES_PER_SECOND,
+        count=len(files),
+        paths=files,
+        frame_names=names,
+        warnings=warnings,
+    )
+
+
+def _picture(path: Path) -> Generator[Decoded, None, None]:
+    yield Decoded(images.read_image(path), 0.0, path.stem)
+
+
+def _pictures(files: Sequence[Path], names: Sequence[str], warnings: list[str]) -> Generator[Decoded, None, None]:
+    index = 0
+    for file, name in zip(files, names, strict=True):
+        try:
+            image_bgr = images.read_image(file)
+        except MediaError as error:
+            warnings.append(f"skipped: {error}")
+            continue
+        yield Decoded(image_bgr, float(index / _PICTURES_PER_SECOND), name)
+        index += 1
+
+
+def _names(files: Sequence[Path]) -> list[str]:
+    """Name each file so that no two become the same mask: a.jpg and a.png in one folder, or a.png in two folders."""
+    names = [file.stem for file in files]
+    for longer in (lambda file: file.name.replace(".", "_"), _whole_name):
+        counts = collections.Counter(names)
+        names = [name if counts[name] == 1 else longer(file) for file, name in zip(files, names, strict=True)]
+    return apart(names)
+
+
+def _whole_name(file: Path) -> str:
+    # Without the root: a name that begins with it would leave the folder that is written to.
+    return "_".join(file.relative_to(file.anchor).parts).replace(".", "_")
+
+
+def _natural_key(name: str) -> list[tuple[int, str]]:
+    """Sort key in which runs of digits count as numbers."""
+    parts = re.findall(r"\d+|\D+", name.casefold())
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
+
+
+def _missing(path: Path) -> str:
+    """Say that ``path`` does not exist, with the nearest name beside it."""
+    expected = (
+        "expected an image, a folder of images, a video file, a webcam number such as 0, a URI such as "
+        "rtsp://host/path, or the word demo"
+    )
+    shown = without_credentials(str(path))  # it may be a URI that lacks a slash
+    if path.is_symlink():
+        return f"{path} is a link to what does not exist; {expected}"
+    folder = path.parent
+    if shown != str(path) or not folder.is_dir():
+        return f"{shown} does not exist, nor does its folder; {expected}"
+    near = difflib.get_close_matches(path.name, [file.name for file in folder.iterdir()], n=1)
+    hint = f"did you mean {folder / near[0]}?" if near else expected
+    return f"{path} does not exist; {hint}"
+
+
+class _Opener(Protocol):
+    def __call__(self, address: Address, *, on_event: EventHandler) -> Source: ...
+
+
+_OPENERS: dict[str, _Opener] = {
+    "camera": open_camera,
+    "csi": open_csi,
+    "gst": open_gst,
+    "raw": open_raw,
+    "test": open_synthetic,
+    **dict.fromkeys(STREAM_SCHEMES, open_stream),
+}
+
+
+SCHEMES = tuple(_OPENERS)
+
+
+def open_uri(text: str, *, on_event: EventHandler) -> Source:
+    """Open a camera, a stream, a pipeline, raw frames or the synthetic scene by its URI.
+
+    Raises:
+        UsageError: an unknown scheme, or an option that cannot be meant.
+        MediaError: it cannot be opened, or delivers nothing.
+        MissingDependencyError: reading it needs a library that is not installed.
+    """
+    address = address_from(text)
+    opener = _OPENERS.get(address.scheme)
+    if opener is None:
+        hint = did_you_mean(address.scheme, SCHEMES)
+        expected = ", ".join(f"{scheme}://" for scheme in SCHEMES)
+        raise UsageError(f"{address.shown}: nothing opens {address.scheme}://{hint}; expected {expected}, or a path")
+    return opener(address, on_event=on_event)

@@ -1,0 +1,220 @@
+"""Frames from a video file through PyAV, or through OpenCV where PyAV is not installed."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sfpp.runtime.errors import MediaError
+from sfpp.runtime.imports import cv2_text, import_cv2
+from sfpp.runtime.video.frame import Decoded, Source
+from sfpp.runtime.video.pyav import declared_rate, reading_options, upright_bgr
+
+if TYPE_CHECKING:
+    from av import VideoFrame, VideoStream
+    from av.container import InputContainer
+
+_MICROSECONDS = 1_000_000
+_MATROSKA_DURATION = re.compile(r"(\d+):(\d+):(\d+\.?\d*)")  # 00:00:04.800000000, in the stream's metadata
+_EXPECTED = "expected a video file such as .mp4, .mkv, .mov or .avi"
+_FALLBACK_RATE = Fraction(25)
+_LARGEST_DENOMINATOR = 1001  # that of the NTSC rates: 30000/1001, 24000/1001
+
+
+def open_video(path: Path) -> Source:
+    """Open a video file; a damaged one yields what can be decoded and says in ``warnings`` what could not.
+
+    Raises:
+        MediaError: the file is empty, is no video, or holds no frame that can be decoded.
+        MissingDependencyError: neither PyAV nor OpenCV is installed.
+    """
+    if path.stat().st_size == 0:
+        raise MediaError(f"{path} is empty (0 bytes); {_EXPECTED}")
+    if importlib.util.find_spec("av") is None:
+        return open_video_with_opencv(path)
+    container = _open_container(path)
+    stream = container.streams.video[0]
+    # Threads by frame would be faster alone, but hold frames back and lose them when a later packet is broken; and the
+    # model competes for the same cores.
+    stream.thread_type = "SLICE"
+    rate = declared_rate(stream)
+    duration_s = _duration_s(container, stream)
+    count = stream.frames or (round(duration_s * rate) if duration_s else None)
+    warnings: list[str] = []
+    tally = _Tally(path.name, rate=rate, declared_count=count, declared_s=duration_s)
+    frames = _decode(container, stream, tally, warnings)
+    return Source(
+        frames,
+        kind="video",
+        name=path.stem,
+        frames_per_second=rate,
+        count=count,
+        paths=(path,),
+        warnings=warnings,
+    )
+
+
+def _open_container(path: Path) -> InputContainer:
+    import av
+
+    try:
+        # An absolute path, since a relative one with a colon would be taken for the name of a protocol.
+        container: InputContainer = av.open(str(path.absolute()), **reading_options())
+    except av.FFmpegError as error:
+        raise MediaError(
+            f"{path} cannot be opened as a video ({error.strerror}); {_EXPECTED}. "
+            "An .mp4 that was cut off while it was written lacks its index and cannot be played"
+        ) from error
+    # FFmpeg renders any .txt as a terminal's screen, which nobody means.
+    if container.format.name == "tty" or not container.streams.video:
+        kinds = ", ".join(stream.type for stream in container.streams if stream.type != "video") or "text"
+        container.close()
+        raise MediaError(f"{path} holds no pictures, only {kinds}; {_EXPECTED}")
+    return container
+
+
+def _duration_s(container: InputContainer, stream: VideoStream) -> float | None:
+    """How long the header says the pictures last; None if it does not say so for the pictures alone."""
+    if stream.duration is not None and stream.time_base is not None:
+        return float(stream.duration * stream.time_base)
+    clock = _MATROSKA_DURATION.fullmatch(stream.metadata.get("DURATION", ""))
+    if clock is not None:
+        hours, minutes, seconds = map(float, clock.groups())
+        return hours * 3600 + minutes * 60 + seconds
+    if container.duration is not None and len(container.streams) == 1:
+        return container.duration / _MICROSECONDS
+    return None
+
+
+@dataclass
+class _Tally:
+    """What a decoder met on its way, and what the file's header had promised."""
+
+    name: str
+    rate: Fraction
+    declared_count: int | None
+    declared_s: float | None
+    frames: int = 0
+    damaged: int = 0
+    end_s: float = 0.0
+    broken_off: bool = False
+    reason: str = ""
+
+    def warning(self) -> str | None:
+        """One line about what is missing, or None."""
+        # Counts alone mislead (edit lists leave frames out on purpose), and the last frame's duration is a guess.
+        tolerance_s = max(0.1, float(2 / self.rate))
+        short = self.declared_s is not None and self.end_s < self.declared_s - tolerance_s
+        if self.broken_off or short:
+            of = f" of {self.declared_count}" if self.declared_count else ""
+            reason = self.reason or "the rest is missing"
+            return f"{self.name}: the video breaks off after {self.frames}{of} frames ({reason}); kept what was decoded"
+        if self.damaged:
+            reason = f" ({self.reason})" if self.reason else ""
+            frames = "1 frame is" if self.damaged == 1 else f"{self.damaged} frames are"
+            return f"{self.name}: {frames} damaged{reason}: left out, or shown as far as decoded"
+        return None
+
+
+def _decode(
+    container: InputContainer, stream: VideoStream, tally: _Tally, warnings: list[str]
+) -> Generator[Decoded, None, None]:
+    try:
+        start_s = None
+        for frame in _raw_frames(container, stream, tally):
+            index = tally.frames
+            stamp_s = float(index / tally.rate) if frame.time is None else frame.time
+            start_s = stamp_s if start_s is None else start_s
+            tally.frames += 1
+            tally.end_s = stamp_s - start_s + float(1 / tally.rate)
+            yield Decoded(upright_bgr(frame), stamp_s - start_s, f"{Path(tally.name).stem}-{index:06d}")
+        warning = tally.warning()
+        if warning is not None:
+            warnings.append(warning)
+    finally:
+        container.close()
+
+
+def _raw_frames(container: InputContainer, stream: VideoStream, tally: _Tally) -> Iterator[VideoFrame]:
+    """Decode to the end, past broken packets; a container that cannot be read on ends the video."""
+    import av
+
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets, None)
+        except av.FFmpegError as error:
+            tally.broken_off, tally.reason = True, error.strerror or str(error)
+            return
+        if packet is None:
+            return
+        try:
+            frames = packet.decode()
+        except av.FFmpegError as error:
+            tally.damaged += 1
+            tally.reason = error.strerror or str(error)
+            continue
+        for frame in frames:
+            tally.damaged += bool(frame.is_corrupt)
+            yield frame
+
+
+def open_video_with_opencv(path: Path) -> Source:
+    """Open a video file; OpenCV turns the frames upright itself.
+
+    Raises:
+        MediaError: the file is no video that this OpenCV decodes.
+        MissingDependencyError: OpenCV is not installed.
+    """
+    cv2 = import_cv2(purpose=f"reading {path.name}")
+    if cv2_text(str(path)) != str(path):
+        raise MediaError(
+            f"{path} cannot be opened by OpenCV, since its name is not UTF-8; rename it, or install PyAV, which reads "
+            "it: pip install 'sfpp[video]'"
+        )
+    capture = cv2.VideoCapture(str(path))
+    if not capture.isOpened():
+        capture.release()
+        raise MediaError(
+            f"{path} cannot be opened as a video by OpenCV; expected a video file such as .mp4, .mkv or .avi. "
+            "With PyAV more formats open: pip install 'sfpp[video]'"
+        )
+    reported = capture.get(cv2.CAP_PROP_FPS)
+    rate = Fraction(reported).limit_denominator(_LARGEST_DENOMINATOR) if 0 < reported <= 1000 else _FALLBACK_RATE
+    # Some backends report a negative number for "unknown".
+    count = max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT))) or None
+    warnings: list[str] = []
+    frames = _decode_with_opencv(capture, path, rate=rate, count=count, warnings=warnings)
+    return Source(
+        frames,
+        kind="video",
+        name=path.stem,
+        frames_per_second=rate,
+        count=count,
+        paths=(path,),
+        warnings=warnings,
+    )
+
+
+def _decode_with_opencv(
+    capture: Any, path: Path, *, rate: Fraction, count: int | None, warnings: list[str]
+) -> Generator[Decoded, None, None]:
+    """Yield to the end. OpenCV says only that there is no next frame, not why."""
+    index = 0
+    try:
+        while True:
+            arrived, image_bgr = capture.read()
+            if not arrived:
+                break
+            yield Decoded(image_bgr, float(index / rate), f"{path.stem}-{index:06d}")
+            index += 1
+        # The count is computed from duration and rate, so the last frame or two may never have existed.
+        if count is not None and index < count - 2:
+            warnings.append(f"{path.name}: the video breaks off after {index} of {count} frames; kept what was decoded")
+    finally:
+        capture.release()

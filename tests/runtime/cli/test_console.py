@@ -1,0 +1,46 @@
+import argparse
+
+import pytest
+
+from sfpp.runtime.cli.console import exit_code_of, positive_int
+from sfpp.runtime.errors import SfppError, UsageError
+
+
+def failing(error):
+    def work():
+        raise error
+
+    return work
+
+
+def test_a_foreseen_failure_is_one_line(capsys):
+    assert exit_code_of("sfpp-x", failing(UsageError("first\nsecond"))) == 2
+    assert capsys.readouterr().err == "sfpp-x: error: first second\n"
+
+
+def test_memory_that_ran_out_is_one_line(capsys):
+    assert exit_code_of("sfpp-x", failing(MemoryError("std::bad_alloc"))) == 1
+    assert capsys.readouterr().err.startswith("sfpp-x: error: memory ran out; close other programs, ")
+
+
+def test_names_within_a_foreign_file_cannot_command_the_terminal(capsys):
+    assert exit_code_of("sfpp-x", failing(SfppError("key \x1b]0;owned\x07\x1b[2J 'a'"))) == 1
+    told = capsys.readouterr().err
+    assert "\x1b" not in told
+    assert "\x07" not in told
+    assert told.startswith("sfpp-x: error: key \ufffd]0;owned")
+
+
+def test_bytes_of_a_name_that_are_no_text_stay_visible(capsys):
+    exit_code_of("sfpp-x", failing(SfppError("caf\udce9.onnx is not a file")))
+    assert capsys.readouterr().err == "sfpp-x: error: caf\\udce9.onnx is not a file\n"
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "1.5", "", "x", "2147483648", "9" * 5000])
+def test_what_is_no_count(text):
+    with pytest.raises(argparse.ArgumentTypeError, match="expected a whole number from 1 to 2147483647"):
+        positive_int(text)
+
+
+def test_counts():
+    assert [positive_int(text) for text in ("1", "2147483647")] == [1, 2147483647]

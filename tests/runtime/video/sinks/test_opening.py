@@ -1,0 +1,305 @@
+import re
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from sfpp.runtime import MediaError, MissingDependencyError, SfppError, UsageError
+from sfpp.runtime.video import Frame, folder_sink, open_sink, open_source, snapshot_sink
+from sfpp.runtime.video.sinks.h264 import Recording, video_sink
+from sfpp.runtime.video.sinks.opening import sink_name
+from sfpp.runtime.video.sinks.push import Push
+from sfpp.runtime.video.sinks.raw import RawPictures
+from sfpp.runtime.video.sinks.records import RecordLines
+from tests.runtime.video.clips import frame, index_of, picture, read_clip
+
+RATE = Fraction(30000, 1001)
+
+
+def write_frames(sink, count, *, size_hw=(48, 64)):
+    for index in range(count):
+        sink.write(frame(index, size_hw=size_hw), picture(index, size_hw=size_hw))
+
+
+def fail_after(opening, count, error):
+    with opening as sink:
+        write_frames(sink, count)
+        raise error
+
+
+@pytest.mark.parametrize("name", ["out.mp4", "out.mkv", "ö und leer.mov", "rec:1.mp4"])
+def test_a_video_is_h264_that_browsers_play(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    with open_sink(name, frames_per_second=RATE) as sink:
+        write_frames(sink, 20)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    with av.open(str(tmp_path / name)) as container:
+        (stream,) = container.streams
+        context = stream.codec_context
+        assert (context.name, context.pix_fmt, stream.width, stream.height) == ("h264", "yuv420p", 64, 48)
+        assert (context.colorspace, context.color_primaries, context.color_trc, context.color_range) == (1, 1, 1, 1)
+        assert float(stream.average_rate) == pytest.approx(float(RATE), rel=1e-3)
+        times_s = [image.time for image in container.decode(stream)]
+    assert times_s == pytest.approx([index / RATE for index in range(20)], abs=1e-3)
+    assert [index_of(image) for image in read_clip(tmp_path / name)] == list(range(20))
+
+
+def test_an_mp4_has_its_index_in_front(tmp_path):
+    with open_sink(tmp_path / "out.mp4") as sink:
+        write_frames(sink, 3)
+    data = (tmp_path / "out.mp4").read_bytes()
+    assert 0 < data.index(b"moov") < data.index(b"mdat")
+
+
+@pytest.mark.parametrize("color_bgr", [(0, 0, 200), (200, 0, 0), (0, 200, 0), (128, 64, 128), (255, 255, 255)])
+def test_colors_survive_the_video(tmp_path, color_bgr):
+    image = np.empty((48, 64, 3), np.uint8)
+    image[:] = color_bgr
+    with open_sink(tmp_path / "out.mp4") as sink:
+        sink.write(frame(0), image)
+    with open_source(str(tmp_path / "out.mp4")) as source:
+        (decoded,) = source
+    # Taking BT.709 for BT.601 on one side would be some 20 levels off.
+    assert np.abs(decoded.image_bgr.astype(int) - color_bgr).max() <= 6
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        luma = next(container.decode(video=0)).to_ndarray()[:48]
+    blue, green, red = color_bgr
+    assert luma.mean() == pytest.approx(16 + 219 / 255 * (0.2126 * red + 0.7152 * green + 0.0722 * blue), abs=1.5)
+
+
+@pytest.mark.parametrize("size_hw", [(47, 64), (48, 63), (47, 63)])
+def test_odd_sizes_grow_by_a_repeated_row_or_column(tmp_path, size_hw):
+    with video_sink(tmp_path / "out.mp4", frames_per_second=RATE, crf=5) as sink:
+        write_frames(sink, 2, size_hw=size_hw)
+    decoded = read_clip(tmp_path / "out.mp4")[1].astype(int)
+    assert decoded.shape == (48, 64, 3)
+    original = picture(1, size_hw=size_hw).astype(int)
+    assert np.abs(decoded[: size_hw[0], : size_hw[1]] - original).mean() < 5
+    if size_hw[0] % 2:
+        assert np.abs(decoded[-1, : size_hw[1]] - original[-1]).mean() < 8
+    if size_hw[1] % 2:
+        assert np.abs(decoded[: size_hw[0], -1] - original[:, -1]).mean() < 8
+
+
+def test_live_frames_keep_their_own_times(tmp_path):
+    times_s = [0.0, 0.2, 0.2004, 0.9]
+    with open_sink(tmp_path / "out.mp4", frames_per_second=None) as sink:
+        for index, time_s in enumerate(times_s):
+            sink.write(frame(index, time_s=time_s), picture(index))
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        assert [image.time for image in container.decode(video=0)] == pytest.approx([0, 0.2, 0.201, 0.9], abs=1e-4)
+
+
+def test_a_video_has_one_size(tmp_path):
+    def two_sizes():
+        with open_sink(tmp_path / "out.mp4") as sink:
+            write_frames(sink, 1)
+            sink.write(frame(1), picture(1, size_hw=(24, 32)))
+
+    with pytest.raises(
+        MediaError, match=r"frame-1 is 32 wide and 24 high, but out\.mp4 began with 64 wide and 48 high"
+    ):
+        two_sizes()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("count", [1, 30])
+def test_ctrl_c_completes_the_video(tmp_path, count):
+    with pytest.raises(KeyboardInterrupt):
+        fail_after(open_sink(tmp_path / "out.mp4"), count, KeyboardInterrupt)
+    assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
+    assert len(read_clip(tmp_path / "out.mp4")) == count
+
+
+def test_an_error_leaves_no_video_and_the_old_one_alone(tmp_path):
+    (tmp_path / "out.mp4").write_bytes(b"old")
+    with pytest.raises(ZeroDivisionError):
+        fail_after(open_sink(tmp_path / "out.mp4"), 5, ZeroDivisionError)
+    assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
+    assert (tmp_path / "out.mp4").read_bytes() == b"old"
+
+
+def test_no_frame_means_no_video(tmp_path):
+    with open_sink(tmp_path / "out.mp4"):
+        pass
+    with pytest.raises(KeyboardInterrupt), open_sink(tmp_path / "out.mp4"):
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_pyav_a_video_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(MissingDependencyError, match=re.escape("pip install 'sfpp[video]'")):
+        open_sink(tmp_path / "out.mp4").__enter__()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_name_chooses_the_sink(tmp_path):
+    (tmp_path / "old.masks").mkdir()
+    for name in ("folder", "with.dot/", "old.masks", "deep/er"):
+        with open_sink(f"{tmp_path}/{name}") as sink:
+            write_frames(sink, 2)
+        written = sorted(path.name for path in (tmp_path / name).iterdir())
+        assert written == ["frame-0.png", "frame-1.png"]
+    with open_sink(tmp_path / "out.PNG", count=1) as sink:
+        write_frames(sink, 1)
+    np.testing.assert_array_equal(cv2.imread(str(tmp_path / "out.PNG")), picture(0))
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "words"),
+    [
+        ("out.txt", 1, r"cannot tell what to write to .*out\.txt: expected a folder, or a name ending in \.mp4"),
+        ("out.webm", 1, "cannot tell what to write"),
+        ("out.png", 12, "holds one picture, but 12 frames will come; give a folder"),
+        ("out.png", None, "holds one picture, but any number of frames will come"),
+    ],
+)
+def test_names_that_do_not_fit_are_usage_errors(tmp_path, name, count, words):
+    with pytest.raises(UsageError, match=words):
+        open_sink(tmp_path / name, count=count)
+
+
+def test_live_videos_are_recordings_that_keep_their_own_times(tmp_path):
+    (tmp_path / "out.mp4").write_bytes(b"old")
+    with open_sink(tmp_path / "out.mp4", frames_per_second=RATE, live=True) as sink:
+        assert isinstance(sink, Recording)
+        for index, time_s in enumerate((0.0, 0.5, 0.7)):
+            sink.write(frame(index, time_s=time_s), picture(index))
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        assert [image.time for image in container.decode(video=0)] == pytest.approx([0, 0.5, 0.7], abs=1e-3)
+    assert (tmp_path / "out-1.mp4").read_bytes() == b"old"
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("out.jsonl", RecordLines),
+        ("OUT.JSONL", RecordLines),
+        ("-", RecordLines),
+        ("raw://-?format=gray8", RawPictures),
+        ("raw://out.raw", RawPictures),
+        ("rtsp://user:pw@127.0.0.1:1/x", Push),
+        ("RTMP://127.0.0.1/app/key", Push),
+        ("udp://127.0.0.1:9", Push),
+    ],
+)
+def test_addresses_and_lines_choose_live_sinks(tmp_path, monkeypatch, name, kind):
+    monkeypatch.chdir(tmp_path)
+    with open_sink(name, live=True) as sink:
+        assert isinstance(sink, kind)
+
+
+def test_a_window_is_opened_by_its_address(monkeypatch):
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    with pytest.raises(MediaError, match=r"window:// needs .* browser viewer"), open_sink("window://"):
+        pytest.fail("it opened")
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("out/street.mp4", "out/street.mp4"),
+        ("rec:1.mp4", "rec:1.mp4"),
+        ("-", "-"),
+        ("raw://-", "raw://-"),
+        ("rtsp://user:pw@host/x", "rtsp://host/x"),
+        ("rtmp://host/app/key", "rtmp://host/app"),
+    ],
+)
+def test_names_for_messages_hold_no_secret(name, shown):
+    assert sink_name(name) == shown
+
+
+def test_what_is_given_to_a_live_sink_reaches_it(tmp_path):
+    events = []
+    with open_sink("raw://" + str(tmp_path / "out.raw"), frames_per_second=RATE, on_event=events.append) as sink:
+        sink.write(frame(0), picture(0))
+    assert "-framerate 30000/1001" in events[0].detail
+    with open_sink(
+        "raw://" + str(tmp_path / "live.raw"), frames_per_second=RATE, live=True, on_event=events.append
+    ) as sink:
+        sink.write(frame(0), picture(0))
+    assert "-use_wallclock_as_timestamps 1" in events[1].detail
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        (
+            "rtps://host/x",
+            r"nothing can be written to rtps://, did you mean 'rtsps'\?; expected raw://, window://, rtsp",
+        ),
+        ("http://host/x.mp4", r"nothing can be written to http://"),
+        ("rtsp://user:pw@host", r"this rtsp:// address is not complete; expected rtsp://HOST:8554/PATH"),
+        ("raw://-?format=yuv", r"format is 'yuv'; expected bgr24 or rgb24 or nv12 or gray8"),
+        ("window:", r"window: would be a folder; did you mean window://\?"),
+        ("rtmp:/host/app/key", r"did you mean rtmp://host/app/key\?"),
+        ("rtsp:/me:secret@host/x", r"^rtsp:/host/x would be a folder; did you mean rtsp://host/x\?"),
+    ],
+)
+def test_addresses_that_do_not_fit_are_usage_errors(tmp_path, monkeypatch, name, words):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=words):
+        open_sink(name)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["out.mp4", "out.png"])
+def test_a_missing_folder_is_named_before_any_work(tmp_path, name):
+    with (
+        pytest.raises(SfppError, match=r"the folder .*nowhere does not exist; create it first"),
+        open_sink(tmp_path / "nowhere" / name, count=1),
+    ):
+        pytest.fail("the sink opened")
+
+
+def test_a_folder_in_the_place_of_a_file_is_an_error(tmp_path):
+    (tmp_path / "taken").touch()
+    with pytest.raises(MediaError, match="cannot create the folder"), folder_sink(tmp_path / "taken"):
+        pytest.fail("the sink opened")
+
+
+def test_a_folder_that_received_nothing_goes_again(tmp_path):
+    (tmp_path / "old").mkdir()
+    for name in ("old", "new"):
+        with folder_sink(tmp_path / name):
+            pass
+    assert [path.name for path in tmp_path.iterdir()] == ["old"]
+
+
+def test_masks_keep_their_values(tmp_path):
+    labels = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    with folder_sink(tmp_path / "masks") as sink:
+        sink.write(Frame(0, picture(0), 0.0, "mask"), labels)
+    stored = cv2.imread(str(tmp_path / "masks" / "mask.png"), cv2.IMREAD_UNCHANGED)
+    assert stored.dtype == np.uint8
+    np.testing.assert_array_equal(stored, labels)
+
+
+@pytest.mark.parametrize(
+    ("count", "frames", "expected"),
+    [(1, 1, 0), (10, 10, 5), (11, 11, 5), (10, 3, 2), (None, 1, 0), (None, 10, 8), (None, 17, 16), (None, 16, 8)],
+)
+def test_a_snapshot_is_from_the_middle(tmp_path, count, frames, expected):
+    with snapshot_sink(tmp_path / "shot.png", count=count) as sink:
+        write_frames(sink, frames)
+    np.testing.assert_array_equal(cv2.imread(str(tmp_path / "shot.png")), picture(expected))
+
+
+def test_a_snapshot_survives_ctrl_c_but_no_error(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        fail_after(snapshot_sink(tmp_path / "kept.png", count=10), 3, KeyboardInterrupt)
+    with pytest.raises(ZeroDivisionError):
+        fail_after(snapshot_sink(tmp_path / "lost.png", count=10), 3, ZeroDivisionError)
+    assert [path.name for path in tmp_path.iterdir()] == ["kept.png"]
+
+
+def test_a_snapshot_is_a_picture():
+    with pytest.raises(UsageError, match="is no name for a picture"), snapshot_sink(Path("shot.mp4")):
+        pytest.fail("the sink opened")

@@ -1,0 +1,176 @@
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sfpp.runtime import KEYPOINT_SETS, MediaError, Pose, Segmentation, SfppError
+from sfpp.runtime.video import Frame
+from sfpp.runtime.video.sinks.records import (
+    FrameRecord,
+    frame_record,
+    keypoints_file,
+    pose_record,
+    record_lines,
+    segmentation_record,
+)
+from tests.runtime.video.clips import picture
+
+ROOT = Path(__file__).parents[4]
+LATENCY = {"prepare": 1.23456, "infer": 20.0}
+
+
+def frame(index=7, **changes):
+    fields = {"taken_s": time.monotonic() - 0.25, "source": "door", **changes}
+    return Frame(index, picture(index), 1.23456, f"door-{index:06d}", **fields)
+
+
+def pose_of(people):
+    rng = np.random.default_rng(0)
+    spec = next(iter(KEYPOINT_SETS.values()))
+    count = len(spec.names)
+    return Pose(
+        keypoints_xy=rng.uniform(0, 60, (people, count, 2)).astype(np.float32),
+        scores=rng.uniform(0, 1, (people, count)).astype(np.float32),
+        boxes_xywh=rng.uniform(1, 40, (people, 4)).astype(np.float32),
+        spec=spec,
+    )
+
+
+def test_a_segmented_frame_tells_each_classs_share():
+    labels = np.zeros((10, 30), np.uint8)
+    labels[:1] = 2
+    answer = Segmentation(labels, ("road", "car", "sky"), ((0, 0, 0),) * 3)
+    before_s = time.time()
+    record = segmentation_record(frame(), answer, latency_ms=LATENCY)
+    values = json.loads(record.to_json())
+    assert values["taken_unix_s"] == pytest.approx(before_s - 0.25, abs=0.1)
+    assert values["age_ms"] == pytest.approx(250, abs=100)
+    assert values["age_ms"] == round(values["age_ms"], 1)
+    del values["taken_unix_s"], values["age_ms"]
+    assert values == {
+        "source": "door",
+        "frame": 7,
+        "frame_name": "door-000007",
+        "time_s": 1.235,
+        "latency_ms": {"prepare": 1.23, "infer": 20.0},
+        "shares": {"road": 0.9, "sky": 0.1},
+    }
+    assert "\n" not in record.to_json()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        record.frame = 8
+
+
+def test_people_are_as_in_the_keypoints_file(tmp_path):
+    pose, ids = pose_of(2), np.array([4, 9])
+    values = json.loads(pose_record(frame(), pose, ids).to_json())
+    with keypoints_file(tmp_path / "keypoints.jsonl") as file:
+        file.write(frame(), pose, ids)
+    lines = [json.loads(line) for line in (tmp_path / "keypoints.jsonl").read_text().splitlines()]
+    for person, line in zip(values["people"], lines, strict=True):
+        assert set(person) == {"track_id", "score", "bbox", "keypoints"}
+        assert person == {name: line[name] for name in person}
+    assert [person["track_id"] for person in values["people"]] == [4, 9]
+    np.testing.assert_allclose(values["people"][1]["keypoints"][::3], pose.keypoints_xy[1, :, 0], atol=0.006)
+    assert "latency_ms" not in values
+    assert "shares" not in values
+    assert json.loads(pose_record(frame(), pose_of(0), np.array([], int)).to_json())["people"] == []
+
+
+def test_what_is_not_known_is_left_out_and_nothing_breaks_the_json():
+    values = json.loads(frame_record(frame(taken_s=0.0)).to_json())
+    assert values == {"source": "door", "frame": 7, "frame_name": "door-000007", "time_s": 1.235}
+    strange = FrameRecord('a\u2028"b\nc', 0, "x", 0.0, latency_ms={"infer": float("nan")})
+    assert json.loads(strange.to_json())["latency_ms"] == {"infer": None}
+    assert json.loads(strange.to_json())["source"] == 'a\u2028"b\nc'
+    assert "\n" not in strange.to_json()
+
+
+def test_each_line_can_be_read_at_once_and_stays_after_an_error(tmp_path):
+    path = tmp_path / "out.jsonl"
+
+    def broken_off():
+        with record_lines(path) as lines:
+            for index in range(3):
+                lines.write_record(frame_record(frame(index)))
+                told = path.read_text(encoding="utf-8").split("\n")
+                assert [json.loads(line)["frame"] for line in told[:-1]] == list(range(index + 1))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        broken_off()
+    assert len(path.read_text().splitlines()) == 3
+
+
+def test_as_a_sink_it_tells_which_frames_came(tmp_path):
+    with record_lines(tmp_path / "out.jsonl") as lines:
+        lines.write(frame(3), picture(3))
+    assert json.loads((tmp_path / "out.jsonl").read_text())["frame"] == 3
+    assert lines.path == tmp_path / "out.jsonl"
+
+
+def test_only_live_lines_keep_older_ones(tmp_path):
+    path, events = tmp_path / "out.jsonl", []
+    for live in (False, False, True):
+        with record_lines(path, live=live, on_event=events.append) as lines:
+            lines.write(frame(), picture(0))
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["out-1.jsonl", "out.jsonl"]
+    assert len(path.read_text().splitlines()) == 1
+    assert [event.kind for event in events] == ["note"]
+
+
+def test_names_that_are_no_text_are_escaped(tmp_path):
+    with record_lines(tmp_path / "out.jsonl") as lines:
+        lines.write_record(FrameRecord("caf\udce9 ä", 0, "x", 0.0))
+    text = (tmp_path / "out.jsonl").read_text(encoding="utf-8")
+    assert json.loads(text)["source"] == "caf\udce9 ä"
+    assert "ä" in text
+
+
+def test_a_missing_folder_is_told_before_any_frame(tmp_path):
+    with pytest.raises(SfppError, match="nowhere does not exist"), record_lines(tmp_path / "nowhere" / "out.jsonl"):
+        pytest.fail("it opened")
+
+
+STANDARD_OUTPUT = """
+import sys
+from sfpp.runtime.video.sinks.records import frame_record, record_lines
+from tests.runtime.video.clips import frame
+print("said before")
+with record_lines("-", on_event=lambda event: print(event.line(), file=sys.stderr)) as lines:
+    for index in range(int(sys.argv[1])):
+        lines.write_record(frame_record(frame(index)))
+"""
+
+
+def standard_output_of(count, **options):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
+    command = [sys.executable, "-c", STANDARD_OUTPUT, str(count)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def test_standard_output_takes_lines_and_may_be_closed():
+    with standard_output_of(3) as process:
+        told, complained = process.communicate()
+    assert told.splitlines()[0] == "said before"
+    assert [json.loads(line)["frame"] for line in told.splitlines()[1:]] == [0, 1, 2]
+    assert (complained, process.returncode) == ("", 0)
+    # More than a pipe holds, so it is still writing when its reader goes away.
+    with standard_output_of(5000) as process:
+        process.stdout.readline()
+        process.stdout.close()
+        complained = process.stderr.read()
+    assert complained == "standard output: ended: nobody reads the lines any more\n"
+    assert process.returncode == 0
+
+
+@pytest.mark.skipif(not Path(os.devnull).with_name("full").exists(), reason="needs the device of Linux that is full")
+def test_a_full_disk_is_an_error():
+    full = Path(os.devnull).with_name("full")
+    with pytest.raises(MediaError, match="No space left on device; make room"), record_lines(full) as lines:
+        lines.write(frame(), picture(0))

@@ -1,0 +1,120 @@
+"""Answers on their way to outlets and to the page."""
+
+import contextlib
+import json
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from sfpp.runtime.model import SelfTestState
+from sfpp.runtime.segmentation import Segmentation
+from sfpp.runtime.timing import RateMeter
+from sfpp.runtime.video import delivery as module
+from sfpp.runtime.video.delivery import Delivery, Outlets
+from sfpp.runtime.video.pipeline import Answer
+from sfpp.runtime.video.sinks.thread import SinkThread
+from tests.runtime.video.clips import CONTRACT, frame, picture
+
+
+class Kept:
+    """A sink that keeps what it is given."""
+
+    path = None
+
+    def __init__(self):
+        self.written, self.records = [], []
+
+    def write(self, given, image):
+        self.written.append((given.source, given.index, image))
+
+    def write_record(self, record):
+        self.records.append((record.source, record.frame))
+
+    @contextlib.contextmanager
+    def opened(self):
+        yield self
+
+
+class Page:
+    """Stands in for the viewer."""
+
+    def __init__(self):
+        self.updates = []
+
+    def show(self, update):
+        self.updates.append(update)
+
+
+def answer(index, source="street"):
+    labels = np.full((48, 64), index % len(CONTRACT.classes), np.uint8)
+    found = Segmentation(labels, CONTRACT.classes, CONTRACT.palette)
+    return Answer(replace(frame(index), source=source, image_bgr=picture(index)), found, 12.0, {"infer": 10.0})
+
+
+def threads(*sinks):
+    return [SinkThread(sink.opened(), name="kept", policy="every-frame") for sink in sinks]
+
+
+def painting(painted):
+    def draw(given):
+        painted.append(given.frame.index)
+        time.sleep(0.01)  # the others ask meanwhile
+        return picture(given.frame.index + 1)
+
+    return draw
+
+
+def test_a_picture_is_drawn_once_however_many_want_it():
+    painted, sinks = [], [Kept(), Kept(), Kept()]
+    with contextlib.ExitStack() as stack:
+        opened = [stack.enter_context(each) for each in threads(*sinks)]
+        delivery = Delivery(painting(painted), {"street": Outlets(pictures=opened)})
+        for index in range(4):
+            delivery.take(answer(index))
+    assert painted == [0, 1, 2, 3]
+    for sink in sinks:
+        assert [index for _, index, _ in sink.written] == [0, 1, 2, 3]
+        for _, index, image in sink.written:
+            np.testing.assert_array_equal(image, picture(index + 1))
+
+
+def test_nothing_is_drawn_for_masks_and_lines():
+    painted, masks, lines = [], Kept(), Kept()
+    with contextlib.ExitStack() as stack:
+        labels, records = (stack.enter_context(each) for each in threads(masks, lines))
+        delivery = Delivery(painting(painted), {"street": Outlets(labels=[labels], records=[records])})
+        delivery.take(answer(1))
+        delivery.take(answer(5, source="elsewhere"))  # which goes nowhere
+    assert painted == []
+    ((_, _, values),) = masks.written
+    np.testing.assert_array_equal(values, answer(1).result.labels)
+    assert lines.records == [("street", 1)]
+
+
+def test_records_say_how_the_models_self_test_stands():
+    for state, expected in (
+        (None, {}),
+        (SelfTestState("passed"), {"self_test": "passed"}),
+        (SelfTestState("failed", 0.5), {"self_test": "failed", "self_test_agreement": 0.5}),
+    ):
+        record = json.loads(module.record_of(answer(1), self_test=state).to_json())
+        assert {name: value for name, value in record.items() if name.startswith("self_test")} == expected
+
+
+def test_the_page_learns_the_rate_of_each_source(monkeypatch):
+    now_s = 100.0
+    monkeypatch.setattr(module, "RateMeter", lambda: RateMeter(clock=lambda: now_s))
+    page = Page()
+    delivery = Delivery(painting([]), viewer=page)
+    for index in range(5):
+        now_s = 100.0 + index
+        for source in ("left", "right") if index % 2 == 0 else ("left",):
+            delivery.take(answer(index, source))
+    rates = {update.source: update.frames_per_second for update in page.updates}
+    assert rates == {"left": pytest.approx(1), "right": pytest.approx(0.5)}
+    assert page.updates[0].frames_per_second is None
+    assert page.updates[-1].stages_ms == {"infer": 10.0}
+    assert page.updates[-1].age_ms == 12.0
+    assert sum(page.updates[-1].shares.values()) == pytest.approx(1)
