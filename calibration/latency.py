@@ -11,11 +11,10 @@ from pathlib import Path
 from sfpp.calibration.judging.examination import JUDGE, Examiner
 from sfpp.calibration.results import Latency
 from sfpp.runtime.backends import open_backend
-from sfpp.runtime.bench.campaign import Campaign
 from sfpp.runtime.bench.peak import CHAINS
-from sfpp.runtime.bench.row import Row
+from sfpp.runtime.bench.rounds import Campaign
+from sfpp.runtime.bench.row import Row, speedup
 from sfpp.runtime.bench.settings import BackendSpec, BenchSettings
-from sfpp.runtime.bench.statistics import speedup
 from sfpp.runtime.errors import BackendError, SfppError
 
 _RUNS = 15

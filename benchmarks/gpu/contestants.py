@@ -24,9 +24,8 @@ from torch import Tensor
 from benchmarks.gpu.matrix import COMPILED, Precision
 from benchmarks.speed.pytorch import library_model
 from benchmarks.speed.results import PYTORCH
-from sfpp.runtime.backends.onnxruntime import session_options
-from sfpp.runtime.backends.providers import DEVICES, providers_for
-from sfpp.runtime.bench.opened import StageTimes
+from sfpp.runtime.backends.onnxruntime import DEVICES, providers_for, session_options
+from sfpp.runtime.bench.measured_model import StageTimes
 from sfpp.runtime.errors import BackendError
 
 DeviceName = Literal["cpu", "cuda"]

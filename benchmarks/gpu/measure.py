@@ -46,10 +46,9 @@ from sfpp.export.resolution import resolution_from
 from sfpp.export.to_onnx import learned_model
 from sfpp.runtime import read_image
 from sfpp.runtime.agreement import label_agreement
-from sfpp.runtime.bench.inputs import Picture
-from sfpp.runtime.bench.opened import StageTimes
+from sfpp.runtime.bench.measured_model import Picture, StageTimes
 from sfpp.runtime.bench.rounds import Rounds
-from sfpp.runtime.bench.statistics import Speedup, speedup, summarize
+from sfpp.runtime.bench.row import Speedup, speedup, summarize
 from sfpp.runtime.contract import METADATA_KEY, ModelContract, contract_from_json
 from sfpp.runtime.errors import BackendError, ModelFileError, SfppError
 from sfpp.runtime.images import batch_from_frames

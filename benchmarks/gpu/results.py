@@ -16,7 +16,7 @@ from benchmarks.gpu.matrix import COMPILED, PRECISIONS, SDPA, Group
 from benchmarks.machine import RESULTS, store
 from benchmarks.speed.results import PYTORCH, TRANSFORMERS, SpeedRow
 from benchmarks.speed.table import backend_name, ms_text, percent_text, time_text, times_text
-from sfpp.runtime.bench.statistics import Speedup
+from sfpp.runtime.bench.row import Speedup
 from sfpp.runtime.errors import UsageError
 from sfpp.runtime.typed_json import dataclass_from_json
 

@@ -15,9 +15,8 @@ from benchmarks.speed.pytorch import EagerRequest, eager_peak_bytes, open_eager
 from benchmarks.speed.results import PYTORCH, TRANSFORMERS
 from sfpp.export.resolution import Resolution
 from sfpp.runtime.backends import backend_choices
-from sfpp.runtime.bench.inputs import Picture
+from sfpp.runtime.bench.measured_model import MeasuredModel, Picture, open_model
 from sfpp.runtime.bench.memory import MemoryRequest, model_peak_bytes
-from sfpp.runtime.bench.opened import OpenedModel, open_model
 from sfpp.runtime.bench.settings import BackendSpec
 from sfpp.runtime.contract import METADATA_KEY, ModelContract, contract_from_json
 from sfpp.runtime.errors import SfppError
@@ -30,7 +29,7 @@ _NATIVE_BFLOAT16 = {"amx_bf16", "avx512_bf16", "bf16"}
 class Contestant(Protocol):
     """A model that can be opened again and again."""
 
-    def open(self) -> OpenedModel:
+    def open(self) -> MeasuredModel:
         """Open it, bound to the picture; an SfppError says why it cannot be."""
 
     def peak_bytes(self, frame: Path) -> int:
@@ -64,7 +63,7 @@ class GraphContestant:
     spec: BackendSpec
     picture: Picture
 
-    def open(self) -> OpenedModel:
+    def open(self) -> MeasuredModel:
         """Open it, from the cache of compiled models where it is in there."""
         choice = backend_choices(self.path, backend=self.spec.name, options=self.spec.options())[0]
         return open_model(choice, picture=lambda: self.picture, shapes={})[0]
@@ -89,7 +88,7 @@ class EagerContestant:
     request: EagerRequest
     picture: Picture
 
-    def open(self) -> OpenedModel:
+    def open(self) -> MeasuredModel:
         """Load the checkpoint."""
         return open_eager(self.request, self.picture)
 

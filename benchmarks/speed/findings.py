@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from benchmarks.speed.contestants import Entry
 from benchmarks.speed.results import LOCAL, TRANSFORMERS, SpeedRow
 from sfpp.runtime.agreement import label_agreement
-from sfpp.runtime.bench.opened import StageTimes
-from sfpp.runtime.bench.statistics import Speedup, speedup, summarize
+from sfpp.runtime.bench.measured_model import StageTimes
+from sfpp.runtime.bench.row import Speedup, speedup, summarize
 
 _ORIGINAL = "original"
 _FLOAT32 = ("onnxruntime", "openvino:fp32")

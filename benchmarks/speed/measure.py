@@ -46,7 +46,7 @@ from sfpp.export.demo import demo_frame
 from sfpp.export.resolution import Resolution, resolution_from
 from sfpp.runtime import read_image
 from sfpp.runtime.bench.chart import check_chart
-from sfpp.runtime.bench.inputs import Picture
+from sfpp.runtime.bench.measured_model import Picture
 from sfpp.runtime.bench.peak import MatmulPeak, matmul_peak
 from sfpp.runtime.bench.settings import BackendSpec, backend_spec
 from sfpp.runtime.cli.console import exit_code_of

@@ -19,9 +19,8 @@ import torch
 from numpy.typing import NDArray
 
 from sfpp.runtime.backends import Arrays, FunctionBackend
-from sfpp.runtime.bench.inputs import Picture
+from sfpp.runtime.bench.measured_model import MeasuredModel, Picture, with_picture
 from sfpp.runtime.bench.memory import module_peak_bytes, process_peak_bytes
-from sfpp.runtime.bench.opened import OpenedModel, with_picture
 from sfpp.runtime.contract import contract_from_json
 from sfpp.runtime.errors import BackendError
 
@@ -35,7 +34,7 @@ class EagerRequest:
     autocast: bool
 
 
-def open_eager(request: EagerRequest, picture: Picture) -> OpenedModel:
+def open_eager(request: EagerRequest, picture: Picture) -> MeasuredModel:
     """Load the library's model with eager attention, which holds the whole score matrix and its softmax.
 
     In bfloat16 it runs under autocast, which is how PyTorch's users get there: products in bfloat16, softmax and norms

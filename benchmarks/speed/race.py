@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from benchmarks.speed.contestants import Contestant, Entry
 from benchmarks.speed.findings import Findings
 from sfpp.runtime import Segmentation
-from sfpp.runtime.bench.opened import OpenedModel, StageTimes
+from sfpp.runtime.bench.measured_model import MeasuredModel, StageTimes
 from sfpp.runtime.bench.rounds import Rounds, progress_lines
 from sfpp.runtime.errors import SfppError
 
@@ -77,7 +77,7 @@ class Race:
         self._memory_bytes = memory_bytes
         self._notify = notify
         self._seed, self._clock = seed, clock
-        self._open: dict[int, OpenedModel] = {}
+        self._open: dict[int, MeasuredModel] = {}
 
     def measure_memory(self, frame: Path) -> None:
         """Measure each contestant's peak; who is killed for it takes no further part."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks.machine import store
 from sfpp.export.resolution import resolution_from
-from sfpp.runtime.bench.statistics import Speedup, Summary
+from sfpp.runtime.bench.row import Speedup, Summary
 from sfpp.runtime.errors import UsageError
 from sfpp.runtime.typed_json import dataclass_from_json
 

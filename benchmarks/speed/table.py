@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from benchmarks.speed.results import PYTORCH, TRANSFORMERS, SpeedRow
 from sfpp.export.resolution import resolution_from
-from sfpp.runtime.bench.statistics import Speedup
+from sfpp.runtime.bench.row import Speedup
 
 _HEADER = (
     *("width x height", "graph", "time", "to Transformers", "to it on ONNX Runtime", "to our `original`"),

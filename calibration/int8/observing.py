@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from sfpp.calibration.graph import opset_of, shapes_of
 from sfpp.calibration.int8.ranges import Histogram
 from sfpp.calibration.pruning import remove_unused
-from sfpp.runtime.backends.onnxruntime import OnnxRuntimeBackend
+from sfpp.runtime.backends import BackendOptions, OnnxRuntimeBackend
 from sfpp.runtime.errors import BackendError, UsageError
 
 # Of a larger tensor a sample this large is looked at, beside its largest and smallest value.
@@ -95,7 +95,7 @@ def _results(
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "observed.onnx"
         onnx.save(model, str(path))
-        backend = OnnxRuntimeBackend(path, threads=threads)
+        backend = OnnxRuntimeBackend(path, BackendOptions(threads=threads))
     frame = -1
     try:
         for frame, arrays in enumerate(inputs):

@@ -15,15 +15,13 @@ from sfpp.runtime.imports import names_from
 
 if TYPE_CHECKING:
     from sfpp.export.check.checking import check_model
-    from sfpp.export.check.report import CheckReport, Finding, Verdict
-    from sfpp.export.check.versions import ALL, Version
+    from sfpp.export.check.findings import ALL, CheckReport, Finding, Verdict, Version
     from sfpp.export.check.words import report_text
 
 __all__ = ["ALL", "CheckReport", "Finding", "Verdict", "Version", "check_model", "report_text"]
 
 _HOMES = {
-    "versions": ("ALL", "Version"),
-    "report": ("CheckReport", "Finding", "Verdict"),
+    "findings": ("ALL", "CheckReport", "Finding", "Verdict", "Version"),
     "checking": ("check_model",),
     "words": ("report_text",),
 }

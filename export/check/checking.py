@@ -7,20 +7,14 @@ from collections.abc import Iterator, Sequence
 
 from onnx import StringStringEntryProto, TensorProto
 
-from sfpp.export.check.attribute_rules import ATTRIBUTE_RULES
-from sfpp.export.check.file_rules import FILE_RULES
+from sfpp.export.check.file_rules import FILE_RULES, INPUT_RULES, SHAPE_RULES
+from sfpp.export.check.findings import ALL, CheckReport, Finding, Rule, Verdict, Version
 from sfpp.export.check.graph import CheckedGraph, is_external
-from sfpp.export.check.input_rules import INPUT_RULES
-from sfpp.export.check.operator_rules import OPERATOR_RULES
-from sfpp.export.check.precision_rules import PRECISION_RULES
+from sfpp.export.check.operator_rules import ATTRIBUTE_RULES, OPERATOR_RULES
 from sfpp.export.check.quantization_rules import QUANTIZATION_RULES
 from sfpp.export.check.reading import read_graph, stored_tensors
-from sfpp.export.check.report import CheckReport, Finding, Verdict
-from sfpp.export.check.rule import Rule
 from sfpp.export.check.selection_rules import SELECTION_RULES
-from sfpp.export.check.shape_rules import SHAPE_RULES
-from sfpp.export.check.type_rules import TYPE_RULES
-from sfpp.export.check.versions import ALL, Version
+from sfpp.export.check.type_rules import PRECISION_RULES, TYPE_RULES
 from sfpp.runtime.contract import METADATA_KEY, ModelContract, contract_from_metadata
 from sfpp.runtime.errors import ContractError, UsageError, did_you_mean
 

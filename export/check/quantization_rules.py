@@ -7,9 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 from onnx import TensorProto
 
+from sfpp.export.check.findings import ALL, CHANGELOG, FROM_10_3, OPERATORS, TRIED, Match, Rule
 from sfpp.export.check.graph import CheckedGraph, Node
-from sfpp.export.check.rule import Match, Rule
-from sfpp.export.check.versions import ALL, CHANGELOG, FROM_10_3, OPERATORS, TRIED
 
 _SCALE, _ZERO_POINT = 1, 2
 _FLOAT16_SCALES_FROM = 19  # the opset

@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from sfpp.export.check.findings import ALL, CHANGELOG, FROM_10_3, OPERATORS, TENSORRT, TRIED, Match, Rule
 from sfpp.export.check.graph import CheckedGraph, Node
-from sfpp.export.check.rule import Match, Rule
-from sfpp.export.check.versions import ALL, CHANGELOG, FROM_10_3, OPERATORS, TENSORRT, TRIED
 
 _LARGEST_K = 3840
 

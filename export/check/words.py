@@ -6,8 +6,7 @@ import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from sfpp.export.check.report import CheckReport, Finding, Verdict
-from sfpp.export.check.versions import RELEASES, Version, titles
+from sfpp.export.check.findings import RELEASES, CheckReport, Finding, Verdict, Version, titles
 from sfpp.export.remaking import export_command
 from sfpp.runtime.contract import ModelContract
 from sfpp.runtime.text import clean_text

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from sfpp.export.checkpoints.reading import Checkpoint, read_checkpoint
+from sfpp.export.checkpoints.checkpoint import Checkpoint, read_checkpoint
 
 __all__ = ["Checkpoint", "read_checkpoint"]

@@ -1,15 +1,21 @@
-"""From a checkpoint's own tensors to the canonical state dictionary, with every key accounted for."""
+"""From a checkpoint's own tensors to the canonical state dictionary, with every key accounted for.
+
+The canonical keys and shapes are those of the networks in :mod:`sfpp.export.models`.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from sfpp.export.checkpoints.layout import FUSION, NetworkConfig, Slot, canonical_slots, fused_widths
-from sfpp.export.checkpoints.spelling import Spelling
-from sfpp.export.checkpoints.styles import Part
+from sfpp.export.checkpoints.sizes import NetworkConfig
+from sfpp.export.checkpoints.styles import FUSION, Part, Spelling
+from sfpp.export.models.edaformer import EdaFormer
+from sfpp.export.models.segformer import SegFormer, SegFormerConfig
 from sfpp.runtime.errors import CheckpointError
 
 _SHOWN = 10
@@ -59,6 +65,37 @@ def stages_reversed(weight: Tensor, *, widths: Sequence[int]) -> Tensor:
         widths: of the blocks, in the order in which they are now.
     """
     return torch.cat(torch.split(weight, list(widths), dim=1)[::-1], dim=1)
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One tensor of the network: ``module`` still has {i} for the stage and {j} for the block, counted from 0."""
+
+    module: str
+    param: str
+    shape: tuple[int, ...]
+    i: int = 0
+    j: int = 0
+
+    @property
+    def key(self) -> str:
+        """The tensor's key in the canonical state dictionary."""
+        return f"{self.module.format(i=self.i, j=self.j)}.{self.param}"
+
+
+def canonical_slots(config: NetworkConfig) -> list[Slot]:
+    """Return every tensor of the network, batch norm's counters left out."""
+    with torch.device("meta"):  # shapes without memory or random numbers
+        network: nn.Module = SegFormer(config) if isinstance(config, SegFormerConfig) else EdaFormer(config)
+    tensors = network.state_dict().items()
+    return [_slot(key, tuple(tensor.shape)) for key, tensor in tensors if not key.endswith("num_batches_tracked")]
+
+
+def fused_widths(config: NetworkConfig) -> tuple[int, ...]:
+    """Return how many of the fusion's input channels come from each stage that it takes, first stage first."""
+    if isinstance(config, SegFormerConfig):
+        return (config.head.width,) * len(config.encoder.channels)
+    return config.encoder.channels[1:]
 
 
 def _assemble(tensors: Mapping[str, Tensor], spelling: Spelling, slot: Slot) -> Tensor:
@@ -118,3 +155,11 @@ def _is_plain(tensor: Tensor) -> bool:
 def _listing(items: Sequence[str]) -> str:
     more = len(items) - _SHOWN
     return ", ".join(items[:_SHOWN]) + (f", and {more} more" if more > 0 else "")
+
+
+def _slot(key: str, shape: tuple[int, ...]) -> Slot:
+    path, _, param = key.rpartition(".")
+    i, j, *_ = (*(int(part) for part in path.split(".") if part.isdecimal()), 0, 0)
+    names = iter(("{i}", "{j}"))
+    module = re.sub(r"(?<=\.)\d+(?=\.|$)", lambda _: next(names), path)
+    return Slot(module, param, shape, i, j)

@@ -7,15 +7,44 @@ are relative to the style's encoder prefix, which a file may lack, all others to
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from sfpp.export.checkpoints.layout import BLOCK, CLASSIFIER, DECODER_BLOCK, FUSION, PROJECTION
 from sfpp.runtime.contract import Task
+from sfpp.runtime.errors import CheckpointError
+
+PROJECTION = "encoder.stages.{i}.patch_embed.projection"
+BLOCK = "encoder.stages.{i}.blocks.{j}."
+DECODER_BLOCK = "head.stages.{i}.{j}."
+FUSION = "head.fusion.conv"
+CLASSIFIER = "head.classifier"
 
 StyleName = Literal["official", "edaformer", "mmseg", "mmpose", "transformers"]
 Family = Literal["segformer", "edaformer"]
+# The base class of mmseg 0.x makes a classifier that these heads never call.
+_UNCALLED_CLASSIFIER = r"decode_head\.conv_seg\."
+# What EDAFormer's authors took over from SegFormer's.
+_OFFICIAL_STAGE = {
+    PROJECTION: "patch_embed{n}.proj",
+    "encoder.stages.{i}.patch_embed.norm": "patch_embed{n}.norm",
+    "encoder.stages.{i}.norm": "norm{n}",
+}
+_OFFICIAL_BLOCK = {
+    "norm1": "norm1",
+    "norm2": "norm2",
+    "attention.output": "attn.proj",
+    "ffn.expand": "mlp.fc1",
+    "ffn.depthwise": "mlp.dwconv.dwconv",
+    "ffn.contract": "mlp.fc2",
+}
+_OFFICIAL_FUSION = {FUSION: "linear_fuse.conv", "head.fusion.bn": "linear_fuse.bn", CLASSIFIER: "linear_pred"}
+# Its attn.sr reduces nothing: it is the one projection that makes keys and values.
+_EDAFORMER_BLOCK = {**_OFFICIAL_BLOCK, "attention.key_value": "attn.sr"}
+# One matrix holds queries, keys and values, in this order.
+_MMSEG_IN_PROJ = "layers.{i}.1.{j}.attn.attn.in_proj_"
+_TRAINING_ONLY = r".*num_batches_tracked$|auxiliary_head\.|data_preprocessor\."
 
 
 @dataclass(frozen=True)
@@ -71,28 +100,25 @@ def _table(names: Mapping[str, str | tuple[Part, ...]]) -> Table:
     return {module: (Part(name),) if isinstance(name, str) else name for module, name in names.items()}
 
 
-# The base class of mmseg 0.x makes a classifier that these heads never call.
-_UNCALLED_CLASSIFIER = r"decode_head\.conv_seg\."
-
-# What EDAFormer's authors took over from SegFormer's.
-_OFFICIAL_STAGE = {
-    PROJECTION: "patch_embed{n}.proj",
-    "encoder.stages.{i}.patch_embed.norm": "patch_embed{n}.norm",
-    "encoder.stages.{i}.norm": "norm{n}",
-}
-_OFFICIAL_BLOCK = {
-    "norm1": "norm1",
-    "norm2": "norm2",
-    "attention.output": "attn.proj",
-    "ffn.expand": "mlp.fc1",
-    "ffn.depthwise": "mlp.dwconv.dwconv",
-    "ffn.contract": "mlp.fc2",
-}
-_OFFICIAL_FUSION = {FUSION: "linear_fuse.conv", "head.fusion.bn": "linear_fuse.bn", CLASSIFIER: "linear_pred"}
-
-
 def _blocks(canonical: str, stored: str, names: Mapping[str, str]) -> dict[str, str]:
     return {canonical + ours: stored + theirs for ours, theirs in names.items()}
+
+
+def _transformers(marker: str, table: Mapping[str, str | tuple[Part, ...]]) -> Style:
+    # The library writes layer_norm_eps into config.json but builds every LayerNorm with torch's default.
+    return Style(
+        name="transformers",
+        title="Transformers",
+        head="official",
+        encoder_prefix="segformer.",
+        marker=marker,
+        block_eps=1e-5,
+        embed_eps=1e-5,
+        fused_last_first=True,
+        table=_table(
+            {**table, FUSION: "linear_fuse", "head.fusion.bn": "batch_norm", CLASSIFIER: "classifier"},
+        ),
+    )
 
 
 OFFICIAL = Style(
@@ -119,8 +145,6 @@ OFFICIAL = Style(
     ),
 )
 
-# Its attn.sr reduces nothing: it is the one projection that makes keys and values.
-_EDAFORMER_BLOCK = {**_OFFICIAL_BLOCK, "attention.key_value": "attn.sr"}
 
 EDAFORMER = Style(
     name="edaformer",
@@ -145,8 +169,6 @@ EDAFORMER = Style(
     ),
 )
 
-# One matrix holds queries, keys and values, in this order.
-_MMSEG_IN_PROJ = "layers.{i}.1.{j}.attn.attn.in_proj_"
 
 MMSEG = Style(
     name="mmseg",
@@ -181,6 +203,7 @@ MMSEG = Style(
     ),
 )
 
+
 MMPOSE = replace(
     MMSEG,
     name="mmpose",
@@ -190,23 +213,6 @@ MMPOSE = replace(
     head_start="convs.",
     table={**MMSEG.table, CLASSIFIER: (Part("final_layer"),)},
 )
-
-
-def _transformers(marker: str, table: Mapping[str, str | tuple[Part, ...]]) -> Style:
-    # The library writes layer_norm_eps into config.json but builds every LayerNorm with torch's default.
-    return Style(
-        name="transformers",
-        title="Transformers",
-        head="official",
-        encoder_prefix="segformer.",
-        marker=marker,
-        block_eps=1e-5,
-        embed_eps=1e-5,
-        fused_last_first=True,
-        table=_table(
-            {**table, FUSION: "linear_fuse", "head.fusion.bn": "batch_norm", CLASSIFIER: "classifier"},
-        ),
-    )
 
 
 TRANSFORMERS = _transformers(
@@ -232,6 +238,7 @@ TRANSFORMERS = _transformers(
     },
 )
 
+
 # Transformers 5 names its modules anew; `save_pretrained` still writes the names above, `torch.save` these.
 TRANSFORMERS_5 = _transformers(
     r"stages\.\d\.(patch_embeddings|blocks\.\d+)\.",
@@ -256,5 +263,70 @@ TRANSFORMERS_5 = _transformers(
     },
 )
 
+
 # Where one key fits several styles, the first one is meant.
 STYLES = (OFFICIAL, EDAFORMER, MMSEG, MMPOSE, TRANSFORMERS, TRANSFORMERS_5)
+
+
+@dataclass(frozen=True)
+class Spelling:
+    """A style with one file's prefixes: ``root`` before everything (``module.``), ``encoder`` and ``head`` after it."""
+
+    style: Style
+    root: str
+    encoder: str
+    head: str
+
+    def parts(self, module: str) -> tuple[Part, ...]:
+        """Return the stored parts whose rows, one after another, make up a canonical module's tensors."""
+        prefix = self.root + (self.encoder if module.startswith("encoder.") else self.head)
+        return tuple(Part(prefix + part.module, part.index, part.of) for part in self.style.table[module])
+
+    def is_unused(self, key: str) -> bool:
+        """Tell whether a stored key belongs to training and not to the network."""
+        return re.match(f"({_TRAINING_ONLY})|({self.style.unused})", key.removeprefix(self.root)) is not None
+
+
+def recognize(keys: Collection[str], name: str) -> Spelling:
+    """Tell from its keys how a checkpoint is spelled; ``name`` stands for the file in messages.
+
+    Raises:
+        CheckpointError: no style that sfpp knows, another network, or an encoder without the head that goes with it.
+    """
+    found = _encoder(keys)
+    if found is None:
+        raise CheckpointError(
+            f"{name} is not a SegFormer or EDAFormer in a known style: it has keys such as "
+            f"{', '.join(sorted(keys)[:3])}. Expected keys like backbone.patch_embed1.proj.weight (official SegFormer, "
+            "EDAFormer), backbone.layers.0.0.projection.weight (MMSegmentation, MMPose) or "
+            "segformer.encoder.patch_embeddings.0.proj.weight (Transformers)"
+        )
+    encoder_style, root, encoder = found
+    # Segmentation and pose have the same encoder: the head tells them apart.
+    for style in (style for style in STYLES if style.marker == encoder_style.marker):
+        for head in style.head_prefixes:
+            if any(key.startswith(root + head + style.head_start) for key in keys):
+                return Spelling(style, root, encoder, head)
+    raise CheckpointError(_without_head(encoder_style, root, encoder, keys, name))
+
+
+def _encoder(keys: Collection[str]) -> tuple[Style, str, str] | None:
+    """Return the first style whose encoder is among the keys, with the prefixes of the file and of the encoder."""
+    for style in STYLES:
+        # Lazy, so that the encoder's prefix is not taken into the root.
+        pattern = re.compile(rf"(.*?)({re.escape(style.encoder_prefix)})?(?:{style.marker})")
+        for key in keys:
+            if found := pattern.match(key):
+                return style, found[1], found[2] or ""
+    return None
+
+
+def _without_head(style: Style, root: str, encoder: str, keys: Collection[str], name: str) -> str:
+    heads = tuple(f"{root}{head}" for head in ("head.", "decode_head."))
+    rest = [key for key in keys if key.startswith(heads) or not key.startswith(root + encoder)]
+    found = f"; found instead {', '.join(sorted(rest)[:3])}" if rest else ""
+    return (
+        f"{name} holds an encoder in the {style.title} style without a segmentation head (no key begins with "
+        f"{root}{style.head_prefixes[0]}{style.head_start}{found}): give a checkpoint that was trained for "
+        "segmentation or pose"
+    )

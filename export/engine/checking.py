@@ -10,10 +10,9 @@ from pathlib import Path
 
 from sfpp.export.check import CheckReport, check_model, report_text
 from sfpp.runtime.errors import BackendError, ModelFileError, UsageError
-from sfpp.runtime.tensorrt.building import PhaseProgress
-from sfpp.runtime.tensorrt.isolated import build_in_process_of_its_own
+from sfpp.runtime.tensorrt.building import EngineSettings, PhaseProgress
+from sfpp.runtime.tensorrt.engines import build_in_process_of_its_own
 from sfpp.runtime.tensorrt.library import LIBRARIES, Library, is_installed, library_of
-from sfpp.runtime.tensorrt.settings import EngineSettings
 
 _PURPOSE = "asking NVIDIA's parser"
 # TensorRT 8.6 is best effort: what it refuses is told, and does not fail a check.

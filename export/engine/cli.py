@@ -13,9 +13,8 @@ from sfpp.export.engine.options import COMMAND, engine_parser
 from sfpp.runtime.cli.console import exit_code_of
 from sfpp.runtime.files import check_destinations
 from sfpp.runtime.model_file import read_contract_file
-from sfpp.runtime.tensorrt.building import PhaseProgress
+from sfpp.runtime.tensorrt.building import EngineSettings, PhaseProgress, bytes_from, devices_from
 from sfpp.runtime.tensorrt.engines import EngineReport, build_engine
-from sfpp.runtime.tensorrt.settings import EngineSettings, bytes_from, devices_from
 from sfpp.runtime.tensorrt.sidecar import SUFFIX, sidecar_of
 
 # What is over sooner needs no bar.

@@ -12,10 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from sfpp.runtime.backends.onnxruntime import OnnxRuntimeBackend
+from sfpp.runtime.backends.onnxruntime import Device, OnnxRuntimeBackend
 from sfpp.runtime.backends.openvino import OpenVinoBackend
-from sfpp.runtime.backends.protocol import PRECISION_WORDS, Backend, BackendOptions, Notify
-from sfpp.runtime.backends.providers import Device
+from sfpp.runtime.backends.protocol import DEFAULT_OPTIONS, PRECISION_WORDS, Backend, BackendOptions, Notify
 from sfpp.runtime.contract import METADATA_KEY
 from sfpp.runtime.errors import BackendError, ModelFileError, UsageError, did_you_mean
 from sfpp.runtime.onnx_file import metadata_of
@@ -24,7 +23,6 @@ from sfpp.runtime.tensorrt.library import LIBRARIES, LibraryName, is_installed
 from sfpp.runtime.tensorrt.sidecar import SUFFIXES
 
 _LOGGER = logging.getLogger("sfpp")
-_DEFAULT_OPTIONS = BackendOptions()
 _ONNX = ".onnx"
 _ENGINES = frozenset(SUFFIXES)
 _STANDARD_TARGETS = frozenset({"portable", "openvino", "tensorrt"})  # operators of the ONNX standard only
@@ -65,30 +63,20 @@ class _Preference:
 
 
 def _open_openvino(path: Path, options: BackendOptions, notify: Notify | None) -> Backend:
-    return OpenVinoBackend(
-        path, threads=options.threads, precision=options.precision, profile=options.profile, cache=options.cache
-    )
+    return OpenVinoBackend(path, options)
 
 
 def _open_onnxruntime(path: Path, options: BackendOptions, notify: Notify | None, *, device: Device) -> Backend:
-    return OnnxRuntimeBackend(
-        path,
-        device=device,
-        threads=options.threads,
-        precision=options.precision,
-        profile=options.profile,
-        cache=options.cache,
-        notify=notify,
-    )
+    return OnnxRuntimeBackend(path, options, device=device, notify=notify)
 
 
 def _open_tensorrt(path: Path, options: BackendOptions, notify: Notify | None, *, library: LibraryName) -> Backend:
     from sfpp.runtime.backends.tensorrt import TensorRtBackend
-    from sfpp.runtime.tensorrt.kept import kept_engine
+    from sfpp.runtime.tensorrt.engines import kept_engine
 
     if path.suffix == _ONNX:
         path = kept_engine(path, backend=library, build=options.build, notify=notify or _LOGGER.info)
-    opened = TensorRtBackend(path, library=library, profile=options.profile, cache=options.cache, notify=notify)
+    opened = TensorRtBackend(path, options, library=library, notify=notify)
     if options.precision not in (None, opened.precision):
         opened.close()
         raise UsageError(
@@ -107,7 +95,7 @@ _BACKENDS: dict[str, _Entry] = {
     "tensorrt-rtx": _Entry(partial(_open_tensorrt, library="tensorrt-rtx"), _STANDARD_TARGETS, engines=True),
 }
 
-# The first that suits is taken, or the next where its answers are wrong. ONNX Runtime's own TensorRT must be asked for.
+# The first that suits is taken, or the next where its self-test fails. ONNX Runtime's own TensorRT must be asked for.
 _PREFERENCES = (
     _Preference(
         "onnxruntime",
@@ -185,7 +173,7 @@ def open_backend(
     path: Path,
     *,
     backend: str | None = None,
-    options: BackendOptions = _DEFAULT_OPTIONS,
+    options: BackendOptions = DEFAULT_OPTIONS,
     target: str | None = None,
     notify: Notify | None = None,
 ) -> tuple[Backend, str]:
@@ -212,7 +200,7 @@ def open_backend(
 
 
 def backend_choices(
-    path: Path, *, backend: str | None = None, options: BackendOptions = _DEFAULT_OPTIONS, target: str | None = None
+    path: Path, *, backend: str | None = None, options: BackendOptions = DEFAULT_OPTIONS, target: str | None = None
 ) -> tuple[Choice, ...]:
     """Return the backends that suit a file and this machine, the preferred one first, or the one that is asked for.
 
@@ -258,7 +246,7 @@ def _machine_for(path: Path, options: BackendOptions) -> Machine:
     """Return this machine; TensorRT counts only where it has an engine of the file already, or may build one."""
     machine = this_machine()
     if machine.tensorrt and not options.build:
-        from sfpp.runtime.tensorrt.kept import has_kept_engine
+        from sfpp.runtime.tensorrt.engines import has_kept_engine
 
         if not has_kept_engine(path, backend=machine.tensorrt):
             return replace(machine, tensorrt="")

@@ -2,33 +2,140 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping
+import contextlib
+import io
+import json
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal
 
 from numpy.typing import NDArray
 
-from sfpp.runtime.backends.onnxruntime_profile import SessionProfile
-from sfpp.runtime.backends.protocol import Arrays, Notify, Precision, TensorInfo, not_profiled, was_closed
-from sfpp.runtime.backends.providers import (
-    CPU,
-    DEVICES,
-    Device,
-    Provider,
-    description_of,
-    label_of,
-    load_cuda,
-    providers_for,
+from sfpp.runtime.backends.protocol import (
+    DEFAULT_OPTIONS,
+    PRECISION_WORDS,
+    Arrays,
+    BackendOptions,
+    Notify,
+    Precision,
+    TensorInfo,
+    not_profiled,
+    warn,
+    was_closed,
 )
-from sfpp.runtime.errors import BackendError, MissingDependencyError
+from sfpp.runtime.cache import compiled_models_folder
+from sfpp.runtime.errors import BackendError, MissingDependencyError, UsageError
 from sfpp.runtime.onnx_file import not_an_onnx_model
 from sfpp.runtime.resources import thread_limit
 
-_LOGGER = logging.getLogger("sfpp")
-
 # Where ONNX's name of a type, within "tensor(...)", is not numpy's.
 _NUMPY_NAMES = {"float": "float32", "double": "float64", "string": "object", "bfloat16": "bfloat16"}
+Device = Literal["cpu", "cuda", "tensorrt"]
+ProviderOptions = dict[str, str]
+Provider = tuple[str, ProviderOptions]
+CPU: Provider = ("CPUExecutionProvider", {})
+
+
+class OnnxRuntimeBackend:
+    """An ONNX file opened in ONNX Runtime.
+
+    Args:
+        path: the ONNX file.
+        options: threads, precision, profile, cache. The precision "fp32" keeps CUDA from shortening float32 products to
+            TF32; TensorRT also has "fp16" and "bf16"; None computes as the graph says. The cache is for the engines
+            that TensorRT builds: on the CPU there is nothing to keep, as opening a B0 takes 0.1 s.
+        device: where it computes. Where ONNX Runtime cannot start a GPU, it warns, and computes on the CPU.
+        notify: called with a warning, besides the logger ``sfpp``.
+
+    Raises:
+        MissingDependencyError: onnxruntime is not installed.
+        ModelFileError: the file is not an ONNX model that this ONNX Runtime can open.
+        BackendError: the installed ONNX Runtime has no such device.
+        UsageError: the device does not compute in this precision.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        options: BackendOptions = DEFAULT_OPTIONS,
+        *,
+        device: Device = "cpu",
+        notify: Notify | None = None,
+    ) -> None:
+        onnxruntime = _import_onnxruntime(path)
+        available = onnxruntime.get_available_providers()
+        providers = providers_for(device, path, precision=options.precision, cache=options.cache, available=available)
+        if device != "cpu":
+            _load_cuda(onnxruntime)
+        session = session_options(onnxruntime, threads=options.threads)
+        self._profile = _Profile(session) if options.profile else None
+        try:
+            self._session, failure = _session(onnxruntime, path, providers, session)
+        except BaseException:
+            self._discard_profile()
+            raise
+        # The session knows what it uses: a provider whose libraries do not load is dropped without an exception.
+        used = self._session.get_providers()[0]
+        started = used == DEVICES[device].provider
+        self.description: Final = _description(onnxruntime.__version__, device, used)
+        # A graph's own FP16 parts are not seen: the session does not tell.
+        self.precision: Final[Precision] = options.precision if options.precision and started else "fp32"
+        if not started:
+            _warn_of_fallback(path, device, used, failure, notify)
+        self.metadata: Final[Mapping[str, str]] = dict(self._session.get_modelmeta().custom_metadata_map)
+        self.inputs: Final = tuple(map(_info, self._session.get_inputs()))
+        self._output_names = [output.name for output in self._session.get_outputs()]
+
+    def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
+        """Run once; see :class:`.Backend`."""
+        if self._session is None:
+            raise was_closed(self.description)
+        try:
+            outputs = self._session.run(self._output_names, dict(inputs))
+        except Exception as error:  # no common base either
+            raise BackendError(f"{self.description} failed: {_first_line(error)}") from error
+        return dict(zip(self._output_names, outputs, strict=True))
+
+    def operator_times_ms(self) -> dict[str, float]:
+        """Return the mean milliseconds by type of operator; see :class:`.Backend`. Ends the measuring."""
+        if self._profile is None:
+            raise not_profiled(self.description)
+        if self._session is None:
+            raise was_closed(self.description, advice="ask for operator times before that")
+        return self._profile.times_ms(self._session)
+
+    def close(self) -> None:
+        """Release the session and its memory."""
+        # In this order: a session that is still measuring writes its file when it goes.
+        self._session = None
+        self._discard_profile()
+
+    def _discard_profile(self) -> None:
+        if self._profile is not None:
+            self._profile.discard()
+
+
+def session_options(onnxruntime: Any, *, threads: int | None) -> Any:
+    """Return the options of every session: what was measured on a B0 at 960x540 and 3840x2160, two cores.
+
+    Left as they are: denormal numbers (setting them to zero changed nothing), the arena (without it a run takes 1.3
+    times as long, and 3840x2160 2.7 GB), the arena's growth (as requested: more memory, not less).
+    """
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors only: warnings about unused initializers are noise to a user
+    # Memory patterns ask for one block that fits the whole plan, beside the arena's blocks from the first run: 5.4 GB
+    # instead of 3.2 GB at 3840x2160, at the same speed.
+    options.enable_mem_pattern = False
+    # Threads that wait by spinning gain nothing alone (ratio of the medians 0.99 to 1.02), and beside one busy thread,
+    # as decoding and drawing are in a pipeline, a run takes 1.2 to 1.4 times as long.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if (most := threads or thread_limit()) is not None:
+        options.intra_op_num_threads = most
+    return options
 
 
 def session_bytes(live_bytes: int, weight_bytes: int) -> int:
@@ -42,116 +149,6 @@ def session_bytes(live_bytes: int, weight_bytes: int) -> int:
         weight_bytes: of the file.
     """
     return int(1.9 * live_bytes) + 3 * weight_bytes
-
-
-class OnnxRuntimeBackend:
-    """An ONNX file opened in ONNX Runtime.
-
-    Args:
-        path: the ONNX file.
-        device: where it computes. A GPU that ONNX Runtime cannot start is said loudly, and the CPU computes instead.
-        threads: threads within an operator; None leaves the choice to ONNX Runtime (one a physical core), within what a
-            container allows.
-        precision: "fp32", which on CUDA keeps float32 products from being shortened to TF32; on TensorRT also "fp16" or
-            "bf16"; None computes as the graph says.
-        profile: measure each operator.
-        cache: keep the engines that TensorRT builds in the user's cache folder. On the CPU there is nothing to keep:
-            opening a B0 takes 0.1 s.
-        notify: called with a warning, besides the logger ``sfpp``.
-
-    Raises:
-        MissingDependencyError: onnxruntime is not installed.
-        ModelFileError: the file is not an ONNX model that this ONNX Runtime can open.
-        BackendError: the installed ONNX Runtime has no such device.
-        UsageError: the device does not compute in this precision.
-    """
-
-    def __init__(
-        self,
-        path: Path,
-        *,
-        device: Device = "cpu",
-        threads: int | None = None,
-        precision: Precision | None = None,
-        profile: bool = False,
-        cache: bool = True,
-        notify: Notify | None = None,
-    ) -> None:
-        onnxruntime = _import_onnxruntime(path)
-        available = onnxruntime.get_available_providers()
-        providers = providers_for(device, path, precision=precision, cache=cache, available=available)
-        if device != "cpu":
-            load_cuda(onnxruntime)
-        options = session_options(onnxruntime, threads=threads)
-        self._profile = SessionProfile(options) if profile else None
-        try:
-            self._session, failure = _session(onnxruntime, path, providers, options)
-        except BaseException:
-            self._discard_profile()
-            raise
-        # The session knows what it uses: a provider whose libraries do not load is dropped without an exception.
-        used = self._session.get_providers()[0]
-        started = used == DEVICES[device].provider
-        self._description = description_of(onnxruntime.__version__, device, used)
-        self._precision: Precision = precision if precision and started else "fp32"
-        if not started:
-            _warn(path, device, used, failure, notify)
-        self._metadata = dict(self._session.get_modelmeta().custom_metadata_map)
-        self._inputs = tuple(map(_info, self._session.get_inputs()))
-        self._output_names = [output.name for output in self._session.get_outputs()]
-
-    @property
-    def description(self) -> str:
-        """Library, version and device."""
-        return self._description
-
-    @property
-    def metadata(self) -> Mapping[str, str]:
-        """The file's ``metadata_props``."""
-        return self._metadata
-
-    @property
-    def inputs(self) -> tuple[TensorInfo, ...]:
-        """What the model takes."""
-        return self._inputs
-
-    @property
-    def precision(self) -> str:
-        """What is computed in; "fp32" unless TensorRT was told otherwise. A graph's own FP16 parts are not seen."""
-        return self._precision
-
-    def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
-        """Run once; see :class:`sfpp.runtime.backends.protocol.Backend`."""
-        if self._session is None:
-            raise was_closed(self.description)
-        try:
-            outputs = self._session.run(self._output_names, dict(inputs))
-        except Exception as error:  # no common base either
-            raise BackendError(f"{self.description} failed: {_first_line(error)}") from error
-        return dict(zip(self._output_names, outputs, strict=True))
-
-    def operator_times_ms(self) -> dict[str, float]:
-        """Mean milliseconds a run by type of operator, the largest first. Ends the measuring.
-
-        Raises:
-            UsageError: the model was opened without ``profile=True``.
-            BackendError: the model was closed.
-        """
-        if self._profile is None:
-            raise not_profiled(self.description)
-        if self._session is None:
-            raise was_closed(self.description, advice="ask for operator times before that")
-        return self._profile.times_ms(self._session)
-
-    def close(self) -> None:
-        """Release the session and its memory; closing twice is harmless."""
-        # In this order: a session that is still measuring writes its file when it goes.
-        self._session = None
-        self._discard_profile()
-
-    def _discard_profile(self) -> None:
-        if self._profile is not None:
-            self._profile.discard()
 
 
 def _import_onnxruntime(path: Path) -> Any:
@@ -181,37 +178,6 @@ def _session(onnxruntime: Any, path: Path, providers: list[Provider], options: A
         return session, _first_line(error)
 
 
-def session_options(onnxruntime: Any, *, threads: int | None) -> Any:
-    """Return the options of every session: what was measured on a B0 at 960x540 and 3840x2160, two cores.
-
-    Left as they are: denormal numbers (setting them to zero changed nothing), the arena (without it a run takes 1.3
-    times as long, and 3840x2160 2.7 GB), the arena's growth (as requested: more memory, not less).
-    """
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors only: warnings about unused initializers are noise to a user
-    # Memory patterns ask for one block that fits the whole plan, beside the arena's blocks from the first run: 5.4 GB
-    # instead of 3.2 GB at 3840x2160, at the same speed.
-    options.enable_mem_pattern = False
-    # Threads that wait by spinning gain nothing alone (ratio of the medians 0.99 to 1.02), and beside one busy thread,
-    # as decoding and drawing are in a pipeline, a run takes 1.2 to 1.4 times as long.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if (most := threads or thread_limit()) is not None:
-        options.intra_op_num_threads = most
-    return options
-
-
-def _warn(path: Path, device: Device, used: str, failure: str, notify: Notify | None) -> None:
-    why = f" ({failure})" if failure else ""
-    line = (
-        f"warning: {path.name} was to run on {DEVICES[device].label}, but ONNX Runtime could not start that{why} and "
-        f"computes on {label_of(used)}: check that driver, CUDA, cuDNN and TensorRT have the versions that "
-        "onnxruntime-gpu asks for, or choose another backend"
-    )
-    _LOGGER.warning(line)
-    if notify is not None:
-        notify(line)
-
-
 def _info(declared: Any) -> TensorInfo:
     name = declared.type.removeprefix("tensor(").removesuffix(")")
     shape = tuple(size if isinstance(size, int) else None for size in declared.shape)
@@ -221,3 +187,149 @@ def _info(declared: Any) -> TensorInfo:
 def _first_line(error: Exception) -> str:
     text = str(error).strip()
     return text.splitlines()[0] if text else type(error).__name__
+
+
+def _warn_of_fallback(path: Path, device: Device, used: str, failure: str, notify: Notify | None) -> None:
+    why = f" ({failure})" if failure else ""
+    warn(
+        f"warning: {path.name} was to run on {DEVICES[device].label}, but ONNX Runtime could not start that{why} and "
+        f"computes on {_label_of(used)}: check that driver, CUDA, cuDNN and TensorRT have the versions that "
+        "onnxruntime-gpu asks for, or choose another backend",
+        notify,
+    )
+
+
+def _label_of(provider: str) -> str:
+    """Return the name for people of an ONNX Runtime provider."""
+    return next((spec.label for spec in DEVICES.values() if spec.provider == provider), provider)
+
+
+def _description(version: Any, device: Device, used: str) -> str:
+    """Return library, version and device, with the device that was asked for where it is not the one in use."""
+    wanted = DEVICES[device]
+    missed = "" if used == wanted.provider else f" ({wanted.label} was asked for and did not start)"
+    return f"ONNX Runtime {version} on {_label_of(used)}{missed}"
+
+
+def _load_cuda(onnxruntime: Any) -> None:
+    """Load the CUDA libraries that pip installs, where the system does not look; ONNX Runtime takes loaded ones."""
+    preload = getattr(onnxruntime, "preload_dlls", None)  # from 1.21 on
+    if preload is not None:
+        # It prints what it misses to stdout, among what a command writes there. If CUDA does not start, that is said.
+        with contextlib.redirect_stdout(io.StringIO()):
+            preload()
+
+
+@dataclass(frozen=True)
+class DeviceSpec:
+    """A device of ONNX Runtime: ``label`` is for people, ``provider`` is ONNX Runtime's word.
+
+    ``options`` gives the provider's options from the wanted precision and the folder for compiled models. What the
+    provider cannot compute is left to ``then``, in that order.
+    """
+
+    label: str
+    provider: str
+    precisions: tuple[Precision, ...]
+    options: Callable[[Precision | None, Path | None], ProviderOptions]
+    then: tuple[Provider, ...] = (CPU,)
+
+
+def _cpu_options(precision: Precision | None, folder: Path | None) -> ProviderOptions:
+    return {}
+
+
+def _cuda_options(precision: Precision | None, folder: Path | None) -> ProviderOptions:
+    # From Ampere on, matrix products of float32 are done in TF32, with 10 bits of mantissa, unless told otherwise.
+    return {"use_tf32": "0"} if precision == "fp32" else {}
+
+
+def _tensorrt_options(precision: Precision | None, folder: Path | None) -> ProviderOptions:
+    options = {f"trt_{precision}_enable": "1"} if precision in ("fp16", "bf16") else {}
+    if folder is not None:
+        # Building an engine takes minutes.
+        options |= {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(folder)}
+    return options
+
+
+DEVICES: dict[Device, DeviceSpec] = {
+    "cpu": DeviceSpec("the CPU", CPU[0], ("fp32",), _cpu_options, then=()),
+    "cuda": DeviceSpec("CUDA", "CUDAExecutionProvider", ("fp32",), _cuda_options),
+    "tensorrt": DeviceSpec(
+        "TensorRT",
+        "TensorrtExecutionProvider",
+        ("fp32", "fp16", "bf16"),
+        _tensorrt_options,
+        then=(("CUDAExecutionProvider", {}), CPU),
+    ),
+}
+
+
+def providers_for(
+    device: Device, path: Path, *, precision: Precision | None, cache: bool, available: list[str]
+) -> list[Provider]:
+    """Return the providers to ask ONNX Runtime for, the wanted one first.
+
+    Raises:
+        BackendError: this ONNX Runtime was built without the wanted one.
+        UsageError: the device does not compute in the wanted precision.
+    """
+    spec = DEVICES[device]
+    if spec.provider not in available:
+        raise BackendError(
+            f"{spec.label} was asked for, but the installed ONNX Runtime has only {', '.join(available)}: "
+            "pip uninstall onnxruntime, then pip install onnxruntime-gpu (on a Jetson, NVIDIA's own build of it)"
+        )
+    if precision is not None and precision not in spec.precisions:
+        raise UsageError(
+            f"precision {precision} was asked for, but ONNX Runtime on {spec.label} computes in "
+            f"{' or '.join(spec.precisions)} what the graph does not fix; leave it out, or choose a backend that has "
+            f"{PRECISION_WORDS[precision]}: openvino on a CPU with it, or onnxruntime-tensorrt"
+        )
+    folder = None
+    if cache and device == "tensorrt":
+        folder = compiled_models_folder(path, library="tensorrt", options={"precision": precision})
+    wanted = spec.provider, spec.options(precision, folder)
+    return [wanted, *(each for each in spec.then if each[0] in available)]
+
+
+class _Profile:
+    """The profile of the session that is made with these options, until it is read once."""
+
+    def __init__(self, session_options: Any) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="sfpp-profile-"))
+        self._times_ms: dict[str, float] | None = None
+        session_options.enable_profiling = True
+        session_options.profile_file_prefix = str(self._folder / "trace")
+
+    def times_ms(self, session: Any) -> dict[str, float]:
+        """Return the mean milliseconds per run by type of operator, the largest first.
+
+        ONNX Runtime writes its file only when it ends measuring, and cannot begin again: a second call returns what the
+        first one did.
+        """
+        if self._times_ms is None:
+            try:
+                events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+            finally:
+                self.discard()
+            self._times_ms = times_from_events(events)
+        return dict(self._times_ms)
+
+    def discard(self) -> None:
+        """Remove the files."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def times_from_events(events: list[dict[str, Any]]) -> dict[str, float]:
+    """Return mean milliseconds per run by type of operator from the events of a trace, the largest first.
+
+    An event has ``cat`` "Session" or "Node", ``name`` and ``dur`` in microseconds; loading the model is an event too,
+    and only those named ..._kernel_time are an operator's work.
+    """
+    runs = sum(event.get("cat") == "Session" and event["name"] == "model_run" for event in events)
+    times_us: Counter[str] = Counter()
+    for event in events:
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+            times_us[event["args"]["op_name"]] += event["dur"]
+    return {name: time_us / 1000 / max(runs, 1) for name, time_us in times_us.most_common()}

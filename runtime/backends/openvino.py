@@ -9,12 +9,21 @@ import threading
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sfpp.runtime.backends.protocol import PRECISION_WORDS, Arrays, Precision, TensorInfo, not_profiled, was_closed
+from sfpp.runtime.backends.protocol import (
+    DEFAULT_OPTIONS,
+    PRECISION_WORDS,
+    Arrays,
+    BackendOptions,
+    Precision,
+    TensorInfo,
+    not_profiled,
+    was_closed,
+)
 from sfpp.runtime.cache import compiled_models_folder
 from sfpp.runtime.contract import METADATA_KEY
 from sfpp.runtime.errors import BackendError, MissingDependencyError, UsageError
@@ -35,11 +44,8 @@ class OpenVinoBackend:
 
     Args:
         path: the ONNX file.
-        threads: threads within an operator; None leaves the choice to OpenVINO (one a physical core), within what a
-            container allows.
-        precision: what is computed in; None takes bfloat16 where the CPU has it in hardware, else float32.
-        profile: measure each operator.
-        cache: keep the compiled model in the user's cache folder; a folder that cannot be written to is no error.
+        options: threads, precision, profile, cache; without a precision it computes in bfloat16 where the CPU has it in
+            hardware, else in float32.
 
     Raises:
         MissingDependencyError: openvino is not installed.
@@ -50,52 +56,29 @@ class OpenVinoBackend:
     def __init__(
         self,
         path: Path,
-        *,
-        threads: int | None = None,
-        precision: Precision | None = None,
-        profile: bool = False,
-        cache: bool = True,
+        options: BackendOptions = DEFAULT_OPTIONS,
     ) -> None:
-        self._metadata = metadata_of(path)
+        self.metadata: Final[Mapping[str, str]] = metadata_of(path)
         openvino = _import_openvino(path)
         core = _core_of_process()
-        self._version = str(openvino.__version__).split("-")[0]
-        self._precision = _precision_on(core, precision)
-        options = _options(threads=threads, precision=self._precision, profile=profile)
+        self.precision: Final = _precision_on(core, options.precision)
+        version = str(openvino.__version__).split("-")[0]
+        self.description: Final = f"OpenVINO {version} on the CPU in {PRECISION_WORDS[self.precision]}"
+        settings = _core_settings(options, self.precision)
         # A foreign file may have its weights in another one, which a cached model would not be known by.
-        cached = cache and METADATA_KEY in self._metadata
+        cached = options.cache and METADATA_KEY in self.metadata
         try:
-            self._request: Any = _compiled(core, path, options, cached=cached).create_infer_request()
+            self._request: Any = _compiled(core, path, settings, cached=cached).create_infer_request()
         except Exception as error:  # OpenVINO raises RuntimeError and what pybind11 makes of others
             raise not_an_onnx_model(path, _useful_line(error)) from error
-        self._inputs = tuple(map(_info, self._request.model_inputs))
+        self.inputs: Final = tuple(map(_info, self._request.model_inputs))
         self._output_names = list(map(_name_of, self._request.model_outputs))
-        self._profile, self._runs = profile, 0
+        self._profile, self._runs = options.profile, 0
         # A request holds one run's tensors: unlike a session of ONNX Runtime it cannot be run by two threads at once.
         self._lock = threading.Lock()
 
-    @property
-    def description(self) -> str:
-        """Library, version, device and precision."""
-        return f"OpenVINO {self._version} on the CPU in {PRECISION_WORDS[self._precision]}"
-
-    @property
-    def metadata(self) -> Mapping[str, str]:
-        """The file's ``metadata_props``."""
-        return self._metadata
-
-    @property
-    def inputs(self) -> tuple[TensorInfo, ...]:
-        """What the model takes."""
-        return self._inputs
-
-    @property
-    def precision(self) -> str:
-        """What is computed in, "fp32", "bf16" or "fp16"."""
-        return self._precision
-
     def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
-        """Run once; see :class:`sfpp.runtime.backends.protocol.Backend`."""
+        """Run once; see :class:`.Backend`."""
         with self._lock:
             if self._request is None:
                 raise was_closed(self.description)
@@ -109,12 +92,7 @@ class OpenVinoBackend:
             return {name: outputs[index] for index, name in enumerate(self._output_names)}
 
     def operator_times_ms(self) -> dict[str, float]:
-        """Mean milliseconds a run by type of operator, as OpenVINO calls them after fusing, the largest first.
-
-        Raises:
-            UsageError: the model was opened without ``profile=True``.
-            BackendError: the model was closed.
-        """
+        """Return the mean milliseconds by type of operator, named as OpenVINO fuses them; see :class:`.Backend`."""
         if not self._profile:
             raise not_profiled(self.description)
         if self._request is None:
@@ -122,14 +100,14 @@ class OpenVinoBackend:
         return times_from_nodes(self._request.get_profiling_info() if self._runs else ())
 
     def close(self) -> None:
-        """Release the model and its memory; closing twice is harmless."""
+        """Release the model and its memory."""
         with self._lock:
             self._request = None
 
     def _check(self, inputs: Arrays) -> None:
         """Refuse what OpenVINO would take in silence: another type is converted, a missing input is the last run's."""
         given = {name: str(values.dtype) for name, values in inputs.items()}
-        expected = {info.name: info.dtype for info in self._inputs}
+        expected = {info.name: info.dtype for info in self.inputs}
         if given != expected:
             raise BackendError(
                 f"{self.description} failed: given the inputs {_listed(given)}, expected {_listed(expected)}"
@@ -204,30 +182,30 @@ def _precision_on(core: Any, wanted: Precision | None) -> Precision:
     return wanted
 
 
-def _options(*, threads: int | None, precision: Precision, profile: bool) -> dict[str, Any]:
-    options: dict[str, Any] = {
+def _core_settings(options: BackendOptions, precision: Precision) -> dict[str, Any]:
+    settings: dict[str, Any] = {
         # One frame at a time with all threads on it: several streams would raise the throughput of a server, and the
         # time that a camera's frame waits.
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": "1",
         "INFERENCE_PRECISION_HINT": _HINTS[precision],
-        "PERF_COUNT": profile,
+        "PERF_COUNT": options.profile,
     }
-    if (most := threads or thread_limit()) is not None:
-        options["INFERENCE_NUM_THREADS"] = most
-    return options
+    if (most := options.threads or thread_limit()) is not None:
+        settings["INFERENCE_NUM_THREADS"] = most
+    return settings
 
 
-def _compiled(core: Any, path: Path, options: dict[str, Any], *, cached: bool) -> Any:
+def _compiled(core: Any, path: Path, settings: dict[str, Any], *, cached: bool) -> Any:
     """Compile, or take what was compiled before: 0.2 s instead of 0.6 s for a B0 at 960x540."""
     # What is compiled holds kernels for this kind of CPU, which OpenVINO's own key does not have.
-    made_for = {**options, "cpu": cpu_kind()}
+    made_for = {**settings, "cpu": cpu_kind()}
     folder = compiled_models_folder(path, library="openvino", options=made_for) if cached else None
     if folder is not None:
-        # A full disk, say. A model that does not compile at all fails once more below, and that failure is told.
+        # A full disk, say. A model that does not compile at all fails once more below, and that failure is raised.
         with contextlib.suppress(RuntimeError):
-            return core.compile_model(str(path), "CPU", {**options, "CACHE_DIR": str(folder)})
-    return core.compile_model(str(path), "CPU", options)
+            return core.compile_model(str(path), "CPU", {**settings, "CACHE_DIR": str(folder)})
+    return core.compile_model(str(path), "CPU", settings)
 
 
 def _listed(dtypes: Mapping[str, str]) -> str:

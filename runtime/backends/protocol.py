@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, get_args
@@ -15,6 +16,7 @@ Notify = Callable[[str], object]
 Precision = Literal["fp32", "bf16", "fp16"]
 
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+_LOGGER = logging.getLogger("sfpp")
 PRECISION_WORDS: dict[str, str] = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
@@ -32,12 +34,13 @@ class BackendOptions:
     """How a model is opened, whatever the library.
 
     Args:
-        threads: threads within an operator; None leaves the choice to the library (as a rule one a physical core),
+        threads: threads within an operator; None leaves the choice to the library (as a rule one per physical core),
             within the cores that a container allows.
         precision: what is computed in; None computes as the CPU does it best, or as the graph says. Inputs and outputs
             keep their types.
         profile: measure each operator, for :meth:`Backend.operator_times_ms`; slows every run a little.
-        cache: keep compiled models in the user's cache folder, where the library compiles.
+        cache: keep compiled models in the user's cache folder, where the library compiles; a folder that cannot be
+            written to is no error.
         build: let TensorRT build an engine of an ONNX file, which takes minutes; otherwise one must be there.
 
     Raises:
@@ -60,6 +63,9 @@ class BackendOptions:
             )
 
 
+DEFAULT_OPTIONS = BackendOptions()
+
+
 class Backend(Protocol):
     """An opened model."""
 
@@ -69,7 +75,7 @@ class Backend(Protocol):
 
     @property
     def metadata(self) -> Mapping[str, str]:
-        """Key-value pairs stored in the model file; the contract is among them."""
+        """Key-value pairs stored in the model file, or beside an engine; the contract is among them."""
 
     @property
     def inputs(self) -> tuple[TensorInfo, ...]:
@@ -89,17 +95,18 @@ class Backend(Protocol):
         """
 
     def operator_times_ms(self) -> dict[str, float]:
-        """Return the mean milliseconds a run by type of operator, summed over its nodes, the largest first.
+        """Return the mean milliseconds per run by type of operator, summed over its nodes, the largest first.
 
-        The mean is over all runs since opening. To be asked for once, after the last run: some libraries end their
+        The mean is over all runs since opening. To be called once, after the last run: some libraries end their
         measuring with it. Before any run it is empty.
 
         Raises:
             UsageError: the model was opened without ``profile=True``.
+            BackendError: the model was closed.
         """
 
     def close(self) -> None:
-        """Release the model; running it afterwards is an error."""
+        """Release the model and its memory; running it afterwards is an error, closing it twice is not."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +133,13 @@ class FunctionBackend:
 
     def close(self) -> None:
         """Nothing to release."""
+
+
+def warn(line: str, notify: Notify | None) -> None:
+    """Write a warning to the logger ``sfpp``, and to whoever wants to be called with it."""
+    _LOGGER.warning(line)
+    if notify is not None:
+        notify(line)
 
 
 def not_profiled(description: str) -> UsageError:

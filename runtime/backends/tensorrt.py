@@ -5,27 +5,34 @@ The calls are those of https://docs.nvidia.com/deeplearning/tensorrt/latest/_sta
 
 from __future__ import annotations
 
-import logging
+import contextlib
 import threading
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sfpp.runtime.backends.protocol import Arrays, Notify, TensorInfo, not_profiled, was_closed
+from sfpp.runtime.backends.protocol import (
+    DEFAULT_OPTIONS,
+    Arrays,
+    BackendOptions,
+    Notify,
+    TensorInfo,
+    not_profiled,
+    warn,
+    was_closed,
+)
+from sfpp.runtime.cache import compiled_models_folder
 from sfpp.runtime.contract import METADATA_KEY, ModelContract, contract_from_json
-from sfpp.runtime.errors import BackendError, ModelFileError
+from sfpp.runtime.errors import BackendError, ModelFileError, SfppError
+from sfpp.runtime.files import whole_file
 from sfpp.runtime.tensorrt.cuda import Cuda, PinnedArray
-from sfpp.runtime.tensorrt.library import Library, library_of
-from sfpp.runtime.tensorrt.messages import keeping_logger, told
-from sfpp.runtime.tensorrt.runtime_cache import RuntimeCache
+from sfpp.runtime.tensorrt.library import Library, keeping_logger, library_of, told
 from sfpp.runtime.tensorrt.sidecar import check_engine, sidecar_of
-
-_LOGGER = logging.getLogger("sfpp")
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,9 +52,9 @@ class TensorRtBackend:
 
     Args:
         path: the engine.
+        options: profile and cache; threads and precision are fixed in the engine. With a profile, layers are launched
+            one by one, which is slower; the cache is for what TensorRT-RTX compiles on this card.
         library: ``tensorrt`` or ``tensorrt-rtx``, for an engine that does not say; None is TensorRT.
-        profile: measure each layer. Layers are then launched one by one, which is slower.
-        cache: keep what TensorRT-RTX compiles on this card for the next time.
         notify: called with a warning, besides the logger ``sfpp``.
 
     Raises:
@@ -59,28 +66,29 @@ class TensorRtBackend:
     def __init__(
         self,
         path: Path,
+        options: BackendOptions = DEFAULT_OPTIONS,
         *,
         library: str | None = None,
-        profile: bool = False,
-        cache: bool = True,
         notify: Notify | None = None,
     ) -> None:
-        self._metadata, contract = _beside(path)
+        metadata, contract = _beside(path)
+        self.metadata: Final[Mapping[str, str]] = metadata
         record = None if contract is None else contract.engine
         self._library = library_of(record.library if record else library or "tensorrt", purpose=f"running {path.name}")
         self._cuda = Cuda()
         card = self._cuda.card()
         if record is not None:
             check_engine(record, path, self._library, card)
-        driver = self._cuda.driver_version()
-        self._description = f"{self._library.title} {self._library.version} on {card.name}, CUDA {driver}"
-        self._precision = "fp32" if contract is None else contract.precision
+        self.description: Final = (
+            f"{self._library.title} {self._library.version} on {card.name}, CUDA {self._cuda.driver_version()}"
+        )
+        self.precision: Final = "fp32" if contract is None else contract.precision  # of the file it was built from
         self._notify = notify
         self._lock = threading.Lock()
         self._stream: int | None = None
         self._graph: Any = None
         self._warm = self._refused_to_record = False
-        self._runtime_cache: RuntimeCache | None = None
+        self._runtime_cache: _RuntimeCache | None = None
         self._engine: Any = None
         self._context: Any = None
         self._profile: _Profile | None = None
@@ -91,50 +99,31 @@ class TensorRtBackend:
         self._logger = keeping_logger(self._library.module, messages)  # the library keeps only a pointer to it
         try:
             self._engine = _deserialized(self._library, self._logger, path, messages, host_code=host_code)
-            self._runtime_cache = RuntimeCache(self._library, self._engine, path, keep=cache)
+            self._runtime_cache = _RuntimeCache(self._library, self._engine, path, keep=options.cache)
             self._context = self._runtime_cache.context()
-            self._profile = _Profile(self._library, self._context) if profile else None
+            self._profile = _Profile(self._library, self._context) if options.profile else None
             self._stream = self._cuda.stream()
-            self._bind()
+            self._sources, self._results = self._bound()
+            self.inputs: Final = tuple(each.info for each in self._sources)
         except BaseException:
             self.close()
             raise
 
-    @property
-    def description(self) -> str:
-        """Library, version, card and driver."""
-        return self._description
-
-    @property
-    def metadata(self) -> Mapping[str, str]:
-        """The contract that lies beside the engine."""
-        return self._metadata
-
-    @property
-    def inputs(self) -> tuple[TensorInfo, ...]:
-        """What the engine takes."""
-        return tuple(each.info for each in self._inputs)
-
-    @property
-    def precision(self) -> str:
-        """That of the file it was built from."""
-        return self._precision
-
     def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
-        """Run once; see :class:`sfpp.runtime.backends.protocol.Backend`."""
+        """Run once; see :class:`.Backend`."""
         with self._lock:
             if self._stream is None:
                 raise was_closed(self.description)
             self._check(inputs)
-            for tensor in self._inputs:
+            for tensor in self._sources:
                 np.copyto(tensor.host.array, inputs[tensor.info.name])
             self._launch()
             self._cuda.synchronize(self._stream)
             # Copies, since the next run writes into the same memory.
-            return {tensor.info.name: tensor.host.array.copy() for tensor in self._outputs}
+            return {tensor.info.name: tensor.host.array.copy() for tensor in self._results}
 
     def operator_times_ms(self) -> dict[str, float]:
-        """Return the mean milliseconds a run by layer; see :class:`sfpp.runtime.backends.protocol.Backend`.
+        """Return the mean milliseconds by layer; see :class:`.Backend`.
 
         An engine's layers are fused from many operators and named after them.
         """
@@ -154,8 +143,8 @@ class TensorRtBackend:
             self._cuda.release(stream=stream, graph=self._graph, device=self._memory, pinned=self._pinned)
             self._graph, self._memory, self._pinned = None, [], []
 
-    def _bind(self) -> None:
-        """Give each tensor of the engine memory here and on the card."""
+    def _bound(self) -> tuple[tuple[_Tensor, ...], tuple[_Tensor, ...]]:
+        """Give each tensor of the engine memory here and on the card; return inputs and outputs."""
         mode = self._library.module.TensorIOMode
         inputs: list[_Tensor] = []
         outputs: list[_Tensor] = []
@@ -165,7 +154,7 @@ class TensorRtBackend:
             if not self._context.set_tensor_address(name, tensor.device):
                 raise BackendError(f"{self.description} does not take the memory of {name!r}; build the engine again")
             (inputs if self._engine.get_tensor_mode(name) == mode.INPUT else outputs).append(tensor)
-        self._inputs, self._outputs = tuple(inputs), tuple(outputs)
+        return tuple(inputs), tuple(outputs)
 
     def _tensor(self, name: str) -> _Tensor:
         shape = tuple(int(size) for size in self._engine.get_tensor_shape(name))
@@ -182,7 +171,7 @@ class TensorRtBackend:
         return _Tensor(TensorInfo(name, shape, dtype.name), host, device)
 
     def _check(self, inputs: Arrays) -> None:
-        expected = {tensor.info.name: tensor.info for tensor in self._inputs}
+        expected = {tensor.info.name: tensor.info for tensor in self._sources}
         if inputs.keys() != expected.keys():
             raise BackendError(
                 f"the engine takes {', '.join(expected)}, and {', '.join(inputs) or 'nothing'} was given"
@@ -214,27 +203,25 @@ class TensorRtBackend:
         return self._profile is None and not self._library.is_rtx and not self._refused_to_record
 
     def _record(self) -> None:
-        """Record a run as a graph, which spares the processor hundreds of launches a frame; some engines refuse."""
+        """Record a run as a graph, which spares the CPU hundreds of launches per frame; some engines refuse."""
         assert self._stream is not None
         try:
             # The first run has been: some memory is only taken there, which cannot be recorded.
             self._graph = self._cuda.record(self._stream, self._enqueue)
         except BackendError as error:
             self._refused_to_record = True
-            line = (
-                f"{self.description} cannot be recorded as a CUDA graph ({error}); its layers are launched one by one"
+            warn(
+                f"{self.description} cannot be recorded as a CUDA graph ({error}); its layers are launched one by one",
+                self._notify,
             )
-            _LOGGER.warning(line)
-            if self._notify is not None:
-                self._notify(line)
 
     def _enqueue(self) -> None:
         assert self._stream is not None
-        for tensor in self._inputs:
+        for tensor in self._sources:
             self._cuda.to_card(tensor.device, tensor.host, self._stream)
         if not self._context.execute_async_v3(self._stream):
             raise BackendError(f"{self.description} failed to run the engine; build it again on this machine")
-        for tensor in self._outputs:
+        for tensor in self._results:
             self._cuda.from_card(tensor.host, tensor.device, self._stream)
 
 
@@ -288,3 +275,60 @@ def _deserialized(library: Library, logger: Any, path: Path, messages: list[str]
             "the version and the kind of card that it was built with: build it again with sfpp-engine on this machine"
         )
     return engine
+
+
+class _RuntimeCache:
+    """The compiled kernels of an engine; for TensorRT, whose engines hold them already, there is nothing to keep.
+
+    Args:
+        library: the library.
+        engine: deserialized.
+        path: its file.
+        keep: whether to keep anything on disk.
+    """
+
+    def __init__(self, library: Library, engine: Any, path: Path, *, keep: bool) -> None:
+        self._library = library
+        self._engine = engine
+        self._file: Path | None = None
+        self._cache: Any = None
+        self._known = b""
+        if keep and library.is_rtx:
+            folder = compiled_models_folder(path, library=library.name, options={"version": library.version})
+            self._file = None if folder is None else folder / "kernels.bin"
+
+    def context(self) -> Any:
+        """Return an execution context that takes kernels from the cache and puts new ones there.
+
+        Raises:
+            BackendError: there is not enough memory on the card.
+        """
+        if not self._library.is_rtx:
+            return self._created(self._engine.create_execution_context())
+        config = self._engine.create_runtime_config()
+        config.cuda_graph_strategy = self._library.module.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+        if self._file is not None:
+            self._cache = config.create_runtime_cache()
+            self._known = self._file.read_bytes() if self._file.is_file() else b""
+            if self._known:
+                self._cache.deserialize(self._known)  # one of another card or driver is refused, and made anew
+            config.set_runtime_cache(self._cache)
+        return self._created(self._engine.create_execution_context(config))
+
+    def store(self) -> None:
+        """Keep what was compiled; where that cannot be written, it is compiled again next time."""
+        if self._cache is None or self._file is None:
+            return
+        compiled = bytes(self._cache.serialize())
+        self._cache = None
+        if compiled != self._known:
+            with contextlib.suppress(SfppError, OSError), whole_file(self._file) as temporary:
+                temporary.write_bytes(compiled)
+
+    def _created(self, context: Any) -> Any:
+        if context is None:
+            raise BackendError(
+                f"{self._library.title} has no execution context for this engine, most likely because the card's "
+                "memory is full; close other programs on it, or take a smaller input size"
+            )
+        return context

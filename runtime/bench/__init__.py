@@ -8,8 +8,8 @@ print(report.table())
 from __future__ import annotations
 
 from sfpp.runtime.bench.report import BenchReport, Row
-from sfpp.runtime.bench.run import bench
+from sfpp.runtime.bench.rounds import bench
+from sfpp.runtime.bench.row import Speedup, Summary
 from sfpp.runtime.bench.settings import BackendSpec
-from sfpp.runtime.bench.statistics import Speedup, Summary
 
 __all__ = ["BackendSpec", "BenchReport", "Row", "Speedup", "Summary", "bench"]

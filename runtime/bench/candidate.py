@@ -11,10 +11,8 @@ from typing import Any
 import numpy as np
 
 from sfpp.runtime.backends import BackendOptions, backend_choices
-from sfpp.runtime.bench.inputs import Picture
+from sfpp.runtime.bench.measured_model import MeasuredModel, Picture, open_model, operator_times_ms
 from sfpp.runtime.bench.memory import MemoryRequest, model_peak_bytes
-from sfpp.runtime.bench.opened import OpenedModel, open_model
-from sfpp.runtime.bench.operators import operator_times_ms
 from sfpp.runtime.bench.row import Row, with_contract
 from sfpp.runtime.bench.settings import BackendSpec, BenchSettings
 from sfpp.runtime.contract import ModelContract
@@ -44,7 +42,7 @@ class Candidate:
     ) -> None:
         self.row = Row(model=str(path), backend=str(spec), file_bytes=path.stat().st_size)
         self.spec = self.used = spec
-        self.opened: OpenedModel | None = None
+        self.opened: MeasuredModel | None = None
         self.contract: ModelContract | None = None
         self._path = path
         self._settings = settings
@@ -119,7 +117,7 @@ class Candidate:
             self.opened.backend.close()
             self.opened = None
 
-    def _first_opened(self, notify: Callable[[str], object]) -> OpenedModel:
+    def _first_opened(self, notify: Callable[[str], object]) -> MeasuredModel:
         """Open the model, without a cache, in the backend that is to measure it, and where it is opened from then on.
 
         Raises:
@@ -146,6 +144,6 @@ class Candidate:
         self.used = BackendSpec(choice.name, choice.options.precision)
         return opened
 
-    def _open(self, *, profile: bool = False, cache: bool = True) -> OpenedModel:
+    def _open(self, *, profile: bool = False, cache: bool = True) -> MeasuredModel:
         options = self.options(profile=profile, cache=cache)
         return self._open_with(backend_choices(self._path, backend=self.used.name, options=options)[0])[0]

@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sfpp.runtime.bench.row import Row
-from sfpp.runtime.bench.table import backend_label, row_labels
+from sfpp.runtime.bench.row import Row, backend_label, row_labels
 from sfpp.runtime.errors import MissingDependencyError, SfppError, UsageError
 from sfpp.runtime.files import whole_file
 

@@ -15,9 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from sfpp.runtime.backends import BackendOptions, backend_choices
-from sfpp.runtime.bench.inputs import Picture, open_picture
+from sfpp.runtime.bench.measured_model import Picture, open_model, open_picture
 from sfpp.runtime.bench.memory import MemoryRequest, process_peak_bytes
-from sfpp.runtime.bench.opened import open_model
 from sfpp.runtime.cli.console import exit_code_of
 
 

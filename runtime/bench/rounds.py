@@ -1,17 +1,220 @@
-"""Runs in turn: every model once a round, in an order that changes, so that a busy machine slows them alike."""
+"""Measuring models side by side: every model runs once per round, in an order that changes.
+
+So a machine that is busy with something else slows all models alike.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import functools
+import os
 import random
+import tempfile
 import time
-from collections.abc import Callable, Mapping
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Protocol
 
-from sfpp.runtime.bench.opened import StageTimes
-from sfpp.runtime.bench.settings import MIN_ROUNDS
-from sfpp.runtime.errors import SfppError
+from sfpp.runtime.backends import Notify, open_backend
+from sfpp.runtime.bench.candidate import Candidate
+from sfpp.runtime.bench.measured_model import StageTimes, open_picture
+from sfpp.runtime.bench.peak import CHAINS, MatmulPeak, copy_bytes_per_s, matmul_peak
+from sfpp.runtime.bench.report import BenchReport
+from sfpp.runtime.bench.row import with_samples
+from sfpp.runtime.bench.settings import MIN_ROUNDS, BackendSpec, BenchSettings, bench_settings
+from sfpp.runtime.errors import BackendError, SfppError
+from sfpp.runtime.machine import machine
 
 _PROGRESS_S = 5.0
+
+
+def bench(models: Sequence[str | os.PathLike[str]], *, notify: Notify | None = None, **options: Any) -> BenchReport:
+    """Measure each model on each backend, all in turn, so that what else the machine does slows them alike.
+
+    A model that a backend cannot run, or runs wrongly, becomes a row that says why. Ctrl-C ends the measuring; the
+    report then holds what there is, and says so.
+
+    Args:
+        models: ONNX files, with a contract or without.
+        notify: called with lines that say what is being done.
+        options: those of :class:`sfpp.runtime.bench.settings.BenchSettings`, by name.
+
+    Raises:
+        BackendError: not one model could be run on any backend.
+        UsageError: a setting that cannot be meant.
+        ModelFileError: a model that is not a file.
+        MediaError: an image that cannot be read.
+    """
+    settings = bench_settings(models, **options)
+    return measure(Campaign(settings, notify=notify or (lambda line: None)))
+
+
+def measure(campaign: Campaign) -> BenchReport:
+    """Take the steps of a campaign until they are done or Ctrl-C comes, and report.
+
+    Raises:
+        BackendError: not one model could be run.
+        KeyboardInterrupt: Ctrl-C came before there was a single sample.
+    """
+    interrupted = False
+    try:
+        with contextlib.closing(campaign):
+            campaign.load()
+            campaign.time()
+        _check_some_ran(campaign)
+        # The models are closed: what follows opens its own, and a device's memory may hold only one at a time.
+        campaign.measure_memory()
+        campaign.measure_peaks()
+        campaign.profile()
+    except KeyboardInterrupt:
+        if not campaign.has_samples:
+            raise
+        interrupted = True
+    return campaign.report(interrupted=interrupted)
+
+
+def _check_some_ran(campaign: Campaign) -> None:
+    if campaign.has_samples:
+        return
+    rows = campaign.report(interrupted=False).rows
+    reasons = dict.fromkeys(f"{row.name} on {row.backend}: {row.failure}" for row in rows)
+    raise BackendError(f"nothing could be measured: {'; '.join(reasons)}")
+
+
+class Campaign:
+    """Steps of :func:`sfpp.runtime.bench.bench`; a step that is cut off leaves what it has found.
+
+    Args:
+        settings: what to measure.
+        notify: called with lines that say what is being done.
+
+    Raises:
+        MediaError: the settings' image cannot be read.
+    """
+
+    def __init__(self, settings: BenchSettings, *, notify: Notify) -> None:
+        self._settings = settings
+        self._notify = notify
+        picture = functools.cache(lambda: open_picture(settings.image))
+        if settings.image is not None:
+            picture()  # a picture that cannot be read concerns all models, and should be said at once
+        self._candidates = [
+            Candidate(path, spec, settings=settings, picture=picture)
+            for path in settings.models
+            for spec in settings.backends
+        ]
+        self._rounds = Rounds({}, seed=settings.seed)
+        self._copy_bytes_per_s: float | None = None
+
+    @property
+    def has_samples(self) -> bool:
+        """Whether anything was measured."""
+        return any(self._rounds.samples.values())
+
+    def load(self) -> None:
+        """Open every candidate."""
+        for spec in dict.fromkeys(self._settings.backends):
+            # Else the first model of each library would pay for its import, half a second that is none of the model's.
+            with suppress(SfppError):
+                options = spec.options(threads=self._settings.threads, cache=False)
+                open_backend(CHAINS[0].path, backend=spec.name, options=options)[0].close()
+        for candidate in self._candidates:
+            self._notify(f"loading {candidate.title}")
+            self._attempt(candidate, functools.partial(candidate.load, notify=self._notify))
+
+    def time(self) -> None:
+        """Warm up, then run all candidates in rounds."""
+        settings = self._settings
+        for candidate in self._candidates:
+            if candidate.opened is not None:
+                self._notify(f"warming up {candidate.title}")
+                self._attempt(candidate, candidate.warm_up)
+        models = {index: each.opened for index, each in enumerate(self._candidates) if each.opened is not None}
+        if models:
+            self._rounds = Rounds(models, seed=settings.seed)
+            count = "1 model" if len(models) == 1 else f"{len(models)} in turn"
+            self._notify(f"timing {count}: {settings.runs} rounds, or {settings.seconds:g} seconds")
+            on_round = progress_lines(self._notify, runs=settings.runs, seconds=settings.seconds)
+            self._rounds.run(runs=settings.runs, seconds=settings.seconds, on_round=on_round)
+
+    def measure_memory(self) -> None:
+        """Measure each candidate's peak memory."""
+        if not self._settings.memory:
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            for candidate in self._with_samples():
+                self._notify(f"measuring the memory of {candidate.title}")
+                try:
+                    candidate.measure_memory(Path(folder))
+                except SfppError as error:
+                    candidate.learn(memory_failure=str(error))
+
+    def measure_peaks(self) -> None:
+        """Measure what the machine can do, in each library and precision that a candidate used."""
+        if not self._settings.peak:
+            return
+        peaks: dict[BackendSpec, MatmulPeak | None] = {}
+        for candidate in self._with_samples():
+            if candidate.used not in peaks:
+                peaks[candidate.used] = self._matmul_peak(candidate)
+            candidate.learn(matmul_peak=peaks[candidate.used])
+        # Last: the models' memory is free again, so that the large arrays find room on a small device.
+        self._copy_bytes_per_s = copy_bytes_per_s(threads=self._settings.threads)
+
+    def profile(self) -> None:
+        """Measure each candidate's operators."""
+        if not self._settings.profile:
+            return
+        for candidate in self._with_samples():
+            self._notify(f"profiling {candidate.title}")
+            try:
+                candidate.profile()
+            except SfppError as error:
+                self._notify(f"no profile of {candidate.title}: {error}")
+
+    def report(self, *, interrupted: bool) -> BenchReport:
+        """Return what is known by now."""
+        samples, failures = self._rounds.samples, self._rounds.failures
+        # Not always the first candidate: that one may be what a backend cannot run.
+        first: list[StageTimes] = next((each for each in samples.values() if each), [])
+        rows = []
+        for index, candidate in enumerate(self._candidates):
+            row = with_samples(candidate.row, samples.get(index, []), first=first)
+            rows.append(dataclasses.replace(row, failure=row.failure or failures.get(index)))
+        return BenchReport(
+            rows=tuple(rows),
+            settings=self._settings,
+            machine=machine(),
+            interrupted=interrupted,
+            copy_bytes_per_s=self._copy_bytes_per_s,
+        )
+
+    def close(self) -> None:
+        """Close all models."""
+        for candidate in self._candidates:
+            candidate.close()
+
+    def _with_samples(self) -> list[Candidate]:
+        return [each for index, each in enumerate(self._candidates) if self._rounds.samples.get(index)]
+
+    def _attempt(self, candidate: Candidate, step: Callable[[], object]) -> None:
+        """Take a step; a candidate that fails it stays behind with the reason."""
+        try:
+            step()
+        except SfppError as error:
+            candidate.learn(failure=str(error))
+            candidate.close()
+            self._notify(f"failed: {candidate.title}: {error}")
+
+    def _matmul_peak(self, candidate: Candidate) -> MatmulPeak | None:
+        self._notify(f"measuring this machine's best in {candidate.used}")
+        try:
+            return matmul_peak(backend=candidate.used.name, options=candidate.options(cache=False))
+        except SfppError as error:
+            self._notify(f"no peak of {candidate.used}: {error}")
+            return None
 
 
 class Timed(Protocol):
@@ -74,7 +277,7 @@ class Rounds:
             del self._models[key]
 
 
-def progress_lines(notify: Callable[[str], object], *, runs: int, seconds: float) -> Callable[[int, float], None]:
+def progress_lines(notify: Notify, *, runs: int, seconds: float) -> Callable[[int, float], None]:
     """Return what :meth:`Rounds.run` is to call after each round: it says every few seconds how far they are."""
     last_s = 0.0
 

@@ -1,17 +1,20 @@
-"""One model on one backend, and what was measured of it."""
+"""One model on one backend: what was measured of it, and what its latencies say."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sfpp.runtime.bench.opened import StageTimes
+import numpy as np
+
+from sfpp.runtime.bench.measured_model import StageTimes
 from sfpp.runtime.bench.peak import MatmulPeak
-from sfpp.runtime.bench.statistics import Speedup, Summary, speedup, summarize
 from sfpp.runtime.contract import ModelContract, Task
+from sfpp.runtime.errors import UsageError
 from sfpp.runtime.model import SelfTestState
 
 
@@ -39,7 +42,7 @@ class Row:
         activation_bytes: what the operators of one run read and write, if none were fused.
         file_bytes: size of the model file, about that of the weights.
         matmul_peak: the machine's best, in the same library and precision.
-        operators_ms: mean time a run by operator type, largest first, of a profiled and therefore slower run.
+        operators_ms: mean time per run by operator type, largest first, of a profiled and therefore slower run.
     """
 
     model: str
@@ -124,3 +127,84 @@ def with_contract(row: Row, contract: ModelContract | None) -> Row:
         multiply_adds=contract.multiply_adds,
         activation_bytes=contract.activation_bytes,
     )
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Latencies in milliseconds; percentiles are interpolated, so p99 of a few runs is close to the slowest one.
+
+    ``spread`` is the distance between the quartiles over the median: 0.02 on a quiet machine, 0.3 on a busy one.
+    """
+
+    count: int
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    mean_ms: float
+    fastest_ms: float
+    spread: float
+
+
+@dataclass(frozen=True)
+class Speedup:
+    """How many times as fast as another model: the median over the rounds, and its quartiles."""
+
+    median: float
+    lower_quartile: float
+    upper_quartile: float
+
+
+def summarize(samples_ms: Sequence[float]) -> Summary:
+    """Summarize latencies.
+
+    Raises:
+        UsageError: no sample.
+    """
+    if not samples_ms:
+        raise UsageError("there is no sample to summarize: run at least once")
+    # Quartiles rather than the standard deviation: one run that the system interrupted would dominate it.
+    q1, p50, q3, p90, p99 = (float(value) for value in np.percentile(samples_ms, (25, 50, 75, 90, 99)))
+    return Summary(
+        count=len(samples_ms),
+        p50_ms=p50,
+        p90_ms=p90,
+        p99_ms=p99,
+        mean_ms=float(np.mean(samples_ms)),
+        fastest_ms=float(np.min(samples_ms)),
+        spread=(q3 - q1) / p50 if p50 > 0 else 0.0,
+    )
+
+
+def speedup(first_ms: Sequence[float], samples_ms: Sequence[float]) -> Speedup:
+    """Compare latencies of the same rounds: above 1 where ``samples_ms`` are shorter than ``first_ms``.
+
+    Each round is compared with itself before the median is taken: when another program slows the machine for a while,
+    both models of a round suffer, and the ratio stays. The ratio of two medians would move.
+
+    Args:
+        first_ms: latencies of the model compared with, one a round.
+        samples_ms: latencies of the same rounds; one list may be shorter where measuring was interrupted.
+
+    Raises:
+        UsageError: no round in common, or a latency that is not positive.
+    """
+    common = min(len(first_ms), len(samples_ms))
+    if common == 0:
+        raise UsageError("there is no round in which both models ran: run at least once")
+    first, other = np.asarray(first_ms[:common], float), np.asarray(samples_ms[:common], float)
+    if min(first.min(), other.min()) <= 0:
+        raise UsageError("a latency is 0 ms or less, so no ratio can be given: the clock is too coarse for this model")
+    lower, median, upper = (float(value) for value in np.percentile(first / other, (25, 50, 75)))
+    return Speedup(median=median, lower_quartile=lower, upper_quartile=upper)
+
+
+def row_labels(rows: Sequence[Row]) -> list[str]:
+    """Return each row's model as a file name without suffix, or as a path where two files have the same name."""
+    # A model measured on several backends has several rows, and still one name.
+    paths_of_name = Counter(name for name, _ in {(row.name, row.model) for row in rows})
+    return [row.name if paths_of_name[row.name] == 1 else row.model for row in rows]
+
+
+def backend_label(row: Row) -> str:
+    """Return the backend as asked for, with the precision that it chose where none was asked for."""
+    return row.backend if ":" in row.backend or not row.precision else f"{row.backend}:{row.precision}"

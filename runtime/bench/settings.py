@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from sfpp.runtime.backends import PRECISIONS, BackendOptions, Precision, backend_names
 from sfpp.runtime.errors import ModelFileError, UsageError, did_you_mean
@@ -58,7 +59,22 @@ def backend_spec(text: str) -> BackendSpec:
 
 @dataclass(frozen=True)
 class BenchSettings:
-    """The settings of one run; see :func:`sfpp.runtime.bench.bench` for their meaning.
+    """The settings of one run, for ``sfpp-bench`` and for :func:`sfpp.runtime.bench.bench`.
+
+    Attributes:
+        models: ONNX files, with a contract or without.
+        backends: what runs each of them; by default what :func:`sfpp.runtime.load` chooses.
+        image: frame for models with a contract; None takes one of the shipped clip, resized to each model's input.
+        runs: rounds, in each of which every model runs once.
+        warmup: runs of each model before the first round.
+        seconds: no round begins later than this, though there are at least three (or ``runs``).
+        threads: threads within an operator; None leaves the choice to the backend.
+        input_shapes: sizes that models without a contract leave open, by the input's name; "" for the others.
+        profile: measure each operator too, in runs of their own.
+        peak: measure the machine's own best, to compare with.
+        memory: measure each model's peak memory, in a process of its own.
+        self_test: replay each file's self-test on its first use in a backend. A row that fails it is not measured.
+        seed: of the order within rounds and of random values.
 
     Raises:
         UsageError: no model, or a number that cannot be meant.
@@ -90,3 +106,29 @@ class BenchSettings:
             raise UsageError(f"runs is {self.runs} and warmup {self.warmup}, expected at least 1 and 0")
         if not 0 < self.seconds < math.inf:
             raise UsageError(f"seconds is {self.seconds}, expected a positive number")
+
+
+def bench_settings(
+    models: Sequence[str | os.PathLike[str]],
+    *,
+    backends: Sequence[str | BackendSpec] = (),
+    image: str | os.PathLike[str] | None = None,
+    **options: Any,
+) -> BenchSettings:
+    """Return settings from options as people write them.
+
+    Args:
+        models: files.
+        backends: also as ``NAME[:PRECISION]``, such as ``openvino:bf16``; none is the default.
+        image: a file.
+        options: the other ones of :class:`BenchSettings`.
+
+    Raises:
+        UsageError, ModelFileError: as for :func:`backend_spec` and :class:`BenchSettings`.
+    """
+    return BenchSettings(
+        models=tuple(map(Path, models)),
+        backends=tuple(backend_spec(each) if isinstance(each, str) else each for each in backends) or (BackendSpec(),),
+        image=None if image is None else Path(image),
+        **options,
+    )

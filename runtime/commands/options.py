@@ -18,7 +18,7 @@ from sfpp.runtime.video.sinks.push import is_receiver
 from sfpp.runtime.video.sinks.raw import STANDARD_OUTPUT
 from sfpp.runtime.video.sources.address import is_uri, without_credentials
 from sfpp.runtime.video.sources.opening import SCHEMES, names_input
-from sfpp.runtime.viewer.address import address_from
+from sfpp.runtime.viewer.listening import address_from
 
 COMMAND = "sfpp-run"
 

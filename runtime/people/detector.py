@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from sfpp.runtime.backends import Arrays, OnnxRuntimeBackend
+from sfpp.runtime.backends import Arrays, BackendOptions, OnnxRuntimeBackend
 from sfpp.runtime.contract import InputSpec
 from sfpp.runtime.errors import BackendError, ContractError, ModelFileError
 from sfpp.runtime.images import Image, Placement, bgr_from_frame, place_frame
@@ -129,7 +129,7 @@ class _Session(OnnxRuntimeBackend):
     """ONNX Runtime for a file that does not carry sfpp's contract and so must be asked what it takes."""
 
     def __init__(self, path: Path, *, threads: int | None) -> None:
-        super().__init__(path, threads=threads)
+        super().__init__(path, BackendOptions(threads=threads))
         self._declared: list[Any] = self._session.get_inputs()
 
     def image_input(self, path: Path) -> InputSpec:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
+from sfpp.runtime.tensorrt.building import EngineSettings
 from sfpp.runtime.tensorrt.engines import EngineReport, build_engine
-from sfpp.runtime.tensorrt.settings import EngineSettings
 
 __all__ = ["EngineReport", "EngineSettings", "build_engine"]

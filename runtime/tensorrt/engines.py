@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import json
 import os
+import shlex
+import signal
+import subprocess
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import IO, Any
 
+from sfpp.runtime import errors
+from sfpp.runtime.cache import compiled_models_folder
 from sfpp.runtime.contract import EngineRecord, ModelContract, contract_from_metadata
-from sfpp.runtime.errors import ModelFileError, UsageError
-from sfpp.runtime.files import check_destinations, identity, sha256_of, whole_file
+from sfpp.runtime.errors import BackendError, ModelFileError, SfppError, UsageError
+from sfpp.runtime.files import check_destinations, identity, python_module, sha256_of, whole_file
 from sfpp.runtime.onnx_file import metadata_of
-from sfpp.runtime.tensorrt.building import PhaseProgress
-from sfpp.runtime.tensorrt.isolated import Built, build_in_process_of_its_own
-from sfpp.runtime.tensorrt.library import Library, library_of
-from sfpp.runtime.tensorrt.settings import CURRENT, EngineSettings
+from sfpp.runtime.tensorrt.building import CURRENT, EngineSettings, PhaseProgress
+from sfpp.runtime.tensorrt.cuda import Card, Cuda
+from sfpp.runtime.tensorrt.library import Library, library_of, version_numbers
 from sfpp.runtime.tensorrt.sidecar import SUFFIX, SUFFIXES, sidecar_of, this_platform
-from sfpp.runtime.tensorrt.trtexec import trtexec_line
 
 # Tried with TensorRT-RTX 1.7: three bytes for each value that a depth-wise convolution gives, 90 MB for a B0 at
 # 1920x1080. https://docs.nvidia.com/deeplearning/tensorrt-rtx/latest/getting-started/support-matrix.html
@@ -25,6 +33,9 @@ _INT8_ON_RTX = (
     "NVIDIA lists INT8 for weights alone in TensorRT-RTX, and its engines of INT8 convolutions are large: the FP16 "
     "file is the better choice there, unless you measured otherwise"
 )
+_INTERVAL_S = 10.0
+_WORKER = "sfpp.runtime.tensorrt.worker"
+_LAST_WORDS = 6  # lines
 
 
 @dataclass(frozen=True)
@@ -136,4 +147,190 @@ def _record(library: Library, built: Built, settings: EngineSettings, model: Pat
         version_compatible=settings.version_compatible,
         hardware_compatible=settings.hardware_compatible,
         dla=settings.dla,
+    )
+
+
+def kept_engine(model: Path, *, backend: str, build: bool, notify: Callable[[str], object]) -> Path:
+    """Return the engine of an ONNX file for this card; it is built on first use, which takes minutes.
+
+    It belongs to the file's content, the library's version and the card, so that a stale one is never used.
+
+    Args:
+        model: the .onnx file.
+        backend: ``tensorrt`` or ``tensorrt-rtx``.
+        build: whether one may be built; otherwise it must be there.
+        notify: told that and how it is built.
+
+    Raises:
+        BackendError: there is no card, there is no engine yet and none may be built, or the build fails.
+        ModelFileError, ContractError, MissingDependencyError: as for :func:`.engines.build_engine`.
+    """
+    library = library_of(backend, purpose=f"running {model.name}")
+    card = Cuda().card()
+    engine = _place(model, library, card)
+    if engine is not None and engine.is_file():
+        return engine
+    if not build:
+        raise BackendError(
+            f"there is no engine of {model.name} for {library.title} {library.version} on {card.name} yet, and none "
+            f"may be built now; build it with sfpp-engine, or leave --no-build off"
+        )
+    if engine is None:
+        raise BackendError(
+            f"there is no place to keep an engine of {model.name} in: set SFPP_CACHE to a folder that can be written "
+            "to, or build it with sfpp-engine"
+        )
+    notify(f"building an engine of {model.name} for {card.name}: takes minutes, and is kept for the next time")
+    devices = (CURRENT,) if library.is_rtx else None
+    report = build_engine(
+        model, engine, backend=backend, settings=EngineSettings(devices=devices), progress=_told_now_and_then(notify)
+    )
+    notify(f"built in {report.seconds:.0f} s, {report.size_bytes / 1e6:.1f} MB")
+    return engine
+
+
+def has_kept_engine(model: Path, *, backend: str) -> bool:
+    """Return whether :func:`kept_engine` need not build."""
+    library = library_of(backend, purpose=f"running {model.name}")
+    engine = _place(model, library, Cuda().card())
+    return engine is not None and engine.is_file()
+
+
+def _place(model: Path, library: Library, card: Card) -> Path | None:
+    """Return where the engine lies or is to lie, None where nothing can be kept."""
+    options = {"version": library.version, "card": card.name, "device": card.capability, "platform": this_platform()}
+    folder = compiled_models_folder(model, library=f"{library.name}-engines", options=options)
+    return None if folder is None else folder / (model.stem + SUFFIX)
+
+
+def _told_now_and_then(notify: Callable[[str], object]) -> Callable[[str, int, int], None]:
+    start = last = time.monotonic()
+
+    def progress(phase: str, done: int, total: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= _INTERVAL_S:
+            last = now
+            notify(f"building for {now - start:.0f} s: {phase}, {done} of {total}")
+
+    return progress
+
+
+def trtexec_line(library: Library, model: Path, engine: Path, settings: EngineSettings, *, precision: str) -> str:
+    """Return the equivalent call of ``trtexec``, or of ``tensorrt_rtx``, which is its name in TensorRT-RTX."""
+    numbers = version_numbers(library.version)
+    words = ["tensorrt_rtx" if library.is_rtx else "trtexec", f"--onnx={model}", f"--saveEngine={engine}"]
+    if not library.is_rtx and numbers < (10,):
+        lower = {"fp16": ["--fp16"], "int8": ["--int8", "--fp16"]}.get(precision, [])
+        words += [*lower, "--precisionConstraints=obey"]
+    elif not library.is_rtx and numbers < (11,):
+        words.append("--stronglyTyped")  # later versions have no other networks
+    if settings.workspace_bytes is not None:
+        words.append(f"--memPoolSize=workspace:{settings.workspace_bytes / (1 << 20):.12g}M")
+    if settings.timing_cache is not None:
+        words.append(f"--timingCacheFile={settings.timing_cache}")
+    if settings.dla is not None:
+        words += [f"--useDLACore={settings.dla}", "--allowGPUFallback"]
+    if settings.version_compatible:
+        words.append("--versionCompatible")
+    if settings.hardware_compatible:
+        words.append("--hardwareCompatibilityLevel=ampere+")
+    if library.is_rtx and settings.devices == (CURRENT,):
+        words.append("--useGpu")
+    elif library.is_rtx and settings.devices:
+        words.append("--computeCapabilities=" + ",".join(each.removeprefix("sm") for each in settings.devices))
+    return shlex.join([*words, "--skipInference"])
+
+
+@dataclasses.dataclass(frozen=True)
+class Built:
+    """What a finished build tells: the library's version, and this machine's card, if there is one."""
+
+    version: str
+    card: str
+    capability: str
+
+
+def build_in_process_of_its_own(
+    library: Library,
+    model: Path,
+    engine: Path,
+    settings: EngineSettings,
+    *,
+    precision: str,
+    progress: PhaseProgress,
+    parse_only: bool = False,
+) -> Built:
+    """Build ``model`` into the file ``engine``; arguments and errors are those of :func:`.building.engine_bytes`.
+
+    Raises:
+        BackendError: also where the process is killed or crashes.
+    """
+    job = {
+        "library": library.name,
+        "model": str(model),
+        "engine": str(engine),
+        "precision": precision,
+        "parse_only": parse_only,
+        "settings": dataclasses.asdict(settings),
+    }
+    # Not a pipe: nobody reads it during the build, and a library that prints more than it holds would wait for ever.
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as words, _worker(job, words) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            message = json.loads(line)
+            if "phase" in message:
+                progress(*message["phase"])
+            elif "error" in message:
+                raise _as_raised(message["error"])
+            else:
+                return Built(**message["done"])
+        code = process.wait()
+        words.seek(0)
+        raise _ended(code, library, words.read())
+
+
+@contextlib.contextmanager
+def _worker(job: dict[str, Any], words: IO[str]) -> Iterator[subprocess.Popen[str]]:
+    """Start the worker with a job, its errors into a file; whatever happens, it does not outlive the block."""
+    with subprocess.Popen(
+        **python_module(_WORKER),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=words,
+        text=True,
+        encoding="utf-8",
+    ) as process:
+        try:
+            assert process.stdin is not None
+            with contextlib.suppress(BrokenPipeError):  # it ended at once; its last words say why
+                process.stdin.write(json.dumps(job, default=str) + "\n")
+                process.stdin.flush()
+            yield process
+        finally:
+            process.kill()
+
+
+def _as_raised(error: dict[str, str]) -> SfppError:
+    """Return the worker's error as it was raised there."""
+    kind = getattr(errors, error["kind"], BackendError)
+    found: SfppError = BackendError(error["message"])
+    if kind is not errors.MissingDependencyError:
+        found = kind(error["message"])
+    return found
+
+
+def _ended(code: int, library: Library, last_words: str) -> BackendError:
+    """Return what is to be said of a worker that ended without a word."""
+    if code == -signal.SIGKILL:
+        return BackendError(
+            f"the build was killed, most likely by the system because memory ran out; {library.title} needs several "
+            "times the model's size: close other programs, add swap, set --workspace 512MiB, or build for a smaller "
+            "input size"
+        )
+    told = "; ".join(line.strip() for line in last_words.strip().splitlines()[-_LAST_WORDS:])
+    how = f"by signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"with code {code}"
+    return BackendError(
+        f"the build ended {how}, which is a fault in {library.title} or its installation"
+        + (f": {told}" if told else "; `sfpp-engine --check` may name the node that it does not take")
     )

@@ -11,7 +11,6 @@ from sfpp.runtime.errors import BackendError, MissingDependencyError, UsageError
 
 LibraryName = Literal["tensorrt", "tensorrt-rtx"]
 LIBRARIES: tuple[LibraryName, ...] = get_args(LibraryName)
-
 _MODULES: dict[LibraryName, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 _TITLES: dict[LibraryName, str] = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
 _ADVICE: dict[LibraryName, str] = {
@@ -19,6 +18,7 @@ _ADVICE: dict[LibraryName, str] = {
     "elsewhere pip install tensorrt-cu12 or tensorrt-cu13, as the driver's CUDA is",
     "tensorrt-rtx": "pip install 'sfpp[rtx]'",
 }
+_SHOWN = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,3 +100,23 @@ def version_numbers(version: str) -> tuple[int, ...]:
             break
         numbers.append(int(part))
     return tuple(numbers)
+
+
+def keeping_logger(module: Any, messages: list[str]) -> Any:
+    """Return a logger that keeps errors in a list; it must live as long as what was made with it."""
+
+    class Logger(module.ILogger):  # type: ignore[misc]  # the library has no types
+        def __init__(self) -> None:
+            module.ILogger.__init__(self)
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity in (module.ILogger.INTERNAL_ERROR, module.ILogger.ERROR):
+                messages.append(" ".join(message.split()))
+
+    return Logger()
+
+
+def told(messages: list[str]) -> str:
+    """Return what was said of a failure, the first words first: later ones mostly follow from them."""
+    shown = list(dict.fromkeys(messages))[:_SHOWN]
+    return "; ".join(shown) or "it does not say why"

@@ -17,10 +17,9 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from sfpp.runtime.errors import SfppError
-from sfpp.runtime.tensorrt.building import engine_bytes
+from sfpp.runtime.tensorrt.building import EngineSettings, engine_bytes
 from sfpp.runtime.tensorrt.cuda import card_of_this_machine
 from sfpp.runtime.tensorrt.library import library_of
-from sfpp.runtime.tensorrt.settings import EngineSettings
 
 # Nobody reads more often.
 _INTERVAL_S = 0.1

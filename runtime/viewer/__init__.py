@@ -19,9 +19,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sfpp.runtime.imports import names_from
-from sfpp.runtime.viewer.address import address_from
-from sfpp.runtime.viewer.limits import Limits
-from sfpp.runtime.viewer.update import Control, ViewerUpdate
+from sfpp.runtime.viewer.listening import address_from
+from sfpp.runtime.viewer.update import Control, Limits, ViewerUpdate
 
 if TYPE_CHECKING:
     from sfpp.runtime.viewer.viewer import Viewer

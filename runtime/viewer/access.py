@@ -1,12 +1,23 @@
-"""Who may look: a token beyond this machine, and checks that keep foreign web pages out of a viewer on it."""
+"""Who may look: a token beyond this machine, checks that keep foreign web pages out, limits on connections.
+
+What every request passes before it is answered is :func:`gate`; what is logged never has a token in it.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import hmac
+import html
 import ipaddress
+import logging
 import re
 import secrets
-from urllib.parse import SplitResult, urlsplit
+from collections.abc import Callable
+from typing import cast
+from urllib.parse import SplitResult, urlencode, urlsplit
+
+from aiohttp import http_exceptions, web
+from aiohttp.typedefs import Handler, Middleware
 
 from sfpp.runtime.errors import UsageError
 
@@ -25,10 +36,21 @@ SECURITY_HEADERS = {
     "X-Frame-Options": "DENY",
     "Server": "sfpp",  # the versions of Python and of its libraries are nobody's business
 }
-
 # What needs no quoting, in an address or in a cookie.
 _TOKEN = re.compile(r"[A-Za-z0-9._~-]{16,256}")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+# Answered without a token, since what asks whether a service lives rarely has one; it then says yes or no.
+OPEN_PATHS = frozenset({"/healthz"})
+_TRUSTED_SITES = ("none", "same-origin")  # typed by a person, or asked by our own page
+_WELCOME = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta http-equiv="refresh" content="0; url={address}">
+<title>sfpp</title></head><body><p><a href="{address}">Go on</a></p></body></html>
+"""
+_FULL = (
+    b"HTTP/1.1 503 Service Unavailable\r\n"
+    b"Content-Type: text/plain\r\nContent-Length: 22\r\nRetry-After: 5\r\nConnection: close\r\n\r\n"
+    b"503: too many clients\n"
+)
 
 
 def new_token() -> str:
@@ -119,3 +141,156 @@ def _hostname(host: str) -> str:
 
 def _host_and_port(parts: SplitResult | None) -> tuple[str | None, int | None]:
     return (None, None) if parts is None else (parts.hostname, parts.port or _DEFAULT_PORTS.get(parts.scheme))
+
+
+def gate(access: Access) -> Middleware:
+    """Return the middleware that lets requests in.
+
+    401 without a token that is demanded; 403 for what a page of another site wants to load; 421 for a host's name that
+    is not this machine's own, where no token protects the viewer.
+    """
+
+    @web.middleware
+    async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if not access.knows_host(request.headers.get("Host", "")):
+            raise web.HTTPMisdirectedRequest(
+                text="421: not served under this name; open it as 127.0.0.1 or localhost\n"
+            )
+        if _is_embedded_elsewhere(request):
+            raise web.HTTPForbidden(text="403: not for pages of other sites\n")
+        if request.path not in OPEN_PATHS and not is_admitted(request, access):
+            raise web.HTTPUnauthorized(text="401: Unauthorized\n", headers={"WWW-Authenticate": "Bearer"})
+        if request.path == "/" and access.demands_token and access.admits(request.query.get("token")):
+            return _welcome(request, access)
+        return await handler(request)
+
+    return guard
+
+
+def is_admitted(request: web.Request, access: Access) -> bool:
+    """Whether a request has the token, if one is demanded: in its cookie, its ``Authorization``, or its address."""
+    scheme, _, bearer = request.headers.get("Authorization", "").partition(" ")
+    return access.admits(
+        request.cookies.get(access.cookie),
+        bearer.strip() if scheme.lower() == "bearer" else None,
+        request.query.get("token"),
+    )
+
+
+async def add_security_headers(request: web.Request, response: web.StreamResponse) -> None:
+    """Give every answer the headers that bind a browser; to be told when answers are prepared."""
+    response.headers.update(SECURITY_HEADERS)
+    response.headers.setdefault("Cache-Control", "no-store")
+
+
+def _is_embedded_elsewhere(request: web.Request) -> bool:
+    """Whether a page of another origin loads this as a picture, a script or the like; following a link is well."""
+    site, mode = request.headers.get("Sec-Fetch-Site", "none"), request.headers.get("Sec-Fetch-Mode", "navigate")
+    return site not in _TRUSTED_SITES and mode != "navigate"
+
+
+def _welcome(request: web.Request, access: Access) -> web.Response:
+    """Put the token into a cookie and send the browser to the same address without it.
+
+    By a page that goes on by itself and not by a status 303: after a link from elsewhere, a chain of redirects still
+    counts as coming from there, and a browser would keep the strict cookie back.
+    """
+    # Whatever else the address asked for, such as a width, is kept.
+    rest = [(name, value) for name, value in request.query.items() if name != "token"]
+    address = html.escape(f"./{'?' if rest else ''}{urlencode(rest)}")
+    response = web.Response(text=_WELCOME.format(address=address), content_type="text/html")
+    token = request.query["token"]
+    response.set_cookie(access.cookie, token, httponly=True, samesite="Strict", path="/")
+    return response
+
+
+def viewer_logger(token: str | None) -> logging.Logger:
+    """Return a logger below ``sfpp`` whose records do not have the token in them.
+
+    It is not registered by its name: two viewers in a program have a token each.
+    """
+    logger = logging.Logger("sfpp.viewer", logging.WARNING)
+    logger.parent = logging.getLogger("sfpp")
+    logger.addFilter(_is_of_interest)
+    if token is not None:
+        logger.addFilter(Redacting(token))
+    return logger
+
+
+class Redacting(logging.Filter):
+    """Takes the token out of whatever is logged: libraries quote what they were sent, in messages and tracebacks."""
+
+    def __init__(self, token: str) -> None:
+        super().__init__()
+        self._token = token
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Replace the token in the record, its traceback included."""
+        if record.exc_info:
+            record.exc_text = logging.Formatter().formatException(record.exc_info)
+            record.exc_info = None
+        record.msg, record.args = self._redacted(record.getMessage()), ()
+        record.exc_text = record.exc_text and self._redacted(record.exc_text)
+        return True
+
+    def _redacted(self, text: str) -> str:
+        return text.replace(self._token, "[token]")
+
+
+def _is_of_interest(record: logging.LogRecord) -> bool:
+    """Whether it tells of more than a request that is no HTTP, or a browser that has gone before its answer."""
+    others_doing = http_exceptions.HttpProcessingError, ConnectionError
+    return not (record.exc_info and isinstance(record.exc_info[1], others_doing))
+
+
+class ConnectionLimits:
+    """Refuses connections beyond a number, and closes those that do not come to a request, in the event loop's thread.
+
+    Args:
+        most: connections that may be open at once; one more is told so and closed, before anything of it is read.
+        patience_s: how long a new connection may take for its first request. After that aiohttp itself closes idle
+            ones; before it, not all of its versions do.
+    """
+
+    def __init__(self, *, most: int, patience_s: float) -> None:
+        self._most = most
+        self._patience_s = patience_s
+        self._begun: set[asyncio.Protocol] = set()
+        self._silent: set[asyncio.Protocol] = set()
+
+    def around(self, server: web.Server) -> Callable[[], asyncio.Protocol]:
+        """Return what makes the protocol of each new connection: the server's own, or one that refuses."""
+        loop = asyncio.get_running_loop()
+
+        def protocol() -> asyncio.Protocol:
+            if len(self._begun.union(server.connections)) >= self._most:
+                return _Refusing()
+            # The loop accepts a whole crowd before it makes the first of its connections, which the server knows then:
+            # in the loop's next round. Until the round after that this one is known here.
+            made = server()
+            self._begun.add(made)
+            loop.call_soon(loop.call_soon, self._begun.discard, made)
+            self._silent.add(made)
+            loop.call_later(self._patience_s, self._close_if_silent, made)
+            return made
+
+        return protocol
+
+    @web.middleware
+    async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Take note of who asks for something."""
+        self._silent.discard(request.protocol)
+        return await handler(request)
+
+    def _close_if_silent(self, made: web.RequestHandler) -> None:
+        if made in self._silent:
+            self._silent.remove(made)
+            if made.transport is not None:
+                made.transport.abort()
+
+
+class _Refusing(asyncio.Protocol):
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        writing = cast(asyncio.Transport, transport)
+        writing.write(_FULL)
+        writing.close()

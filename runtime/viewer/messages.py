@@ -12,11 +12,8 @@ from typing import Any, get_args
 from sfpp.runtime.errors import UsageError
 from sfpp.runtime.model import SelfTestState
 from sfpp.runtime.viewer.drawing import VIEWS, ViewSetting
-from sfpp.runtime.viewer.history import KEPT_S, Sample
-from sfpp.runtime.viewer.limits import Limits
-from sfpp.runtime.viewer.scene import Scene
-from sfpp.runtime.viewer.store import NumberedEvent, SourceFacts
-from sfpp.runtime.viewer.update import Control, ControlAction, ViewerUpdate
+from sfpp.runtime.viewer.store import KEPT_S, NumberedEvent, Sample, SourceFacts
+from sfpp.runtime.viewer.update import Control, ControlAction, Limits, Scene, ViewerUpdate
 
 # What a page may send at once, in bytes: 256 classes switched off and a long name of a source.
 LARGEST_MESSAGE = 8192

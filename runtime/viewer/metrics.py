@@ -7,8 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from sfpp.runtime.viewer.history import Quantiles
-from sfpp.runtime.viewer.store import SourceFacts, Store
+from sfpp.runtime.viewer.store import Quantiles, SourceFacts, Store
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 

@@ -3,29 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import re
 from collections.abc import Mapping
 from concurrent.futures import Executor
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, get_args
 
 from aiohttp import WSCloseCode, web
 
 from sfpp.runtime.errors import MediaError, UsageError
-from sfpp.runtime.viewer.access import Access, origin_fits
+from sfpp.runtime.viewer.access import Access, add_security_headers, gate, is_admitted, origin_fits
 from sfpp.runtime.viewer.drawing import PictureFormat, ViewSetting, draw_view, encode
-from sfpp.runtime.viewer.files import ICON, INDEX, page_files
-from sfpp.runtime.viewer.gate import add_security_headers, gate, is_admitted
-from sfpp.runtime.viewer.limits import Limits
 from sfpp.runtime.viewer.messages import LARGEST_MESSAGE, setting_from
 from sfpp.runtime.viewer.metrics import CONTENT_TYPE, metrics_text
-from sfpp.runtime.viewer.session import Service, Session
-from sfpp.runtime.viewer.sessions import Sessions
-from sfpp.runtime.viewer.update import ViewerUpdate
+from sfpp.runtime.viewer.session import GOODBYE_S, Service, Session, Sessions
+from sfpp.runtime.viewer.update import Limits, ViewerUpdate
 
 # Snapshots that may wait for the one thread that makes them, each with a frame in its hands.
 _MOST_SNAPSHOTS = 4
-_GOODBYE_S = 1.0
+_FOLDER = Path(__file__).parent / "static"
+_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+INDEX = "index.html"
+ICON = "icon.svg"
 
 
 class Routes:
@@ -86,7 +92,7 @@ class Routes:
         limits = self._service.limits
         # A JPEG does not become smaller, so nothing is compressed.
         socket = web.WebSocketResponse(
-            heartbeat=limits.heartbeat_s, max_msg_size=LARGEST_MESSAGE, compress=False, timeout=_GOODBYE_S
+            heartbeat=limits.heartbeat_s, max_msg_size=LARGEST_MESSAGE, compress=False, timeout=GOODBYE_S
         )
         session = Session(socket, self._service)
         with self._sessions.joined(session):
@@ -171,3 +177,22 @@ def _busy(why: str) -> web.HTTPServiceUnavailable:
 def _plain_name(source: str) -> str:
     """Return the source's name as part of a file's name on any system."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", source).strip("-.")[:80] or "frame"
+
+
+@dataclass(frozen=True)
+class PageFile:
+    """A file of the page: its bytes, its type, and a tag that changes with the bytes."""
+
+    body: bytes
+    content_type: str
+    tag: str
+
+
+def page_files() -> dict[str, PageFile]:
+    """Return all files of the page by name. There are no others to be had, whatever path somebody asks for."""
+    return {path.name: _read(path) for path in sorted(_FOLDER.iterdir()) if path.suffix in _TYPES}
+
+
+def _read(path: Path) -> PageFile:
+    body = path.read_bytes()
+    return PageFile(body, _TYPES[path.suffix], f'"{hashlib.sha256(body).hexdigest()[:20]}"')

@@ -8,7 +8,7 @@ import pytest
 from sfpp.calibration import latency
 from sfpp.calibration.latency import checked, default_backends, latencies
 from sfpp.calibration.results import Latency
-from sfpp.runtime.bench.opened import StageTimes
+from sfpp.runtime.bench.measured_model import StageTimes
 from sfpp.runtime.bench.row import Row, with_samples
 from sfpp.runtime.bench.settings import BackendSpec
 from sfpp.runtime.errors import BackendError

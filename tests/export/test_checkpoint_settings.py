@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from sfpp.export.checkpoints.settings import encoder_from_settings, read_normalization
+from sfpp.export.checkpoints.sizes import encoder_from_settings, read_normalization
 from sfpp.export.models.segformer import EncoderConfig
 from sfpp.runtime.contract import InputSpec
 from sfpp.runtime.errors import CheckpointError

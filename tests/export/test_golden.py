@@ -13,7 +13,7 @@ from sfpp.export.deployable import Deployable
 from sfpp.export.lowering.passes import LOWERINGS, lowered
 from sfpp.export.lowering.symbolic import trace_to_onnx
 from sfpp.export.to_onnx import learned_model
-from sfpp.runtime.backends.openvino import OpenVinoBackend
+from sfpp.runtime.backends import BackendOptions, OpenVinoBackend
 from sfpp.runtime.contract import METADATA_KEY, InputSpec, contract_from_json
 from sfpp.runtime.onnx_file import metadata_of
 from tests.golden import FOLDER, golden_cases
@@ -80,7 +80,7 @@ def run_in_onnxruntime(path, frame_rgb):
 
 
 def run_in_openvino(path, frame_rgb):
-    backend = OpenVinoBackend(path, precision="fp32", cache=False)
+    backend = OpenVinoBackend(path, BackendOptions(precision="fp32", cache=False))
     return next(iter(backend.run({"frame": frame_rgb[None]}).values()))
 
 

@@ -15,8 +15,7 @@ import torch
 
 from sfpp.export import export_onnx, to_onnx
 from sfpp.export.catalog import MIT_SIZES, VARIANTS, words_from_recipe
-from sfpp.export.checkpoints.conversion import stages_reversed
-from sfpp.export.checkpoints.layout import canonical_slots
+from sfpp.export.checkpoints.conversion import canonical_slots, stages_reversed
 from sfpp.export.checkpoints.styles import MMSEG, OFFICIAL
 from sfpp.export.demo import demo_checkpoint
 from sfpp.export.models.segformer import EncoderConfig, HeadConfig, SegFormer, SegFormerConfig

@@ -47,10 +47,10 @@ CHILD = """
 import json, sys
 import numpy as np
 from pathlib import Path
-from sfpp.runtime.backends.openvino import OpenVinoBackend
+from sfpp.runtime.backends import BackendOptions, OpenVinoBackend
 
 for file, frames, answers in json.loads(sys.argv[1]):
-    backend = OpenVinoBackend(Path(file), precision="fp32", cache=False)
+    backend = OpenVinoBackend(Path(file), BackendOptions(precision="fp32", cache=False))
     arrays = np.load(frames)
     runs = [backend.run({name: arrays[name][i:i + 1] for name in arrays}) for i in range(len(arrays[arrays.files[0]]))]
     np.savez(answers, *[np.concatenate([run[name] for run in runs]) for name in runs[0]])

@@ -7,7 +7,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from sfpp.runtime import load
-from sfpp.runtime.backends import OnnxRuntimeBackend, choice
+from sfpp.runtime.backends import BackendOptions, OnnxRuntimeBackend, choice
 from sfpp.runtime.backends.choice import Machine
 from sfpp.runtime.contract import METADATA_KEY
 from sfpp.runtime.self_test import self_test_for
@@ -43,7 +43,7 @@ class Planted:
     """ONNX Runtime under another name, whose classes or keypoints change places if it is ``wrong``."""
 
     def __init__(self, path, options, *, version, wrong, precision):
-        self._real = OnnxRuntimeBackend(path, threads=options.threads)
+        self._real = OnnxRuntimeBackend(path, BackendOptions(threads=options.threads))
         self._wrong = wrong
         self.precision = options.precision or precision
         self.description = f"Planted {version} on the CPU"

@@ -9,9 +9,9 @@ from sfpp.runtime import files
 from sfpp.runtime.bench.memory import module_peak_bytes
 from sfpp.runtime.errors import BackendError, UsageError
 from sfpp.runtime.files import python_code, python_module
-from sfpp.runtime.tensorrt.isolated import build_in_process_of_its_own
+from sfpp.runtime.tensorrt.building import EngineSettings
+from sfpp.runtime.tensorrt.engines import build_in_process_of_its_own
 from sfpp.runtime.tensorrt.library import Library
-from sfpp.runtime.tensorrt.settings import EngineSettings
 from sfpp.runtime.video.sinks.push import PusherProcess, PushJob
 from sfpp.runtime.video.sinks.window import _PROBE
 

@@ -6,8 +6,8 @@ import numpy as np
 
 from benchmarks.speed.contestants import Entry
 from benchmarks.speed.results import SpeedRow
-from sfpp.runtime.bench.opened import OpenedModel
-from sfpp.runtime.bench.statistics import summarize
+from sfpp.runtime.bench.measured_model import MeasuredModel
+from sfpp.runtime.bench.row import summarize
 from sfpp.runtime.errors import BackendError
 from sfpp.runtime.segmentation import Segmentation
 
@@ -22,7 +22,7 @@ class Fake:
 
     def open(self):
         self._step("open")
-        return OpenedModel(_Backend(self.log), None, 0.0, prepare=dict, infer=self.infer, finish=self.finish)
+        return MeasuredModel(_Backend(self.log), None, 0.0, prepare=dict, infer=self.infer, finish=self.finish)
 
     def infer(self, prepared):
         self._step("run")

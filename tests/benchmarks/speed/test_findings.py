@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from benchmarks.speed.findings import Findings
-from sfpp.runtime.bench.opened import StageTimes
+from sfpp.runtime.bench.measured_model import StageTimes
 from tests.benchmarks.speed.rows import entry
 
 

@@ -7,7 +7,7 @@ from benchmarks.speed.contestants import EagerContestant, Field
 from benchmarks.speed.measure import groups_of, main
 from benchmarks.speed.results import read_results
 from sfpp.export.resolution import Resolution
-from sfpp.runtime.bench.inputs import Picture
+from sfpp.runtime.bench.measured_model import Picture
 from sfpp.runtime.bench.peak import MatmulPeak
 from sfpp.runtime.bench.settings import backend_spec
 from sfpp.runtime.errors import UsageError

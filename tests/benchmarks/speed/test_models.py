@@ -9,7 +9,7 @@ from sfpp.export.demo import demo_frame
 from sfpp.export.resolution import Resolution
 from sfpp.runtime import load, read_image
 from sfpp.runtime.agreement import label_agreement
-from sfpp.runtime.bench.inputs import Picture
+from sfpp.runtime.bench.measured_model import Picture
 from sfpp.runtime.contract import METADATA_KEY, contract_from_json
 from sfpp.runtime.onnx_file import metadata_of
 

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from benchmarks.speed.results import read_results, without_group, write_results
-from sfpp.runtime.bench.statistics import Speedup
+from sfpp.runtime.bench.row import Speedup
 from sfpp.runtime.errors import ContractError
 from tests.benchmarks.speed.rows import speed_row
 

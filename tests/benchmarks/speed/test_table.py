@@ -1,7 +1,7 @@
 import pytest
 
 from benchmarks.speed.table import backend_name, markdown_tables, overview_tables
-from sfpp.runtime.bench.statistics import Speedup
+from sfpp.runtime.bench.row import Speedup
 from tests.benchmarks.speed.rows import speed_row
 
 

@@ -3,8 +3,8 @@
 import pytest
 
 from sfpp.export.check.checking import RULES
-from sfpp.export.check.operator_table import MICROSOFTS_IN_RTX, OPERATORS_OF
-from sfpp.export.check.versions import ALL
+from sfpp.export.check.findings import ALL
+from sfpp.export.check.operator_rules import MICROSOFTS_IN_RTX, OPERATORS_OF
 from tests.export.check.examples import EXAMPLES
 from tests.export.check.graphs import check, finding, outcomes, rules, with_weights_beside
 

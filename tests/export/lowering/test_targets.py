@@ -18,7 +18,7 @@ from sfpp.export.lowering.passes import LOWERINGS, lowered
 from sfpp.export.lowering.symbolic import trace_to_onnx
 from sfpp.export.models.recipe import with_matching
 from sfpp.export.models.segformer import EncoderConfig, HeadConfig, SegFormer, SegFormerConfig
-from sfpp.runtime.backends.openvino import OpenVinoBackend
+from sfpp.runtime.backends import BackendOptions, OpenVinoBackend
 from sfpp.runtime.contract import InputSpec
 from sfpp.runtime.errors import UsageError
 from tests.export.networks import randomized
@@ -54,7 +54,7 @@ def in_onnxruntime(path):
 
 
 def in_openvino(path):
-    backend = OpenVinoBackend(path, precision="fp32", cache=False)
+    backend = OpenVinoBackend(path, BackendOptions(precision="fp32", cache=False))
     return backend.run({"frame": frame()})["logits"]
 
 

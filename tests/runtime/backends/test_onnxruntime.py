@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from sfpp.runtime.backends import BackendOptions, OnnxRuntimeBackend, onnxruntime, open_backend
-from sfpp.runtime.backends.onnxruntime_profile import times_from_events
+from sfpp.runtime.backends.onnxruntime import times_from_events
 from sfpp.runtime.errors import BackendError, ModelFileError, UsageError
 from tests.runtime.backends.graphs import write_sums
 
@@ -94,7 +94,9 @@ def runtime(monkeypatch):
 )
 def test_what_a_device_asks_for(runtime, model_path, caplog, device, precision, first, names, label):
     fake, lines = runtime(), []
-    backend = OnnxRuntimeBackend(model_path, device=device, precision=precision, cache=False, notify=lines.append)
+    backend = OnnxRuntimeBackend(
+        model_path, BackendOptions(precision=precision, cache=False), device=device, notify=lines.append
+    )
     (providers, _), *more = fake.sessions
     assert providers == [(name, first if name == names[0] else {}) for name in names]
     assert backend.description == f"ONNX Runtime 1.2.3 on {label}"
@@ -108,7 +110,7 @@ def test_tensorrt_keeps_its_engines_by_the_files_content(runtime, model_path, ca
     fake = runtime()
     for _ in range(2):
         OnnxRuntimeBackend(model_path, device="tensorrt")
-    OnnxRuntimeBackend(model_path, device="tensorrt", precision="fp16")
+    OnnxRuntimeBackend(model_path, BackendOptions(precision="fp16"), device="tensorrt")
     write_sums(model_path, factor_node="Mul")
     OnnxRuntimeBackend(model_path, device="tensorrt")
     options = [providers[0][1] for providers, _ in fake.sessions]
@@ -121,7 +123,7 @@ def test_tensorrt_keeps_its_engines_by_the_files_content(runtime, model_path, ca
 
 def test_tensorrt_without_cuda_beside_it(runtime, model_path):
     fake = runtime(available=["TensorrtExecutionProvider", "CPUExecutionProvider"])
-    OnnxRuntimeBackend(model_path, device="tensorrt", cache=False)
+    OnnxRuntimeBackend(model_path, BackendOptions(cache=False), device="tensorrt")
     assert [name for name, _ in fake.sessions[0][0]] == ["TensorrtExecutionProvider", "CPUExecutionProvider"]
 
 
@@ -167,14 +169,14 @@ def test_the_cuda_libraries_of_pip_are_loaded_without_a_word(runtime, model_path
         print("Failed to load libcublas.so.13")
 
     fake.preload_dlls = preload_dlls
-    OnnxRuntimeBackend(model_path, device=device, cache=False)
+    OnnxRuntimeBackend(model_path, BackendOptions(cache=False), device=device)
     assert calls == [0] * times, "before the session, or not at all"
     assert capsys.readouterr().out == ""
 
 
 def test_precision_of_a_device_that_did_not_start(runtime, model_path):
     runtime(dead=GPU_PROVIDERS[:2])
-    assert OnnxRuntimeBackend(model_path, device="tensorrt", precision="fp16").precision == "fp32"
+    assert OnnxRuntimeBackend(model_path, BackendOptions(precision="fp16"), device="tensorrt").precision == "fp32"
 
 
 def test_a_file_that_opens_nowhere_is_the_files_fault(runtime, model_path):
@@ -187,7 +189,7 @@ def test_a_file_that_opens_nowhere_is_the_files_fault(runtime, model_path):
 def test_a_precision_that_the_device_has_not(runtime, model_path, device, precision):
     runtime()
     with pytest.raises(UsageError, match=rf"precision {precision} was asked for, but ONNX Runtime on .* in fp32 "):
-        OnnxRuntimeBackend(model_path, device=device, precision=precision)
+        OnnxRuntimeBackend(model_path, BackendOptions(precision=precision), device=device)
 
 
 def test_a_device_that_is_not_there(runtime, model_path):
@@ -200,10 +202,10 @@ def test_settings(runtime, model_path, monkeypatch):
     fake = runtime()
     monkeypatch.setattr(onnxruntime, "thread_limit", lambda: None)
     OnnxRuntimeBackend(model_path)
-    OnnxRuntimeBackend(model_path, threads=3)
+    OnnxRuntimeBackend(model_path, BackendOptions(threads=3))
     monkeypatch.setattr(onnxruntime, "thread_limit", lambda: 2)  # as of a container
     OnnxRuntimeBackend(model_path)
-    OnnxRuntimeBackend(model_path, threads=3)
+    OnnxRuntimeBackend(model_path, BackendOptions(threads=3))
     (_, plain), (_, three), (_, limited), (_, asked_for) = fake.sessions
     assert plain.entries == {"session.intra_op.allow_spinning": "0"}
     assert plain.enable_mem_pattern is False
@@ -247,8 +249,8 @@ def test_a_profile_leaves_no_file(model_path, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
     before = sorted(tmp_path.rglob("*"))
-    read = OnnxRuntimeBackend(model_path, profile=True)
-    closed = OnnxRuntimeBackend(model_path, profile=True)
+    read = OnnxRuntimeBackend(model_path, BackendOptions(profile=True))
+    closed = OnnxRuntimeBackend(model_path, BackendOptions(profile=True))
     for backend in (read, closed):
         backend.run({"x": X})
     times_ms = read.operator_times_ms()
@@ -258,5 +260,5 @@ def test_a_profile_leaves_no_file(model_path, tmp_path, monkeypatch):
     closed.close()
     model_path.write_bytes(b"")
     with pytest.raises(ModelFileError):
-        OnnxRuntimeBackend(model_path, profile=True)
+        OnnxRuntimeBackend(model_path, BackendOptions(profile=True))
     assert sorted(tmp_path.rglob("*")) == before

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from onnx import helper
 
-from sfpp.runtime.backends import OpenVinoBackend, openvino
+from sfpp.runtime.backends import BackendOptions, OpenVinoBackend, openvino
 from sfpp.runtime.contract import METADATA_KEY
 from sfpp.runtime.errors import MissingDependencyError, UsageError
 from tests.runtime.backends.graphs import write_graph, write_sums
@@ -62,7 +62,7 @@ def test_a_precision_that_the_cpu_has_not():
 @pytest.mark.parametrize(("allowed", "asked_for", "taken"), [(None, None, None), (2, None, 2), (2, 3, 3), (None, 3, 3)])
 def test_threads_follow_what_a_container_allows(monkeypatch, allowed, asked_for, taken):
     monkeypatch.setattr(openvino, "thread_limit", lambda: allowed)
-    options = openvino._options(threads=asked_for, precision="fp32", profile=False)
+    options = openvino._core_settings(BackendOptions(threads=asked_for), "fp32")
     assert options.get("INFERENCE_NUM_THREADS") == taken
 
 
@@ -90,7 +90,7 @@ def write_products(path, *, scale=1.0, metadata=CONTRACT):
 
 def answer(path, **options):
     x = np.random.default_rng(8).normal(size=(64, 64)).astype(np.float32)
-    backend = OpenVinoBackend(path, threads=1, **options)
+    backend = OpenVinoBackend(path, BackendOptions(threads=1, **options))
     return backend.run({"x": x})["y"]
 
 
@@ -104,7 +104,7 @@ def test_precision_is_what_is_computed_in_and_said(tmp_path):
     backend = OpenVinoBackend(path)
     assert backend.precision == "bf16"
     assert backend.description.endswith("on the CPU in bfloat16")
-    assert OpenVinoBackend(path, precision="fp32").description.endswith("on the CPU in float32")
+    assert OpenVinoBackend(path, BackendOptions(precision="fp32")).description.endswith("on the CPU in float32")
 
 
 def test_a_kept_model_gives_the_same_answer(tmp_path, cache):
@@ -214,9 +214,9 @@ def test_the_useful_line_of_an_error():
 
 DROPPED_ELSEWHERE = """
 import gc, os, pathlib, signal, sys, threading
-from sfpp.runtime.backends import OpenVinoBackend
+from sfpp.runtime.backends import BackendOptions, OpenVinoBackend
 
-held = [OpenVinoBackend(pathlib.Path(sys.argv[1]), cache=False)]
+held = [OpenVinoBackend(pathlib.Path(sys.argv[1]), BackendOptions(cache=False))]
 thread = threading.Thread(target=lambda: (held.clear(), gc.collect()))
 thread.start()
 thread.join()

@@ -9,7 +9,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from sfpp.runtime.backends import FunctionBackend
-from sfpp.runtime.bench.opened import OpenedModel, StageTimes
+from sfpp.runtime.bench.measured_model import MeasuredModel, StageTimes
 from sfpp.runtime.bench.peak import MatmulPeak
 from sfpp.runtime.bench.row import Row, with_samples
 from sfpp.runtime.contract import METADATA_KEY, KeypointSpec, OutputSpec
@@ -99,7 +99,7 @@ def timed_model(clock, *, prepare_ms=1.0, infer_ms=10.0, finish_ms=2.0, log=None
         clock.now += finish_ms / 1e3
 
     backend = FunctionBackend(infer, metadata={})
-    return OpenedModel(backend, None, load_ms=0.0, prepare=prepare, infer=infer, finish=finish)
+    return MeasuredModel(backend, None, load_ms=0.0, prepare=prepare, infer=infer, finish=finish)
 
 
 def row(*, infer_ms=(10.0,), first_ms=None, model="some/model.onnx", backend="onnxruntime", peak=None, **facts):

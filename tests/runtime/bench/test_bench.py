@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from sfpp.runtime.backends import backend_choices
-from sfpp.runtime.bench import BackendSpec, bench, campaign, candidate
-from sfpp.runtime.bench.campaign import Campaign
-from sfpp.runtime.bench.opened import OpenedModel
+from sfpp.runtime.bench import BackendSpec, bench, candidate, rounds
+from sfpp.runtime.bench.measured_model import MeasuredModel
+from sfpp.runtime.bench.rounds import Campaign
 from sfpp.runtime.bench.settings import backend_spec
 from sfpp.runtime.errors import BackendError, MediaError, ModelFileError, UsageError
 from tests.runtime.bench.models import CONTRACT, POSE, write_foreign, write_ours
@@ -58,8 +58,8 @@ def test_models_of_all_kinds_side_by_side(here):
 def test_what_answers_wrongly_is_not_measured_and_all_steps_take_what_answers_rightly(here, monkeypatch):
     path = write_tested(here / "tested.onnx")
     asked, opened = [], plant(monkeypatch)
-    monkeypatch.setattr(campaign, "matmul_peak", lambda **arguments: asked.append(arguments["backend"]))
-    monkeypatch.setattr(campaign, "copy_bytes_per_s", lambda threads: 5.0)
+    monkeypatch.setattr(rounds, "matmul_peak", lambda **arguments: asked.append(arguments["backend"]))
+    monkeypatch.setattr(rounds, "copy_bytes_per_s", lambda threads: 5.0)
     monkeypatch.setattr(candidate, "model_peak_bytes", lambda request: asked.append(request.backend))
     report = bench([path], **{**QUICK, "backends": ["auto", "openvino"], "peak": True, "memory": True, "profile": True})
     chosen, wrong = report.rows
@@ -137,8 +137,8 @@ def test_peaks_are_measured_once_for_each_backend(here, monkeypatch):
         asked.append((arguments["backend"], arguments["options"].precision))
         raise BackendError("not today")
 
-    monkeypatch.setattr(campaign, "matmul_peak", matmul_peak)
-    monkeypatch.setattr(campaign, "copy_bytes_per_s", lambda threads: 5.0)
+    monkeypatch.setattr(rounds, "matmul_peak", matmul_peak)
+    monkeypatch.setattr(rounds, "copy_bytes_per_s", lambda threads: 5.0)
     models = [here / "ours.onnx", here / "foreign.onnx"]
     report = bench(models, **{**QUICK, "peak": True, "backends": ["onnxruntime", "onnxruntime:fp32", "auto"]})
     chosen = backend_choices(models[0])[0].name  # what auto has taken
@@ -154,7 +154,7 @@ def test_nothing_could_be_measured(here):
 
 def interrupting(monkeypatch, *, at):
     """Let Ctrl-C come in the nth run of any model."""
-    real, runs = OpenedModel.run, []
+    real, runs = MeasuredModel.run, []
 
     def run_once(self, **options):
         runs.append(self)
@@ -162,7 +162,7 @@ def interrupting(monkeypatch, *, at):
             raise KeyboardInterrupt
         return real(self, **options)
 
-    monkeypatch.setattr(OpenedModel, "run", run_once)
+    monkeypatch.setattr(MeasuredModel, "run", run_once)
 
 
 def test_ctrl_c_keeps_what_was_measured(here, monkeypatch):

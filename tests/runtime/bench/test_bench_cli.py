@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sfpp.runtime.backends import backend_names
-from sfpp.runtime.bench import BenchReport, campaign
+from sfpp.runtime.bench import BenchReport, rounds
 from sfpp.runtime.bench.cli import main, next_command
 from sfpp.runtime.bench.peak import MatmulPeak
 from sfpp.runtime.bench.settings import BenchSettings
@@ -28,8 +28,8 @@ def here(tmp_path, monkeypatch):
     write_ours(tmp_path / "ours.onnx")
     write_ours(tmp_path / "pose.onnx", POSE)
     write_foreign(tmp_path / "open.onnx", shape=("n", 3))
-    monkeypatch.setattr(campaign, "matmul_peak", lambda **arguments: MatmulPeak(1e12, "8x4", "Library"))
-    monkeypatch.setattr(campaign, "copy_bytes_per_s", lambda threads: 2e10)
+    monkeypatch.setattr(rounds, "matmul_peak", lambda **arguments: MatmulPeak(1e12, "8x4", "Library"))
+    monkeypatch.setattr(rounds, "copy_bytes_per_s", lambda threads: 2e10)
     return tmp_path
 
 
@@ -148,14 +148,14 @@ INTERRUPTED = """
 import os, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that runs this in the background ignores it
 from sfpp.runtime.bench.cli import main
-from sfpp.runtime.bench.opened import OpenedModel
-run, runs = OpenedModel.run, []
+from sfpp.runtime.bench.measured_model import MeasuredModel
+run, runs = MeasuredModel.run, []
 def counted(self, **options):
     runs.append(self)
     if len(runs) == 4:
         os.kill(os.getpid(), signal.SIGINT)
     return run(self, **options)
-OpenedModel.run = counted
+MeasuredModel.run = counted
 sys.exit(main(sys.argv[1:]))
 """
 

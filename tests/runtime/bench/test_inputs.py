@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from sfpp.runtime.backends import TensorInfo
-from sfpp.runtime.bench.inputs import ANY_INPUT, Picture, input_shape, open_picture, random_inputs
+from sfpp.runtime.bench.measured_model import ANY_INPUT, Picture, input_shape, open_picture, random_inputs
 from sfpp.runtime.errors import MediaError, UsageError
 from tests.runtime.bench.models import CONTRACT, POSE
 

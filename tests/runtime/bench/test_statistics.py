@@ -3,7 +3,7 @@ import statistics
 import numpy as np
 import pytest
 
-from sfpp.runtime.bench.statistics import speedup, summarize
+from sfpp.runtime.bench.row import speedup, summarize
 from sfpp.runtime.errors import UsageError
 
 

@@ -1,4 +1,5 @@
-from sfpp.runtime.bench.table import backend_label, row_labels, table_lines
+from sfpp.runtime.bench.report import table_lines
+from sfpp.runtime.bench.row import backend_label, row_labels
 from sfpp.runtime.model import SelfTestState
 from tests.runtime.bench.models import row
 

@@ -248,7 +248,7 @@ def test_no_size_is_left_open(fakes, tmp_path):
 
 
 def test_a_model_is_built_on_first_use_and_its_engine_kept(fakes, model, monkeypatch):
-    monkeypatch.setattr("sfpp.runtime.tensorrt.kept._INTERVAL_S", math.inf)  # a slow machine tells of no progress
+    monkeypatch.setattr("sfpp.runtime.tensorrt.engines._INTERVAL_S", math.inf)  # a slow machine tells of no progress
     lines = []
     for expected in (2, 0):
         lines.clear()

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from sfpp.runtime.errors import UsageError
-from sfpp.runtime.tensorrt.settings import EngineSettings, bytes_from, devices_from
+from sfpp.runtime.tensorrt.building import EngineSettings, bytes_from, devices_from
 
 
 @pytest.mark.parametrize(

@@ -128,7 +128,7 @@ def test_the_token_is_never_logged(guarded, caplog, capfd):
 
 
 def test_the_log_redacts_messages_and_tracebacks(caplog):
-    from sfpp.runtime.viewer.log import viewer_logger
+    from sfpp.runtime.viewer.access import viewer_logger
 
     logger = viewer_logger(TOKEN)
     try:

@@ -6,7 +6,7 @@ from sfpp.runtime import MediaError, UsageError
 from sfpp.runtime.skeleton import SIDE_COLORS_BGR
 from sfpp.runtime.viewer import Limits, ViewerUpdate
 from sfpp.runtime.viewer.drawing import ViewSetting, draw_view, encode
-from sfpp.runtime.viewer.scene import Scene
+from sfpp.runtime.viewer.update import Scene
 from tests.runtime.viewer.looking import PALETTE, update
 
 

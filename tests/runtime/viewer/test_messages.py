@@ -7,8 +7,8 @@ from sfpp.runtime.model import SelfTestState
 from sfpp.runtime.viewer import Control, Limits
 from sfpp.runtime.viewer.drawing import ViewSetting
 from sfpp.runtime.viewer.messages import Acknowledgment, Status, Wish, hello, message_from_page
-from sfpp.runtime.viewer.scene import Scene
 from sfpp.runtime.viewer.store import Store
+from sfpp.runtime.viewer.update import Scene
 from tests.runtime.viewer.looking import CLASSES, PALETTE, update
 
 LIMITS = Limits(width=1000, largest_width=2000)

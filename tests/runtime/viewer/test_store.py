@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from sfpp.runtime.events import Event
-from sfpp.runtime.viewer.history import KEPT_S, SAMPLE_S, History, LatencyWindow
-from sfpp.runtime.viewer.store import OTHERS, Store
+from sfpp.runtime.viewer.store import KEPT_S, OTHERS, SAMPLE_S, History, LatencyWindow, Store
 from tests.runtime.viewer.looking import update
 
 

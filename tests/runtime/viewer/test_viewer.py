@@ -14,7 +14,7 @@ from aiohttp import web
 
 from sfpp.runtime import UsageError
 from sfpp.runtime.viewer import Limits
-from sfpp.runtime.viewer.connections import ConnectionLimits
+from sfpp.runtime.viewer.access import ConnectionLimits
 from tests.runtime.viewer.looking import Viewer, ask, opened, update
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from sfpp.runtime import UsageError
 from sfpp.runtime.viewer import address_from
-from sfpp.runtime.viewer.address import is_loopback, listening_socket, origin_of
+from sfpp.runtime.viewer.listening import is_loopback, listening_socket, origin_of
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,28 @@
-"""What Transformers' ``config.json`` says about the network, and whether it belongs to the weights."""
+"""The sizes of a checkpoint's network: those that its tensors tell, and those of the published size that they fit.
+
+Transformers' ``config.json`` says more than the tensors, and has to belong to them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from sfpp.export.checkpoints.shapes import STAGES
+from torch import Tensor
+
+from sfpp.export.catalog import EFT_SIZES, MIT_SIZES
 from sfpp.export.checkpoints.storage import read_json_object
-from sfpp.export.models.segformer import EncoderConfig, HeadConfig
+from sfpp.export.checkpoints.styles import BLOCK, CLASSIFIER, DECODER_BLOCK, FUSION, PROJECTION, Spelling
+from sfpp.export.models.edaformer import EdaDecoderConfig, EdaFormerConfig, EftConfig
+from sfpp.export.models.segformer import EncoderConfig, HeadConfig, SegFormerConfig
 from sfpp.runtime.contract import InputSpec
 from sfpp.runtime.errors import CheckpointError
 
+NetworkConfig = SegFormerConfig | EdaFormerConfig
+Sizes = Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]
+STAGES = 4
 # What the library takes where config.json is silent; each has one value a stage.
 _LISTS: dict[str, tuple[int, ...]] = {
     "hidden_sizes": (32, 64, 160, 256),
@@ -26,9 +37,123 @@ _SUPPORTED = {"model_type": "segformer", "hidden_act": "gelu", "num_channels": 3
 IMAGENET = InputSpec("image", 1, 1)  # the contract's own defaults
 _PIXEL_STEPS = ("do_rescale", "do_normalize")
 Triple = tuple[float, float, float]
-
 # Far above any network; beyond it the size of a tensor no longer fits an integer.
 _LARGEST = 4096
+
+
+def network_config(stored: StoredShapes, settings: Mapping[str, Any] | None) -> NetworkConfig:
+    """Return the sizes of the network.
+
+    Heads, strides and pooling leave no trace in the weights: they come from ``settings``, Transformers' config.json,
+    or from a published size that has the same channels and blocks.
+
+    Raises:
+        CheckpointError: an unknown size, or settings that sfpp does not support or that contradict the weights.
+    """
+    style = stored.spelling.style
+    if style.head == "edaformer":
+        return _edaformer_config(stored)
+    found = EncoderConfig(stored.channels(), stored.depths())
+    head = HeadConfig(style.head, stored.rows(FUSION), stored.rows(CLASSIFIER))
+    if settings is None:
+        _require_published(stored, found.channels, found.depths, MIT_SIZES)
+        encoder = found
+    else:
+        encoder = encoder_from_settings(settings, stored.name)
+        check_agreement(settings, encoder, found, head, name=stored.name)
+    return SegFormerConfig(replace(encoder, block_eps=style.block_eps, embed_eps=style.embed_eps), head)
+
+
+def size_name(config: NetworkConfig) -> str:
+    """Return ``b0`` to ``b5`` or ``t`` and ``b``; ``custom`` where a SegFormer's encoder differs from those."""
+    if isinstance(config, EdaFormerConfig):
+        sizes = (config.encoder.channels, config.encoder.depths)
+        return next(name for name, published in EFT_SIZES.items() if published == sizes)
+    encoder = config.encoder
+    for name, (channels, depths) in MIT_SIZES.items():
+        if encoder == EncoderConfig(channels, depths, block_eps=encoder.block_eps, embed_eps=encoder.embed_eps):
+            return name
+    return "custom"
+
+
+def _edaformer_config(stored: StoredShapes) -> EdaFormerConfig:
+    channels, depths = stored.channels(), stored.depths()
+    _require_published(stored, channels, depths, EFT_SIZES)
+    style = stored.spelling.style
+    encoder = EftConfig(
+        channels,
+        depths,
+        hidden=tuple(stored.rows(BLOCK + "ffn.expand", i) for i in range(STAGES)),
+        block_eps=style.block_eps,
+        embed_eps=style.embed_eps,
+    )
+    hidden = tuple(stored.rows(DECODER_BLOCK + "ffn.expand", level) for level in range(STAGES - 1))
+    return EdaFormerConfig(encoder, EdaDecoderConfig(hidden, stored.rows(FUSION), stored.rows(CLASSIFIER)))
+
+
+def _require_published(
+    stored: StoredShapes, channels: tuple[int, ...], depths: tuple[int, ...], published: Sizes
+) -> None:
+    if (channels, depths) in published.values():
+        return
+    known = "; ".join(f"{size.upper()} {widths}, {blocks}" for size, (widths, blocks) in published.items())
+    advice = {
+        "transformers": "give the folder with its config.json",
+        "edaformer": "the weights do not tell the number of heads, so no other size can be read",
+    }.get(
+        stored.spelling.style.name,
+        "other sizes are read from Transformers folders, whose config.json tells the number of heads",
+    )
+    raise CheckpointError(
+        f"{stored.name} has channels {channels} and blocks {depths} ({stored.spelling.style.title} style), "
+        f"which is no published size ({known}): {advice}"
+    )
+
+
+@dataclass(frozen=True)
+class StoredShapes:
+    """Reads sizes off the tensors of one file; ``name`` stands for it in messages."""
+
+    name: str
+    tensors: Mapping[str, Tensor] = field(repr=False)
+    spelling: Spelling
+
+    def rows(self, module: str, i: int = 0, j: int = 0) -> int:
+        """Return the first dimension of a module's weight: its output channels.
+
+        Raises:
+            CheckpointError: the tensor is missing, or has no rows.
+        """
+        (part,) = self.spelling.parts(module)
+        key = part.key("weight", i, j)
+        if key not in self.tensors or self.tensors[key].ndim == 0 or len(self.tensors[key]) == 0:
+            found = "has no rows" if key in self.tensors else "is missing"
+            raise CheckpointError(
+                f"{self.name}: {key} {found}, without which the size cannot be told "
+                f"({self.spelling.style.title} style); give the whole state dictionary"
+            )
+        return len(self.tensors[key])
+
+    def channels(self) -> tuple[int, ...]:
+        """Return the channels of every encoder stage.
+
+        Raises:
+            CheckpointError: a stage's patch embedding is missing.
+        """
+        return tuple(self.rows(PROJECTION, i) for i in range(STAGES))
+
+    def depths(self) -> tuple[int, ...]:
+        """Count each stage's blocks by the highest index among the keys, so that a hole shows as missing keys."""
+        (part,) = self.spelling.parts(BLOCK + "norm1")
+        before_index = part.module.split("{j}")[0]
+        depths = []
+        for i in range(STAGES):
+            prefix = before_index.format(i=i, n=i + 1)
+            indices = {key.removeprefix(prefix).split(".")[0] for key in self.tensors if key.startswith(prefix)}
+            # What is longer than an index is an unexpected key.
+            numbers = [int(index) for index in indices if index.isdecimal() and len(index) < 10]
+            depths.append(max(numbers, default=-1) + 1)
+        return tuple(depths)
 
 
 def read_settings(folder: Path) -> dict[str, Any] | None:
