@@ -15,7 +15,6 @@ import itertools
 import json
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -25,6 +24,7 @@ from pathlib import Path
 from benchmarks.machine import RESULTS, store
 from benchmarks.speed.models import save_checkpoint
 from sfpp.export.demo import demo_checkpoint
+from sfpp.runtime.children import python_module
 from sfpp.runtime.errors import SfppError
 
 VARIANTS = ("original", "hq", "fast", "2x2", "downsample", "kv2x2")
@@ -58,16 +58,16 @@ class Case:
     target: str
 
     def commands(self, file: Path, weights: Path, images: Path, size: str) -> Iterator[tuple[str, list[str]]]:
-        """Yield what each is called, and its command line as arguments of Python."""
+        """Yield what each is called, and its command line as a module and its arguments."""
         options = ["--weights", weights, "--variant", self.variant, "--target", self.target, "--res", size, "-o", file]
-        yield "export", ["-m", "sfpp.export.cli", *map(str, options)]
+        yield "export", ["sfpp.export.cli", *map(str, options)]
         if self.variant not in CALIBRATED:
             return
         few = ["--images", images, "--frames", 2, "--held-out", 1, "-o", file.parent]
         for precision in ("fp16", "int8"):
-            yield precision, ["-m", "sfpp.calibration.cli", str(file), "--precision", precision, *map(str, few)]
+            yield precision, ["sfpp.calibration.cli", str(file), "--precision", precision, *map(str, few)]
         if self.target == "portable":
-            yield "parity", ["-m", "sfpp.export.parity.cli", str(file), "--weights", str(weights), "--frames", "1"]
+            yield "parity", ["sfpp.export.parity.cli", str(file), "--weights", str(weights), "--frames", "1"]
 
 
 def measured(case: Case, work: str, command: list[str]) -> Row:
@@ -77,10 +77,11 @@ def measured(case: Case, work: str, command: list[str]) -> Row:
         SfppError: it failed.
     """
     start = time.monotonic()
-    process = subprocess.Popen([sys.executable, *command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    process = subprocess.Popen(**python_module(*command), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     assert process.stderr is not None
     with process.stderr:
         errors = process.stderr.read().decode()
+    # Linux counts what this process holds as the child's too, until the child's own program starts: a few 100 MB.
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode not in (0, 1) or "error:" in errors:  # parity ends with 1 where sides disagree

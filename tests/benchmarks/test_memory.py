@@ -16,7 +16,7 @@ def test_what_an_export_takes_is_measured_and_kept(tmp_path, capsys):
     (row,) = json.loads(output.read_text())["rows"]
     assert (row["model"], row["variant"], row["target"], row["work"]) == ("b0", "2x2", "portable", "export")
     assert 1e8 < row["peak_bytes"] < 8e9
-    assert "| B0 | `2x2` | 0." in capsys.readouterr().out
+    assert "| B0 | `2x2` | " in capsys.readouterr().out
     memory.main(options)
     assert json.loads(output.read_text())["rows"] == [row]
 

@@ -199,6 +199,7 @@ def test_ranges_are_known_the_second_time(model, frames, tmp_path, monkeypatch):
     assert first[1] == again[1]
 
 
+@pytest.mark.slow
 def test_ranges_of_frames_that_were_prepared_otherwise_are_not_taken(model, frames, tmp_path, monkeypatch):
     monkeypatch.setenv("SFPP_CACHE", str(tmp_path / "cache"))
     bare, contract = onnx.load(str(model)), contract_of(model)

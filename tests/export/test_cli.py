@@ -111,11 +111,11 @@ def test_from_the_demonstration_weights_to_labels(here, capsys):
 
 def test_matching_and_target_are_in_the_name_and_in_the_words(here, capsys):
     options = ["--variant", "fast", "--matching", "local", "--share-matching", "all", "--target", "openvino"]
-    assert cli.main([*options, "--res", RES]) == 0
+    assert cli.main([*options, "--res", "128x128"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    name = f"segformer-b0-fast-local-shareall-{RES}-openvino.onnx"
+    name = "segformer-b0-fast-local-shareall-128x128-openvino.onnx"
     assert [path.name for path in here.iterdir()] == [name]
-    assert lines[1].startswith("  segformer-b0 fast with local matching shared by all blocks for openvino, 160x128 ")
+    assert lines[1].startswith("  segformer-b0 fast with local matching shared by all blocks for openvino, 128x128 ")
     assert lines[-1] == f"next: sfpp-run {name} demo"
 
 

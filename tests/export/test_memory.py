@@ -133,7 +133,7 @@ print(json.dumps([measured, expected]))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="peaks are read from /proc")
-@pytest.mark.parametrize("variant", ["original", "fast"])
+@pytest.mark.parametrize("variant", ["fast", pytest.param("original", marks=pytest.mark.slow)])
 def test_estimates_are_near_what_is_measured(tmp_path, variant):
     report = export_onnx(path=tmp_path / "model.onnx", variant=variant, res="960x540")
     command = [sys.executable, "-c", MEASURE, str(report.path), variant]
@@ -203,7 +203,7 @@ sys.exit(main(sys.argv[1:]))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of a process are read from /proc")
-@pytest.mark.parametrize("variant", ["original", "downsample"])
+@pytest.mark.parametrize("variant", ["original", pytest.param("downsample", marks=pytest.mark.slow)])
 def test_under_a_limit_an_export_ends_with_the_sentence(tmp_path, variant):
     """Which is set in earnest, for more than the libraries have by then, and less than the check takes."""
     options = ["--res", "3840x2160", "--variant", variant, "--target", "openvino", "-o", str(tmp_path / "m.onnx")]

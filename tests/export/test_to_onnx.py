@@ -21,7 +21,7 @@ from sfpp.export.demo import demo_checkpoint
 from sfpp.export.models.segformer import EncoderConfig, HeadConfig, SegFormer, SegFormerConfig
 from sfpp.export.resolution import Resolution
 from sfpp.runtime.contract import METADATA_KEY, contract_from_json
-from sfpp.runtime.errors import CheckpointError, MediaError, RecipeError, SfppError, UsageError
+from sfpp.runtime.errors import CheckpointError, MediaError, MemoryShortageError, RecipeError, SfppError, UsageError
 from sfpp.runtime.images import input_from_frame
 
 RES = "160x128"
@@ -178,7 +178,7 @@ def random_state(style, size, *, width, classes):
 
 @pytest.mark.parametrize(
     ("style", "size", "width", "classes"),
-    [(OFFICIAL, "b1", 256, 150), (OFFICIAL, "b2", 768, 19), (MMSEG, "b1", 256, 21)],
+    [(OFFICIAL, "b1", 256, 150), pytest.param(OFFICIAL, "b2", 768, 19, marks=pytest.mark.slow), (MMSEG, "b1", 256, 21)],
 )
 def test_checkpoints_of_the_authors_export(tmp_path, style, size, width, classes):
     torch.save({"state_dict": random_state(style, size, width=width, classes=classes)}, tmp_path / "weights.pth")
@@ -290,6 +290,9 @@ def test_the_smallest_sizes_that_are_promised_work(tmp_path, size):
 def test_a_stop_on_the_way_leaves_what_was_there(tmp_path, monkeypatch, plain, step, stop):
     target = tmp_path / "model.onnx"
     target.write_bytes(b"an older export")
+    expected = stop if isinstance(stop, type) else type(stop)
+    if expected is MemoryError and step != "graph_from_model":
+        expected = MemoryShortageError  # which says what the check takes
 
     def interrupted(*arguments, **options):
         raise stop
@@ -298,7 +301,7 @@ def test_a_stop_on_the_way_leaves_what_was_there(tmp_path, monkeypatch, plain, s
         graph = onnx.load(plain[0].path)
         monkeypatch.setattr(to_onnx, "graph_from_model", lambda *_: graph)
     monkeypatch.setattr(to_onnx, step, interrupted)
-    with pytest.raises(stop if isinstance(stop, type) else type(stop)):
+    with pytest.raises(expected):
         export_onnx(path=target, variant="fast", res=RES)
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
     assert target.read_bytes() == b"an older export"

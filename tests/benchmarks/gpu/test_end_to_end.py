@@ -74,6 +74,7 @@ def test_what_was_exported_is_not_exported_again(prepared, monkeypatch):
     assert main(["prepare", "--preset", "tiny", "--no-libraries", "--folder", str(prepared[0].folder)]) == 0
 
 
+@pytest.mark.slow
 def test_every_contestant_is_timed_and_agrees(measured):
     results = read_gpu_results(measured / "out" / "results_cpu_tiny.json")
     assert [(row.backend, row.name) for row in results.rows] == [
@@ -98,6 +99,7 @@ def test_every_contestant_is_timed_and_agrees(measured):
     assert results.facts["device"]["torch"] == torch.__version__
 
 
+@pytest.mark.slow
 def test_a_second_run_measures_nothing_that_is_there(measured):
     path = measured / "results_cpu_tiny.json"
     before = path.read_bytes()
@@ -105,6 +107,7 @@ def test_a_second_run_measures_nothing_that_is_there(measured):
     assert path.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_the_table_is_printed_drawn_and_kept(measured, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(results_module, "RESULTS", tmp_path)
     path, chart = measured / "out" / "results_cpu_tiny.json", tmp_path / "gpu.svg"

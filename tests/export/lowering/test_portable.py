@@ -127,14 +127,29 @@ def test_tensorrt_rtx_builds_for_other_cards(exported, card):
     assert build_engine(exported("fast").path, card)
 
 
-@pytest.mark.parametrize("options", [{"output": "labels"}, {"input": "float32"}, {"batch": 2}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"output": "labels", "input": "float32", "batch": 2},
+        pytest.param({"output": "labels"}, marks=pytest.mark.slow),
+        pytest.param({"input": "float32"}, marks=pytest.mark.slow),
+        pytest.param({"batch": 2}, marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
 def test_tensorrt_rtx_builds_every_input_and_output(tmp_path, options):
     report = export_onnx(path=tmp_path / "model.onnx", variant="fast", res=ODD, **options)
     assert build_engine(report.path)
 
 
-@pytest.mark.parametrize("variant", ["hq", "fast", "both"])
-@pytest.mark.parametrize("opset", [18, 20])
+@pytest.mark.parametrize(
+    ("variant", "opset"),
+    [
+        ("fast", 18),
+        ("both", 20),
+        *(pytest.param(*each, marks=pytest.mark.slow) for each in [("hq", 18), ("both", 18), ("hq", 20), ("fast", 20)]),
+    ],
+)
 def test_other_opsets(tmp_path, variant, opset, exported):
     exported(variant)
     recipe = exported(variant).path.parent / "both.json" if variant == "both" else variant
@@ -157,10 +172,10 @@ def test_topk_in_passes_takes_the_same_tokens(tmp_path, monkeypatch, exported):
 
 def test_attention_in_parts_gives_the_same_answer(tmp_path, monkeypatch, exported):
     frame = np.random.default_rng(6).integers(0, 256, (1, 250, 333, 3), np.uint8)
-    monkeypatch.setattr(portable, "SCORE_BYTES_LIMIT", 20_000)
+    monkeypatch.setattr(portable, "SCORE_BYTES_LIMIT", 100_000)
     report = export_onnx(path=tmp_path / "model.onnx", variant="hq", res=ODD)
     counts = Counter(node.op_type for node in onnx.load(report.path).graph.node)
-    assert counts["Softmax"] > 5 * BLOCKS
+    assert counts["Softmax"] > 2 * BLOCKS
     np.testing.assert_allclose(run(report.path, frame), run(exported("hq").path, frame), atol=1e-4)
     assert build_engine(report.path)
 

@@ -245,7 +245,7 @@ def test_channels_of_like_size_are_no_disagreement(tmp_path):
     assert "stages.0/norm" not in {point.name for point in report.points}
 
 
-@pytest.mark.parametrize("precision", ["fp16", "int8"])
+@pytest.mark.parametrize("precision", [pytest.param("fp16", marks=pytest.mark.slow), "int8"])
 def test_files_of_lower_precision(lowered, tmp_path, precision):
     report = parity(lowered[precision], frames=1)
     assert (report.precision, report.agrees) == (precision, True), report.place

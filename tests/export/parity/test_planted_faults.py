@@ -13,7 +13,8 @@ from sfpp.export.demo import demo_checkpoint
 from sfpp.export.parity import parity
 from tests.export.parity.planted import with_contract, with_normalization, with_scaled_layer, without_names
 
-MODELS = ("fast", "original", "pose", "edaformer")
+# One of each task; the others are compared alike.
+MODELS = ("fast", "pose", *(pytest.param(name, marks=pytest.mark.slow) for name in ("original", "edaformer")))
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 
@@ -102,7 +103,7 @@ def test_a_wrong_color_order(exported, tmp_path, name):
     )
 
 
-@pytest.mark.parametrize("name", ["fast", "edaformer"])
+@pytest.mark.parametrize("name", ["fast", pytest.param("edaformer", marks=pytest.mark.slow)])
 def test_normalization_in_the_wrong_order(exported, tmp_path, name):
     model = exported(name)
     report = compared(with_normalization(model.path, tmp_path / "faulty.onnx", MEAN[::-1], STD[::-1]), model)
@@ -170,7 +171,7 @@ def stale_checkpoint(path, *, part):
     return path
 
 
-@pytest.mark.parametrize("name", ["fast", "original"])
+@pytest.mark.parametrize("name", ["fast", pytest.param("original", marks=pytest.mark.slow)])
 def test_a_stale_checkpoint(exported, tmp_path, name):
     weights = stale_checkpoint(tmp_path / "later.safetensors", part="")
     report = parity(exported(name).path, weights=weights, frames=1)
