@@ -24,7 +24,7 @@ from pathlib import Path
 from benchmarks.machine import RESULTS, store
 from benchmarks.speed.models import save_checkpoint
 from sfpp.export.demo import demo_checkpoint
-from sfpp.runtime.children import python_module
+from sfpp.runtime.files import python_module
 from sfpp.runtime.errors import SfppError
 
 VARIANTS = ("original", "hq", "fast", "2x2", "downsample", "kv2x2")
