@@ -26,11 +26,9 @@ from tqdm import tqdm
 from benchmarks.isr_time import EDAFORMER_T
 from benchmarks.machine import RESULTS, store
 from benchmarks.speed.models import LOCAL, save_checkpoint
-from sfpp.calibration.fp16.converting import fp16_model
-from sfpp.calibration.graph import opset_of, read_model, write_model
-from sfpp.calibration.int8.converting import int8_model
-from sfpp.calibration.int8.form import TENSORRT
-from sfpp.calibration.int8.quantizable import quantizable
+from sfpp.calibration.fp16.fp16_model import fp16_model
+from sfpp.calibration.int8.int8_model import int8_model
+from sfpp.calibration.int8.quantizable import TENSORRT, quantizable
 from sfpp.calibration.int8.ranges import Range
 from sfpp.export.catalog import matched, variant_for
 from sfpp.export.checkpoints import Checkpoint, read_checkpoint
@@ -43,6 +41,7 @@ from sfpp.runtime.contract import ModelContract, OutputKind
 from sfpp.runtime.errors import SfppError
 from sfpp.runtime.tensorrt import EngineSettings, build_engine
 from sfpp.runtime.tensorrt.library import library_of
+from sfpp.tooling.graph import opset_of, read_model, write_model
 
 DEVICES = ("sm86", "sm89", "sm120")
 PRECISIONS = ("fp32", "fp16", "int8")

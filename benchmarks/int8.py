@@ -102,7 +102,7 @@ def written_files(variant: str, *, data: Path, quantizers: bool, folder: Path) -
         _say(f"{variant}: exporting and calibrating for {backend}")
         export_onnx(path=path, variant=name, matching=matching or "exact", res="480x360", target=target)
         files.append((_FLOAT[backend], path, backend))
-        judged = {"judge_by": data / "val/images", "labels": data / "val/labels"}
+        judged = {"validation": data / "val/images", "labels": data / "val/labels"}
         report = calibrate(
             path,
             data / "train/images",

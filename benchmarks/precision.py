@@ -41,7 +41,7 @@ class Case:
             test = self.data / "test"
             return {
                 "images": self.data / "train" / "images",
-                "judge_by": test / "images",
+                "validation": test / "images",
                 "labels": test / "labels",
                 "held_out": len(list((test / "images").iterdir())),
             }
@@ -58,7 +58,7 @@ class Case:
             lists[part].write_text("\n".join(paths), encoding="utf-8")
         return {
             "images": lists["train"],
-            "judge_by": lists["test"],
+            "validation": lists["test"],
             "labels": self.data / "joints.npz",
             "held_out": int(test.sum()),
         }

@@ -1,50 +1,53 @@
-"""The Python face of ``sfpp-calibrate``."""
+"""calibrate(): one calibration from the first frame to the report."""
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sfpp.calibration.frames.chosen import Selection
+from sfpp.calibration.chosen_frames import ChosenFrames, chosen_frames
+from sfpp.calibration.context import CalibrationContext, Notify, Progress
+from sfpp.calibration.evaluate import Evaluator
+from sfpp.calibration.latency import check_backends, checked, default_backends, latencies
+from sfpp.calibration.recommend import recommend
 from sfpp.calibration.report.page import write_report
-from sfpp.calibration.results import CalibrationReport
-from sfpp.calibration.run import run
-from sfpp.calibration.settings import PRECISIONS, CalibrationSettings, Made, Ranges
-from sfpp.runtime.bench.settings import backend_spec
-from sfpp.runtime.contract import FloatType
-from sfpp.runtime.files import check_destinations, write_text
+from sfpp.calibration.results import CalibrationReport, FileResult, FramesUsed
+from sfpp.calibration.settings import CalibrationSettings
+from sfpp.calibration.steps import Int8Findings, make_fp16, make_int8, worst_pictures
+from sfpp.runtime.backends.onnxruntime import session_bytes
+from sfpp.runtime.bench.settings import BackendSpec
+from sfpp.runtime.contract import ModelContract, Task
+from sfpp.runtime.errors import UsageError
+from sfpp.runtime.files import check_destinations, sha256_of, write_text
+from sfpp.runtime.machine import machine
+from sfpp.runtime.model_file import read_contract_file
+from sfpp.runtime.resources import memory_for
+from sfpp.runtime.timing import StepClock
+from sfpp.tooling.graph import check_contract, contract_in, read_model, write_model
+from sfpp.tooling.tasks import task_of
+from sfpp.tooling.truth import annotations_for
 
+# Frames that each backend's predictions are compared on: a backend that is wrong is wrong everywhere, but a frame of a
+# pose model is one crop with a dozen keypoints, where one that moves by chance must not weigh much.
+_COMPARED: dict[Task, int] = {"segmentation": 3, "pose": 32}
 
-def _silent(*args: Any) -> None:
-    """Say nothing."""
+# The FP16 probe, which computes each node twice, takes so many times what the model alone does: measured 1.5.
+_PROBED = 1.6
 
 
 def calibrate(
     model: str | os.PathLike[str],
     images: str | os.PathLike[str],
     *,
-    judge_by: str | os.PathLike[str] | None = None,
-    labels: str | os.PathLike[str] | None = None,
-    boxes: str | os.PathLike[str] | None = None,
-    contract: str | os.PathLike[str] | None = None,
-    precision: Sequence[Made] = PRECISIONS,
-    frames: int = 64,
-    held_out: int = 24,
-    select: Selection = "diverse",
-    seed: int = 0,
-    ranges: Ranges = "auto",
-    max_drop: float | None = None,
-    rest: FloatType | None = None,
-    ignore: int | None = None,
-    backends: Sequence[str] = (),
-    output: str | os.PathLike[str] = ".",
-    cache: bool = True,
-    latency: bool = True,
     report: bool = True,
-    notify: Callable[[str], object] = _silent,
-    progress: Callable[[str, int, int], object] = _silent,
+    notify: Notify = lambda line: None,
+    progress: Progress = lambda step, done, total: None,
+    **options: Any,
 ) -> CalibrationReport:
     """Make FP16 and INT8 files of a float32 model, and measure what each loses and how fast it is.
 
@@ -52,77 +55,191 @@ def calibrate(
 
     Args:
         model: the float32 .onnx file that sfpp-export wrote.
-        images: what to calibrate with and judge by: a folder of pictures, a video, a .txt list, or one picture.
-        judge_by: other frames to judge by; None holds some of ``images`` out.
-        labels: the truth about the frames to judge by: a folder of label pictures named like
-            them, or for pose a COCO data set or an .npz.
-        boxes: for pose without annotated people, their boxes in a COCO-style file; without, each picture is taken for a
-            crop of one person.
-        contract: facts about a model that carries none, as JSON.
-        precision: what to make: ``fp16``, ``int8``, or both.
-        frames: how many to calibrate with.
-        held_out: how many others to judge by.
-        select: ``diverse`` takes frames that look least alike, ``random`` any.
-        seed: of the choice.
-        ranges: how INT8's ranges are cut: ``minmax``, ``entropy``, ``percentile``, or ``auto``, whichever does least
-            harm.
-        max_drop: what INT8 may lose: points (of 100) of mean IoU or PCK with labels, else per cent of the answers. The
-            parts that it harms most are then kept out of it. None sets no limit.
-        rest: what an INT8 file computes in where INT8 is not; None is ``fp16`` for models exported for TensorRT, else
-            ``fp32``.
-        ignore: value of label pictures for pixels that do not count; None takes the one value beyond the classes.
-        backends: where to time the files, such as ``openvino:bf16``; none takes the CPU backends that are installed.
-        output: the folder to write to.
-        cache: keep observed ranges in the user's cache, and use them if model, frames and settings are the same.
-        latency: time the files.
+        images: what to calibrate with: a folder of images, a video, a .txt list, or one image.
         report: write the report.
-        notify: told what is being done.
-        progress: told how far a step has come: its name, how many parts are done, and how many there are.
+        notify: called with what is being done.
+        progress: called with how far a step has come: its name, how many parts are done, and how many there are.
+        options: the other fields of :class:`sfpp.calibration.settings.CalibrationSettings`, by name.
 
     Raises:
         UsageError: a setting that cannot be meant, a model of lower precision already, or a file to write that is one
             of those that are read.
         ModelFileError: the model cannot be read, or its sizes are not fixed.
-        ContractError: it carries no contract and none is given.
+        ContractError: it carries no metadata and none is given.
         MediaError: frames or labels cannot be read.
-        BackendError: the model does not run, or answers with NaN.
+        BackendError: the model does not run, or gives NaN.
         MissingDependencyError: a library is not installed.
     """
-    settings = CalibrationSettings(
-        model=Path(model),
-        images=os.fspath(images),
-        judge_by=None if judge_by is None else os.fspath(judge_by),
-        labels=None if labels is None else Path(labels),
-        boxes=None if boxes is None else Path(boxes),
-        contract=None if contract is None else Path(contract),
-        precision=tuple(precision),
-        frames=frames,
-        held_out=held_out,
-        select=select,
-        seed=seed,
-        ranges=ranges,
-        max_drop=max_drop,
-        rest=rest,
-        ignore=ignore,
-        backends=tuple(backend_spec(each) for each in backends),
-        output=Path(output),
-        cache=cache,
-        latency=latency,
-    )
+    settings = CalibrationSettings(model=model, images=images, **options)  # type: ignore[arg-type]
     check_destinations(
         *map(settings.path_of, settings.precision),
-        *(report_paths(settings.model, settings.output) if report else ()),
-        also_read=[model, images, judge_by, labels, boxes, contract],
+        *((settings.page_path, settings.json_path) if report else ()),
+        also_read=[
+            settings.model,
+            settings.images,
+            settings.validation,
+            settings.labels,
+            settings.boxes,
+            settings.contract,
+        ],
     )
-    found = run(settings, notify=notify, progress=progress)
+    found = _run(settings, notify=notify, progress=progress)
     if report:
-        page, data = report_paths(settings.model, settings.output)
-        write_report(found, page)
-        write_text(data, found.to_json())
+        write_report(found, settings.page_path)
+        write_text(settings.json_path, found.to_json())
     return found
 
 
-def report_paths(model: Path, output: Path) -> tuple[Path, Path]:
-    """Return where the report of a model goes: the page, and the JSON."""
-    stem = output / f"{model.stem}.calibration"
-    return stem.with_name(f"{stem.name}.html"), stem.with_name(f"{stem.name}.json")
+def _run(settings: CalibrationSettings, *, notify: Notify, progress: Progress) -> CalibrationReport:
+    clock = StepClock(notify)
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sfpp-calibrate-")))
+        context = _prepared(settings, clock, progress, stack, folder)
+        files = [_reference_file(context)]
+        int8: Int8Findings | None = None
+        if "fp16" in settings.precision:
+            files.append(make_fp16(context))
+        if "int8" in settings.precision:
+            known = files[-1].kept if "fp16" in settings.precision else None
+            int8 = make_int8(context, float32=known)
+            files.append(int8.file)
+        files, timed_on = _timed(context, files)
+        with clock.step("drawing what changed"):
+            pictures = worst_pictures(context, files[1:])
+    return CalibrationReport(
+        model=settings.model,
+        contract=context.contract,
+        frames=_frames_used(settings, context),
+        files=tuple(files),
+        recommendation=recommend(files, max_drop=settings.max_drop),
+        sensitivity=int8.fallback.blocks if int8 else (),
+        suspects=int8.fallback.suspects if int8 else (),
+        histograms=int8.histograms if int8 else (),
+        pictures=pictures,
+        max_drop=settings.max_drop,
+        budget_held=int8.fallback.held if int8 and settings.max_drop is not None else None,
+        machine=timed_on,
+        seconds=clock.seconds,
+        notes=context.chosen.warnings,
+    )
+
+
+def _prepared(
+    settings: CalibrationSettings, clock: StepClock, progress: Progress, stack: contextlib.ExitStack, folder: Path
+) -> CalibrationContext:
+    """Read the model, choose the frames, and run the float32 file."""
+    with clock.step("reading the model"):
+        model = read_model(settings.model)
+        contract = _contract_of(settings, model)
+        annotations = annotations_for(contract, labels=settings.labels, boxes=settings.boxes, ignore=settings.ignore)
+        if settings.latency:
+            check_backends(settings.backends)
+    stack.enter_context(_memory_for(settings, contract))
+    with clock.step("choosing frames"):
+        chosen = stack.enter_context(
+            chosen_frames(
+                settings.images,
+                frames=settings.frames,
+                held_out=settings.held_out,
+                select=settings.select,
+                seed=settings.seed,
+                validation=settings.validation,
+                annotated=annotations.names(),
+                only_annotated=annotations.in_scenes,
+                progress=lambda done, total: progress("choosing frames", done, total),
+            )
+        )
+    for warning in chosen.warnings:
+        clock.notify(f"warning: {warning}")
+    predictions = folder / "predictions"
+    predictions.mkdir()
+    reference = folder / "reference.onnx"
+    write_model(model, contract, reference)
+    with clock.step("evaluating FP32"):
+        evaluator = Evaluator(
+            task_of(contract, annotations),
+            chosen.held_out,
+            reference=reference,
+            folder=predictions,
+            progress=lambda done, total: progress("evaluating FP32", done, total),
+        )
+    return CalibrationContext(
+        settings=settings,
+        model=model,
+        contract=contract,
+        model_sha256=sha256_of([settings.model]),
+        chosen=chosen,
+        evaluator=evaluator,
+        folder=folder,
+        clock=clock,
+        progress=progress,
+    )
+
+
+def _memory_for(settings: CalibrationSettings, contract: ModelContract) -> contextlib.AbstractContextManager[None]:
+    """Return the context that refuses a calibration for which there is not enough memory.
+
+    Raises:
+        MemoryShortageError: there is not, or it runs out later.
+    """
+    # Files exported by earlier versions do not say what is alive at one time.
+    session = session_bytes(contract.live_bytes or 0, settings.model.stat().st_size)
+    advice = "export the model for a smaller size (sfpp-export --res), or calibrate on a machine with more memory"
+    if settings.latency:
+        # Two models in turn, which is more than any step before it takes.
+        return memory_for(
+            f"timing {settings.model.name} and what is made of it",
+            2 * session,
+            advice=f"leave timing off (--no-latency), {advice}",
+        )
+    return memory_for(f"calibrating {settings.model.name}", int(_PROBED * session), advice=advice)
+
+
+def _contract_of(settings: CalibrationSettings, model: Any) -> ModelContract:
+    """Return the contract, of the file or as the user gave it.
+
+    Raises:
+        UsageError: the file is of lower precision already.
+        ContractError: there is none, or it is another model's.
+    """
+    if settings.contract is not None:
+        contract = read_contract_file(settings.contract)
+    else:
+        contract = contract_in(model, origin=settings.model.name)
+    if contract.precision != "fp32":
+        raise UsageError(
+            f"{settings.model.name} is in {contract.precision} already; give the float32 file that sfpp-export wrote"
+        )
+    check_contract(model, contract, origin=settings.model.name)
+    return contract
+
+
+def _reference_file(context: CalibrationContext) -> FileResult:
+    path = context.settings.model
+    return FileResult(path, "fp32", path.stat().st_size, context.evaluator.reference.accuracy)
+
+
+def _timed(context: CalibrationContext, files: Sequence[FileResult]) -> tuple[list[FileResult], dict[str, Any]]:
+    """Return the files with their latencies, and the machine."""
+    if not context.settings.latency:
+        return list(files), {}
+    backends: Sequence[BackendSpec] = context.settings.backends or default_backends(context.contract.target)
+    with context.clock.step("timing"):
+        found = latencies([each.path for each in files], backends, notify=context.notify)
+    with context.clock.step("comparing the backends' predictions"):
+        found = checked(found, backends, context.evaluator, frames=_COMPARED[context.contract.task])
+    return [replace(each, latencies=found[each.path]) for each in files], machine()
+
+
+def _frames_used(settings: CalibrationSettings, context: CalibrationContext) -> FramesUsed:
+    chosen: ChosenFrames = context.chosen
+    return FramesUsed(
+        source=os.fspath(settings.images),
+        calibration=len(chosen.calibration),
+        held_out=len(chosen.held_out),
+        sha256=chosen.calibration.sha256,
+        selection=settings.select,
+        seed=settings.seed,
+        with_truth=context.evaluator.reference.accuracy.against_truth is not None,
+        overlapping=chosen.overlapping,
+    )

@@ -6,11 +6,13 @@ import argparse
 import shlex
 import sys
 from collections.abc import Sequence
-from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from sfpp.runtime.cli.console import exit_code_of, positive_int
+from sfpp.calibration.settings import CalibrationSettings
+from sfpp.runtime.cli.console import exit_code_of
 from sfpp.runtime.cli.supervised import supervised
+from sfpp.runtime.options import add_options
 
 if TYPE_CHECKING:
     from sfpp.calibration.results import CalibrationReport
@@ -24,19 +26,24 @@ The answer may be "keep FP32 here": INT8 is often slower on a CPU, and this comm
 
 _EPILOG = """\
 what it writes, into the folder of -o:
-  NAME.fp16.onnx          float16, except where measuring says that it would harm
+  NAME.fp16.onnx          float16, except where that was measured to cost accuracy
   NAME.int8.onnx          int8 products (Q/DQ), the rest in float32 or float16 (--rest)
   NAME.calibration.html   accuracy, speed, what was kept out and why, pictures of what changed
   NAME.calibration.json   the same as data
 
 examples:
-  sfpp-calibrate model.onnx --images frames/                       judged by the float32 labels
+  sfpp-calibrate model.onnx --images frames/                       compared with the float32 labels
   sfpp-calibrate model.onnx --images frames/ --labels labels/ --max-drop 0.5
   sfpp-calibrate model.onnx --images drive.mp4 --precision fp16
   sfpp-calibrate pose.onnx --images crops/ --labels person_keypoints.json
   sfpp-calibrate model.onnx --images frames/ --rest fp16 --frames 128 -o engines/
 
-frames to judge by are never calibrated with, unless there is only one."""
+validation frames are never calibrated with, unless there is only one."""
+_GROUPS = {
+    "frames": ("images", "validation", "labels", "ignore", "boxes", "frames", "held_out", "select", "seed"),
+    "precision": ("precision", "max_drop", "ranges", "rest"),
+    "measuring and output": ("output", "backends", "latency", "cache", "contract"),
+}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -47,65 +54,10 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("model", metavar="MODEL.onnx", help="the float32 file that sfpp-export wrote")
-    _add_frames(parser.add_argument_group("frames"))
-    _add_precision(parser.add_argument_group("precision"))
-    _add_output(parser.add_argument_group("measuring and output"))
+    add_options(parser, CalibrationSettings, "model")
+    for title, names in _GROUPS.items():
+        add_options(parser.add_argument_group(title), CalibrationSettings, *names)
     return parser
-
-
-def _add_frames(group: Any) -> None:
-    add = group.add_argument
-    add("--images", required=True, metavar="DIR|VIDEO|LIST", help="pictures, a video, or a .txt with one path a line")
-    add("--judge-by", metavar="DIR|VIDEO|LIST", help="other frames to judge by (default: some of --images, held out)")
-    add("--labels", metavar="DIR|FILE", help="the truth: label pictures named like the frames; for pose COCO or .npz")
-    add("--ignore", type=int, metavar="N", help="label value that does not count (default: the one beyond the classes)")
-    add("--boxes", metavar="FILE", help="for pose: people's boxes (COCO); without, a picture is one person's crop")
-    add("--frames", type=positive_int, default=64, metavar="N", help="to calibrate with (default: %(default)s)")
-    add("--held-out", type=positive_int, default=24, metavar="N", help="others to judge by (default: %(default)s)")
-    add(
-        "--select",
-        choices=("diverse", "random"),
-        default="diverse",
-        help="frames that look least alike, or any (default: %(default)s)",
-    )
-    add("--seed", type=int, default=0, metavar="N", help="of the choice (default: %(default)s)")
-
-
-def _add_precision(group: Any) -> None:
-    add = group.add_argument
-    add("--precision", type=_names, default=("fp16", "int8"), metavar="LIST", help="fp16, int8 or both: fp16,int8")
-    add(
-        "--max-drop",
-        type=float,
-        metavar="X",
-        help="what INT8 may lose: points of mIoU or PCK with --labels, else per cent of answers; what it harms most "
-        "is then kept out of it (default: no limit)",
-    )
-    add(
-        "--ranges",
-        choices=("auto", "minmax", "entropy", "percentile"),
-        default="auto",
-        help="how INT8's ranges are cut; auto takes what does least harm (default: %(default)s)",
-    )
-    add(
-        "--rest",
-        choices=("fp32", "fp16"),
-        help="what an INT8 file computes in elsewhere: fp16 for GPUs, fp32 for CPUs (default: by the export's target)",
-    )
-
-
-def _add_output(group: Any) -> None:
-    add = group.add_argument
-    add("-o", "--output", metavar="DIR", default=".", help="folder to write to (default: the current one)")
-    add("--backend", dest="backends", nargs="+", default=(), metavar="NAME", help="where to time, as for sfpp-bench")
-    add("--no-latency", dest="latency", action="store_false", help="do not time the files")
-    add("--no-cache", dest="cache", action="store_false", help="observe ranges anew, and do not keep them")
-    add("--contract", metavar="FILE", help="facts about a model that carries none (JSON)")
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
 
 
 def command() -> int:
@@ -120,16 +72,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from sfpp.calibration import calibrate  # not at the top: --help must not wait for onnx
-    from sfpp.calibration.calibrating import report_paths
-    from sfpp.calibration.progress import Bars
+    from sfpp.calibration import calibrate
     from sfpp.calibration.report.page import summary_lines
 
     with Bars() as bars:
         report = calibrate(**vars(arguments), notify=bars.say, progress=bars)
     print("\n".join(summary_lines(report)))
-    page, _ = report_paths(report.model, Path(arguments.output))
-    print(f"report: {page}")
+    print(f"report: {CalibrationSettings(**vars(arguments)).page_path}")
     print(f"next: {_next(report)}")
     return 0 if report.budget_held is not False else 1
 
@@ -139,6 +88,41 @@ def _next(report: CalibrationReport) -> str:
     chosen = next(each for each in report.files if each.precision == report.recommendation.precision)
     source = "demo" if report.contract.task == "segmentation" else "PEOPLE.mp4"
     return f"sfpp-run {shlex.quote(str(chosen.path))} {source}"
+
+
+class Bars:
+    """Shows one bar at a time on stderr; a context manager that closes the last one."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._step = ""
+
+    def say(self, line: str) -> None:
+        """Print a line above the bar."""
+        self._close()
+        print(line, file=sys.stderr, flush=True)
+
+    def __call__(self, step: str, done: int, total: int) -> None:
+        """Show that ``done`` of ``total`` parts of a step are behind us."""
+        from tqdm import tqdm
+
+        if self._bar is None or step != self._step:
+            self._close()
+            self._step = step
+            # Where nobody looks (disable=None), and for what takes less than two seconds, there is no bar.
+            self._bar = tqdm(total=total, desc=f"  {step}", disable=None, delay=2, leave=False)
+        self._bar.update(done - self._bar.n)
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def __enter__(self) -> Bars:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._close()
 
 
 if __name__ == "__main__":

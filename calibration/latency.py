@@ -8,7 +8,7 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from sfpp.calibration.judging.examination import JUDGE, Examiner
+from sfpp.calibration.evaluate import REFERENCE_BACKEND, Evaluator
 from sfpp.calibration.results import Latency
 from sfpp.runtime.backends import open_backend
 from sfpp.runtime.bench.peak import CHAINS
@@ -18,9 +18,9 @@ from sfpp.runtime.bench.settings import BackendSpec, BenchSettings
 from sfpp.runtime.errors import BackendError, SfppError
 
 _RUNS = 15
-# How much further from FP32 a backend's answers may be than ONNX Runtime's of the same file, and than its own usual.
+# How much further from FP32 a backend's predictions may be than ONNX Runtime's of the same file, and than usual there.
 _TOLERATED = 0.02
-# A backend that gives less than this of the float32 file's own answers is not in a lower precision, but wrong.
+# A backend that gives less than this of the float32 file's own predictions is not in a lower precision, but wrong.
 _LEAST = 0.8
 _SECONDS = 45.0  # for all files on all backends: at 3840x2160 a round of them takes half a minute
 
@@ -66,7 +66,7 @@ def latencies(
     Args:
         files: the float32 one first.
         backends: where to run them.
-        notify: told what is being done.
+        notify: called with what is being done.
 
     Returns:
         The latencies by file, one a backend.
@@ -101,9 +101,9 @@ def _in_turn(
 
 
 def checked(
-    timed: Mapping[Path, tuple[Latency, ...]], backends: Sequence[BackendSpec], examiner: Examiner, *, frames: int
+    timed: Mapping[Path, tuple[Latency, ...]], backends: Sequence[BackendSpec], evaluator: Evaluator, *, frames: int
 ) -> Mapping[Path, tuple[Latency, ...]]:
-    """Return the latencies with those taken out that belong to wrong answers: a fast wrong answer is none.
+    """Return the latencies with those taken out that belong to wrong predictions: a fast wrong answer is none.
 
     Backends have faults: OpenVINO 2026.4 in float32 computes some INT8 convolutions wrong on CPUs with AMX. What fails
     the file's self-test was not timed at all, as in `sfpp-bench`; many frames, as here, show smaller faults too.
@@ -111,22 +111,22 @@ def checked(
     Args:
         timed: by file, one a backend.
         backends: in the same order.
-        examiner: asks the files.
+        evaluator: runs the files.
         frames: how many of its frames to ask about.
     """
     # What the backend's own precision does to the float32 file, which comes first: bfloat16 moves some keypoints.
     usual: dict[str, float] = {}
     found = {}
     for path, latencies in timed.items():
-        expected = examiner.examine(path, first=frames).accuracy.agreement
+        expected = evaluator.evaluate(path, first=frames).accuracy.agreement
         rows = []
         for each, backend in zip(latencies, backends, strict=True):
             if each.p50_ms is None:
                 rows.append(each)
                 continue
-            seen = expected  # by what the file was judged with
-            if backend != JUDGE:
-                seen = examiner.examine(path, first=frames, backend=backend).accuracy.agreement
+            seen = expected  # where the file was evaluated
+            if backend != REFERENCE_BACKEND:
+                seen = evaluator.evaluate(path, first=frames, backend=backend).accuracy.agreement
             least = min(expected, usual.setdefault(each.backend, max(seen, _LEAST))) - _TOLERATED
             rows.append(each if seen >= least else _wrong(each, seen, expected))
         found[path] = tuple(rows)
@@ -134,7 +134,7 @@ def checked(
 
 
 def _wrong(latency: Latency, seen: float, expected: float) -> Latency:
-    failure = f"answers wrongly: {seen:.1%} as FP32, but {expected:.1%} in ONNX Runtime"
+    failure = f"wrong predictions: {seen:.1%} as FP32, but {expected:.1%} in ONNX Runtime"
     return Latency(latency.backend, None, None, failure=failure)
 
 

@@ -13,38 +13,14 @@ from numpy.typing import NDArray
 from sfpp.runtime.contract import ModelContract
 from sfpp.runtime.images import Image
 from sfpp.runtime.typed_json import json_ready
-
-
-@dataclass(frozen=True)
-class Accuracy:
-    """How well a file answers on the held-out frames; fractions 0..1, None where it does not apply.
-
-    Attributes:
-        agreement: labels equal to those of the float32 file; for pose, keypoints within 2 % of the person's box of its
-            keypoints.
-        boundary_f: F-score of class boundaries, against the truth if there is one, else against the float32 labels.
-        mean_iou: against the truth; ``iou_by_class`` has NaN for a class that does not occur.
-        pck: keypoints within 0.2 torsos of the truth, and the same by keypoint in ``pck_by_keypoint``.
-    """
-
-    agreement: float
-    boundary_f: float | None = None
-    mean_iou: float | None = None
-    iou_by_class: dict[str, float] = field(default_factory=dict)
-    pck: float | None = None
-    pck_by_keypoint: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def against_truth(self) -> float | None:
-        """Mean IoU or PCK, whichever there is."""
-        return self.mean_iou if self.pck is None else self.pck
+from sfpp.tooling.metrics import Accuracy
 
 
 @dataclass(frozen=True)
 class Latency:
     """Time of the network alone; ``speedup`` is against the float32 file on the same backend, above 1 if faster.
 
-    ``failure`` says why there is no time: the file does not run there, or it answers wrongly.
+    ``failure`` says why there is no time: the file does not run there, or its predictions are wrong.
     """
 
     backend: str
@@ -94,8 +70,8 @@ class FileResult:
 
 
 @dataclass(frozen=True)
-class Harm:
-    """What quantising one part of the network alone does to the answers.
+class Sensitivity:
+    """What quantizing one part of the network alone does to the predictions.
 
     Attributes:
         name: a block such as ``stages.0/blocks.1``, or a node.
@@ -133,7 +109,7 @@ class LayerHistogram:
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """A held-out frame with what a file answers differently from float32 marked, (H, W, 3) uint8 BGR.
+    """A held-out frame with what a file predicts differently from float32 marked, (H, W, 3) uint8 BGR.
 
     ``disagreement`` is the part of its labels or keypoints that differ, in per cent.
     """
@@ -146,7 +122,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class FramesUsed:
-    """Which frames were seen: how many to calibrate, how many to judge by, and whether the two are the same ones."""
+    """Which frames were seen: how many to calibrate, how many to evaluate on, and whether the two are the same ones."""
 
     source: str
     calibration: int
@@ -175,7 +151,7 @@ class CalibrationReport:
         contract: its contract.
         frames: what was looked at.
         files: the float32 file first, then those that were made.
-        sensitivity: the parts of the network, the most harmful first.
+        sensitivity: the parts of the network, the most sensitive first.
         suspects: the nodes of those parts that had to be looked into, likewise.
         histograms: of the layers that lose most by rounding, the worst first.
         pictures: frames with what changed.
@@ -192,8 +168,8 @@ class CalibrationReport:
     frames: FramesUsed
     files: tuple[FileResult, ...]
     recommendation: Recommendation
-    sensitivity: tuple[Harm, ...] = ()
-    suspects: tuple[Harm, ...] = ()
+    sensitivity: tuple[Sensitivity, ...] = ()
+    suspects: tuple[Sensitivity, ...] = ()
     histograms: tuple[LayerHistogram, ...] = ()
     pictures: tuple[Picture, ...] = ()
     max_drop: float | None = None

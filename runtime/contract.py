@@ -131,7 +131,7 @@ class CalibrationRecord:
         seed: of the choice.
         method: how the ranges of INT8 were chosen: ``minmax``, ``entropy`` or ``percentile``; empty for FP16.
         rest: what is computed in where INT8 is not.
-        kept: nodes that were kept in more precision because measuring condemned them.
+        kept: nodes that were kept in more precision, as measured.
         equalized: channels inside were scaled by powers of two; what comes out is the same to the bit.
     """
 

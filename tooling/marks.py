@@ -1,4 +1,4 @@
-"""What differs between two answers, marked on the frame dimmed to grey."""
+"""What differs between two predictions, marked on the frame dimmed to grey."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,31 @@ from numpy.typing import NDArray
 from sfpp.runtime.agreement import check_shapes
 from sfpp.runtime.errors import UsageError
 from sfpp.runtime.imports import import_cv2
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """How well a file does on the validation frames; fractions 0..1, None where it does not apply.
+
+    Attributes:
+        agreement: labels equal to those of the float32 file; for pose, keypoints within 2 % of the person's box of its
+            keypoints.
+        boundary_f: F-score of class boundaries, against the truth if there is one, else against the float32 labels.
+        mean_iou: against the truth; ``iou_by_class`` has NaN for a class that does not occur.
+        pck: keypoints within 0.2 torsos of the truth, and the same by keypoint in ``pck_by_keypoint``.
+    """
+
+    agreement: float
+    boundary_f: float | None = None
+    mean_iou: float | None = None
+    iou_by_class: dict[str, float] = field(default_factory=dict)
+    pck: float | None = None
+    pck_by_keypoint: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def against_truth(self) -> float | None:
+        """Mean IoU or PCK, whichever there is."""
+        return self.mean_iou if self.pck is None else self.pck
 
 
 def boundary_f_score(

@@ -1,4 +1,4 @@
-"""What is really in a frame, as somebody annotated it: label pictures, and keypoints of people."""
+"""What is really in a frame, as somebody annotated it: label images, and boxes and keypoints of people."""
 
 from __future__ import annotations
 
@@ -14,13 +14,80 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from sfpp.runtime.contract import ModelContract
 from sfpp.runtime.crops import Boxes
 from sfpp.runtime.errors import MediaError, UsageError
+from sfpp.runtime.people.boxes_file import BoxesFile
 
 _LABEL_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".pgm")  # without loss: JPEG would invent classes
 _KEYPOINTS_EXPECTED = (
     'expected a COCO data set with "keypoints", or an .npz with "names" (N,) and "joints" (N, K, 3): x, y, visible'
 )
+
+
+@dataclass(frozen=True, eq=False)
+class Annotations:
+    """Where the truth is looked up; all None where only the pixels are known.
+
+    Attributes:
+        labels: for a segmentation model.
+        keypoints: for a pose model.
+        boxes: people found beforehand, for a pose model without annotated people.
+    """
+
+    labels: LabelFolder | None = None
+    keypoints: KeypointTruth | None = None
+    boxes: BoxesFile | None = None
+
+    @property
+    def have_truth(self) -> bool:
+        """Whether predictions can be compared with the truth."""
+        return self.labels is not None or self.keypoints is not None
+
+    @property
+    def in_scenes(self) -> bool:
+        """Whether people were annotated within larger frames, so that a frame without any is no crop of a person."""
+        found = () if self.keypoints is None else map(self.keypoints.find, self.keypoints.names)
+        return any(people is not None and people.boxes_xywh is not None for people in found)
+
+    def names(self) -> frozenset[str] | None:
+        """Return the names of the frames with a truth; None where nothing tells right from wrong."""
+        source = self.labels or self.keypoints
+        return None if source is None else source.names
+
+
+def annotations_for(
+    contract: ModelContract,
+    *,
+    labels: str | os.PathLike[str] | None = None,
+    boxes: str | os.PathLike[str] | None = None,
+    ignore: int | None = None,
+) -> Annotations:
+    """Open what the user knows about the frames, as this model's task needs it.
+
+    Args:
+        contract: the model's.
+        labels: a folder of label pictures; for a pose model a COCO data set or an .npz with keypoints.
+        boxes: people's boxes, a COCO-style file; for a pose model only.
+        ignore: value of label pictures for pixels that do not count; None takes the one beyond the classes.
+
+    Raises:
+        UsageError: boxes or ignore for a model that has no use for them.
+        MediaError, SfppError: the files cannot be read.
+    """
+    if contract.keypoints is None:
+        if boxes is not None:
+            raise UsageError("boxes are for pose models, and this is a segmentation model; leave them off")
+        if ignore is not None and labels is None:
+            raise UsageError(
+                f"ignore is {ignore}, but there are no label pictures; give them with --labels, or leave it off"
+            )
+        folder = None if labels is None else LabelFolder(labels, classes=len(contract.classes), ignore=ignore)
+        return Annotations(labels=folder)
+    if ignore is not None:
+        raise UsageError("ignore is for label pictures, and this is a pose model; leave it off")
+    truth = None if labels is None else KeypointTruth(labels, keypoints=len(contract.keypoints.names))
+    return Annotations(keypoints=truth, boxes=None if boxes is None else BoxesFile(boxes))
 
 
 class LabelFolder:
@@ -95,27 +162,6 @@ class LabelFolder:
         )
 
 
-def _read_labels(file: Path) -> NDArray[np.uint8]:
-    """Return the values of an image, (H, W) uint8; of one with a palette the indices, whatever their colors."""
-    try:
-        with Image.open(file) as opened:
-            values = np.asarray(opened)
-    except (OSError, SyntaxError, ValueError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise MediaError(f"cannot read {file}: {error.strerror}") from error
-        raise MediaError(
-            f"{file} ({file.stat().st_size} bytes) is not an image that Pillow can decode; give a PNG"
-        ) from error
-    if values.ndim == 3 and all(np.array_equal(values[..., 0], values[..., channel]) for channel in (1, 2)):
-        values = values[..., 0]
-    if values.ndim != 2 or values.dtype not in (np.uint8, np.bool_):
-        raise MediaError(
-            f"{file} has {values.dtype} values of shape {values.shape}, expected one channel of uint8 whose values are "
-            "class numbers; convert colors to class numbers first"
-        )
-    return np.ascontiguousarray(values, np.uint8)
-
-
 @dataclass(frozen=True, eq=False)
 class PeopleTruth:
     """The annotated people of one frame.
@@ -161,6 +207,27 @@ class KeypointTruth:
     def find(self, name: str) -> PeopleTruth | None:
         """Return the people of the frame with this name, without suffix; None where nobody annotated it."""
         return self._people.get(name)
+
+
+def _read_labels(file: Path) -> NDArray[np.uint8]:
+    """Return the values of an image, (H, W) uint8; of one with a palette the indices, whatever their colors."""
+    try:
+        with Image.open(file) as opened:
+            values = np.asarray(opened)
+    except (OSError, SyntaxError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise MediaError(f"cannot read {file}: {error.strerror}") from error
+        raise MediaError(
+            f"{file} ({file.stat().st_size} bytes) is not an image that Pillow can decode; give a PNG"
+        ) from error
+    if values.ndim == 3 and all(np.array_equal(values[..., 0], values[..., channel]) for channel in (1, 2)):
+        values = values[..., 0]
+    if values.ndim != 2 or values.dtype not in (np.uint8, np.bool_):
+        raise MediaError(
+            f"{file} has {values.dtype} values of shape {values.shape}, expected one channel of uint8 whose values are "
+            "class numbers; convert colors to class numbers first"
+        )
+    return np.ascontiguousarray(values, np.uint8)
 
 
 def _from_npz(path: Path) -> dict[str, PeopleTruth]:

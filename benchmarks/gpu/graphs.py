@@ -28,8 +28,8 @@ from benchmarks.gpu.matrix import Graph, Group, graphs_of
 from benchmarks.gpu.parts import GRAPHS, LIBRARIES, PYTHON, Parts, fetch_libraries, requirements
 from benchmarks.speed.models import export_transformers, save_checkpoint
 from benchmarks.speed.results import TRANSFORMERS
-from sfpp.calibration.fp16.converting import fp16_model
 from sfpp.calibration.fp16.float_types import rounded_to_float16
+from sfpp.calibration.fp16.fp16_model import fp16_model
 from sfpp.export.arithmetic import multiply_adds
 from sfpp.export.catalog import matched, variant_for
 from sfpp.export.checkpoints import read_checkpoint

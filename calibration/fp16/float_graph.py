@@ -12,8 +12,8 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from onnx import inliner
 
-from sfpp.calibration.graph import name_of
 from sfpp.runtime.errors import ModelFileError, UsageError
+from sfpp.tooling.graph import copy_of, name_of
 
 _HALVES: dict[int, str] = {onnx.TensorProto.FLOAT16: "float16", onnx.TensorProto.BFLOAT16: "bfloat16"}
 
@@ -117,7 +117,7 @@ class FloatGraph:
 
 def _prepared(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return a copy in the form that :class:`FloatGraph` describes."""
-    copied = inliner.inline_local_functions(model) if model.functions else _copy(model)
+    copied = inliner.inline_local_functions(model) if model.functions else copy_of(model)
     graph = copied.graph
     for node in graph.node:
         if any(each.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS) for each in node.attribute):
@@ -150,12 +150,6 @@ def _disarm_casts(graph: onnx.GraphProto) -> None:
         if node.op_type == "Cast" and node.input[0] in float32 and node.attribute[0].i == onnx.TensorProto.FLOAT:
             node.op_type = "Identity"
             del node.attribute[:]
-
-
-def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
-    copied = onnx.ModelProto()
-    copied.CopyFrom(model)
-    return copied
 
 
 def _value_of(node: onnx.NodeProto) -> NDArray[Any]:

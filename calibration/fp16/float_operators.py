@@ -1,10 +1,12 @@
-"""Which ONNX operators take float16, at which of their inputs, and which are better off without."""
+"""Which ONNX operators take float16, and which chains of nodes must take it whole or not at all."""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import onnx
 
 from sfpp.calibration.fp16.float_graph import FloatGraph
@@ -31,6 +33,23 @@ FLOAT32_OPERATORS = frozenset(
 _FLOAT32_INPUTS = frozenset({("Resize", 1), ("Resize", 2), ("Upsample", 1)})
 # Operators of other domains that take float16 for all their float32 inputs and outputs.
 _ELSEWHERE = frozenset({("com.microsoft", "MultiHeadAttention"), ("com.microsoft", "Gelu")})
+_ARITHMETIC = frozenset({"Add", "Sub", "Mul", "Div"})
+# What may stand between a root and the division by it: its inverse, a guard, a change of shape.
+_INVERTING = frozenset({"Reciprocal", "Pow", "Div"})
+_TO_DIVISION = frozenset(
+    {"Reciprocal", "Clip", "Max", "Expand", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Identity"}
+)
+_REDUCTIONS = frozenset({"ReduceMean", "ReduceSum", "ReduceSumSquare"})
+# From a square root up to what it is the length or the deviation of; a step that a chain lacks is passed over.
+_ABOVE_ROOT = (
+    frozenset({"Add", "Max", "Clip"}),
+    _REDUCTIONS,
+    frozenset({"Mul", "Pow"}),
+    frozenset({"Sub"}),
+    frozenset({"ReduceMean"}),
+)
+# Local merging adds up the 16 tokens of a cell at most; merging over the whole grid, as many as there are.
+LONGEST_MERGE = 64
 
 
 def float16_positions(graph: FloatGraph, index: int) -> tuple[int, ...]:
@@ -88,3 +107,156 @@ def _signature(op: str, opset: int, domain: str) -> _Signature:
     float16 = (each.type_param_str for each in schema.type_constraints if "tensor(float16)" in each.allowed_type_strs)
     inputs, outputs = (tuple(each.type_str for each in side) for side in (schema.inputs, schema.outputs))
     return _Signature(inputs, outputs, frozenset(float16))
+
+
+def norms(graph: FloatGraph) -> set[int]:
+    """Return the nodes of every ``x / sqrt(sum of squares)``, decomposed layer norms with their weight and bias too.
+
+    A square overflows at 256, and the guard added under a root (1e-12, 1e-6) is nothing in float16.
+    """
+    found: set[int] = set()
+    for index, node in enumerate(graph.nodes):
+        if node.op_type == "Sqrt" or (node.op_type == "Pow" and _is_root(graph, index)):
+            above = _above(graph, index)
+            operators = {graph.nodes[each].op_type for each in above}
+            if operators & _REDUCTIONS:
+                found |= {index, *above, *_below(graph, index, centered="Sub" in operators)}
+        elif node.op_type == "ReduceL2":
+            found |= {index, *_below(graph, index, centered=False)}
+    return found
+
+
+def pixel_normalization(graph: FloatGraph) -> set[int]:
+    """Return the arithmetic between images, which are inputs of four dimensions, and the first product.
+
+    A mean of 123.675 and a deviation of 58.395 keep only three digits in float16, and so do their pixels.
+    """
+    found: set[int] = set()
+    images = {value.name for value in graph.model.graph.input if len(graph.shape(value.name)) == 4}
+    for index, node in enumerate(graph.nodes):
+        variable = [name for name in node.input if name and name not in graph.constants]
+        from_images = bool(variable) and all(name in images or graph.writer.get(name) in found for name in variable)
+        if from_images and node.op_type in {"Cast", *REARRANGING, *_ARITHMETIC}:
+            found.add(index)
+    # A float32 image that is normalized already is merely cut and turned: nothing to protect.
+    return found if any(graph.nodes[each].op_type in _ARITHMETIC for each in found) else set()
+
+
+def similarities(graph: FloatGraph) -> set[int]:
+    """Return the products of two tensors from which a TopK chooses: how alike tokens are.
+
+    Which tokens merge is a choice between near ties. With all of the matching in float16, twice to three times as many
+    pixels change their label: 0.15 instead of 0.05 % (B0 fast at 480x360), 2.2 instead of 0.4 % at 320x256.
+    """
+    return {
+        index
+        for index, node in enumerate(graph.nodes)
+        if node.op_type == "MatMul" and not graph.has_constant_input(index) and _readers(graph, index, {"TopK"})
+    }
+
+
+def long_merges(graph: FloatGraph) -> set[int]:
+    """Return what averages more tokens than float16 can be trusted to add up, from the one-hot matrix to the division.
+
+    Where all tokens are alike, in the border of a letterbox or in a dark frame, one destination is given thousands of
+    them: 6400 in a gray frame of 1920x1080, whose sum is 19 000 (B0 hq), and 3840x2160 has four times the tokens.
+    Whatever the frames of a measurement show, that leaves float16's range.
+    """
+    found: set[int] = set()
+    for index, node in enumerate(graph.nodes):
+        is_one_hot = node.op_type == "Cast" and graph.element_type(node.input[0]) == onnx.TensorProto.BOOL
+        if is_one_hot and _summands(graph, index) > LONGEST_MERGE:
+            found |= {index, *_to_division(graph, index)}
+    return found
+
+
+def gelus(graph: FloatGraph) -> Iterator[frozenset[int]]:
+    """Yield the five nodes of each GELU that is written with Erf, which backends run as one if they have one type."""
+    for index, node in enumerate(graph.nodes):
+        if node.op_type != "Erf":
+            continue
+        scaled = [each for each in graph.sources(index) if graph.nodes[each].op_type in {"Div", "Mul"}]
+        shifted = _readers(graph, index, {"Add"})
+        products = [each for add in shifted for each in _readers(graph, add, {"Mul"})]
+        halves = [
+            each
+            for product in products
+            for each in [*_readers(graph, product, {"Mul"}), *graph.sources(product)]
+            if graph.nodes[each].op_type == "Mul" and graph.has_constant_input(each)
+        ]
+        constant = (each for each in [*scaled, *shifted] if graph.has_constant_input(each))
+        yield frozenset({index, *constant, *products, *halves})
+
+
+def _is(graph: FloatGraph, index: int, op: str) -> bool:
+    return bool(graph.nodes[index].op_type == op)
+
+
+def _is_root(graph: FloatGraph, index: int) -> bool:
+    """Tell whether a Pow raises to a half, or to minus a half."""
+    exponent = graph.constant(graph.nodes[index].input[1])
+    return exponent is not None and bool(np.all(np.abs(exponent) == 0.5))
+
+
+def _readers(graph: FloatGraph, index: int, ops: Collection[str]) -> list[int]:
+    return [reader for reader, _ in graph.readers(index) if graph.nodes[reader].op_type in ops]
+
+
+def _above(graph: FloatGraph, root: int) -> set[int]:
+    found: set[int] = set()
+    level = {root}
+    for ops in _ABOVE_ROOT:
+        above = {each for index in level for each in graph.sources(index) if graph.nodes[each].op_type in ops}
+        found |= above
+        level = above or level
+    return found
+
+
+def _below(graph: FloatGraph, root: int, *, centered: bool) -> set[int]:
+    """Return what leads from a root to the division by it, and for a layer norm its weight and bias."""
+    found: set[int] = set()
+    divisions: set[int] = set()
+    level, inverse = {root}, False
+    while level:
+        inverse = inverse or any(graph.nodes[each].op_type in _INVERTING for each in level)
+        divisions |= _among_readers(graph, level, {"Div", "Mul"} if inverse else {"Div"})
+        guarded = _with_constant(graph, _among_readers(graph, level, {"Add"}))
+        level = (guarded | _among_readers(graph, level, _TO_DIVISION)) - found
+        level |= {each for each in divisions - found if _is(graph, each, "Div") and graph.has_constant_input(each)}
+        found |= level
+    found |= divisions
+    if centered:
+        found |= {each for index in divisions for each in graph.sources(index) if _is(graph, each, "Sub")}
+        weights = _with_constant(graph, _among_readers(graph, divisions, {"Mul"}))
+        found |= weights | _with_constant(graph, _among_readers(graph, divisions | weights, {"Add"}))
+    return found
+
+
+def _among_readers(graph: FloatGraph, level: Collection[int], ops: Collection[str]) -> set[int]:
+    return {reader for index in level for reader in _readers(graph, index, ops)}
+
+
+def _with_constant(graph: FloatGraph, level: Collection[int]) -> set[int]:
+    return {index for index in level if graph.has_constant_input(index)}
+
+
+def _summands(graph: FloatGraph, one_hot: int) -> int:
+    """Return how many values a product with a one-hot matrix adds up for each of its own; 0 without a product."""
+    rows_columns = graph.shape(graph.nodes[one_hot].output[0])[-2:]
+    products = [
+        position
+        for reader, position in graph.readers(one_hot)
+        if _is(graph, reader, "MatMul") and len(rows_columns) == 2
+    ]
+    return max((rows_columns[1 - position] for position in products), default=0)
+
+
+def _to_division(graph: FloatGraph, one_hot: int) -> set[int]:
+    """Return the products and sums below a one-hot matrix, up to the division that makes them means."""
+    found: set[int] = set()
+    level = set(_readers(graph, one_hot, {"MatMul", "ReduceSum"}))
+    while level:
+        found |= level
+        unfinished = [index for index in level if not _is(graph, index, "Div")]
+        level = _among_readers(graph, unfinished, {"Add", "Div"}) - found
+    return found

@@ -10,8 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sfpp.calibration.fp16.float_graph import FloatGraph
-from sfpp.calibration.fp16.float_operators import FLOAT32_OPERATORS, REARRANGING, float16_positions, writes_float16
-from sfpp.calibration.fp16.float_patterns import gelus, long_merges, norms, pixel_normalization, similarities
+from sfpp.calibration.fp16.float_operators import (
+    FLOAT32_OPERATORS,
+    REARRANGING,
+    float16_positions,
+    gelus,
+    long_merges,
+    norms,
+    pixel_normalization,
+    similarities,
+    writes_float16,
+)
 from sfpp.runtime.errors import UsageError, did_you_mean
 
 FLOAT16_MAX = float(np.finfo(np.float16).max)

@@ -15,12 +15,10 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from sfpp.calibration.graph import name_of, shapes_of
-from sfpp.calibration.int8.qdq import PairPlaces, PairWriter, replace_input
-from sfpp.calibration.int8.quantizable import GraphIndex, Quantizable
+from sfpp.calibration.int8.qdq import PairPlaces, PairWriter, quantized_weight, replace_input
+from sfpp.calibration.int8.quantizable import ProductIndex, Quantizable
 from sfpp.calibration.int8.ranges import Range
-from sfpp.calibration.int8.weights import quantized_weight
-from sfpp.calibration.pruning import remove_unused
+from sfpp.tooling.graph import copy_of, name_of, remove_unused, shapes_of
 
 _MICROSOFT = "com.microsoft"
 # With inputs in uint8 these run in uint8.
@@ -39,8 +37,7 @@ def prepared(model: onnx.ModelProto) -> onnx.ModelProto:
     Args:
         model: with the type and shape of every tensor; it stays as it is.
     """
-    changed = onnx.ModelProto()
-    changed.CopyFrom(model)
+    changed = copy_of(model)
     _join_gelu(changed)
     _turn_classifiers(changed)
     remove_unused(changed.graph)
@@ -65,7 +62,7 @@ def write_dense(
         ranges: of the tensors that :func:`dense_tensors` names.
         largest_weight: the largest magnitude of an int8 weight.
     """
-    index, shapes = GraphIndex(model), shapes_of(model)
+    index, shapes = ProductIndex(model), shapes_of(model)
     results = set(_Results(model, products.keys()).find())
     chosen = [node for node in model.graph.node if name_of(node) in products]
     inputs = {name_of(node): index.activation_and_weight(node) for node in chosen}
@@ -92,13 +89,13 @@ def write_dense(
     writer.finish()
 
 
-def _bias_of(index: GraphIndex, node: onnx.NodeProto) -> NDArray[np.float32] | None:
+def _bias_of(index: ProductIndex, node: onnx.NodeProto) -> NDArray[np.float32] | None:
     """Return a convolution's bias, (channels,)."""
     name = index.constant_behind(node.input[2]) if node.op_type == "Conv" and len(node.input) > 2 else None
     return None if name is None else np.asarray(numpy_helper.to_array(index.initializers[name]), np.float32)
 
 
-def _keep_from_gemm(graph: onnx.GraphProto, index: GraphIndex, node: onnx.NodeProto, rank: int) -> None:
+def _keep_from_gemm(graph: onnx.GraphProto, index: ProductIndex, node: onnx.NodeProto, rank: int) -> None:
     """Give the bias that is added to a matrix product as many axes as the product has.
 
     ONNX Runtime makes one Gemm of a matrix product and a bias of one axis, and that before it looks for quantized
@@ -128,7 +125,7 @@ class _Results:
 
     def __init__(self, model: onnx.ModelProto, chosen: Collection[str]) -> None:
         self._nodes = model.graph.node
-        self._index = GraphIndex(model)
+        self._index = ProductIndex(model)
         self._chosen = chosen
 
     def find(self) -> list[str]:
@@ -155,7 +152,7 @@ class _Results:
 
 def _join_gelu(model: onnx.ModelProto) -> None:
     """Write ``x * 0.5 * (1 + erf(x / sqrt(2)))`` as Gelu, in place; the steps in between are left unread."""
-    index = GraphIndex(model)
+    index = ProductIndex(model)
     for node in list(model.graph.node):
         if node.op_type == "Erf" and (found := _gelu_around(index, node)):
             last, x = found
@@ -166,7 +163,7 @@ def _join_gelu(model: onnx.ModelProto) -> None:
         model.opset_import.append(helper.make_opsetid(_MICROSOFT, 1))
 
 
-def _gelu_around(index: GraphIndex, erf: onnx.NodeProto) -> tuple[onnx.NodeProto, str] | None:
+def _gelu_around(index: ProductIndex, erf: onnx.NodeProto) -> tuple[onnx.NodeProto, str] | None:
     """Return the last step of a GELU, and the tensor that it is of; None if the node belongs to none."""
     scaled = index.producers.get(erf.input[0])
     if scaled is None or scaled.op_type not in ("Div", "Mul"):
@@ -183,7 +180,7 @@ def _gelu_around(index: GraphIndex, erf: onnx.NodeProto) -> tuple[onnx.NodeProto
         if reader is None or reader.op_type != "Mul":
             return None
         other = next((name for name in reader.input if name != before), "")
-        constant = _constant(index, other)
+        constant = _number_in(index, other)
         if (other if constant is None else constant) not in others:
             return None
         others.remove(other if constant is None else constant)
@@ -191,12 +188,12 @@ def _gelu_around(index: GraphIndex, erf: onnx.NodeProto) -> tuple[onnx.NodeProto
     return last, x
 
 
-def _only_reader(index: GraphIndex, node: onnx.NodeProto) -> onnx.NodeProto | None:
+def _only_reader(index: ProductIndex, node: onnx.NodeProto) -> onnx.NodeProto | None:
     readers = index.readers.get(node.output[0], [])
     return readers[0] if len(readers) == 1 and node.output[0] not in index.outputs else None
 
 
-def _constant(index: GraphIndex, tensor: str) -> float | None:
+def _number_in(index: ProductIndex, tensor: str) -> float | None:
     """Return the value of a constant that holds one number."""
     name = index.constant_behind(tensor)
     if name is None or math.prod(index.initializers[name].dims) != 1:
@@ -204,18 +201,18 @@ def _constant(index: GraphIndex, tensor: str) -> float | None:
     return float(numpy_helper.to_array(index.initializers[name]).ravel()[0])
 
 
-def _variable_and_constant(index: GraphIndex, node: onnx.NodeProto) -> tuple[str, float | None]:
+def _variable_and_constant(index: ProductIndex, node: onnx.NodeProto) -> tuple[str, float | None]:
     """Return the two inputs of a node as a tensor and a number; for Div the number must stand second."""
     first, second = node.input
-    constant = _constant(index, second)
+    constant = _number_in(index, second)
     if constant is not None or node.op_type == "Div":
         return first, constant
-    return second, _constant(index, first)
+    return second, _number_in(index, first)
 
 
 def _turn_classifiers(model: onnx.ModelProto) -> None:
     """Write the last convolutions as matrix products over channels that lie last, in place."""
-    index, shapes = GraphIndex(model), shapes_of(model)
+    index, shapes = ProductIndex(model), shapes_of(model)
     last = index.last_products()
     nodes = list(model.graph.node)
     del model.graph.node[:]
@@ -224,7 +221,7 @@ def _turn_classifiers(model: onnx.ModelProto) -> None:
         model.graph.node.extend(_as_matrix_product(model.graph, index, shapes, node) if turns else [node])
 
 
-def _is_pointwise(index: GraphIndex, node: onnx.NodeProto) -> bool:
+def _is_pointwise(index: ProductIndex, node: onnx.NodeProto) -> bool:
     """Return whether a node is a convolution of each pixel by itself, with constants."""
     constants = [index.constant_behind(name) for name in node.input[1:] if name]
     if node.op_type != "Conv" or None in constants:
@@ -236,7 +233,7 @@ def _is_pointwise(index: GraphIndex, node: onnx.NodeProto) -> bool:
 
 
 def _as_matrix_product(
-    graph: onnx.GraphProto, index: GraphIndex, shapes: Mapping[str, tuple[int, ...]], node: onnx.NodeProto
+    graph: onnx.GraphProto, index: ProductIndex, shapes: Mapping[str, tuple[int, ...]], node: onnx.NodeProto
 ) -> Iterator[onnx.NodeProto]:
     """Yield the nodes that stand for a convolution of 1x1; the product bears its name."""
     name, output = name_of(node), node.output[0]

@@ -1,4 +1,4 @@
-"""Where Q/DQ pairs stand in a graph, and how they are written."""
+"""Q/DQ pairs and int8 weights: where they stand in a graph, and how they are written."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from sfpp.calibration.graph import name_of
-from sfpp.calibration.int8.quantizable import LAYOUT_OPERATORS, GraphIndex
-from sfpp.calibration.pruning import remove_unused
+from sfpp.calibration.int8.quantizable import LAYOUT_OPERATORS, ProductIndex
+from sfpp.calibration.int8.ranges import LARGEST_INT8
+from sfpp.runtime.contract import FloatType
+from sfpp.runtime.errors import UsageError
+from sfpp.tooling.graph import name_of, remove_unused
 
 _ZERO_POINT = "int8/zero_point"
 _ZERO = np.int8(0)
+_SMALLEST_FLOAT16 = float(np.finfo(np.float16).tiny)
 
 
 class PairPlaces:
@@ -30,7 +33,7 @@ class PairPlaces:
     """
 
     def __init__(self, model: onnx.ModelProto, activations: Mapping[str, str]) -> None:
-        self._index = GraphIndex(model)
+        self._index = ProductIndex(model)
         self._activations = activations
 
     def find(self) -> dict[str, list[onnx.NodeProto]]:
@@ -139,3 +142,58 @@ def replace_input(node: onnx.NodeProto, old: str, new: str) -> None:
     for index, name in enumerate(node.input):
         if name == old:
             node.input[index] = new
+
+
+def quantized_weight(
+    weight: NDArray[np.float32],
+    axis: int,
+    *,
+    largest: int = LARGEST_INT8,
+    rest: FloatType = "fp32",
+    least_scales: NDArray[np.float32] | None = None,
+) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Return a weight in int8 and its scales, (channels of the axis,), with which nothing is clipped.
+
+    A channel of zeros has scale 1.
+
+    Args:
+        weight: of any shape.
+        axis: that of the output channels.
+        largest: what the largest magnitude of each channel becomes, 127 at most.
+        rest: with ``fp16`` the scales are normal float16 numbers.
+        least_scales: (channels,), below which no scale may be; None sets no limit.
+
+    Raises:
+        UsageError: a scale is too large for float16.
+    """
+    others = tuple(index for index in range(weight.ndim) if index != axis)
+    magnitudes = np.abs(weight).max(axis=others)
+    steps = np.maximum(magnitudes / largest, np.finfo(np.float32).tiny)
+    least = np.zeros_like(steps) if least_scales is None else least_scales
+    scales = np.where((magnitudes > 0) | (least > 0), np.maximum(steps, least), 1).astype(np.float32)
+    if rest == "fp16":
+        scales = rounded_up_to_float16(scales)
+    rounded = np.rint(weight / along(axis, scales, weight.ndim))
+    return np.clip(rounded, -largest, largest).astype(np.int8), scales
+
+
+def rounded_up_to_float16(scales: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the next float16 numbers that are not smaller, and normal: smaller ones lose digits, or become zero.
+
+    Raises:
+        UsageError: beyond the range of float16.
+    """
+    with np.errstate(over="ignore"):
+        nearest = np.maximum(scales, _SMALLEST_FLOAT16).astype(np.float16)
+    raised = np.where(nearest < scales, np.nextafter(nearest, np.float16(np.inf)), nearest).astype(np.float32)
+    if not np.isfinite(raised).all():
+        raise UsageError(
+            f"a scale of {scales.max():.6g} is beyond float16 (65504): values this large need float32; "
+            "take rest='fp32', or leave the product out of INT8"
+        )
+    return raised
+
+
+def along(axis: int, scales: NDArray[np.float32], dims: int) -> NDArray[np.float32]:
+    """Return scales in a shape that multiplies with a weight of so many dimensions, each channel with its own."""
+    return scales.reshape([-1 if index == axis else 1 for index in range(dims)])

@@ -1,16 +1,16 @@
-"""Which products of a graph can be computed in INT8."""
+"""Which products of a graph can be computed in INT8, in the form that each kind of library runs."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import onnx
 
-from sfpp.calibration.graph import block_of, name_of, shapes_of
-from sfpp.calibration.int8.form import PORTABLE, Int8Form
-from sfpp.calibration.pruning import names_read_by
+from sfpp.runtime.contract import FloatType
+from sfpp.tooling.graph import GraphIndex, block_of, name_of, shapes_of
 
 # What changes neither a tensor's values nor how many there are, only where they lie. TensorRT and OpenVINO move Q/DQ
 # pairs through these by themselves.
@@ -25,6 +25,38 @@ _PRODUCTS = frozenset({"Conv", "ConvTranspose", "MatMul", "Gemm"})
 
 
 @dataclass(frozen=True)
+class Int8Form:
+    """How INT8 is written.
+
+    Attributes:
+        largest_weight: the largest magnitude of an int8 weight.
+        keeps_concat: leave Concat as it is, which OpenVINO does not bear.
+        dense: for ONNX Runtime on a CPU: see :mod:`sfpp.calibration.int8.dense`. Otherwise activations are int8 with
+            zero point 0, and only what products read is quantized.
+    """
+
+    largest_weight: int
+    keeps_concat: bool = True
+    dense: bool = False
+
+
+# CPUs without VNNI add two products of a uint8 activation with an int8 weight in 16 bits. With weights within 64 they
+# never overflow there: 2 * 255 * 64 = 32640.
+_WITHOUT_OVERFLOW = 64
+PORTABLE = Int8Form(_WITHOUT_OVERFLOW, keeps_concat=False)
+TENSORRT = Int8Form(127)
+ONNXRUNTIME = Int8Form(_WITHOUT_OVERFLOW, dense=True)
+
+
+def form_for(target: str, rest: FloatType = "fp32") -> Int8Form:
+    """Return the form for what a file was exported for, and for what it computes in where INT8 is not."""
+    if target == "tensorrt":
+        return TENSORRT
+    # With float16 for the rest a file is for GPUs, where the kernels that the dense form is for are not.
+    return ONNXRUNTIME if target == "onnxruntime" and rest == "fp32" else PORTABLE
+
+
+@dataclass(frozen=True)
 class Quantizable:
     """A product of an activation with a constant weight.
 
@@ -35,7 +67,7 @@ class Quantizable:
             its layout, so that products which read the same values in two layouts have one range.
         weight: name of the initializer, float32.
         axis: that of the output channels in the weight.
-        block: the part of the network, as :func:`sfpp.calibration.graph.block_of` has it.
+        block: the part of the network, as :func:`sfpp.tooling.graph.block_of` has it.
     """
 
     node: str
@@ -59,18 +91,18 @@ def quantizable(model: onnx.ModelProto, form: Int8Form = PORTABLE) -> tuple[Quan
     axes or more (of two ONNX Runtime makes a float Gemm); a classifier is among them where it is a MatMul, whose result
     stays float.
     """
-    index = GraphIndex(model)
+    index = ProductIndex(model)
     last = index.last_products()
     suits = partial(_suits_dense, index, last, shapes_of(model)) if form.dense else partial(_suits, index, last)
     return tuple(each for node in model.graph.node if suits(node) and (each := index.product(node)) is not None)
 
 
-def _suits(index: GraphIndex, last: Collection[str], node: onnx.NodeProto) -> bool:
+def _suits(index: ProductIndex, last: Collection[str], node: onnx.NodeProto) -> bool:
     return name_of(node) not in last and not _is_narrow_reduction(index, node)
 
 
 def _suits_dense(
-    index: GraphIndex, last: Collection[str], shapes: Mapping[str, tuple[int, ...]], node: onnx.NodeProto
+    index: ProductIndex, last: Collection[str], shapes: Mapping[str, tuple[int, ...]], node: onnx.NodeProto
 ) -> bool:
     if node.op_type == "MatMul":
         is_weight_second = index.constant_behind(node.input[1]) is not None
@@ -78,23 +110,20 @@ def _suits_dense(
     return node.op_type == "Conv" and name_of(node) not in last
 
 
-def classifiers(model: onnx.ModelProto) -> tuple[str, ...]:
-    """Return the names of the last products before an output; several where the head is computed in parts."""
-    last = GraphIndex(model).last_products()
-    return tuple(name_of(node) for node in model.graph.node if name_of(node) in last)
+def work_of(model: onnx.ModelProto, products: Sequence[Quantizable]) -> dict[str, int]:
+    """Return the multiply-adds of each product, by its node's name."""
+    shapes = shapes_of(model)
+    weights = {tensor.name: [int(size) for size in tensor.dims] for tensor in model.graph.initializer}
+    outputs = {name_of(node): node.output[0] for node in model.graph.node}
+    return {
+        each.node: math.prod(shapes[outputs[each.node]])
+        * (math.prod(weights[each.weight]) // weights[each.weight][each.axis])
+        for each in products
+    }
 
 
-class GraphIndex:
-    """A model's nodes and initializers by the names of what they give, and its nodes by what they read."""
-
-    def __init__(self, model: onnx.ModelProto) -> None:
-        self.outputs = frozenset(output.name for output in model.graph.output)
-        self.producers = {output: node for node in model.graph.node for output in node.output}
-        self.initializers = {tensor.name: tensor for tensor in model.graph.initializer}
-        self.readers: dict[str, list[onnx.NodeProto]] = {}
-        for node in model.graph.node:
-            for name in dict.fromkeys(names_read_by(node)):
-                self.readers.setdefault(name, []).append(node)
+class ProductIndex(GraphIndex):
+    """A model's nodes by name, and what is to be known of its products."""
 
     def product(self, node: onnx.NodeProto) -> Quantizable | None:
         """Return what is to be known of a product with a constant weight, None for any other node."""
@@ -116,17 +145,9 @@ class GraphIndex:
         first, second = node.input[:2]
         return (first, second) if self.constant_behind(first) is None else (second, first)
 
-    def constant_behind(self, tensor: str) -> str | None:
-        """Return the name of the initializer that a tensor is, itself or through Identity; None if it is none."""
-        while tensor in self.producers and self.producers[tensor].op_type == "Identity":
-            tensor = self.producers[tensor].input[0]
-        return tensor if tensor in self.initializers else None
-
     def source_of(self, tensor: str) -> str:
         """Return the tensor in which the values of ``tensor`` came to be, before mere changes of layout."""
-        while tensor in self.producers and self.producers[tensor].op_type in LAYOUT_OPERATORS:
-            tensor = self.producers[tensor].input[0]
-        return tensor
+        return self.origin(tensor, LAYOUT_OPERATORS)
 
     def last_products(self) -> frozenset[str]:
         """Return the names of the products whose result reaches an output without passing another product."""
@@ -142,7 +163,7 @@ class GraphIndex:
         return frozenset(found)
 
 
-def _is_narrow_reduction(index: GraphIndex, node: onnx.NodeProto) -> bool:
+def _is_narrow_reduction(index: ProductIndex, node: onnx.NodeProto) -> bool:
     """Return whether a convolution reduces windows that do not overlap, of few channels: the keys of SegFormer-B0.
 
     OpenVINO 2026.4 computes these wrong in INT8 on CPUs with AMX where the rest is float32 (from 9 to 56 channels and

@@ -1,22 +1,27 @@
-"""How large the values of a tensor are, and from where on INT8 clips them."""
+"""From where on INT8 clips the values of a tensor, and what that costs."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sfpp.runtime.errors import BackendError, UsageError, did_you_mean
+from sfpp.calibration.int8.histogram import BINS, Histogram
+from sfpp.calibration.int8.quantizable import Quantizable
+from sfpp.calibration.results import LayerHistogram
+from sfpp.calibration.settings import Ranges
+from sfpp.runtime.errors import UsageError, did_you_mean
 
 Method = Literal["minmax", "entropy", "percentile"]
 METHODS: tuple[Method, ...] = get_args(Method)
-
-BINS = 2048
 # Values are rounded to -127..127 times a step: symmetric, as TensorRT wants it, so -128 stays unused.
 LARGEST_INT8 = 127
 _LEVELS = LARGEST_INT8 + 1
+_BARS = 128  # of a picture of a histogram
+_WORST = 6
 
 
 class Range(NamedTuple):
@@ -29,78 +34,6 @@ class Range(NamedTuple):
     def magnitude(self) -> float:
         """Where a range that is symmetric around zero ends."""
         return max(-self.low, self.high)
-
-
-class Histogram:
-    """Counts of magnitudes, filled frame by frame; the order of the frames does not matter.
-
-    The bins reach from 0 to a power of two above the largest magnitude. When a larger one comes, neighboring bins are
-    put together, so that nothing need be kept but the counts.
-
-    Attributes:
-        counts: values by magnitude, (BINS,), without the zeros.
-        zeros: values that are exactly zero. INT8 holds them exactly, and after a ReLU they are most of all.
-        lowest: the lowest value, or 0 if none is negative.
-        highest: the highest value, or 0 if none is positive.
-        limit: where the last bin ends; 0 before any value that is not zero.
-    """
-
-    def __init__(self) -> None:
-        self.counts: NDArray[np.int64] = np.zeros(BINS, np.int64)
-        self.zeros = 0
-        self.lowest = 0.0
-        self.highest = 0.0
-        self.limit = 0.0
-
-    @property
-    def largest(self) -> float:
-        """The largest magnitude."""
-        return max(-self.lowest, self.highest)
-
-    @property
-    def values(self) -> int:
-        """How many values were counted, zeros included."""
-        return self.zeros + int(self.counts.sum())
-
-    @property
-    def edges(self) -> NDArray[np.float64]:
-        """Where the bins begin and end, (BINS + 1,)."""
-        return np.linspace(0.0, self.limit, BINS + 1)
-
-    def add(self, values: NDArray[Any], *, extremes: tuple[float, float] = (0.0, 0.0)) -> None:
-        """Count values of any shape.
-
-        Args:
-            values: what to count.
-            extremes: the lowest and the highest value, where ``values`` are only a sample.
-
-        Raises:
-            BackendError: a value is not a finite number.
-        """
-        every = np.concatenate([np.asarray(values, np.float64).ravel(), extremes])
-        lowest, highest = float(every.min()), float(every.max())  # unlike min() and max(), these keep a NaN
-        if not (math.isfinite(lowest) and math.isfinite(highest)):
-            raise BackendError("values that are not finite (NaN or infinity) have no range; check model and frames")
-        self.lowest, self.highest = min(self.lowest, lowest), max(self.highest, highest)
-        self._reach(max(-lowest, highest))
-        magnitudes = np.abs(every[:-2])
-        counted = magnitudes[magnitudes > 0]
-        self.zeros += magnitudes.size - counted.size
-        if counted.size:
-            # A power of two scales exactly, so a value falls into the same bin whatever the limit was when it came.
-            index = (counted * (BINS / self.limit)).astype(np.int64)
-            self.counts += np.bincount(index, minlength=BINS)
-
-    def _reach(self, magnitude: float) -> None:
-        """Raise the limit above a magnitude."""
-        limit = math.ldexp(1.0, math.frexp(magnitude)[1]) if magnitude else 0.0
-        if limit <= self.limit:
-            return
-        if self.limit:
-            together = int(min(limit / self.limit, BINS))
-            merged = self.counts.reshape(-1, together).sum(axis=1)
-            self.counts = np.concatenate([merged, np.zeros(BINS - len(merged), np.int64)])
-        self.limit = limit
 
 
 def threshold(histogram: Histogram, method: Method, *, percentile: float = 99.99) -> float:
@@ -215,3 +148,57 @@ def _summed(values: NDArray[Any]) -> NDArray[np.float64]:
 
 def _x_log_x(x: NDArray[Any]) -> NDArray[np.float64]:
     return np.asarray(x * np.log(np.maximum(x, 1)), np.float64)
+
+
+@dataclass(frozen=True)
+class ChosenRanges:
+    """Where each tensor is clipped, and by which method."""
+
+    method: Method
+    by_tensor: Mapping[str, Range]
+
+
+def choose_ranges(
+    observed: Mapping[str, Histogram],
+    ranges: Ranges,
+    *,
+    error_with: Callable[[Mapping[str, Range]], float],
+    notify: Callable[[str], object],
+) -> ChosenRanges:
+    """Return the ranges by the method that is asked for; for ``auto``, of the one with the least error.
+
+    Args:
+        observed: histograms by tensor.
+        ranges: the method.
+        error_with: tells the error of the whole network's outputs with these ranges.
+        notify: called with the error of each method.
+    """
+    methods = METHODS if ranges == "auto" else (ranges,)
+    found = [
+        ChosenRanges(method, {name: range_of(each, method) for name, each in observed.items()}) for method in methods
+    ]
+    if len(found) == 1:
+        return found[0]
+    errors = [error_with(each.by_tensor) for each in found]
+    errors_by_method = ", ".join(f"{each.method} {error:.2%}" for each, error in zip(found, errors, strict=True))
+    notify(f"relative squared error of the outputs by range: {errors_by_method}")
+    return found[int(np.argmin(errors))]
+
+
+def worst_layers(
+    observed: Mapping[str, Histogram], chosen: Mapping[str, Range], products: Sequence[Quantizable]
+) -> tuple[LayerHistogram, ...]:
+    """Return the tensors that lose most by rounding, the worst first, each by the name of a product that it feeds."""
+    fed = {each.activation: each.node for each in reversed(products)}
+    found = [
+        LayerHistogram(
+            node=fed[name],
+            counts=each.counts.reshape(_BARS, BINS // _BARS).sum(axis=1),
+            largest=each.limit,
+            threshold=chosen[name].magnitude,
+            error=rounding_error(each, chosen[name].magnitude),
+        )
+        for name, each in observed.items()
+        if name in fed
+    ]
+    return tuple(sorted(found, key=lambda each: -each.error)[:_WORST])

@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 
 from sfpp.calibration.report.words import DASH, file_labels, number, percent, words
-from sfpp.calibration.results import Accuracy, CalibrationReport
+from sfpp.calibration.results import CalibrationReport
+from sfpp.tooling.metrics import Accuracy
 from sfpp.tooling.page import Cell, Column, Page, Row, Tone, folded, table
 
 # More rows than this are folded away, which only happens to those that lose least.

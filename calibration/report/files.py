@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from sfpp.calibration.recommendation import DEFAULT_LIMIT
+from sfpp.calibration.recommend import DEFAULT_LIMIT
 from sfpp.calibration.report.words import (
     DASH,
     Words,
@@ -20,7 +20,8 @@ from sfpp.calibration.report.words import (
     size_digits,
     words,
 )
-from sfpp.calibration.results import Accuracy, CalibrationReport, FileResult
+from sfpp.calibration.results import CalibrationReport, FileResult
+from sfpp.tooling.metrics import Accuracy
 from sfpp.tooling.page import Cell, Column, Html, Page, Row, Tone, bullets, chip, element, joined, paragraph, table
 
 # Without a limit of the user's, what is lost is judged by these: points of the metric, or per cent of the answers.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sfpp.calibration.recommendation import fastest
+from sfpp.calibration.recommend import fastest
 from sfpp.calibration.report.words import (
     SPACE,
     common_digits,

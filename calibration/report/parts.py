@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from sfpp.calibration.report.words import DASH, SPACE, file_labels, is_finite, number, small_percent, words
-from sfpp.calibration.results import CalibrationReport, Harm, Kept, LayerHistogram
+from sfpp.calibration.results import CalibrationReport, Kept, LayerHistogram, Sensitivity
 from sfpp.tooling.page import (
     Bar,
     Cell,
@@ -52,7 +52,7 @@ def add_sensitivity(page: Page, report: CalibrationReport) -> None:
         section.add(*_charts(report.suspects, "nodes", answers, largest))
 
 
-def _charts(harms: Sequence[Harm], kind: str, answers: str, largest: float) -> list[Html]:
+def _charts(harms: Sequence[Sensitivity], kind: str, answers: str, largest: float) -> list[Html]:
     """Return a chart of the first, and what is left folded away."""
     entries = [_bar(harm) for harm in harms]
     charts = [_chart(entries[:_BARS], answers, largest, caption=f"{kind.capitalize()}, the most harmful first")]
@@ -67,7 +67,7 @@ def _chart(entries: Sequence[Bar], answers: str, largest: float, *, caption: str
     return bars(entries, caption=caption, label="part", value=value, more=("error", "nodes"), largest=largest)
 
 
-def _bar(harm: Harm) -> Bar:
+def _bar(harm: Sensitivity) -> Bar:
     changed = f"{number(harm.disagreement)}{SPACE}%" if is_finite(harm.disagreement) else DASH
     tag = "kept out of INT8" if harm.kept else ""
     return Bar(code(harm.name), harm.disagreement, changed, more=(small_percent(harm.error), str(harm.nodes)), tag=tag)

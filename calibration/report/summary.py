@@ -21,8 +21,9 @@ from sfpp.calibration.report.words import (
     size_digits,
     words,
 )
-from sfpp.calibration.results import Accuracy, CalibrationReport, FileResult
+from sfpp.calibration.results import CalibrationReport, FileResult
 from sfpp.runtime.text import clean_text
+from sfpp.tooling.metrics import Accuracy
 
 _WIDTH = 100
 _FAILURES = 3

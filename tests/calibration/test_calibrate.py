@@ -157,9 +157,9 @@ def test_pictures_are_of_the_frames_that_differ_most(run):
 
 def test_it_says_what_it_does(run):
     report, _, said, seen = run
-    assert "judging FP32 ..." in said
+    assert "evaluating FP32 ..." in said
     assert any(line.startswith("relative squared error of the outputs by range: minmax") for line in said)
-    assert set(report.seconds) >= {"observing ranges", "judging INT8", "timing"}
+    assert set(report.seconds) >= {"observing ranges", "evaluating INT8", "timing"}
     done = [facts[1:] for facts in seen if facts[0] == "observing ranges"]
     assert done == [(index, 6) for index in range(1, 7)]
 
@@ -317,7 +317,7 @@ def test_a_model_with_open_sizes_is_refused(model, frames, tmp_path):
         calibrate(tmp_path / "open.onnx", frames, output=tmp_path)
 
 
-def test_pose_is_judged_by_keypoints(frames, tmp_path):
+def test_pose_is_evaluated_by_keypoints(frames, tmp_path):
     model = export_onnx(path=tmp_path / "pose.onnx", task="pose").path
     names = [file.name for file in frames.iterdir()]
     joints = np.random.default_rng(0).uniform(10, 100, (len(names), 14, 3)).astype(np.float32)
@@ -352,7 +352,7 @@ def test_people_in_scenes(frames, tmp_path):
     options = {"output": tmp_path, "precision": ["fp16"], "latency": False, "report": False}
     report = calibrate(model, frames, labels=tmp_path / "people.json", **options)
     assert report.frames.calibration + report.frames.held_out == 3
-    with pytest.raises(MediaError, match=r"there is nobody in the .* frames to judge by; give frames of people"):
+    with pytest.raises(MediaError, match=r"there is nobody in the .* validation frames; give frames of people"):
         calibrate(model, frames, boxes=tmp_path / "nobody.json", **options)
 
 
@@ -391,5 +391,5 @@ def test_a_calibration_that_does_not_fit_is_refused(model, frames, tmp_path, cap
         said[-1],
     )
     assert ("leave timing off (--no-latency)" in said[-1]) == (not options)
-    assert not any("judging" in line for line in said)
+    assert not any("evaluating" in line for line in said)
     assert list(tmp_path.iterdir()) == []

@@ -24,7 +24,7 @@ class Answers:
     def __init__(self, agreements):
         self.agreements = agreements
 
-    def examine(self, path, *, first, backend=None):
+    def evaluate(self, path, *, first, backend=None):
         name = "reference" if backend is None else backend.name
         return SimpleNamespace(accuracy=SimpleNamespace(agreement=self.agreements[path.name, name]))
 
@@ -50,7 +50,7 @@ def test_a_backend_that_answers_otherwise_is_named_and_not_timed():
     (wrong,) = failures((1.0, 1.0, 1.0), (0.992, 0.992, 0.939)).items()
     assert wrong[0] == ("m.int8.onnx", "openvino")
     assert wrong[1].p50_ms is None
-    assert wrong[1].failure == "answers wrongly: 93.9% as FP32, but 99.2% in ONNX Runtime"
+    assert wrong[1].failure == "wrong predictions: 93.9% as FP32, but 99.2% in ONNX Runtime"
 
 
 def test_what_a_backends_own_precision_moves_is_no_fault():

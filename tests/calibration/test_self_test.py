@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from sfpp.calibration.self_test import fitted_self_test
+from sfpp.calibration.context import fitted_self_test
 from sfpp.runtime.backends import FunctionBackend
 from sfpp.runtime.contract import InputSpec, ModelContract, OutputSpec
 from sfpp.runtime.errors import BackendError, ContractError

@@ -20,14 +20,14 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from sfpp import export
-from sfpp.calibration.fp16.converting import fp16_model
-from sfpp.calibration.graph import contract_in, read_model, write_model
-from sfpp.calibration.int8.converting import int8_model, tensors_to_observe
-from sfpp.calibration.int8.form import PORTABLE
-from sfpp.calibration.int8.observing import observe
+from sfpp.calibration.fp16.fp16_model import fp16_model
+from sfpp.calibration.int8.int8_model import int8_model, tensors_to_observe
+from sfpp.calibration.int8.observe import observe
+from sfpp.calibration.int8.quantizable import PORTABLE
 from sfpp.calibration.int8.ranges import range_of
 from sfpp.export.demo import demo_frame, demo_person
 from sfpp.runtime.images import read_image
+from sfpp.tooling.graph import contract_in, read_model, write_model
 
 pytest.importorskip("openvino", reason="OpenVINO is not installed")
 pytestmark = pytest.mark.skipif(platform.machine() not in {"x86_64", "AMD64"}, reason="oneDNN's caps are for x86")

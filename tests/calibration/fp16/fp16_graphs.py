@@ -12,10 +12,10 @@ import onnx
 import onnx.parser
 import onnxruntime
 
-from sfpp.calibration.graph import contract_in
 from sfpp.export import export_onnx
 from sfpp.export.demo import demo_frame, demo_person
 from sfpp.runtime.images import batch_from_frames, read_image
+from sfpp.tooling.graph import contract_in
 
 FLOAT, FLOAT16 = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
 EXPORTS = {

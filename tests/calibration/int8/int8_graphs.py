@@ -5,7 +5,10 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
+from sfpp.calibration.int8.qdq import along
+from sfpp.calibration.int8.quantizable import ProductIndex
 from sfpp.calibration.int8.ranges import Range
+from sfpp.tooling.graph import name_of
 
 RNG = np.random.default_rng(7)
 
@@ -101,3 +104,21 @@ def attention_input(*, also_float=False):
         "image_shape": np.array([1, 8, 4, 6], np.int64),
     }
     return model_of(nodes, inputs={"tokens": [1, 24, 8]}, outputs=outputs, constants=constants)
+
+
+def dequantized_weights(model):
+    """What the int8 weights of a model stand for, by the name of the float32 weight that each replaced."""
+    stored = {each.name: each for each in model.graph.initializer}
+    weights = {}
+    for node in model.graph.node:
+        if node.op_type == "DequantizeLinear" and node.input[0] in stored:
+            axis = next(each.i for each in node.attribute if each.name == "axis")
+            values, scales = (numpy_helper.to_array(stored[name]).astype(np.float32) for name in node.input[:2])
+            weights[node.output[0].removesuffix("/dequantized")] = values * along(axis, scales, values.ndim)
+    return weights
+
+
+def classifiers(model):
+    """Names of the last products before an output; several where the head is computed in parts."""
+    last = ProductIndex(model).last_products()
+    return tuple(name_of(node) for node in model.graph.node if name_of(node) in last)

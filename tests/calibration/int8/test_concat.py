@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sfpp.calibration.int8.concat import without_concat
+from sfpp.calibration.int8.int8_model import without_concat
 from tests.calibration.int8.int8_graphs import assert_valid, model_of, operators, outputs_of
 
 RNG = np.random.default_rng(17)

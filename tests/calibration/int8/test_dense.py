@@ -7,16 +7,15 @@ import onnx
 import onnxruntime
 import pytest
 
-from sfpp.calibration.graph import contract_in, read_model
-from sfpp.calibration.int8.converting import int8_model, tensors_to_observe
 from sfpp.calibration.int8.dense import prepared
-from sfpp.calibration.int8.form import ONNXRUNTIME, PORTABLE
-from sfpp.calibration.int8.observing import observe
-from sfpp.calibration.int8.quantizable import quantizable
+from sfpp.calibration.int8.int8_model import int8_model, tensors_to_observe
+from sfpp.calibration.int8.observe import observe
+from sfpp.calibration.int8.quantizable import ONNXRUNTIME, PORTABLE, quantizable
 from sfpp.calibration.int8.ranges import Range, range_of
 from sfpp.export import export_onnx
 from sfpp.export.demo import demo_frame
 from sfpp.runtime.images import batch_from_frames, read_image
+from sfpp.tooling.graph import contract_in, read_model
 from tests.calibration.int8.int8_graphs import (
     assert_valid,
     initializers,

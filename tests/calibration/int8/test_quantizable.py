@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from sfpp.calibration.graph import read_model
-from sfpp.calibration.int8.quantizable import Quantizable, classifiers, quantizable
+from sfpp.calibration.int8.quantizable import Quantizable, quantizable
 from sfpp.export import export_onnx
-from tests.calibration.int8.int8_graphs import attention_input, model_of, weight
+from sfpp.tooling.graph import read_model
+from tests.calibration.int8.int8_graphs import attention_input, classifiers, model_of, weight
 
 
 def found(nodes, *, constants, inputs=None, outputs=None, **options):

@@ -5,16 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from sfpp.calibration.int8.ranges import (
-    BINS,
-    METHODS,
-    Histogram,
-    Range,
-    range_of,
-    relative_entropy,
-    rounding_error,
-    threshold,
-)
+from sfpp.calibration.int8.histogram import BINS, Histogram
+from sfpp.calibration.int8.ranges import METHODS, Range, range_of, relative_entropy, rounding_error, threshold
 from sfpp.runtime.errors import BackendError, UsageError
 
 RNG = np.random.default_rng(3)

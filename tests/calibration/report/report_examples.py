@@ -11,12 +11,12 @@ from sfpp.calibration.results import (
     CalibrationReport,
     FileResult,
     FramesUsed,
-    Harm,
     Kept,
     Latency,
     LayerHistogram,
     Picture,
     Recommendation,
+    Sensitivity,
 )
 from sfpp.runtime.contract import InputSpec, KeypointSpec, ModelContract, OutputSpec
 from sfpp.tooling.marks import marked_labels
@@ -139,9 +139,9 @@ def times(onnxruntime_ms, openvino_ms, *, fp32=None) -> tuple[Latency, ...]:
     return Latency("onnxruntime", onnxruntime_ms, speedups[0]), Latency("openvino", openvino_ms, speedups[1])
 
 
-def sensitivity(parts: int = 30) -> tuple[Harm, ...]:
+def sensitivity(parts: int = 30) -> tuple[Sensitivity, ...]:
     return tuple(
-        Harm(f"stages.{i % 4}/blocks.{i // 4}", 6 + i % 5, 2.31 * 0.8**i, 0.0041 * 0.7**i, kept=i in (0, 1))
+        Sensitivity(f"stages.{i % 4}/blocks.{i // 4}", 6 + i % 5, 2.31 * 0.8**i, 0.0041 * 0.7**i, kept=i in (0, 1))
         for i in range(parts)
     )
 
@@ -270,7 +270,7 @@ def hostile() -> CalibrationReport:
         frames=frames(source=HOSTILE, sha256=HOSTILE, selection=HOSTILE),
         files=files,
         recommendation=Recommendation("int8", HOSTILE),
-        sensitivity=(Harm(HOSTILE, 1, 1.0, 0.1, kept=True),),
+        sensitivity=(Sensitivity(HOSTILE, 1, 1.0, 0.1, kept=True),),
         histograms=(replace(layer_histogram(0), node=HOSTILE),),
         pictures=(replace(pictures()[0], name=HOSTILE),),
         machine={HOSTILE: HOSTILE, "list": [HOSTILE]},
@@ -313,7 +313,7 @@ def nothing_measured() -> CalibrationReport:
         frames=frames(calibration=0, held_out=0, sha256=""),
         files=files,
         recommendation=Recommendation("fp16", ""),
-        sensitivity=(Harm("a", 1, nan, nan),),
+        sensitivity=(Sensitivity("a", 1, nan, nan),),
         histograms=(
             LayerHistogram("empty", np.zeros(8, np.int64), 0.0, 0.0, nan),
             LayerHistogram("infinite", np.ones(8, np.int64), inf, nan, inf),

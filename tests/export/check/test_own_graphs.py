@@ -3,12 +3,12 @@
 import onnx
 import pytest
 
-from sfpp.calibration.fp16.converting import fp16_model
-from sfpp.calibration.graph import read_model
-from sfpp.calibration.int8.converting import int8_model
+from sfpp.calibration.fp16.fp16_model import fp16_model
+from sfpp.calibration.int8.int8_model import int8_model
 from sfpp.calibration.int8.quantizable import quantizable
 from sfpp.export import export_onnx
 from sfpp.export.check import check_model
+from sfpp.tooling.graph import read_model
 from tests.calibration.int8.int8_graphs import symmetric
 from tests.export.check.graphs import outcomes, rules
 from tests.golden import FOLDER, GoldenCase

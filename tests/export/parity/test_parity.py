@@ -11,10 +11,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sfpp.calibration.fp16.converting import fp16_model
-from sfpp.calibration.graph import read_model
-from sfpp.calibration.int8.converting import int8_model
-from sfpp.calibration.int8.equalizing import equalized
+from sfpp.calibration.fp16.fp16_model import fp16_model
+from sfpp.calibration.int8.equalize import equalized
+from sfpp.calibration.int8.int8_model import int8_model
 from sfpp.calibration.int8.quantizable import quantizable
 from sfpp.export import export_onnx
 from sfpp.export.checkpoints import read_checkpoint
@@ -26,6 +25,7 @@ from sfpp.runtime.demo import demo_clip
 from sfpp.runtime.errors import BackendError, ContractError, MediaError, UsageError
 from sfpp.runtime.images import batch_from_frames, read_image, write_image
 from sfpp.runtime.model_file import load_segmenter
+from sfpp.tooling.graph import read_model
 from sfpp.tooling.metrics import ConfusionMatrix
 from tests.calibration.int8.int8_graphs import symmetric
 from tests.export.parity.planted import contract_of, with_contract, with_scaled_layer

@@ -1,0 +1,243 @@
+"""Frames for calibration and for validation: which ones, and in the very form in which the runtime feeds them.
+
+Frames are chosen once and can then be gone through any number of times; only one of them is in memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sfpp.calibration.settings import Selection
+from sfpp.runtime.errors import MediaError, UsageError
+from sfpp.runtime.images import Image, read_image
+from sfpp.runtime.imports import import_cv2
+from sfpp.tooling.frames import FrameSource, NamedFrame
+
+# A diverse selection looks at this many random frames for each that it wants: not at all those of an hour of video.
+_POOL_FACTOR = 8
+_THUMBNAIL = 8  # pixels a side: where the sky is and what color the road has, and no detail
+
+
+class Frames:
+    """Frames that were chosen, to be gone through again and again.
+
+    Args:
+        files: where each lies: a picture, or the pixels of a video's frame as .npy.
+        names: what each is called.
+        digests: hashes of their pixels.
+    """
+
+    def __init__(self, files: Sequence[Path], names: Sequence[str], digests: Sequence[bytes]) -> None:
+        self._files = tuple(files)
+        self._digests = tuple(digests)
+        self.names = tuple(names)
+
+    @property
+    def sha256(self) -> str:
+        """The hash of all their pixels, in hexadecimal."""
+        return hashlib.sha256(b"".join(self._digests)).hexdigest()
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def shares_with(self, others: Frames) -> bool:
+        """Return whether one of the frames has the same pixels as one of the others."""
+        return not set(self._digests).isdisjoint(others._digests)
+
+    def __iter__(self) -> Iterator[NamedFrame]:
+        """Yield the frames, each read anew.
+
+        Raises:
+            MediaError: one of them cannot be read any more.
+        """
+        for index, (name, file) in enumerate(zip(self.names, self._files, strict=True)):
+            yield NamedFrame(name, np.load(file) if file.suffix == ".npy" else read_image(file), index, file)
+
+    def first(self, count: int) -> Frames:
+        """Return the first ones only, or all if there are no more."""
+        return Frames(self._files[:count], self.names[:count], self._digests[:count])
+
+
+@dataclass(frozen=True, eq=False)
+class ChosenFrames:
+    """What a source gave.
+
+    Attributes:
+        calibration: frames to calibrate with.
+        held_out: others, to evaluate on.
+        overlapping: some frames serve for both: there were too few, or the other source has the same ones.
+        warnings: what else should be known, in sentences.
+    """
+
+    calibration: Frames
+    held_out: Frames
+    overlapping: bool = False
+    warnings: tuple[str, ...] = ()
+
+
+@contextlib.contextmanager
+def chosen_frames(
+    source: str,
+    *,
+    frames: int = 64,
+    held_out: int = 24,
+    select: Selection = "random",
+    seed: int = 0,
+    validation: str | None = None,
+    annotated: Collection[str] | None = None,
+    only_annotated: bool = False,
+    progress: Callable[[int, int], object] = lambda done, total: None,
+) -> Generator[ChosenFrames, None, None]:
+    """Choose frames of a source; they can be read until the block ends.
+
+    Args:
+        source: an image, a folder of images, a .txt file with the path of one image per line, or a video file.
+        frames: how many to calibrate with.
+        held_out: how many others to evaluate on; of a small source, at most a third.
+        select: ``random``, or ``diverse``: those that look least alike. Validation frames are always random ones.
+        seed: of the choice; the same seed chooses the same frames.
+        validation: another source for the frames to evaluate on; None holds some of ``source`` out.
+        annotated: names of the frames that may be evaluated on; None allows all.
+        only_annotated: calibrate with those only too, where the source has any.
+        progress: called with how many frames were read, of how many.
+
+    Raises:
+        UsageError: fewer than one frame, or a selection that does not exist.
+        MediaError: nothing can be read, or a source does not know its length, as a camera.
+    """
+    if frames < 1 or held_out < 1:
+        raise UsageError(f"frames is {frames} and held_out {held_out}, expected at least 1 of each")
+    if select not in get_args(Selection):
+        raise UsageError(f"select is {select!r}, expected one of {', '.join(get_args(Selection))}")
+    own = _opened(source)
+    other = own if validation is None else _opened(validation)
+    held = _held_out(other, held_out, seed, annotated, apart=validation is not None)
+    order = _shuffled(own, seed)
+    if only_annotated and annotated is not None:
+        order = [index for index in order if own.names[index] in annotated] or order
+    if validation is None:
+        held = held[: max(len(order) // 3, 1)]  # of fewer frames, a third is fewer too
+    taken = set(held) if validation is None else set()
+    pool = [index for index in order if index not in taken] or order
+    chosen, unread = pool[:frames], 0
+    if select == "diverse":
+        chosen, unread = _most_diverse(own, pool[: frames * _POOL_FACTOR], frames)
+    with tempfile.TemporaryDirectory(prefix="sfpp-frames-") as folder:
+        calibration = _gathered(own, chosen, Path(folder, "calibration"), progress)
+        evaluation = _gathered(other, held, Path(folder, "held-out"), progress)
+        same = not set(chosen).isdisjoint(held) if validation is None else calibration.shares_with(evaluation)
+        if not len(calibration):
+            raise MediaError(f"{source}: not one frame can be read; give images or a video that sfpp-run can open")
+        if not len(evaluation):
+            lacking = "can be read" if annotated is None else "has annotations; the names of both must be the same"
+            raise MediaError(f"{validation or source}: no frame to evaluate on {lacking}")
+        lost = unread + len(chosen) + len(held) - len(calibration) - len(evaluation)
+        warnings = _warnings(source, lost=lost, found=len(calibration), wanted=frames, validation=validation, same=same)
+        yield ChosenFrames(calibration, evaluation, same, (*warnings, *_namesakes(validation or source, other)))
+
+
+def _opened(source: str) -> FrameSource:
+    opened = FrameSource(source)
+    if not opened.names:
+        opened.close()
+        raise MediaError(
+            f"{source} has no known number of frames; calibrate on a video file, a folder of images or a list"
+        )
+    return opened
+
+
+def _shuffled(source: FrameSource, seed: int) -> list[int]:
+    return [int(index) for index in np.random.default_rng(seed).permutation(len(source.names))]
+
+
+def _held_out(
+    source: FrameSource, count: int, seed: int, annotated: Collection[str] | None, *, apart: bool
+) -> list[int]:
+    """Return the validation frames: of a source that is calibrated with too, at most a third, but at least one."""
+    order = _shuffled(source, seed)
+    allowed = order if annotated is None else [index for index in order if source.names[index] in annotated]
+    return allowed[: count if apart else min(count, max(len(order) // 3, 1))]
+
+
+def _gathered(
+    source: FrameSource, indices: Collection[int], folder: Path, progress: Callable[[int, int], object]
+) -> Frames:
+    """Read frames once, for their hashes; those of a video are written down, since decoding it again takes too long."""
+    folder.mkdir()
+    files, names, digests = [], [], []
+    for done, frame in enumerate(source.take(indices), 1):
+        file = frame.file
+        if file is None:
+            file = folder / f"{frame.index}.npy"
+            np.save(file, frame.image_bgr)
+        files.append(file)
+        names.append(frame.name)
+        pixels = repr(frame.image_bgr.shape).encode() + frame.image_bgr.tobytes()
+        digests.append(hashlib.sha256(pixels).digest())
+        progress(done, len(indices))
+    return Frames(files, names, digests)
+
+
+def _warnings(source: str, *, lost: int, found: int, wanted: int, validation: str | None, same: bool) -> list[str]:
+    lines = []
+    if found < wanted:
+        lines.append(f"{source} gave {found} frames to calibrate with, {wanted} were asked for")
+    if lost:
+        lines.append(f"{lost} of the frames cannot be read and were left out")
+    if same and validation is None:
+        lines.append(f"{source} has so few frames that files are evaluated on those that they were calibrated with")
+    if same and validation is not None:
+        lines.append(f"{validation} has frames that are calibrated with too; evaluate on others")
+    return lines
+
+
+def _namesakes(name: str, source: FrameSource) -> list[str]:
+    """Return a warning if labels cannot tell frames apart, as where 1.png beside 1.jpg is a label image."""
+    twice = sorted(each for each, count in Counter(source.names).items() if count > 1)
+    if not twice:
+        return []
+    return [
+        f"{name} has several frames called {twice[0]} ({len(twice)} such names): labels belong to all frames of a "
+        "name; keep label images in a folder of their own"
+    ]
+
+
+def _most_diverse(source: FrameSource, pool: Collection[int], wanted: int) -> tuple[list[int], int]:
+    """Choose the frames that look least alike: one after the other the one farthest from all chosen before it.
+
+    Gonzalez's rule for k centers (Theoretical Computer Science 38, 1985), on thumbnails.
+
+    Returns:
+        The frames by number, and how many of the pool cannot be read.
+    """
+    numbers, thumbnails = [], []
+    for frame in source.take(pool):
+        numbers.append(frame.index)
+        thumbnails.append(_thumbnail(frame.image_bgr))
+    if not numbers:
+        return [], len(pool)
+    points = np.stack(thumbnails)
+    distance = np.linalg.norm(points - points.mean(axis=0), axis=1)
+    chosen = [int(distance.argmin())]  # the most ordinary one first
+    distance = np.full(len(points), np.inf)
+    while len(chosen) < min(wanted, len(points)):
+        distance = np.minimum(distance, np.linalg.norm(points - points[chosen[-1]], axis=1))
+        distance[chosen] = -1  # also where several frames are the same picture
+        chosen.append(int(distance.argmax()))
+    return [numbers[position] for position in chosen], len(pool) - len(numbers)
+
+
+def _thumbnail(image_bgr: Image) -> NDArray[np.float32]:
+    cv2 = import_cv2(purpose="comparing frames")
+    small = cv2.resize(image_bgr, (_THUMBNAIL, _THUMBNAIL), interpolation=cv2.INTER_AREA)
+    return np.asarray(small, np.float32).ravel()

@@ -1,0 +1,128 @@
+"""What all steps of a calibration work on, and how they report how far they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from sfpp.calibration.chosen_frames import ChosenFrames
+from sfpp.calibration.evaluate import REFERENCE_BACKEND, Evaluation, Evaluator, drop_of
+from sfpp.calibration.int8.quantizable import Int8Form, form_for
+from sfpp.calibration.results import FileResult
+from sfpp.calibration.settings import CalibrationSettings
+from sfpp.runtime.contract import CalibrationRecord, FloatType, ModelContract, SelfTest
+from sfpp.runtime.model_file import load
+from sfpp.runtime.self_test import self_test, threshold_for
+from sfpp.runtime.timing import StepClock
+from sfpp.tooling.graph import opset_of, write_model
+
+Notify = Callable[[str], object]
+# Called with the name of a step, how many of its parts are done, and how many there are.
+Progress = Callable[[str, int, int], object]
+
+
+@dataclass(frozen=True, eq=False)
+class CalibrationContext:
+    """What all steps work on.
+
+    Attributes:
+        settings: what was asked for.
+        model: the float32 graph, with the shape of every tensor.
+        contract: its contract.
+        model_sha256: of its file.
+        chosen: the frames.
+        evaluator: evaluates files on the held-out frames.
+        folder: for files that nobody keeps.
+        clock: times the steps, and reports what is found.
+        progress: called with how far a step has come.
+        disagreement: filled with what each file that was made predicts differently, by frame.
+    """
+
+    settings: CalibrationSettings
+    model: onnx.ModelProto
+    contract: ModelContract
+    model_sha256: str
+    chosen: ChosenFrames
+    evaluator: Evaluator
+    folder: Path
+    clock: StepClock
+    progress: Progress
+    disagreement: dict[Path, Mapping[str, float]] = field(default_factory=dict)
+
+    @property
+    def rest(self) -> FloatType:
+        """What an INT8 file computes in where INT8 is not: what is fastest on the target."""
+        return self.settings.rest or ("fp16" if self.contract.target == "tensorrt" else "fp32")
+
+    @property
+    def form(self) -> Int8Form:
+        """How INT8 is written for what will run it."""
+        return form_for(self.contract.target, self.rest)
+
+    def notify(self, line: str) -> None:
+        """Report what was found."""
+        self.clock.notify(line)
+
+    def part(self, step: str) -> Callable[[int, int], object]:
+        """Return the progress of one step."""
+        return lambda done, total: self.progress(step, done, total)
+
+    def write(self, model: onnx.ModelProto, precision: str, record: CalibrationRecord) -> Path:
+        """Write the file of a precision."""
+        path = self.settings.path_of(precision)
+        contract = replace(self.contract, precision=precision, calibration=record, opset=opset_of(model))
+        contract = replace(contract, self_test=fitted_self_test(model, contract, self.folder))
+        write_model(model, contract, path)
+        return path
+
+    def record(self, frames: int, **facts: Any) -> CalibrationRecord:
+        """Return how a file is made from these many of the calibration frames."""
+        used = self.chosen.calibration.first(frames)
+        return CalibrationRecord(
+            model_sha256=self.model_sha256,
+            frames_sha256=used.sha256,
+            frames=len(used),
+            selection=self.settings.select,
+            seed=self.settings.seed,
+            **facts,
+        )
+
+    def result(self, path: Path, precision: str, seen: Evaluation, **facts: Any) -> FileResult:
+        """Return a row of the report, and remember on which frames the file differs."""
+        self.disagreement[path] = seen.disagreement
+        drop = drop_of(seen.accuracy, self.evaluator.reference.accuracy)
+        return FileResult(path, precision, path.stat().st_size, seen.accuracy, drop, **facts)
+
+
+def fitted_self_test(model: onnx.ModelProto, contract: ModelContract, folder: Path) -> SelfTest | None:
+    """Return the contract's self-test with a threshold that suits the model; None where it has none.
+
+    The expected answer stays that of float32. How much of it a quantized network gives depends on the network, so it is
+    measured, where it computes what the file says.
+
+    Args:
+        model: the graph of lower precision.
+        contract: its contract, with the self-test of the float32 file.
+        folder: for a file that nobody keeps.
+
+    Raises:
+        BackendError: the model does not run, or gives NaN.
+        ContractError: the self-test is damaged.
+    """
+    if contract.self_test is None:
+        return None
+    path = folder / "self-test.onnx"
+    write_model(model, contract, path)
+    try:
+        with load(
+            path, backend=REFERENCE_BACKEND.name, precision=REFERENCE_BACKEND.precision, self_test=False
+        ) as opened:
+            seen = self_test(opened)
+    finally:
+        path.unlink()
+    threshold = min(contract.self_test.threshold, threshold_for(contract, seen.agreement))
+    return replace(contract.self_test, threshold=threshold)

@@ -1,1 +1,0 @@
-"""How well files answer, and which parts of the network INT8 harms."""

@@ -1,0 +1,215 @@
+"""ONNX graphs: read with every shape, asked, changed, written with their contract."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import TensorProto, numpy_helper
+
+from sfpp.runtime.contract import METADATA_KEY, ModelContract, contract_from_metadata
+from sfpp.runtime.errors import ContractError, ModelFileError
+from sfpp.runtime.files import whole_file
+from sfpp.runtime.onnx_file import not_an_onnx_model
+
+_Proto = TypeVar("_Proto", onnx.ModelProto, onnx.NodeProto, onnx.ValueInfoProto)
+_BLOCK = re.compile(r"stages\.\d+/blocks\.\d+|blocks\.\d+|stages\.\d+")
+
+
+def read_model(path: str | os.PathLike[str]) -> onnx.ModelProto:
+    """Read an ONNX file with the type and shape of every tensor.
+
+    Raises:
+        ModelFileError: no such file, not an ONNX model, or one whose shapes are not fixed.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise ModelFileError(f"{file} is not a file; give the .onnx file that sfpp-export wrote")
+    try:
+        model = onnx.load(str(file))
+        onnx.checker.check_model(model)
+        model = onnx.shape_inference.infer_shapes(model, check_type=True, data_prop=True)
+    except (DecodeError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise not_an_onnx_model(file, str(error)) from error
+    if open_sizes := _open_sizes(model):
+        raise ModelFileError(
+            f"{file.name}: the shape of {open_sizes!r} is not fixed; export the model for one size, as sfpp-export does"
+        )
+    return model
+
+
+def contract_in(model: onnx.ModelProto, *, origin: str) -> ModelContract:
+    """Return the contract in the model's metadata.
+
+    Raises:
+        ContractError: there is none, or it cannot be read.
+    """
+    texts = {each.key: each.value for each in model.metadata_props}
+    return contract_from_metadata(texts, origin=origin, instead="with --contract FILE.json")
+
+
+def check_contract(model: onnx.ModelProto, contract: ModelContract, *, origin: str) -> None:
+    """Refuse a contract of another model; the model is one that :func:`read_model` gave.
+
+    Raises:
+        ContractError: the graph takes something else than the contract says, or lacks one of its outputs.
+    """
+    weights = {each.name for each in model.graph.initializer}
+    spec = contract.input
+    given = ", ".join(_described(each) for each in model.graph.input if each.name not in weights)
+    promised = f"{spec.name!r} {spec.dtype} {spec.shape}"
+    if given != promised:
+        raise ContractError(
+            f"{origin} takes {given or 'nothing'}, but its contract says {promised}; give the contract of this model"
+        )
+    outputs = [each.name for each in model.graph.output]
+    if missing := [each.name for each in contract.outputs if each.name not in outputs]:
+        raise ContractError(
+            f"{origin} gives {', '.join(map(repr, outputs))}, but its contract says {missing[0]!r}; "
+            "give the contract of this model"
+        )
+
+
+def write_model(model: onnx.ModelProto, contract: ModelContract, path: Path) -> None:
+    """Write the model with this contract; the file appears whole or not at all.
+
+    Raises:
+        SfppError: the folder does not exist, or the disk is full.
+    """
+    onnx.checker.check_model(model)
+    onnx.helper.set_model_props(model, {METADATA_KEY: contract.to_json()})
+    with whole_file(path) as temporary:
+        onnx.save(model, str(temporary))
+
+
+def name_of(node: onnx.NodeProto) -> str:
+    """Return a node's name, or that of its first output where it has none."""
+    return str(node.name or node.output[0])
+
+
+def opset_of(model: onnx.ModelProto) -> int:
+    """Return the version of ONNX's own operators."""
+    return next((int(each.version) for each in model.opset_import if each.domain in ("", "ai.onnx")), 1)
+
+
+def shapes_of(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each float32 tensor for which the model says it, without those that hold nothing."""
+    shapes = {}
+    for info in [*model.graph.input, *model.graph.value_info, *model.graph.output]:
+        kind = info.type.tensor_type
+        if kind.elem_type == TensorProto.FLOAT and kind.HasField("shape"):
+            shape = tuple(int(each.dim_value) for each in kind.shape.dim)
+            if math.prod(shape):
+                shapes[info.name] = shape
+    return shapes
+
+
+def block_of(node_name: str) -> str:
+    """Return the block of the network that a node belongs to, such as ``encoder/stages.0/blocks.1`` or ``head``.
+
+    What lies in a stage but in none of its blocks (the patch embedding, the final norm) belongs to the stage; the
+    operations before the network belong to ``input``.
+    """
+    if match := _BLOCK.search(node_name):
+        return node_name[: match.end()]
+    first, slash, _ = node_name.partition("/")
+    return first if slash else "input"
+
+
+class GraphIndex:
+    """A model's nodes and initializers by the names of what they give, and its nodes by what they read.
+
+    Attributes:
+        model: the model itself.
+        outputs: the graph's outputs.
+        producers: the node that writes a tensor.
+        initializers: constants stored in the graph.
+        readers: the nodes that read a tensor, in the graph's order, those too that only graphs within them do.
+    """
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self.model = model
+        self.outputs = frozenset(output.name for output in model.graph.output)
+        self.producers = {output: node for node in model.graph.node for output in node.output if output}
+        self.initializers = {tensor.name: tensor for tensor in model.graph.initializer}
+        self.readers: dict[str, list[onnx.NodeProto]] = {}
+        for node in model.graph.node:
+            for name in dict.fromkeys(names_read_by(node)):
+                self.readers.setdefault(name, []).append(node)
+
+    def constant_behind(self, tensor: str) -> str | None:
+        """Return the name of the initializer that a tensor is, itself or through Identity; None if it is none."""
+        tensor = self.origin(tensor, frozenset({"Identity"}))
+        return tensor if tensor in self.initializers else None
+
+    def origin(self, tensor: str, operators: Collection[str]) -> str:
+        """Follow a tensor back through nodes of these operators, along their first inputs."""
+        while tensor in self.producers and self.producers[tensor].op_type in operators:
+            tensor = self.producers[tensor].input[0]
+        return tensor
+
+
+def copy_of(message: _Proto) -> _Proto:
+    """Return a copy of a model, a node or a tensor's description."""
+    copied = type(message)()
+    copied.CopyFrom(message)
+    return copied
+
+
+def add_integers(graph: onnx.GraphProto, name: str, values: Sequence[int]) -> str:
+    """Store whole numbers as an initializer unless there is one of this name, and return the name."""
+    if all(each.name != name for each in graph.initializer):
+        graph.initializer.append(numpy_helper.from_array(np.array(values, np.int64), name))
+    return name
+
+
+def remove_unused(graph: onnx.GraphProto) -> None:
+    """Remove nodes, initializers and shapes that no output of the graph depends on, in place."""
+    needed = {output.name for output in graph.output}
+    kept: set[int] = set()
+    for index in reversed(range(len(graph.node))):
+        node = graph.node[index]
+        if needed.intersection(node.output):
+            needed.update(names_read_by(node))
+            kept.add(index)
+    # One by one and from the end: an assignment would copy all weights that stay.
+    for index in reversed(range(len(graph.node))):
+        if index not in kept:
+            del graph.node[index]
+    produced = {name for node in graph.node for name in node.output}
+    for values, known in ((graph.initializer, needed), (graph.value_info, produced)):
+        for index in reversed(range(len(values))):
+            if values[index].name not in known:
+                del values[index]
+
+
+def names_read_by(node: onnx.NodeProto) -> Iterator[str]:
+    """Yield the tensors that a node reads, those that its subgraphs (of If, Loop or Scan) read from outside too."""
+    yield from node.input
+    for attribute in node.attribute:
+        for subgraph in [attribute.g, *attribute.graphs]:
+            for inner in subgraph.node:
+                yield from names_read_by(inner)
+            yield from (output.name for output in subgraph.output)
+
+
+def _described(value: onnx.ValueInfoProto) -> str:
+    kind = value.type.tensor_type
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)
+    return f"{value.name!r} {dtype} {tuple(int(each.dim_value) for each in kind.shape.dim)}"
+
+
+def _open_sizes(model: onnx.ModelProto) -> str:
+    """Return the first tensor without a fixed shape, or nothing."""
+    for value in [*model.graph.input, *model.graph.value_info, *model.graph.output]:
+        kind = value.type.tensor_type
+        if not kind.HasField("shape") or not all(each.HasField("dim_value") for each in kind.shape.dim):
+            return str(value.name)
+    return ""
