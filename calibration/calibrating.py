@@ -15,7 +15,7 @@ from sfpp.calibration.context import CalibrationContext, Notify, Progress
 from sfpp.calibration.evaluate import Evaluator
 from sfpp.calibration.latency import check_backends, checked, default_backends, latencies
 from sfpp.calibration.recommend import recommend
-from sfpp.calibration.report.page import write_report
+from sfpp.calibration.report import write_report
 from sfpp.calibration.results import CalibrationReport, FileResult, FramesUsed
 from sfpp.calibration.settings import CalibrationSettings
 from sfpp.calibration.steps import Int8Findings, make_fp16, make_int8, worst_pictures

@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     from sfpp.calibration import calibrate
-    from sfpp.calibration.report.page import summary_lines
+    from sfpp.calibration.summary import summary_lines
 
     with Bars() as bars:
         report = calibrate(**vars(arguments), notify=bars.say, progress=bars)

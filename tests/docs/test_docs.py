@@ -2,6 +2,7 @@
 
 import argparse
 import functools
+import importlib
 import importlib.metadata
 import re
 import shlex
@@ -73,7 +74,7 @@ def parser_of(command):
         patch.setattr(argparse.ArgumentParser, "parse_args", caught)
         patch.setattr(argparse.ArgumentParser, "parse_known_args", caught)
         with pytest.raises(_Parser) as found:
-            scripts()[command].load()([])
+            importlib.import_module(scripts()[command].module).main([])
     return found.value.args[0]
 
 

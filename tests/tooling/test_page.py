@@ -2,134 +2,157 @@
 
 import math
 import re
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 
 from sfpp.runtime.errors import MediaError, SfppError
-from sfpp.tooling.page import (
-    Bar,
-    Cell,
-    Column,
-    Html,
-    Page,
-    Row,
-    Tile,
-    bars,
-    bullets,
-    chip,
-    code,
-    element,
-    facts,
-    folded,
-    gallery,
-    headline,
-    histogram,
-    joined,
-    notice,
-    paragraph,
-    picture,
-    table,
-    tiles,
-)
+from sfpp.tooling import page
+from sfpp.tooling.page import Bar, Cell, Column, Outline, Row, Tile, inline_image, render, write_page
 from tests.tooling.page_reader import assert_sound, picture_in, read_page
 
 HOSTILE = '</td><script>alert("1")</script>\'&amp;'
+PAGE = """
+{% extends "base.html" %}
+{% import "macros.html" as ui with context %}
+{% block head %}
+{{ ui.headline(text, text) }}
+{% call ui.notice(text, "warn", text) %}{{ ui.bullets([text]) }}{% endcall %}
+{% endblock %}
+{% block sections %}
+{% for _ in range(sections) %}
+{% call ui.section(text) %}
+  <p>{{ ui.code(text) }}{{ ui.chip(text) }}</p>
+  <dl>{{ ui.fact(text, text) }}{{ ui.fact(text, text, is_code=true) }}</dl>
+  {{ ui.tiles(tiles) }}{{ ui.bullets([text]) }}
+  {% call ui.folded(text) %}<p>{{ text }}</p>{% endcall %}
+  {{ ui.table(columns, rows, text, {"bad": text}) }}
+  {{ ui.picture(image, [text, text], text) }}
+  {{ ui.bars(bars, text, text, text, (text,)) }}
+  {{ ui.histogram(counts, 2.0, 1.0, text, text, text) }}
+  {% call ui.subsection(text) %}<p>{{ text }}</p>{% endcall %}
+{% endcall %}
+{% endfor %}
+{% endblock %}
+"""
 
 
-def blocks(text):
-    """One of every block, with this text wherever text can be."""
-    image = np.zeros((4, 6, 3), np.uint8)
-    return [
-        paragraph(text, code(text), chip(text), tone="muted"),
-        headline(text, text),
-        notice(text, text, tone="warn"),
-        tiles([Tile(text, text, text), Tile(text, text)]),
-        facts([(text, text), (text, code(text))]),
-        bullets([text]),
-        folded(text, paragraph(text)),
-        table(
-            [Column(text, text, text), Column(text, text, text, group=text, best="highest")],
-            [[text, Cell(text, value=1.0, tone="bad", note=text)], Row([text, Cell("x", value=0.5)], strong=True)],
-            caption=text,
-            tones={"bad": text},
-        ),
-        gallery([picture(image, text, alt=text)]),
-        bars([Bar(text, 1.0, text, more=(text,), tag=text)], caption=text, label=text, value=text, more=(text,)),
-        histogram(np.array([4, 1]), largest=2.0, threshold=1.0, title=text, caption=text, alt=text),
-    ]
+def filled(folder, text, sections=4):
+    """A page with one of every block, with this text wherever text can be."""
+    (folder / "every.html").write_text(PAGE, encoding="utf-8")
+    return render(
+        folder / "every.html",
+        title=text,
+        subtitle=text,
+        footer=text,
+        text=text,
+        sections=sections,
+        tiles=[Tile(text, text, text), Tile(text, text)],
+        columns=[Column(text, text, text), Column(text, text, text, group=text, best="highest")],
+        rows=[
+            [text, Cell(text, value=1.0, tone="bad", note=[text], chip=text, names=[text] * 9)],
+            Row([text, Cell("x", value=0.5)], strong=True),
+        ],
+        image=np.zeros((4, 6, 3), np.uint8),
+        bars=[Bar(text, 1.0, text, more=(text,), tag=text), Bar(text, 1.0, text, more=(text,), is_code=True)],
+        counts=np.array([4, 1]),
+    )
 
 
-def filled(text):
-    page = Page(text, subtitle=text, footer=text)
-    page.add(*blocks(text))
-    for _ in range(4):
-        section = page.section(text)
-        section.add(*blocks(text))
-        section.section(text).add(paragraph(text))
-    return page
+def blocks():
+    """The macros, to be called from Python."""
+    return page._environment().get_template("macros.html").make_module({"outline": Outline()})
+
+
+def table(columns, rows, *, caption, tones=None):
+    return SimpleNamespace(text=str(blocks().table(columns, rows, caption, tones or {})))
+
+
+def bars(entries, **options):
+    return SimpleNamespace(text=str(blocks().bars(entries, **options)))
 
 
 @pytest.mark.parametrize("text", ["plain", HOSTILE])
-def test_a_page_is_sound_whatever_is_written_into_it(text):
-    page = assert_sound(filled(text).html())
+def test_a_page_is_sound_whatever_is_written_into_it(tmp_path, text):
+    page = assert_sound(filled(tmp_path, text))
     assert page.all("title")[0].text == text
     assert {heading.text for tag in ("h1", "h2", "h3") for heading in page.all(tag)} == {text}
     assert {each.attributes["alt"] for each in page.all("img")} == {text}
 
 
-def test_every_block_shows_its_text_as_it_is():
-    for block in blocks(HOSTILE):
-        assert HOSTILE in read_page(block.text).text
-        assert "<script" not in block.text
+def test_every_block_shows_its_text_as_it_is(tmp_path):
+    written = filled(tmp_path, HOSTILE)
+    assert "<script" not in written
+    page = read_page(written)
+    for tag, count in (("h2", 4), ("h3", 4), ("caption", 8), ("dt", 16), ("summary", 8), ("figcaption", 8), ("li", 17)):
+        found = page.all(tag)
+        assert len(found) == count, tag
+        shown = [each for each in found if HOSTILE in each.text or "more" in each.text or "best of" in each.text]
+        assert shown == found, tag
 
 
-def test_markup_passes_and_text_is_escaped():
-    made = element("p", "a < b", Html("<b>c</b>"), aria_label='"', class_="x", title=None, width=1.5, height=2.0)
-    assert made.text == '<p aria-label="&quot;" class="x" width="1.5" height="2">a &lt; b<b>c</b></p>'
-    assert joined(["<", Html("<br>")], separator=" & ").text == "&lt; &amp; <br>"
+def test_what_is_no_text_is_replaced(tmp_path):
+    assert "a\ufffdb\ufffdc" in read_page(filled(tmp_path, "a\x00b\u202ec", sections=1)).all("h1")[0].text
 
 
 def test_a_name_can_be_broken_where_its_parts_meet():
-    assert code("/a/b.c<d").text == "<code>/a/<wbr>b.c&lt;d</code>"
+    assert str(blocks().code("/a/b.c<d")) == "<code>/a/<wbr>b.c&lt;d</code>"
 
 
-def test_nothing_can_be_fetched_or_run():
-    page = read_page(filled("x").html())
+def test_of_many_names_most_are_folded_away():
+    shown = read_page(str(blocks().codes([f"n{index}" for index in range(9)])))
+    assert [each.text for each in shown.all("code")] == [f"n{index}" for index in range(9)]
+    assert shown.all("summary")[0].text == "and 3 more"
+    assert len(shown.all("details")[0].all("code")) == 3
+    assert not read_page(str(blocks().codes(["a", "b"]))).all("details")
+
+
+def test_nothing_can_be_fetched_or_run(tmp_path):
+    page = read_page(filled(tmp_path, "x"))
     (policy,) = [each for each in page.all("meta") if each.attributes.get("http-equiv") == "Content-Security-Policy"]
     assert policy.attributes["content"].startswith("default-src 'none';")
 
 
-def test_contents_lead_to_every_section_of_a_long_page():
-    long, short = Page("long"), Page("short")
-    for name in ("a", "b", "c", "d"):
-        long.section(name)
-    short.section("a")
-    page = read_page(long.html())
-    targets = {section.attributes["id"]: section.all("h2")[0].text for section in page.all("section")}
-    assert [targets[link.attributes["href"][1:]] for link in page.all("a")] == ["a", "b", "c", "d"]
-    assert not read_page(short.html()).all("nav")
+def test_contents_lead_to_every_section_of_a_long_page(tmp_path):
+    page = read_page(filled(tmp_path, "x"))
+    anchors = [section.attributes["id"] for section in page.all("section") if section.all("h2")]
+    assert [link.attributes["href"][1:] for link in page.all("a")] == anchors
+    assert len(set(anchors)) == 4
+    below = [section.attributes["id"] for section in page.all("section") if not section.all("h2")]
+    assert below == [f"{anchor}-1" for anchor in anchors]
+    assert not read_page(filled(tmp_path, "x", sections=3)).all("nav")
 
 
-def test_blocks_and_sections_keep_their_order():
-    page = Page("title")
-    page.add(paragraph("first"))
-    section = page.section("one")
-    section.add(paragraph("second"))
-    section.section("below").add(paragraph("third"))
-    section.add(paragraph("fourth"))
-    text = re.sub(r"\s+", " ", read_page(page.html()).all("main")[0].text)
-    assert text == "title first one second below third fourth"
+def test_blocks_and_sections_keep_their_order(tmp_path):
+    (tmp_path / "order.html").write_text(
+        """
+        {% extends "base.html" %}
+        {% import "macros.html" as ui with context %}
+        {% block head %}<p>first</p>{% endblock %}
+        {% block sections %}
+        {% call ui.section("one") %}
+          <p>second,
+            on two lines</p>
+          {% call ui.subsection("below") %}<p>third</p>{% endcall %}
+          <p>fourth</p>
+        {% endcall %}
+        {% endblock %}
+        """
+    )
+    main = read_page(render(tmp_path / "order.html", title="title")).all("main")[0]
+    shown = [each.text for each in main.all() if each.tag in ("h1", "h2", "h3", "p")]
+    assert shown == ["title", "first", "one", "second, on two lines", "below", "third", "fourth"]
 
 
 def test_a_page_is_written_whole_and_the_same_each_time(tmp_path):
     for name in ("a.html", "b.html"):
-        filled("\u00e9").write(tmp_path / name)
+        write_page(tmp_path / name, filled(tmp_path, "\u00e9"))
     assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
-    assert (tmp_path / "a.html").read_text(encoding="utf-8") == filled("\u00e9").html()
+    assert (tmp_path / "a.html").read_text(encoding="utf-8") == filled(tmp_path, "\u00e9")
     with pytest.raises(SfppError, match="does not exist"):
-        filled("x").write(tmp_path / "nowhere" / "a.html")
+        write_page(tmp_path / "nowhere" / "a.html", "x")
 
 
 def rows_of(block):
@@ -197,11 +220,12 @@ def test_a_tables_rows_can_be_set_off():
 
 def test_a_picture_comes_back_as_it_was():
     image = np.random.default_rng(0).integers(0, 256, (20, 31, 3), np.uint8)
-    figure = read_page(picture(image, "caption", alt="alt", encoding="png").text)
-    shown = figure.all("img")[0]
-    np.testing.assert_array_equal(picture_in(shown.attributes["src"]), image)
-    assert (shown.attributes["width"], shown.attributes["height"]) == ("31", "20")
-    assert figure.all("figcaption")[0].text == "caption"
+    shown = inline_image(image, encoding="png")
+    np.testing.assert_array_equal(picture_in(shown["source"]), image)
+    figure = read_page(str(blocks().picture(image, ["caption", "below"], "alt")))
+    (tag,) = figure.all("img")
+    assert (tag.attributes["width"], tag.attributes["height"], tag.attributes["alt"]) == ("31", "20", "alt")
+    assert figure.all("figcaption")[0].text == "captionbelow"
 
 
 @pytest.mark.skipif(
@@ -210,7 +234,7 @@ def test_a_picture_comes_back_as_it_was():
 def test_a_jpeg_keeps_the_color_of_single_pixels():
     image = np.full((32, 32, 3), 60, np.uint8)
     image[10, 11] = (66, 228, 240)
-    decoded = picture_in(read_page(picture(image, "", alt="a").text).all("img")[0].attributes["src"])
+    decoded = picture_in(inline_image(image)["source"])
     assert decoded.shape == image.shape
     blue, green, red = decoded[10, 11].astype(int)
     assert min(green, red) > blue + 60
@@ -218,13 +242,13 @@ def test_a_jpeg_keeps_the_color_of_single_pixels():
 
 def test_a_large_picture_is_shrunk():
     image = np.zeros((100, 300), np.uint8)  # grey, as any picture of OpenCV's may be
-    decoded = picture_in(read_page(picture(image, "", alt="a", longest_side=150).text).all("img")[0].attributes["src"])
+    decoded = picture_in(inline_image(image, longest_side=150)["source"])
     assert decoded.shape == (50, 150, 3)
 
 
 def test_what_is_no_picture_is_refused():
     with pytest.raises(MediaError, match="expected"):
-        picture(np.zeros((4, 4, 3), np.float32), "", alt="a")
+        inline_image(np.zeros((4, 4, 3), np.float32))
 
 
 def widths_of(block):
@@ -251,7 +275,7 @@ def test_a_bar_without_a_figure_has_no_length(value):
 
 def drawn(counts, **options):
     options = {"largest": 1.0, "threshold": 0.5, "title": "t", "caption": "c", "alt": "a", **options}
-    return read_page(histogram(np.asarray(counts), **options).text)
+    return read_page(str(blocks().histogram(np.asarray(counts), **options)))
 
 
 def steps_of(figure, of_class):

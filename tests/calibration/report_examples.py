@@ -86,8 +86,8 @@ def segmentation() -> CalibrationReport:
     lossy = accuracy(np.subtract(IOU, LOST_BY_INT8).tolist(), agreement=0.98204, boundary_f=0.5984)
     norms = [Kept(f"/backbone/stages.{i // 2}/blocks.{i % 2}/norm1/Pow", "overflows in float16") for i in range(8)]
     harmful = (
-        Kept("stages.0/blocks.0", "alone in INT8 it changes 2.31 % of the answers"),
-        Kept("stages.3/blocks.1", "alone in INT8 it changes 0.94 % of the answers"),
+        Kept("stages.0/blocks.0", "alone in INT8 it changes 2.31 % of the predictions"),
+        Kept("stages.3/blocks.1", "alone in INT8 it changes 0.94 % of the predictions"),
     )
     files = (
         FileResult(Path("segformer-b0-fast-480x360.onnx"), "fp32", 15_021_338, exact, latencies=times(48.21, 31.94)),

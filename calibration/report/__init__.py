@@ -1,1 +1,0 @@
-"""The report of a calibration, as a page and as lines for a terminal."""
