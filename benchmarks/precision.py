@@ -96,7 +96,7 @@ def markdown_table(rows: Sequence[dict[str, Any]]) -> str:
     metric = "PCK@0.2" if rows[0]["accuracy"]["pck"] is not None else "mIoU"
     backends = list(dict.fromkeys(each["backend"] for row in rows for each in row["latencies"]))
     lines = [
-        f"| variant | precision | {metric} | lost | answers as FP32 | size | {' | '.join(backends)} |",
+        f"| variant | precision | {metric} | lost | agreement with FP32 | size | {' | '.join(backends)} |",
         "|---" * (6 + len(backends)) + "|",
     ]
     for row in rows:

@@ -28,7 +28,7 @@ from sfpp.export.models.edaformer import EdaFormer, EdaFormerConfig
 from sfpp.export.models.recipe import Recipe
 from sfpp.export.models.segformer import SegFormer
 from sfpp.export.parity.exported import ParityReport, compare_with_pytorch, require_parity, require_tokens
-from sfpp.export.parity.probes import require_onnxruntime
+from sfpp.export.parity.probed_model import require_onnxruntime
 from sfpp.export.planning import StageTokens, plan_for, tokens_by_block
 from sfpp.export.resolution import Resolution, resolution_from
 from sfpp.export.self_test import stored_self_test

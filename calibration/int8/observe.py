@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from sfpp.calibration.int8.histogram import Histogram
-from sfpp.runtime.backends.onnxruntime import OnnxRuntimeBackend
+from sfpp.runtime.backends import BackendOptions, OnnxRuntimeBackend
 from sfpp.runtime.errors import BackendError, UsageError
 from sfpp.tooling.graph import add_integers, copy_of, opset_of, remove_unused, shapes_of
 

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 from sfpp.runtime.imports import names_from
 
 if TYPE_CHECKING:
-    from sfpp.export.parity.measuring import parity
+    from sfpp.export.parity.comparing import parity
     from sfpp.export.parity.report import AgreementReport
 
 __all__ = ["AgreementReport", "parity"]
 
-__getattr__ = names_from("sfpp.export.parity.measuring", __all__, extra="export", purpose="comparing with PyTorch")
+__getattr__ = names_from("sfpp.export.parity.comparing", __all__, extra="export", purpose="comparing with PyTorch")

@@ -7,14 +7,66 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
 
-from sfpp.export.parity.options import COMMAND, parity_parser
+from sfpp.export.parity.settings import ParitySettings
 from sfpp.runtime.cli.console import exit_code_of
 from sfpp.runtime.cli.supervised import supervised
 from sfpp.runtime.files import check_destinations
+from sfpp.runtime.options import add_options, options_of
 
+COMMAND = "sfpp-parity"
 _DISAGREES = 1
 # What is over sooner needs no bar.
 _PATIENCE_S = 2.0
+
+_DESCRIPTION = """\
+Does a model file predict what PyTorch does? Run both on the same frames and compare: the outputs, and
+every part of the network, so that an error is found where it arises. For files of any precision and
+target; the tolerances are those of the precision."""
+
+_EPILOG = """\
+what is compared:
+  outputs   labels at the frames' own size (for pose, keypoints), the largest and the mean error of
+            the logits, and with --labels the accuracy of both sides
+  parts     what each attention, feed-forward network and norm computes, by the names that
+            sfpp-export gives to a graph's nodes. PyTorch goes in step: each part is given the
+            graph's own values, so its "own error" is what it adds by itself, relative to what it
+            computes. "so far" is the error with everything before it.
+PyTorch prepares the frames as the checkpoint was trained, whatever the file's contract says: RGB,
+ImageNet's mean and std (a Transformers folder has its own).
+
+free and pinned (variants that match tokens: hq, fast, recipes with bsm):
+  In a clear sky hundreds of tokens are alike to the last bit. Which of them is merged with which is
+  then a matter of rounding, and two sound implementations differ a little.
+  free      each side matches by itself; says what a user sees, and has a loose tolerance
+  pinned    PyTorch is given the graph's matching, and must then agree as closely as without merging;
+            each choice of the graph must be as good as PyTorch's best one up to rounding
+
+examples:
+  sfpp-parity segformer-b0-fast-960x540.onnx                 made from the demonstration weights
+  sfpp-parity city.onnx --weights iter_160000.pth --images street.mp4 --frames 20
+  sfpp-parity city.int8.onnx --weights iter_160000.pth --images val/ --labels val_labels/ --ignore 255
+  sfpp-parity city.onnx --weights iter_160000.pth --backend openvino --precision bf16
+  sfpp-parity city.onnx --weights iter_160000.pth --json parity.json --html parity.html
+exit codes: 0 the file agrees, 1 it does not (the report is printed and written all the same) or failed,
+2 wrong usage, 130 stopped by Ctrl-C."""
+_GROUPS = {
+    "which frames": ("images", "frames", "labels", "ignore"),
+    "how the file runs, and how tokens are matched": ("backend", "precision", "threads", "mode", "contract"),
+}
+
+
+def parity_parser() -> argparse.ArgumentParser:
+    """Return the parser; it imports nothing heavy."""
+    parser = argparse.ArgumentParser(
+        prog=COMMAND, description=_DESCRIPTION, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_options(parser, ParitySettings, "model", "weights")
+    for title, names in _GROUPS.items():
+        add_options(parser.add_argument_group(title), ParitySettings, *names)
+    group = parser.add_argument_group("what is written besides")
+    group.add_argument("--json", metavar="FILE", help="everything, as JSON")
+    group.add_argument("--html", metavar="FILE", help="everything, as one page with pictures of what differs")
+    return parser
 
 
 def command() -> int:
@@ -33,23 +85,17 @@ def _run(arguments: argparse.Namespace) -> int:
     check_destinations(arguments.json, arguments.html, also_read=read)
     # Not at the top: --help must not wait for torch.
     from sfpp.export.parity import parity
-    from sfpp.export.parity.words import next_command, report_text
-    from sfpp.runtime.model_file import read_contract_file
+    from sfpp.export.parity.report_text import next_command, report_text, write_html
 
-    options = vars(arguments)
-    json_path, html_path, contract = options.pop("json"), options.pop("html"), options.pop("contract")
     with _progress() as progress:
-        report = parity(
-            **options,
-            contract=None if contract is None else read_contract_file(contract),
-            notify=_note,
-            progress=progress,
-        )
+        report = parity(**options_of(arguments, ParitySettings), notify=_note, progress=progress)
     print(report_text(report))
-    for path, write in ((json_path, report.write_json), (html_path, report.write_html)):
-        if path is not None:
-            write(path)
-            print(f"wrote {path}")
+    if arguments.json is not None:
+        report.write_json(arguments.json)
+        print(f"wrote {arguments.json}")
+    if arguments.html is not None:
+        write_html(report, arguments.html)
+        print(f"wrote {arguments.html}")
     print(f"next: {next_command(report)}")
     return 0 if report.agrees else _DISAGREES
 

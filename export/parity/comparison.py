@@ -10,15 +10,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sfpp.export.parity.differences import Difference
-from sfpp.export.parity.frames import NamedFrame
-from sfpp.export.parity.observing import observed
-from sfpp.export.parity.pinning import PinnedMatching
-from sfpp.export.parity.probed_model import Group, ProbedAnswer, ProbedModel
+from sfpp.export.catalog import ISR_VARIANTS, VARIANTS
+from sfpp.export.models.recipe import Bipartite, IsrRecipe, MergingRecipe, Recipe, tokens_after
+from sfpp.export.parity.differences import Difference, observed
+from sfpp.export.parity.pinning import GraphMatching, PinnedMatching
+from sfpp.export.parity.probed_model import AttentionTokens, Group, ProbedAnswer, ProbedModel
 from sfpp.export.parity.reference import Reference
-from sfpp.export.parity.structure import merging_problem
-from sfpp.export.parity.subjects import Agreement, Prepared, Side
-from sfpp.runtime.errors import BackendError, ModelFileError, VerificationError
+from sfpp.export.planning import Config, plan_for, tokens_by_block
+from sfpp.runtime.contract import InputSpec
+from sfpp.runtime.errors import BackendError, ModelFileError, UsageError, VerificationError
+from sfpp.tooling.frames import NamedFrame
+from sfpp.tooling.tasks import Agreement, Predictor, Prepared
 
 
 @dataclass(frozen=True)
@@ -36,16 +38,16 @@ class Outcome:
     """What both sides say of some frames, in one mode.
 
     Attributes:
-        error: of the raw output; None where the graph answers with labels.
-        agreements: one a frame.
-        answers: the file's, one a frame: labels or a pose; empty where they cannot be read, as with NaN.
+        error: of the raw output; None where the graph gives labels.
+        agreements: one per frame.
+        predictions: the file's, one per frame: labels or a pose; empty where they cannot be read, as with NaN.
         expected: PyTorch's.
-        problem: why the file's answer cannot be compared.
+        problem: why the file's output cannot be compared.
     """
 
     error: OutputError | None
     agreements: tuple[Agreement, ...]
-    answers: tuple[Any, ...]
+    predictions: tuple[Any, ...]
     expected: tuple[Any, ...]
     problem: str = ""
 
@@ -61,7 +63,7 @@ class PointErrors:
 
 @dataclass(frozen=True, eq=False)
 class Pointwise:
-    """What a run with its insides reported shows: the answers, the parts' errors, and PyTorch's output."""
+    """What a run with its insides reported shows: the predictions, the parts' errors, and PyTorch's output."""
 
     outcome: Outcome
     errors: PointErrors
@@ -80,8 +82,8 @@ class Sides:
         detailed: the same with every layer's; None where that is too much.
     """
 
-    file: Side
-    pytorch: Side
+    file: Predictor
+    pytorch: Predictor
     reference: Reference
     probed: ProbedModel | None
     detailed: ProbedModel | None
@@ -196,8 +198,7 @@ def _pinned(sides: Sides, run: ProbedAnswer) -> Iterator[PinnedMatching | None]:
 
 
 def _prepared(sides: Sides, frames: Sequence[NamedFrame]) -> tuple[Prepared, Prepared]:
-    pictures = [frame.image_bgr for frame in frames]
-    return sides.file.prepare(pictures), sides.pytorch.prepare(pictures)
+    return sides.file.prepare(frames), sides.pytorch.prepare(frames)
 
 
 def _outcome(
@@ -208,15 +209,15 @@ def _outcome(
     if output.shape != expected.shape:
         shapes = ["x".join(map(str, each.shape)) for each in (output, expected)]
         return Outcome(None, nothing, (), (), f"the file's output is {shapes[0]}, PyTorch's is {shapes[1]}")
-    theirs = tuple(sides.pytorch.answers(expected, prepared[1]))
+    theirs = tuple(sides.pytorch.predictions(expected, prepared[1]))
     kind = sides.reference.contract.outputs[0].kind
     error = None if kind == "labels" else output_error(output, expected)
     try:
-        answers = tuple(sides.file.answers(output, prepared[0]))
+        predictions = tuple(sides.file.predictions(output, prepared[0]))
     except BackendError as failure:  # NaN: a finding, not an end
         return Outcome(error, nothing, (), theirs, str(failure))
-    agreements = tuple(sides.file.agreement(*pair) for pair in zip(answers, theirs, strict=True))
-    return Outcome(error, agreements, answers, theirs)
+    agreements = tuple(sides.file.agreement(*pair) for pair in zip(predictions, theirs, strict=True))
+    return Outcome(error, agreements, predictions, theirs)
 
 
 def output_error(output: NDArray[Any], expected: NDArray[Any]) -> OutputError:
@@ -228,3 +229,82 @@ def output_error(output: NDArray[Any], expected: NDArray[Any]) -> OutputError:
     relative = float(np.sqrt(square / reference)) if reference else float("inf")
     np.abs(apart, out=apart)
     return OutputError(relative, float(apart.max()), float(apart.mean()), float(np.abs(expected).max()))
+
+
+def merging_problem(
+    tokens: Sequence[AttentionTokens],
+    matchings: Sequence[GraphMatching],
+    *,
+    recipe: Recipe,
+    config: Config,
+    spec: InputSpec,
+) -> str | None:
+    """Return in words where the graph merges other tokens than the recipe says; None where it does as it should.
+
+    Args:
+        tokens: what each attention met, in the order of the network; none where the graph does not name its attentions.
+        matchings: those that the graph made.
+        recipe: what the contract says.
+        config: the network's sizes.
+        spec: the input's size.
+    """
+    if not tokens:
+        return None
+    seen = [(each.query, each.key_value) for each in tokens]
+    planned = tokens_by_block(plan_for(recipe, config, spec))
+    # Tokens first: where they differ, so do the matchings, and the tokens tell which variant it is.
+    for attention, expected in zip(tokens, planned, strict=False):
+        if (attention.query, attention.key_value) != expected:
+            name = attention.name.removeprefix("encoder/")
+            return (
+                f"merging is not as the contract says, first at {name}: it works on {attention.query} queries and "
+                f"{attention.key_value} keys/values, expected {expected[0]} and {expected[1]}"
+                f"{_likely_recipe(seen, recipe, config, spec)}"
+            )
+    if len(seen) != len(planned):
+        return f"the graph has {len(seen)} attentions, and the network {len(planned)}"
+    return _sharing_problem(matchings, recipe, config, spec)
+
+
+def _likely_recipe(seen: list[tuple[int, int]], recipe: Recipe, config: Config, spec: InputSpec) -> str:
+    """Return which of the named variants would give these tokens."""
+    known = VARIANTS.items() if isinstance(recipe, MergingRecipe) else ISR_VARIANTS.items()
+    fitting = next((name for name, other in known if _tokens(other, config, spec) == seen), None)
+    if fitting is None:
+        return "; the recipe in the contract is not the graph's"
+    return f"; these are the tokens of the variant {fitting!r}: the contract, or the graph, is of another one"
+
+
+def _tokens(recipe: Recipe, config: Config, spec: InputSpec) -> list[tuple[int, int]] | None:
+    try:
+        return tokens_by_block(plan_for(recipe, config, spec))
+    except UsageError:  # it does not fit this size
+        return None
+
+
+def _sharing_problem(matchings: Sequence[GraphMatching], recipe: Recipe, config: Config, spec: InputSpec) -> str | None:
+    """Return which attention matches tokens, or does not, against what the recipe says."""
+    if isinstance(recipe, IsrRecipe):
+        return None
+    found, expected = [each.name for each in matchings], list(_matching_blocks(recipe, config, spec))
+    if sorted(found) == sorted(expected):
+        return None
+    odd = next(name for name in [*expected, *found] if found.count(name) != expected.count(name))
+    does = "matches tokens" if found.count(odd) > expected.count(odd) else "reuses another block's matching of tokens"
+    shared = {1: "each block matches its own", 0: "the blocks of a stage share one matching"}
+    says = shared.get(recipe.share_matching, f"{recipe.share_matching} blocks share one matching")
+    return f"{odd.removeprefix('encoder/')} {does}, but the contract says that {says} (share_matching)"
+
+
+def _matching_blocks(recipe: MergingRecipe, config: Config, spec: InputSpec) -> Iterator[str]:
+    """Yield the path of an attention once for each matching that it makes."""
+    plan = plan_for(recipe, config, spec)
+    for number, (stage, tokens) in enumerate(zip(recipe.stages, plan, strict=True)):
+        sides = ((stage.query, tokens.grid_hw), (stage.key_value, tokens.key_value_grid_hw))
+        count = sum(
+            isinstance(side, Bipartite) and tokens_after(side, grid_hw) != grid_hw[0] * grid_hw[1]
+            for side, grid_hw in sides
+        )
+        for block in range(tokens.blocks):
+            if recipe.matches_anew(block):
+                yield from [f"encoder/stages.{number}/blocks.{block}/attention"] * count

@@ -13,15 +13,16 @@ from numpy.typing import NDArray
 from sfpp.export.models.recipe import MergingRecipe, with_matching
 from sfpp.export.parity.comparison import PointErrors, Sides, compare_layers, compare_points, output_error
 from sfpp.export.parity.differences import Difference
-from sfpp.export.parity.frames import NamedFrame
 from sfpp.export.parity.inputs import Suspect, closest, fitted_normalization, numbers, suspects
 from sfpp.export.parity.points import INPUT, Point, all_points, first_of_parts
 from sfpp.export.parity.probed_model import ProbedModel, carried_by
-from sfpp.export.parity.subjects import file_side, pytorch_side
-from sfpp.export.parity.tolerances import Tolerance
+from sfpp.export.parity.reference import pytorch_side
+from sfpp.export.parity.report import Tolerance
 from sfpp.runtime.backends.protocol import FunctionBackend
 from sfpp.runtime.contract import InputSpec
 from sfpp.runtime.errors import VerificationError
+from sfpp.tooling.frames import NamedFrame
+from sfpp.tooling.tasks import predictor_of
 
 # From this share of wrong parts on, it is not a part that is wrong; of fewer parts nothing can be told.
 _MOST, _FEW = 0.5, 5
@@ -78,11 +79,10 @@ def first_place(case: Case, errors: PointErrors) -> str | None:
 def output_place(case: Case) -> str | None:
     """Return the mistake that explains the output of a graph whose input cannot be seen; None where none does."""
     sides = case.sides
-    pictures = [frame.image_bgr for frame in case.frames]
-    answer = sides.file.infer(sides.file.prepare(pictures))
+    answer = sides.file.infer(sides.file.prepare(case.frames))
     if not np.issubdtype(answer.dtype, np.floating):
         return None  # labels say too little
-    prepared = sides.pytorch.prepare(pictures)
+    prepared = sides.pytorch.prepare(case.frames)
     # The whole network once for each mistake: minutes at large sizes, and only for a file that is known to be wrong.
     best: tuple[float, Suspect] | None = None
     for suspect in _suspects(case):
@@ -161,7 +161,7 @@ def _input_words(case: Case) -> str:
     """Name the mistake that explains the graph's input."""
     sides, reference = case.sides, case.sides.reference
     assert sides.probed is not None
-    given = sides.file.prepare([frame.image_bgr for frame in case.frames])
+    given = sides.file.prepare(case.frames)
     _, run = next(sides.probed.runs(given.tensor))
     graph = np.asarray(run.values[INPUT], np.float32)
     step = reference.recipe.input_step if isinstance(reference.recipe, MergingRecipe) else 1
@@ -184,11 +184,10 @@ def _suspects(case: Case) -> Iterator[Suspect]:
 def _preparer(case: Case) -> Callable[[InputSpec], NDArray[np.float32]]:
     """Return what prepares the frames as any spec says."""
     contract = case.sides.reference.contract
-    pictures = [frame.image_bgr for frame in case.frames]
 
     def prepare(spec: InputSpec) -> NDArray[np.float32]:
-        side = file_side(FunctionBackend(lambda inputs: {}, {}), dataclasses.replace(contract, input=spec))
-        return np.asarray(side.prepare(pictures).tensor, np.float32)
+        model = predictor_of(FunctionBackend(lambda inputs: {}, {}), dataclasses.replace(contract, input=spec))
+        return np.asarray(model.prepare(case.frames).tensor, np.float32)
 
     return prepare
 

@@ -1,23 +1,32 @@
-"""How far a graph's value is from PyTorch's, and where it is farthest."""
+"""How far a graph's values are from PyTorch's, and where they are farthest; measured while PyTorch runs.
+
+In step, each value is replaced by the graph's as soon as it was compared. What differs at the next point was then made
+between the two: an error stands where it arises, and later parts are judged by themselves.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from sfpp.export.models.recipe import GridHw
+from sfpp.export.parity.points import Point
 
 # A gain is worth telling if it accounts for nearly all of the difference.
 _GAIN_EXPLAINS = 0.95
 # What a part adds is measured against at least this much of the whole: a block that adds next to nothing may do so with
 # any error. Measured in trained networks: 0.1 to 0.8.
 _LEAST_ADDED = 0.05
+Seen = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -123,3 +132,67 @@ def _place(values: Tensor, grid_hw: GridHw | None) -> Place:
         return Place(batch, channel, token=token)
     row, column = divmod(token, grid_hw[1])
     return Place(batch, channel, row, column)
+
+
+Compared = dict[str, Difference]
+
+
+@contextlib.contextmanager
+def observed(network: nn.Module, points: Sequence[Point], seen: Seen, *, in_step: bool) -> Iterator[Compared]:
+    """Compare what the network computes within this context with what the graph has computed.
+
+    Args:
+        network: the learned network; it is left as it was.
+        points: what to compare.
+        seen: the graph's values by the points' names; a point that is not among them is left out.
+        in_step: whether PyTorch goes on with the graph's values.
+
+    Yields:
+        The differences by the points' names, filled while the network runs. Values of different sizes have infinite
+        ones.
+    """
+    found: Compared = {}
+    modules = dict(network.named_modules())
+    with contextlib.ExitStack() as hooks:
+        for point in points:
+            if point.name in seen and point.module in modules:
+                module = modules[point.module]
+                hooks.callback(_hooked(module, point, _comparer(point, seen, found, in_step=in_step)).remove)
+        yield found
+
+
+def _hooked(module: nn.Module, point: Point, compare: Callable[[Tensor], None]) -> RemovableHandle:
+    if point.side == "input":
+        return module.register_forward_pre_hook(lambda _, inputs: compare(inputs[0]))
+    # SegFormer's blocks give their matchings besides.
+    return module.register_forward_hook(
+        lambda _, inputs, output: compare(output[0] if isinstance(output, tuple) else output)
+    )
+
+
+def _comparer(point: Point, seen: Seen, found: Compared, *, in_step: bool) -> Callable[[Tensor], None]:
+    def compare(value: Tensor) -> None:
+        mine = value if point.channels is None else value[..., : point.channels]
+        graph = seen[point.name]
+        if point.channels is not None:
+            graph = graph[..., : point.channels]
+        fitted = fitted_to(graph, mine)
+        if fitted is None:
+            found[point.name] = Difference(np.inf, np.inf)
+            return
+        fitted = fitted if point.scale == 1.0 else fitted / point.scale
+        # Only in step have both sides added to the same.
+        base = fitted_to(seen[point.base], mine) if in_step and point.base in seen else None
+        found[point.name] = difference(fitted, mine, point.grid_hw, base=base)
+        if in_step:
+            # In place, since the block adds to the very tensor that its norm takes.
+            mine.copy_(fitted)
+
+    return compare
+
+
+def without_gradients(run: Callable[[], Tensor]) -> NDArray[np.float32]:
+    """Run a network and return what it gives."""
+    with torch.no_grad():
+        result: NDArray[np.float32] = run().numpy()
+    return result

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sfpp.export.deployable import Network
 from sfpp.export.models.recipe import Recipe
 from sfpp.export.parity.pinning import PinnedMatching
-from sfpp.export.parity.probes import AttentionTokens, run_with_probes
+from sfpp.export.parity.probed_model import AttentionTokens, run_with_probes
 from sfpp.runtime.agreement import label_agreement
 from sfpp.runtime.contract import ModelContract, OutputKind
 from sfpp.runtime.errors import CheckpointError, VerificationError
@@ -184,6 +184,6 @@ def _run_pytorch(model: Network, recipe: Recipe, contract: ModelContract, frames
                 "PyTorch too: the training diverged or the file is damaged; give an earlier checkpoint"
             )
         if contract.outputs[0].kind == "labels":
-            raised = F.interpolate(logits, size=spec.size_hw, mode="bilinear", align_corners=False)
-            return raised.argmax(1).numpy()
+            upsampled = F.interpolate(logits, size=spec.size_hw, mode="bilinear", align_corners=False)
+            return upsampled.argmax(1).numpy()
     return logits.numpy()

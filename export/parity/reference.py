@@ -25,10 +25,11 @@ from sfpp.export.deployable import Network
 from sfpp.export.models.recipe import MergingRecipe, Recipe, with_matching
 from sfpp.export.planning import plan_for
 from sfpp.export.to_onnx import learned_model
-from sfpp.runtime.backends.protocol import Arrays
+from sfpp.runtime.backends.protocol import Arrays, FunctionBackend
 from sfpp.runtime.contract import InputSpec, ModelContract
 from sfpp.runtime.errors import ContractError, UsageError
 from sfpp.runtime.files import sha256_of
+from sfpp.tooling.tasks import Predictor, predictor_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,8 +63,8 @@ class Reference:
         with torch.no_grad():
             logits = cast(torch.Tensor, self.network(image, self.recipe))
             if output.kind == "labels":
-                raised = F.interpolate(logits, size=self.spec.size_hw, mode="bilinear", align_corners=False)
-                return {output.name: raised.argmax(1).numpy().astype(np.uint8)}
+                upsampled = F.interpolate(logits, size=self.spec.size_hw, mode="bilinear", align_corners=False)
+                return {output.name: upsampled.argmax(1).numpy().astype(np.uint8)}
         return {output.name: logits.numpy()}
 
 
@@ -120,6 +121,12 @@ def _fitting_recipe(contract: ModelContract, checkpoint: Checkpoint) -> Recipe:
     except UsageError as error:
         raise ContractError(f"the recipe in the contract cannot be right: {error}") from error
     return recipe
+
+
+def pytorch_side(reference: Reference) -> Predictor:
+    """Return PyTorch in the place of a backend, fed as the checkpoint was trained."""
+    backend = FunctionBackend(reference.run, {}, description="PyTorch")
+    return predictor_of(backend, reference.trained_contract())
 
 
 def weights_note(checkpoint: Checkpoint, contract: ModelContract) -> str | None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,13 +14,18 @@ from numpy.typing import NDArray
 
 from sfpp.export.parity.comparison import Outcome, OutputError, PointErrors
 from sfpp.export.parity.differences import Difference
-from sfpp.export.parity.frames import NamedFrame
-from sfpp.export.parity.points import Point
-from sfpp.export.parity.report import Mode, OutputReport, PointReport, TruthReport
-from sfpp.export.parity.tolerances import Tolerance
+from sfpp.export.parity.points import Point, first_of_parts
+from sfpp.export.parity.report import MarkedFrame, Mode, OutputReport, PointReport, Tolerance, TruthReport
 from sfpp.runtime.errors import UsageError
+from sfpp.runtime.images import Image
+from sfpp.runtime.overlay import Palette
+from sfpp.runtime.pose import Pose
+from sfpp.tooling.frames import NamedFrame
+from sfpp.tooling.marks import marked_keypoints, marked_labels
 from sfpp.tooling.metrics import ConfusionMatrix
 from sfpp.tooling.truth import LabelFolder
+
+_NAMED = 3
 
 
 class OutputTally:
@@ -40,8 +46,8 @@ class OutputTally:
         self._errors += [outcome.error] if outcome.error is not None else []
         self._problem = self._problem or outcome.problem
         if self._confusion is not None:
-            # Answers are missing where a graph gave NaN; those frames count as wholly different, and not as classes.
-            for answer, expected in zip(outcome.answers, outcome.expected, strict=False):
+            # Predictions are missing where a graph gave NaN; such frames count as wholly different, and not as classes.
+            for answer, expected in zip(outcome.predictions, outcome.expected, strict=False):
                 self._confusion.update(answer, expected)
 
     @property
@@ -119,12 +125,12 @@ class TruthTally:
     """Accuracy of both sides against annotated labels.
 
     Args:
-        folder: of the label pictures, named like the frames.
+        folder: of the label images, named like the frames.
         classes: the classes' names.
         ignore: the value of pixels that do not count.
 
     Raises:
-        MediaError: the folder holds no label pictures.
+        MediaError: the folder holds no label images.
     """
 
     def __init__(self, folder: str | os.PathLike[str], *, classes: tuple[str, ...], ignore: int) -> None:
@@ -141,7 +147,7 @@ class TruthTally:
             UsageError: an annotation holds a value that is neither a class nor ignored.
             MediaError: an annotation cannot be read, or is of another size than its frame.
         """
-        for frame, answer, expected in zip(frames, outcome.answers, outcome.expected, strict=False):
+        for frame, answer, expected in zip(frames, outcome.predictions, outcome.expected, strict=False):
             truth = self._truth_of(frame)
             if truth is not None:
                 self._file.update(answer, truth)
@@ -155,10 +161,10 @@ class TruthTally:
             UsageError: not one frame is annotated, or not one pixel of them.
         """
         if not self._frames:
-            raise UsageError(f"none of the frames has a label picture of its name in {self._where}")
+            raise UsageError(f"none of the frames has a label image of its name in {self._where}")
         if not self._file.counts.any():
             raise UsageError(
-                f"every pixel of the label pictures in {self._where} is ignored; give others, or leave --labels out"
+                f"every pixel of the label images in {self._where} is ignored; give others, or leave --labels out"
             )
         return TruthReport(
             self._frames,
@@ -178,3 +184,93 @@ class TruthTally:
 
 def _rank(relative: float) -> float:
     return math.inf if math.isnan(relative) else relative
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What figures must keep to.
+
+    Attributes:
+        tolerance: of the precision.
+        pins: whether tokens are matched, so that without pinning both sides may settle near ties differently.
+        labels: what is compared in the end, "labels" or "keypoints".
+    """
+
+    tolerance: Tolerance
+    pins: bool
+    labels: str
+
+    def failures(self, outputs: Sequence[OutputReport], points: Sequence[PointReport]) -> list[str]:
+        """Return what is out of tolerance; empty where nothing is."""
+        lines = [line for output in outputs for line in self._of_output(output)]
+        # What both modes meet alike is said once.
+        return list(dict.fromkeys([*lines, *self._of_points(points)]))
+
+    def _of_output(self, output: OutputReport) -> Iterator[str]:
+        limits = self.tolerance
+        strictly = output.mode == "pinned" or not self.pins
+        least = limits.labels if strictly else limits.free_labels
+        if output.problem:
+            yield output.problem
+        # Asked so that NaN is not within.
+        if not output.same >= least:
+            yield f"{self.labels} agree on {output.same:.2%} ({output.mode}), expected at least {least:.1%}"
+        error = output.relative_error
+        if strictly and error is not None and not error <= limits.output:
+            yield f"the output's relative error is {error:.1e} ({output.mode}), expected at most {limits.output:.0e}"
+
+    def _of_points(self, points: Sequence[PointReport]) -> Iterator[str]:
+        limits = self.tolerance
+        wrong = [point for point in points if not point.own <= limits.own]
+        if wrong and math.isnan(wrong[0].own):
+            yield f"from {wrong[0].name} on the graph's values are NaN or infinite"
+            return  # there is nothing to be said of what comes after
+        if wrong:
+            first = first_of_parts(point.name for point in wrong)
+            more = f" and {len(first) - _NAMED} more" if len(first) > _NAMED else ""
+            count = sum(not point.detail for point in points)
+            yield (
+                f"{len(first)} of {count} parts differ by more than {limits.own:.0e}: {', '.join(first[:_NAMED])}{more}"
+            )
+        for point in points:
+            if point.gap is not None and not point.gap <= limits.gap:
+                yield (
+                    f"{point.name} merges tokens with partners that are {point.gap:.1e} less similar than the best "
+                    f"ones, expected at most {limits.gap:.0e}"
+                )
+
+
+def marked(frame_bgr: Image, answer: Any, expected: Any, palette: Palette) -> Image:
+    """Return the frame with what differs between two answers marked, (H, W, 3) uint8 BGR: labels, or keypoints."""
+    if isinstance(answer, Pose):
+        everything = np.ones(answer.keypoints_xy.shape[:2], np.bool_)
+        return marked_keypoints(frame_bgr, answer.keypoints_xy, expected.keypoints_xy, everything)
+    return marked_labels(frame_bgr, answer, expected, palette)
+
+
+class WorstFrames:
+    """The frames on which the answers differ most; only so many pictures are held.
+
+    Args:
+        palette: a color for each class; empty for poses.
+        limit: how many.
+    """
+
+    def __init__(self, palette: Palette, limit: int = 4) -> None:
+        self._palette, self._limit = palette, limit
+        self._kept: list[MarkedFrame] = []
+
+    def add(self, outcome: Outcome, frames: Sequence[NamedFrame]) -> None:
+        """Keep those of a batch that belong to the worst."""
+        rows = zip(frames, outcome.predictions, outcome.expected, outcome.agreements, strict=False)
+        for frame, answer, expected, agreement in rows:
+            if agreement.same == 1 or (len(self._kept) == self._limit and agreement.same >= self._kept[-1].same):
+                continue
+            # Drawn at once: keeping the frame and both answers until the end would take three times as much.
+            picture = marked(frame.image_bgr, answer, expected, self._palette)
+            kept = sorted([*self._kept, MarkedFrame(frame.name, picture, agreement.same)], key=lambda each: each.same)
+            self._kept = kept[: self._limit]
+
+    def pictures(self) -> tuple[MarkedFrame, ...]:
+        """Return them, the worst first."""
+        return tuple(self._kept)

@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from sfpp.export.parity.differences import Place, difference, fitted_to
-from sfpp.export.parity.observing import observed
+from sfpp.export.parity.differences import Place, difference, fitted_to, observed
 from sfpp.export.parity.points import Point
 
 

@@ -21,7 +21,7 @@ from sfpp.export.models.token_merging import merge_tokens
 from sfpp.export.parity import exported as after_export
 from sfpp.export.parity.exported import ParityReport, PinnedReport, compare_with_pytorch, require_parity, require_tokens
 from sfpp.export.parity.pinning import GraphMatching, PinnedMatching
-from sfpp.export.parity.probes import AttentionTokens, run_with_probes
+from sfpp.export.parity.probed_model import AttentionTokens, run_with_probes
 from sfpp.runtime.errors import CheckpointError, MissingDependencyError, VerificationError
 
 RES = "160x128"

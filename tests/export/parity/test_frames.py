@@ -1,11 +1,12 @@
-"""Which frames are taken, and what happens to those that cannot be read."""
+"""Which frames are compared on, and what is reported where they cannot be read."""
 
 import numpy as np
 import pytest
 
-from sfpp.export.parity.frames import Frames, chunks, spread
-from sfpp.runtime.demo import demo_clip
-from sfpp.runtime.errors import MediaError
+from sfpp.export.parity import parity
+from sfpp.export.parity.comparing import _frames
+from sfpp.export.parity.settings import ParitySettings
+from sfpp.runtime.errors import MediaError, UsageError
 from sfpp.runtime.images import write_image
 
 
@@ -16,57 +17,39 @@ def folder(tmp_path):
     return tmp_path
 
 
-def names(images, count, notify=lambda line: None):
-    return [frame.name for frame in Frames(images, count=count, task="segmentation", notify=notify)]
+def chosen(notify=print, task="segmentation", **options):
+    source, frames, total = _frames(ParitySettings("model.onnx", **options), task, notify)
+    return source, [frame.name for frame in frames], total
 
 
-def test_spread_is_even_and_holds_the_ends():
-    assert spread(range(10), 4) == [0, 3, 6, 9]
-    assert spread(range(10), 2) == [0, 9]
-    assert spread(range(10), 1) == [4]
-    assert spread(range(3), 3) == spread(range(3), 8) == [0, 1, 2]
-    for length in range(1, 30):
-        for count in range(1, 30):
-            chosen = spread(range(length), count)
-            assert len(chosen) == len(set(chosen)) == min(count, length)
+def test_frames_are_spread_evenly(folder):
+    assert chosen(images=folder, frames=4) == (str(folder), ["frame0", "frame3", "frame6", "frame9"], 4)
 
 
-def test_a_folder(folder):
-    assert names(folder, 4) == ["frame0", "frame3", "frame6", "frame9"]
-    frames = list(Frames(folder, count=2, task="segmentation", notify=print))
-    assert [int(frame.image_bgr[0, 0, 0]) for frame in frames] == [0, 9]
+def test_the_shipped_images_are_the_default():
+    shipped = "the image that comes with sfpp"
+    assert chosen() == (shipped, ["street"], 1)
+    assert chosen(task="pose") == (shipped, ["person"], 1)
 
 
-def test_a_picture_that_cannot_be_read_is_skipped_and_told(folder):
+def test_an_image_that_cannot_be_read_is_skipped_and_reported(folder, exported):
     (folder / "frame3.png").write_bytes(b"nothing")
-    told = []
-    assert names(folder, 4, told.append) == ["frame0", "frame6", "frame9"]
-    assert len(told) == 1
-    assert "frame3.png" in told[0]
+    lines = []
+    assert chosen(lines.append, images=folder, frames=4)[1] == ["frame0", "frame6", "frame9"]
+    assert len(lines) == 1
+    assert lines[0].startswith("warning: skipped: ")
+    assert "frame3.png" in lines[0]
     for file in folder.iterdir():
         file.write_bytes(b"nothing")
     with pytest.raises(MediaError, match=r"not one frame of .* can be read; give another"):
-        names(folder, 4)
+        parity(exported("original").path, images=folder, frames=2)
 
 
-def test_a_video_is_decoded_once_up_to_the_last_frame():
-    frames = Frames(str(demo_clip()), count=3, task="segmentation", notify=print)
-    assert frames.total == 3
-    shapes = {frame.image_bgr.shape for frame in frames}
-    assert len(shapes) == 1
-
-
-def test_the_shipped_pictures_are_the_default():
-    (street,) = Frames(None, count=8, task="segmentation", notify=print)
-    (person,) = Frames(None, count=8, task="pose", notify=print)
-    assert (street.name, person.name) == ("street", "person")
-
-
-def test_what_does_not_exist():
-    with pytest.raises(MediaError, match="does not exist"):
-        Frames("nowhere", count=1, task="segmentation", notify=print)
-
-
-def test_chunks(folder):
-    found = chunks(iter(Frames(folder, count=5, task="segmentation", notify=print)), 2)
-    assert [len(each) for each in found] == [2, 2, 1]
+def test_what_cannot_be_meant_is_refused():
+    for options, message in (
+        ({"mode": "tight"}, "mode is 'tight', expected one of free, pinned, both"),
+        ({"frames": 0}, "frames is 0, expected a whole number from 1"),
+        ({"ignore": 256}, "ignore is 256, expected a whole number from 0 to 255"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            ParitySettings("model.onnx", **options)

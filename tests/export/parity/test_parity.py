@@ -18,7 +18,7 @@ from sfpp.calibration.int8.quantizable import quantizable
 from sfpp.export import export_onnx
 from sfpp.export.checkpoints import read_checkpoint
 from sfpp.export.demo import demo_checkpoint, demo_frame
-from sfpp.export.parity import opening, parity, probed_model
+from sfpp.export.parity import parity, probed_model, sides
 from sfpp.export.to_onnx import learned_model
 from sfpp.runtime.contract import METADATA_KEY, CalibrationRecord
 from sfpp.runtime.demo import demo_clip
@@ -125,7 +125,7 @@ def test_pinning_takes_near_ties_out_of_the_comparison(exported, tmp_path):
 def test_several_runs_show_what_one_does(exported, pictures, monkeypatch):
     one = parity(exported("fast").path, images=pictures, frames=1)
     make = probed_model.ProbedModel
-    monkeypatch.setattr(opening, "ProbedModel", lambda *inputs, **options: make(*inputs, **options, limit=1 << 21))
+    monkeypatch.setattr(sides, "ProbedModel", lambda *inputs, **options: make(*inputs, **options, limit=1 << 21))
     several = parity(exported("fast").path, images=pictures, frames=1)
     assert several.agrees
     assert {point.name for point in several.points} == {point.name for point in one.points}
@@ -135,7 +135,7 @@ def test_several_runs_show_what_one_does(exported, pictures, monkeypatch):
 
 
 def test_layers_are_left_out_where_they_are_too_many(exported, monkeypatch, tmp_path):
-    monkeypatch.setattr(opening, "DETAILS_BYTES_LIMIT", 0)
+    monkeypatch.setattr(sides, "DETAILS_BYTES_LIMIT", 0)
     model = exported("edaformer")
     report = parity(model.path, weights=model.weights, frames=1)
     assert report.agrees

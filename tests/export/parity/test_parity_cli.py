@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 
 from sfpp.export.demo import demo_checkpoint
-from sfpp.export.parity.cli import main
+from sfpp.export.parity.cli import main, parity_parser
 from sfpp.export.parity.differences import Place
-from sfpp.export.parity.options import parity_parser
 from sfpp.export.parity.report import PointReport
-from sfpp.export.parity.words import percent, shown_points
+from sfpp.export.parity.report_text import percent, shown_points
 from sfpp.runtime.contract import OutputSpec
 from sfpp.runtime.images import write_image
 from tests.export.parity.planted import with_contract, with_scaled_layer
@@ -94,9 +93,9 @@ def test_accuracy_is_told(run, exported, tmp_path):
     code, out, _ = run(*arguments, "--ignore", 11, "--html", tmp_path / "report.html")
     assert code == 0
     assert re.search(
-        r"^mIoU against the label pictures of 1 frame: \d+\.\d\d % this file, \d+\.\d\d % PyTorch$", out, re.M
+        r"^mIoU against the label images of 1 frame: \d+\.\d\d % this file, \d+\.\d\d % PyTorch$", out, re.M
     )
-    assert "Intersection over union with the label pictures of 1 frames" in (tmp_path / "report.html").read_text()
+    assert "Intersection over union with the label images of 1 frames" in (tmp_path / "report.html").read_text()
 
 
 def test_notes_are_printed(run, exported, tmp_path):

@@ -5,18 +5,17 @@ import math
 
 import pytest
 
-from sfpp.export.parity.judging import Judge
-from sfpp.export.parity.report import OutputReport, PointReport
-from sfpp.export.parity.tolerances import TOLERANCES, Tolerance, precision_of
+from sfpp.export.parity.report import TOLERANCES, OutputReport, PointReport, Tolerance, precision_of
+from sfpp.export.parity.tally import Limits
 
-LIMITS = Tolerance(own=0.1, output=0.2, labels=0.9, free_labels=0.5, gap=0.3)
+TOLERANCE = Tolerance(own=0.1, output=0.2, labels=0.9, free_labels=0.5, gap=0.3)
 GOOD = OutputReport("pinned", same=0.9, worst_same=0.1, relative_error=0.2)
 FREE = dataclasses.replace(GOOD, mode="free")
 POINT = PointReport("stages.0/blocks.0/ffn", own=0.1, total=9.0, largest=9.0, place=None, frame="a", gap=0.3)
 
 
 @pytest.mark.parametrize(
-    ("file", "backend", "judged"),
+    ("file", "backend", "expected"),
     [
         ("fp32", "fp32", "fp32"),
         ("fp32", "bf16", "bf16"),
@@ -26,8 +25,8 @@ POINT = PointReport("stages.0/blocks.0/ffn", own=0.1, total=9.0, largest=9.0, pl
         ("fp4", "fp32", "int8"),
     ],
 )
-def test_the_coarser_of_file_and_backend_decides(file, backend, judged):
-    assert precision_of(file, backend) == judged
+def test_the_coarser_of_file_and_backend_decides(file, backend, expected):
+    assert precision_of(file, backend) == expected
 
 
 def test_tolerances_widen_with_the_precision_and_no_factor_of_two_passes():
@@ -40,7 +39,7 @@ def test_tolerances_widen_with_the_precision_and_no_factor_of_two_passes():
 
 
 def judged(output=GOOD, point=POINT, *, pins=True):
-    return Judge(LIMITS, pins, "labels").failures([output], [point])
+    return Limits(TOLERANCE, pins, "labels").failures([output], [point])
 
 
 @pytest.mark.parametrize(
@@ -86,4 +85,4 @@ def test_parts(changes, problem):
 
 def test_what_both_modes_meet_is_said_once():
     outputs = [dataclasses.replace(GOOD, mode=mode, problem="NaN") for mode in ("free", "pinned")]
-    assert Judge(LIMITS, True, "labels").failures(outputs, []) == ["NaN"]
+    assert Limits(TOLERANCE, True, "labels").failures(outputs, []) == ["NaN"]

@@ -1,55 +1,111 @@
-"""Comparing batch by batch: what is kept of each, and what is made of it in the end."""
+"""parity(): a model file against PyTorch, on real frames, batch by batch."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Literal
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
+from sfpp.export.demo import demo_frame, demo_person
 from sfpp.export.parity.comparison import Outcome, Pointwise, compare_freely, compare_layers, compare_points
 from sfpp.export.parity.diagnosis import Case, first_place, output_place
-from sfpp.export.parity.frames import NamedFrame
 from sfpp.export.parity.inputs import numbers
-from sfpp.export.parity.judging import Judge
-from sfpp.export.parity.opening import OpenedSides
-from sfpp.export.parity.pictures import WorstFrames
 from sfpp.export.parity.points import INPUT
 from sfpp.export.parity.reference import weights_note
-from sfpp.export.parity.report import AgreementReport, Mode
-from sfpp.export.parity.tally import OutputTally, PointTally, TruthTally
-from sfpp.export.parity.tolerances import TOLERANCES, precision_of
-from sfpp.runtime.errors import BackendError, ModelFileError, UsageError, VerificationError
+from sfpp.export.parity.report import TOLERANCES, AgreementReport, Mode, precision_of
+from sfpp.export.parity.settings import Modes, ParitySettings
+from sfpp.export.parity.sides import OpenedSides, opened_sides
+from sfpp.export.parity.tally import Limits, OutputTally, PointTally, TruthTally, WorstFrames
+from sfpp.runtime.contract import Task
+from sfpp.runtime.errors import BackendError, MediaError, ModelFileError, UsageError, VerificationError
+from sfpp.tooling.frames import FrameSource, NamedFrame, evenly_spaced, in_batches
 
-Modes = Literal["free", "pinned", "both"]
 _MODES: dict[Modes, tuple[Mode, ...]] = {"free": ("free",), "pinned": ("pinned",), "both": ("free", "pinned")}
 
 
-class Campaign:
+def parity(
+    model: str | os.PathLike[str],
+    *,
+    notify: Callable[[str], object] = lambda line: None,
+    progress: Callable[[int, int], object] = lambda done, total: None,
+    **options: Any,
+) -> AgreementReport:
+    """Compare a model file with the PyTorch network that it was made from.
+
+    PyTorch is rebuilt from the checkpoint, and prepares frames as the checkpoint was trained; the file runs as the
+    runtime would run it. Where the graph's nodes have the names that sfpp-export gives them, every part of the network
+    is compared too: in step, so that each part's own error is measured.
+
+    Args:
+        model: the file that sfpp-export or sfpp-calibrate wrote, of any precision and target.
+        notify: called with lines that say what is done and what is odd.
+        progress: called with the number of frames done and the number of frames there are, as far as it is known.
+        options: the other fields of :class:`sfpp.export.parity.settings.ParitySettings`, by name.
+
+    Returns:
+        What was found; ``report.agrees`` is the verdict and ``report.place`` says where it goes wrong first.
+
+    Raises:
+        UsageError: an option that cannot be meant, or weights of another kind of network.
+        ModelFileError, ContractError: the file cannot be opened.
+        CheckpointError: the weights cannot be read.
+        MediaError: the frames or label images cannot be read.
+        BackendError, MissingDependencyError: the backend is not there, or fails.
+        MemoryShortageError: there is less memory than comparing takes.
+    """
+    settings = ParitySettings(model=model, **options)  # type: ignore[arg-type]
+    start = time.perf_counter()
+    with opened_sides(settings, notify) as opened:
+        comparison = Comparison(opened, settings)
+        source, frames, total = _frames(settings, comparison.contract.task, notify)
+        done = 0
+        progress(0, total)
+        for batch in in_batches(frames, opened.sides.file.batch):
+            comparison.take(batch)
+            done += len(batch)
+            progress(done, total)
+        if not done:
+            raise MediaError(f"not one frame of {source} can be read; give another image, folder or video")
+        return comparison.report(source=source, seconds=time.perf_counter() - start)
+
+
+def _frames(
+    settings: ParitySettings, task: Task, notify: Callable[[str], object]
+) -> tuple[str, Iterator[NamedFrame], int]:
+    """Return where the frames are from, in words, the frames, and how many there will be at most."""
+    shipped = demo_person() if task == "pose" else demo_frame()
+    source = FrameSource(settings.images or str(shipped))
+    # A camera does not end: its first frames are as good as any.
+    chosen = evenly_spaced(range(len(source.names) or settings.frames), settings.frames)
+    frames = source.take(chosen, on_unreadable=lambda error: notify(f"warning: skipped: {error}"))
+    return settings.images or "the image that comes with sfpp", frames, len(chosen)
+
+
+class Comparison:
     """Figures of all batches, the first batch that is out of tolerance, and a few pictures; nothing else is kept.
 
     Args:
         opened: both sides.
-        mode: of matching.
-        labels: the folder of label pictures, if any.
-        ignore: their value of pixels that do not count.
+        settings: what is compared.
 
     Raises:
-        UsageError: a mode that this file does not have, or label pictures for a pose model.
-        MediaError: there are no label pictures.
+        UsageError: a mode that this file does not have, or label images for a pose model.
+        MediaError: there are no label images.
     """
 
-    def __init__(self, opened: OpenedSides, *, mode: Modes, labels: str | os.PathLike[str] | None, ignore: int) -> None:
+    def __init__(self, opened: OpenedSides, settings: ParitySettings) -> None:
+        self._settings = settings
         self._opened, self._sides = opened, opened.sides
         self.contract = opened.sides.reference.contract
         self._precision = precision_of(self.contract.precision, opened.backend.precision)
         segments = self.contract.task == "segmentation"
-        answers = "labels" if segments else "keypoints"
-        self._judge = Judge(TOLERANCES[self._precision], opened.sides.pins, answers)
-        self._truth = self._truth_in(labels, ignore)
+        labels = "labels" if segments else "keypoints"
+        self._limits = Limits(TOLERANCES[self._precision], opened.sides.pins, labels)
+        self._truth = self._truth_in(settings)
         self._classes = len(self.contract.classes) if segments else 0
-        self._outputs = {each: OutputTally(each, classes=self._classes) for each in _modes(mode, opened)}
+        self._outputs = {each: OutputTally(each, classes=self._classes) for each in _modes(settings.mode, opened)}
         self._points = PointTally()
         every = opened.sides.detailed or opened.sides.probed
         self._every = () if every is None else every.points
@@ -64,7 +120,7 @@ class Campaign:
 
         Raises:
             BackendError: the file does not run.
-            UsageError, MediaError: a label picture is not what it should be.
+            UsageError, MediaError: a label image is not what it should be.
         """
         self._names += [frame.name for frame in frames]
         seen = self._pointwise(frames)
@@ -81,23 +137,23 @@ class Campaign:
         if self._failing is None and self._fails(outcomes, seen, frames):
             self._failing = (frames, seen)
 
-    def report(self, model: Path, *, source: str, seconds: float) -> AgreementReport:
+    def report(self, *, source: str, seconds: float) -> AgreementReport:
         """Return what was found.
 
         Raises:
-            UsageError: label pictures were given, and none belongs to a frame.
+            UsageError: label images were given, and none belongs to a frame.
         """
         outputs = tuple(tally.report() for tally in self._outputs.values() if tally.frames)
-        points = self._points.reports(self._judge.tolerance, self._every)
+        points = self._points.reports(self._limits.tolerance, self._every)
         # Merging that is not as planned explains all the rest, so it comes first.
-        failures = [*([self._structure] if self._structure else []), *self._judge.failures(outputs, points)]
+        failures = [*([self._structure] if self._structure else []), *self._limits.failures(outputs, points)]
         sides = self._sides
         return AgreementReport(
-            model=model,
+            model=self._settings.model,
             weights=sides.reference.checkpoint.name,
             contract=self.contract,
             precision=self._precision,
-            tolerance=self._judge.tolerance,
+            tolerance=self._limits.tolerance,
             backend=self._opened.backend.description,
             points_backend=sides.probed.description if sides.probed is not None and points else "",
             source=source,
@@ -112,12 +168,12 @@ class Campaign:
             seconds=seconds,
         )
 
-    def _truth_in(self, labels: str | os.PathLike[str] | None, ignore: int) -> TruthTally | None:
-        if labels is None:
+    def _truth_in(self, settings: ParitySettings) -> TruthTally | None:
+        if settings.labels is None:
             return None
         if self.contract.task != "segmentation":
-            raise UsageError("label pictures are for segmentation, and this is a pose model; leave --labels out")
-        return TruthTally(labels, classes=self.contract.classes, ignore=ignore)
+            raise UsageError("label images are for segmentation, and this is a pose model; leave --labels out")
+        return TruthTally(settings.labels, classes=self.contract.classes, ignore=settings.ignore)
 
     def _pointwise(self, frames: Sequence[NamedFrame]) -> Pointwise | None:
         sides = self._sides
@@ -156,8 +212,8 @@ class Campaign:
             points.add(seen.errors, frames)
         for tally, outcome in zip(tallies, outcomes.values(), strict=True):
             tally.add(outcome)
-        reports = points.reports(self._judge.tolerance, self._every)
-        return bool(self._judge.failures([each.report() for each in tallies], reports))
+        reports = points.reports(self._limits.tolerance, self._every)
+        return bool(self._limits.failures([each.report() for each in tallies], reports))
 
     def _place(self) -> str | None:
         """Look closer at the first batch that failed."""
@@ -166,7 +222,7 @@ class Campaign:
         # Only now, with a failure at hand, is it worth opening the file anew and trying mistakes one by one.
         frames, seen = self._failing
         note = weights_note(self._sides.reference.checkpoint, self.contract)
-        case = Case(self._sides, frames, self._judge.tolerance, self._opened.open_probes, note)
+        case = Case(self._sides, frames, self._limits.tolerance, self._opened.open_probes, note)
         place = None if seen is None else first_place(case, seen.errors)
         if place is not None:
             return place
@@ -186,11 +242,11 @@ class Campaign:
                 f"{numbers(trained.mean, trained.std)}"
             )
         if probed is None:
-            yield "the insides of this file cannot be seen, so only its answers were compared"
+            yield "the insides of this file cannot be seen, so only its outputs were compared"
         elif self._blind is not None:
-            yield f"the graph's insides were not compared, only its answers: {self._blind}"
+            yield f"the graph's insides were not compared, only its outputs: {self._blind}"
         elif len(probed.points) == 1:
-            yield "the graph's nodes have no names that are known here, so only its answers were compared"
+            yield "the graph's nodes have no names that are known here, so only its outputs were compared"
         elif probed.missing:
             first, count = probed.missing[0], len(probed.missing)
             yield f"{count} parts were left out, which the graph does not have by name, beginning with {first}"
