@@ -24,8 +24,8 @@ from pathlib import Path
 from benchmarks.machine import RESULTS, store
 from benchmarks.speed.models import save_checkpoint
 from sfpp.export.demo import demo_checkpoint
-from sfpp.runtime.files import python_module
 from sfpp.runtime.errors import SfppError
+from sfpp.runtime.files import python_module
 
 VARIANTS = ("original", "hq", "fast", "2x2", "downsample", "kv2x2")
 TARGETS = ("portable", "openvino", "onnxruntime", "tensorrt")

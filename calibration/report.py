@@ -26,9 +26,9 @@ from sfpp.calibration.summary import (
     words,
 )
 from sfpp.runtime.contract import ModelContract
+from sfpp.tooling.figures import DASH, SPACE, common_digits, is_finite, number, percent, seconds_text, small_percent
 from sfpp.tooling.metrics import Accuracy
 from sfpp.tooling.page import Bar, Cell, Column, Row, Tile, Tone, render, write_page
-from sfpp.tooling.text import DASH, SPACE, common_digits, is_finite, number, percent, seconds_text, small_percent
 
 _TEMPLATE = Path(__file__).parent / "templates" / "calibration.html"
 _GIBIBYTE = 2**30
@@ -276,7 +276,7 @@ def _sensitivity_bar(part: Sensitivity) -> Bar:
 
 
 def clipped_share(layer: LayerHistogram) -> float | None:
-    """Return the share, 0..1, of values above the threshold, told by the middle of their bins; None without values."""
+    """Return the share, 0..1, of values above the threshold, going by the middle of their bins; None without values."""
     total = int(layer.counts.sum())
     if not total:
         return None

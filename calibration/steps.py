@@ -152,7 +152,7 @@ def _observed(context: CalibrationContext, base: onnx.ModelProto, tensors: set[s
     """Return the histograms of the tensors on the calibration frames, from the cache if nothing changed."""
     frames = context.chosen.calibration
     with context.clock.step("observing ranges"):
-        # What the graph really takes: the same pictures are other inputs under another contract, or with other boxes.
+        # What the graph really takes: the same images are other inputs under another contract, or with other boxes.
         key = {
             "graph": hashlib.sha256(base.SerializeToString(deterministic=True)).hexdigest(),
             # Every frame is prepared once more for this, so not where nothing is remembered.

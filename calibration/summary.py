@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from sfpp.calibration.results import CalibrationReport, FileResult, Latency
 from sfpp.runtime.text import aligned
+from sfpp.tooling.figures import DASH, SPACE, common_digits, is_finite, megabytes, number, percent, plain
 from sfpp.tooling.metrics import Accuracy
-from sfpp.tooling.text import DASH, SPACE, common_digits, is_finite, megabytes, number, percent, plain
 
 _WIDTH = 100
 _FAILURES = 3

@@ -105,7 +105,7 @@ class Predictor(Protocol):
         """Release the model."""
 
 
-class SegmentationPredictor:
+class _SegmentationPredictor:
     """A segmentation model; see :class:`Predictor`."""
 
     def __init__(self, model: Segmenter) -> None:
@@ -114,29 +114,24 @@ class SegmentationPredictor:
         self.batch = model.contract.input.batch
 
     def prepare(self, frames: Sequence[NamedFrame]) -> Prepared:
-        """See :class:`Predictor`."""
         return Prepared(self._model.prepare_batch([frame.image_bgr for frame in frames]))
 
     def infer(self, prepared: Prepared) -> NDArray[Any]:
-        """See :class:`Predictor`."""
         assert isinstance(prepared.details, PreparedFrames)
         return _named(self._output, self._model.infer(prepared.details))
 
     def predictions(self, output: NDArray[Any], prepared: Prepared) -> list[NDArray[np.uint8]]:
-        """See :class:`Predictor`."""
         assert isinstance(prepared.details, PreparedFrames)
         return [each.labels for each in self._model.finish_batch({self._output: output}, prepared.details)]
 
     def agreement(self, prediction: NDArray[np.uint8], expected: NDArray[np.uint8]) -> Agreement:
-        """See :class:`Predictor`."""
         return Agreement(label_agreement(prediction, expected))
 
     def close(self) -> None:
-        """See :class:`Predictor`."""
         self._model.close()
 
 
-class PosePredictor:
+class _PosePredictor:
     """A pose model; see :class:`Predictor`.
 
     Args:
@@ -154,7 +149,6 @@ class PosePredictor:
         self._output = model.contract.output_of_kind("heatmaps").name
 
     def prepare(self, frames: Sequence[NamedFrame]) -> Prepared:
-        """See :class:`Predictor`."""
         (frame,) = frames
         return Prepared(self._model.prepare(frame.image_bgr, self._boxes_of(frame)))
 
@@ -165,13 +159,11 @@ class PosePredictor:
         return outputs[0] if len(outputs) == 1 else np.concatenate(outputs or [np.zeros(0, np.float32)])
 
     def predictions(self, output: NDArray[Any], prepared: Prepared) -> list[Pose]:
-        """See :class:`Predictor`."""
         assert isinstance(prepared.details, PreparedPeople)
         batches = np.split(output, len(prepared.tensors)) if prepared.tensors else []
         return [self._model.finish([{self._output: each} for each in batches], prepared.details)]
 
     def agreement(self, prediction: Pose, expected: Pose) -> Agreement:
-        """See :class:`Predictor`."""
         # In pixels of the frame, where people look; heatmap cells are four of the input's.
         distances = np.linalg.norm(prediction.keypoints_xy - expected.keypoints_xy, axis=2)
         same = unmoved_keypoints(prediction.keypoints_xy, expected.keypoints_xy, expected.boxes_xywh)
@@ -180,15 +172,14 @@ class PosePredictor:
         return Agreement(float(same[counted].mean()), tuple(map(float, distances[counted])))
 
     def close(self) -> None:
-        """See :class:`Predictor`."""
         self._model.close()
 
 
 def predictor_of(backend: Backend, contract: ModelContract) -> Predictor:
     """Return the model that a backend runs, prepared as its contract says; for pose a frame is one person's crop."""
     if contract.task == "pose":
-        return PosePredictor(PoseEstimator(backend, contract))
-    return SegmentationPredictor(Segmenter(backend, contract))
+        return _PosePredictor(PoseEstimator(backend, contract))
+    return _SegmentationPredictor(Segmenter(backend, contract))
 
 
 def whole_frame(frame: NamedFrame, *, padding: float) -> Boxes:
@@ -229,8 +220,8 @@ class Task(Protocol):
 def task_of(contract: ModelContract, annotations: Annotations) -> Task:
     """Return the contract's task."""
     if contract.keypoints is None:
-        return SegmentationTask(contract, annotations)
-    return PoseTask(contract, contract.keypoints, annotations)
+        return _SegmentationTask(contract, annotations)
+    return _PoseTask(contract, contract.keypoints, annotations)
 
 
 class _TaskBase:
@@ -239,18 +230,16 @@ class _TaskBase:
         self._preparing = preparing
 
     def inputs(self, frame: NamedFrame) -> list[dict[str, NDArray[Any]]]:
-        """See :class:`Task`."""
         return [{self._contract.input.name: each} for each in self._preparing.prepare([frame]).tensors]
 
     def predict(self, model: Predictor, frame: NamedFrame) -> tuple[NDArray[Any], NDArray[Any]]:
-        """See :class:`Task`."""
         prepared = model.prepare([frame])
         output = model.infer(prepared)
         (found,) = model.predictions(output, prepared)
         return (found.keypoints_xy if isinstance(found, Pose) else found), output
 
 
-class SegmentationTask(_TaskBase):
+class _SegmentationTask(_TaskBase):
     """Labels at the frame's size; see :class:`Task`."""
 
     def __init__(self, contract: ModelContract, annotations: Annotations) -> None:
@@ -259,20 +248,17 @@ class SegmentationTask(_TaskBase):
         self.truth = annotations.labels
 
     def open(self, path: Path, *, backend: str | None, precision: Precision | None) -> Predictor:
-        """See :class:`Task`."""
-        return SegmentationPredictor(load_segmenter(path, backend=backend, precision=precision, self_test=False))
+        return _SegmentationPredictor(load_segmenter(path, backend=backend, precision=precision, self_test=False))
 
     def tally(self) -> Tally:
-        """See :class:`Task`."""
         return _SegmentationTally(self)
 
     def marked(self, frame: NamedFrame, prediction: NDArray[Any], expected: NDArray[Any]) -> Image:
-        """See :class:`Task`."""
         return marked_labels(frame.image_bgr, prediction, expected, self._contract.palette)
 
 
 class _SegmentationTally:
-    def __init__(self, task: SegmentationTask) -> None:
+    def __init__(self, task: _SegmentationTask) -> None:
         self._task = task
         self._confusion: ConfusionMatrix | None = None
         self._agreements: list[float] = []
@@ -301,7 +287,7 @@ class _SegmentationTally:
         )
 
 
-class PoseTask(_TaskBase):
+class _PoseTask(_TaskBase):
     """Keypoints of each person; see :class:`Task`.
 
     People are where the annotations say; a frame without any is taken for a crop of one person.
@@ -309,22 +295,19 @@ class PoseTask(_TaskBase):
 
     def __init__(self, contract: ModelContract, keypoints: KeypointSpec, annotations: Annotations) -> None:
         estimator = PoseEstimator(FunctionBackend(_not_run, {}), contract)
-        super().__init__(contract, PosePredictor(estimator, self.boxes_of))
+        super().__init__(contract, _PosePredictor(estimator, self.boxes_of))
         self.keypoints = keypoints
         self.truth = annotations.keypoints
         self._boxes = annotations.boxes
 
     def open(self, path: Path, *, backend: str | None, precision: Precision | None) -> Predictor:
-        """See :class:`Task`."""
         estimator = load_pose(path, backend=backend, precision=precision, self_test=False)
-        return PosePredictor(estimator, self.boxes_of)
+        return _PosePredictor(estimator, self.boxes_of)
 
     def tally(self) -> Tally:
-        """See :class:`Task`."""
         return _PoseTally(self)
 
     def marked(self, frame: NamedFrame, prediction: NDArray[Any], expected: NDArray[Any]) -> Image:
-        """See :class:`Task`."""
         moved = ~unmoved_keypoints(prediction, expected, self.boxes_of(frame))
         return marked_keypoints(frame.image_bgr, prediction, expected, moved)
 
@@ -339,7 +322,7 @@ class PoseTask(_TaskBase):
 
 
 class _PoseTally:
-    def __init__(self, task: PoseTask) -> None:
+    def __init__(self, task: _PoseTask) -> None:
         self._task = task
         self._hits: KeypointHits | None = None
         self._unmoved: list[NDArray[np.bool_]] = []

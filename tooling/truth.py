@@ -67,9 +67,9 @@ def annotations_for(
 
     Args:
         contract: the model's.
-        labels: a folder of label pictures; for a pose model a COCO data set or an .npz with keypoints.
+        labels: a folder of label images; for a pose model a COCO data set or an .npz with keypoints.
         boxes: people's boxes, a COCO-style file; for a pose model only.
-        ignore: value of label pictures for pixels that do not count; None takes the one beyond the classes.
+        ignore: value of label images for pixels that do not count; None takes the one beyond the classes.
 
     Raises:
         UsageError: boxes or ignore for a model that has no use for them.
@@ -80,24 +80,24 @@ def annotations_for(
             raise UsageError("boxes are for pose models, and this is a segmentation model; leave them off")
         if ignore is not None and labels is None:
             raise UsageError(
-                f"ignore is {ignore}, but there are no label pictures; give them with --labels, or leave it off"
+                f"ignore is {ignore}, but there are no label images; give them with --labels, or leave it off"
             )
         folder = None if labels is None else LabelFolder(labels, classes=len(contract.classes), ignore=ignore)
         return Annotations(labels=folder)
     if ignore is not None:
-        raise UsageError("ignore is for label pictures, and this is a pose model; leave it off")
+        raise UsageError("ignore is for label images, and this is a pose model; leave it off")
     truth = None if labels is None else KeypointTruth(labels, keypoints=len(contract.keypoints.names))
     return Annotations(keypoints=truth, boxes=None if boxes is None else BoxesFile(boxes))
 
 
 class LabelFolder:
-    """Label pictures of frames, found by the frame's name: ``labels/0001.png`` for ``images/0001.jpg``.
+    """Label images of frames, found by the frame's name: ``labels/0001.png`` for ``images/0001.jpg``.
 
-    A label picture is grey, or has a palette, and each pixel's value is the number of its class. One value that is no
+    A label image is grey, or has a palette, and each pixel's value is the number of its class. One value that is no
     class may mark pixels that do not count.
 
     Args:
-        folder: where the pictures lie.
+        folder: where the images lie.
         classes: how many classes there are.
         ignore: the value of pixels that do not count; None takes whatever single value beyond the classes occurs.
 
@@ -110,18 +110,18 @@ class LabelFolder:
         self._classes = classes
         self.ignore = ignore
         if not self._folder.is_dir():
-            raise MediaError(f"{self._folder} is not a folder; give the folder with the label pictures")
+            raise MediaError(f"{self._folder} is not a folder; give the folder with the label images")
         files = [file for file in self._folder.iterdir() if file.suffix.lower() in _LABEL_SUFFIXES]
         self._files = {file.stem: file for file in files}
         if not self._files:
             raise MediaError(
-                f"the folder {self._folder} holds no label pictures; expected files ending in "
+                f"the folder {self._folder} holds no label images; expected files ending in "
                 f"{', '.join(_LABEL_SUFFIXES)}, named like the frames"
             )
 
     @property
     def names(self) -> frozenset[str]:
-        """Names of the frames that have a label picture."""
+        """Names of the frames that have a label image."""
         return frozenset(self._files)
 
     def find(self, name: str, size_hw: tuple[int, int]) -> NDArray[np.uint8] | None:
@@ -158,7 +158,7 @@ class LabelFolder:
         raise UsageError(
             f"{file} has the values {', '.join(map(str, beyond))}, but the model has {self._classes} classes, 0 to "
             f"{self._classes - 1}, and ignored is {'nothing' if self.ignore is None else self.ignore}; give the value "
-            "to ignore with --ignore, or label pictures in the model's own class numbers (for Cityscapes the trainIds)"
+            "to ignore with --ignore, or label images in the model's own class numbers (for Cityscapes the trainIds)"
         )
 
 

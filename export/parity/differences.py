@@ -1,7 +1,7 @@
 """How far a graph's values are from PyTorch's, and where they are farthest; measured while PyTorch runs.
 
 In step, each value is replaced by the graph's as soon as it was compared. What differs at the next point was then made
-between the two: an error stands where it arises, and later parts are judged by themselves.
+between the two: an error stands where it arises, and later parts are measured by themselves.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def difference(
         graph: the graph's values, float32.
         pytorch: PyTorch's.
         grid_hw: rows and columns of the tokens.
-        base: what both have added to; None judges the values as a whole.
+        base: what both have added to; None compares the values as a whole.
     """
     finite = torch.isfinite(graph)
     if not bool(finite.all()):

@@ -40,7 +40,7 @@ class PinnedReport:
 class ParityReport:
     """Agreement of an exported model with the learned one on one input.
 
-    ``max_error`` and ``mean_error`` are absolute, in logits, and None where the model answers with labels;
+    ``max_error`` and ``mean_error`` are absolute, in logits, and None where the model gives labels;
     ``largest_logit`` is the scale to see them against; ``label_agreement`` is the fraction of equal labels, or of
     heatmaps with their maximum in the same cell. ``pinned`` is there where bipartite matching met near ties.
     """
@@ -56,7 +56,7 @@ class ParityReport:
         """Return what is out of tolerance, in words; empty when the model agrees."""
         if self.pinned is None:
             return [*_label_failure(self.label_agreement), *self._error_failure(self.max_error)]
-        # The free comparison is not judged beside this one: on a blank picture, where any partner is as good as any
+        # The free comparison does not count beside this one: on a blank image, where any partner is as good as any
         # other, two sound implementations agree on as little as 97 % of the labels. What is left to go wrong is all
         # here: each choice must be a best one, and everything else as exact as without merging.
         problems = [*_label_failure(self.pinned.label_agreement), *self._error_failure(self.pinned.max_error)]
@@ -180,7 +180,7 @@ def _run_pytorch(model: Network, recipe: Recipe, contract: ModelContract, frames
         logits: torch.Tensor = model(image, recipe)
         if not torch.isfinite(logits).all():
             raise CheckpointError(
-                "the network of these weights answers the check picture with values that are not finite numbers, in "
+                "the network of these weights gives values that are not finite numbers for the check image, in "
                 "PyTorch too: the training diverged or the file is damaged; give an earlier checkpoint"
             )
         if contract.outputs[0].kind == "labels":

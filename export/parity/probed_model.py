@@ -216,7 +216,7 @@ class _Opened:
 
     def _outputs(self, tensor: NDArray[Any]) -> dict[str, NDArray[Any]]:
         outputs = list(self.backend.run({self.contract.input.name: tensor}).values())
-        # By their order: OpenVINO drops casts, and what then has two names answers by either of them.
+        # By their order: OpenVINO drops casts, and what then has two names has either of them.
         if len(outputs) != len(self.names):
             raise BackendError(f"{self.backend.description} gives {len(outputs)} of {len(self.names)} outputs")
         return dict(zip(self.names, outputs, strict=True))
@@ -228,7 +228,7 @@ def tensors_of(graph: onnx.GraphProto, points: Sequence[Point], output: str) -> 
     Args:
         graph: the graph.
         points: what to look for.
-        output: the graph's output, from which the logits are found also where the graph answers with labels.
+        output: the graph's output, from which the logits are found also where the graph gives labels.
     """
     nodes = {node.name: node for node in graph.node if node.name}
     makers = {name: node for node in graph.node for name in node.output}

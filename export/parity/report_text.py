@@ -13,8 +13,8 @@ from sfpp.export.parity.differences import Place
 from sfpp.export.parity.report import AgreementReport, OutputReport, PointReport
 from sfpp.export.remaking import export_command
 from sfpp.runtime.text import clean_text
+from sfpp.tooling.figures import error, is_finite, number, share
 from sfpp.tooling.page import Bar, Column, Tile, render, write_page
-from sfpp.tooling.text import error, is_finite, number, share
 
 _TEMPLATE = Path(__file__).parents[1] / "templates" / "parity.html"
 # Larger networks are shown stage by stage; everything is in the JSON and on the page.

@@ -29,7 +29,7 @@ _NAMED = 3
 
 
 class OutputTally:
-    """The answers in one mode; ``classes`` is 0 for pose."""
+    """The outputs in one mode; ``classes`` is 0 for pose."""
 
     def __init__(self, mode: Mode, *, classes: int) -> None:
         self._mode: Mode = mode
@@ -241,7 +241,7 @@ class Limits:
 
 
 def marked(frame_bgr: Image, answer: Any, expected: Any, palette: Palette) -> Image:
-    """Return the frame with what differs between two answers marked, (H, W, 3) uint8 BGR: labels, or keypoints."""
+    """Return the frame with what differs between two predictions marked, (H, W, 3) uint8 BGR: labels, or keypoints."""
     if isinstance(answer, Pose):
         everything = np.ones(answer.keypoints_xy.shape[:2], np.bool_)
         return marked_keypoints(frame_bgr, answer.keypoints_xy, expected.keypoints_xy, everything)
@@ -249,7 +249,7 @@ def marked(frame_bgr: Image, answer: Any, expected: Any, palette: Palette) -> Im
 
 
 class WorstFrames:
-    """The frames on which the answers differ most; only so many pictures are held.
+    """The frames on which the predictions differ most; only so many pictures are held.
 
     Args:
         palette: a color for each class; empty for poses.
@@ -266,7 +266,7 @@ class WorstFrames:
         for frame, answer, expected, agreement in rows:
             if agreement.same == 1 or (len(self._kept) == self._limit and agreement.same >= self._kept[-1].same):
                 continue
-            # Drawn at once: keeping the frame and both answers until the end would take three times as much.
+            # Drawn at once: keeping the frame and both predictions until the end would take three times as much.
             picture = marked(frame.image_bgr, answer, expected, self._palette)
             kept = sorted([*self._kept, MarkedFrame(frame.name, picture, agreement.same)], key=lambda each: each.same)
             self._kept = kept[: self._limit]

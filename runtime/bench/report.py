@@ -14,6 +14,7 @@ from sfpp.runtime.bench.chart import draw_chart
 from sfpp.runtime.bench.row import Row, backend_label, row_labels
 from sfpp.runtime.bench.settings import AUTO, BenchSettings
 from sfpp.runtime.files import write_text
+from sfpp.runtime.text import aligned
 
 __all__ = ["BenchReport", "Row"]
 _NOTHING = "-"
@@ -97,7 +98,8 @@ def table_lines(rows: Sequence[Row], *, copy_bytes_per_s: float | None = None) -
     """Return the table, what its columns mean, and below it peaks, failures and profiles."""
     labels = row_labels(rows)
     measured = [row for row in rows if row.network is not None]
-    lines = _aligned([_HEADER, *(_cells(row, label) for row, label in zip(rows, labels, strict=True))])
+    cells = (_cells(row, label) for row, label in zip(rows, labels, strict=True))
+    lines = aligned([_HEADER, *cells], text_columns=_TEXT_COLUMNS)
     if measured:
         lines += ["", *_LEGEND.splitlines()]
     if any(row.multiply_adds for row in measured):
@@ -178,15 +180,3 @@ def _operator_lines(row: Row) -> list[str]:
     width = max(len(name) for name, _ in shown)
     share = 1 / total_ms if total_ms else 0.0
     return [f"  {name:<{width}}  {value:9.2f} ms  {value * share:6.1%}" for name, value in shown]
-
-
-def _aligned(cells: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = []
-    for row in cells:
-        padded = [
-            text.ljust(width) if index < _TEXT_COLUMNS else text.rjust(width)
-            for index, (text, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(padded).rstrip())
-    return lines

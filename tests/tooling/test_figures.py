@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from sfpp.tooling.text import DASH, common_digits, error, number, percent, plain, seconds_text, share, small_percent
+from sfpp.tooling.figures import DASH, common_digits, error, number, percent, plain, seconds_text, share, small_percent
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ def test_a_picture_in_colors_is_refused_and_a_grey_one_with_three_channels_is_no
 
 
 def test_a_folder_without_label_pictures_is_refused(tmp_path):
-    with pytest.raises(MediaError, match="holds no label pictures"):
+    with pytest.raises(MediaError, match="holds no label images"):
         LabelFolder(tmp_path, classes=3)
     with pytest.raises(MediaError, match="is not a folder"):
         LabelFolder(tmp_path / "nowhere", classes=3)
@@ -116,7 +116,7 @@ def chunk(kind, body):
 
 
 def palette_png(indices, *, bits=8):
-    """A PNG as image editors write label pictures: indices, and a color for each that says nothing of its number."""
+    """A PNG as image editors write label images: indices, and a color for each that says nothing of its number."""
     height, width = indices.shape
     planes = np.unpackbits(indices[..., np.newaxis], axis=2)[..., 8 - bits :].reshape(height, -1)
     rows = b"".join(b"\0" + np.packbits(row).tobytes() for row in planes)

@@ -173,7 +173,7 @@ def test_pose(exported):
     mean, largest = report.outputs[0].distance_px
     assert mean <= largest < 0.01
     assert report.outputs[0].mean_iou is None
-    with pytest.raises(UsageError, match="label pictures are for segmentation, and this is a pose model"):
+    with pytest.raises(UsageError, match="label images are for segmentation, and this is a pose model"):
         parity(exported("pose").path, labels="anywhere")
 
 
@@ -278,14 +278,14 @@ def test_truth_that_does_not_fit(exported, pictures, tmp_path):
     path = exported("original").path
     with pytest.raises(UsageError, match=r"has the values 255, but the model has 11 classes, 0 to 10, .*--ignore"):
         parity(path, images=pictures, labels=pictures / "labels", ignore=11)
-    with pytest.raises(MediaError, match="holds no label pictures"):
+    with pytest.raises(MediaError, match="holds no label images"):
         parity(path, images=pictures, labels=tmp_path)
     write_image(tmp_path / "other.png", np.zeros((128, 192), np.uint8))
-    with pytest.raises(UsageError, match="none of the frames has a label picture of its name"):
+    with pytest.raises(UsageError, match="none of the frames has a label image of its name"):
         parity(path, images=pictures, labels=tmp_path)
     for file in (pictures / "labels").iterdir():
         write_image(tmp_path / file.name, np.full(read_image(file).shape[:2], 255, np.uint8))
-    with pytest.raises(UsageError, match=r"every pixel of the label pictures in .* is ignored"):
+    with pytest.raises(UsageError, match=r"every pixel of the label images in .* is ignored"):
         parity(path, images=pictures, labels=tmp_path)
 
 
