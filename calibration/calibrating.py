@@ -138,12 +138,7 @@ def _prepared(
     with clock.step("choosing frames"):
         chosen = stack.enter_context(
             chosen_frames(
-                settings.images,
-                frames=settings.frames,
-                held_out=settings.held_out,
-                select=settings.select,
-                seed=settings.seed,
-                validation=settings.validation,
+                settings,
                 annotated=annotations.names(),
                 only_annotated=annotations.in_scenes,
                 progress=lambda done, total: progress("choosing frames", done, total),

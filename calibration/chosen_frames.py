@@ -12,13 +12,12 @@ from collections import Counter
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sfpp.calibration.settings import Selection
-from sfpp.runtime.errors import MediaError, UsageError
+from sfpp.calibration.settings import CalibrationSettings
+from sfpp.runtime.errors import MediaError
 from sfpp.runtime.images import Image, read_image
 from sfpp.runtime.imports import import_cv2
 from sfpp.tooling.frames import FrameSource, NamedFrame
@@ -87,63 +86,51 @@ class ChosenFrames:
 
 @contextlib.contextmanager
 def chosen_frames(
-    source: str,
+    settings: CalibrationSettings,
     *,
-    frames: int = 64,
-    held_out: int = 24,
-    select: Selection = "random",
-    seed: int = 0,
-    validation: str | None = None,
     annotated: Collection[str] | None = None,
     only_annotated: bool = False,
     progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> Generator[ChosenFrames, None, None]:
-    """Choose frames of a source; they can be read until the block ends.
+    """Choose frames; they can be read until the block ends. The same seed chooses the same frames.
 
     Args:
-        source: an image, a folder of images, a .txt file with the path of one image per line, or a video file.
-        frames: how many to calibrate with.
-        held_out: how many others to evaluate on; of a small source, at most a third.
-        select: ``random``, or ``diverse``: those that look least alike. Validation frames are always random ones.
-        seed: of the choice; the same seed chooses the same frames.
-        validation: another source for the frames to evaluate on; None holds some of ``source`` out.
+        settings: which and how many. Of a source that is calibrated with too, at most a third is held out; held-out
+            frames are always random ones.
         annotated: names of the frames that may be evaluated on; None allows all.
         only_annotated: calibrate with those only too, where the source has any.
         progress: called with how many frames were read, of how many.
 
     Raises:
-        UsageError: fewer than one frame, or a selection that does not exist.
         MediaError: nothing can be read, or a source does not know its length, as a camera.
     """
-    if frames < 1 or held_out < 1:
-        raise UsageError(f"frames is {frames} and held_out {held_out}, expected at least 1 of each")
-    if select not in get_args(Selection):
-        raise UsageError(f"select is {select!r}, expected one of {', '.join(get_args(Selection))}")
-    own = _opened(source)
-    other = own if validation is None else _opened(validation)
-    held = _held_out(other, held_out, seed, annotated, apart=validation is not None)
-    order = _shuffled(own, seed)
-    if only_annotated and annotated is not None:
-        order = [index for index in order if own.names[index] in annotated] or order
-    if validation is None:
-        held = held[: max(len(order) // 3, 1)]  # of fewer frames, a third is fewer too
-    taken = set(held) if validation is None else set()
-    pool = [index for index in order if index not in taken] or order
-    chosen, unread = pool[:frames], 0
-    if select == "diverse":
-        chosen, unread = _most_diverse(own, pool[: frames * _POOL_FACTOR], frames)
+    is_apart = settings.validation is not None
+    own = _opened(settings.images)
+    other = own if settings.validation is None else _opened(settings.validation)
+    order, held = _shuffled(own, settings.seed), _shuffled(other, settings.seed)
+    if annotated is not None:
+        held = [index for index in held if other.names[index] in annotated]
+        if only_annotated:
+            order = [index for index in order if own.names[index] in annotated] or order
+    held = held[: settings.held_out if is_apart else min(settings.held_out, max(len(order) // 3, 1))]
+    pool = [index for index in order if is_apart or index not in held] or order
+    chosen, unread = pool[: settings.frames], 0
+    if settings.select == "diverse":
+        chosen, unread = _most_diverse(own, pool[: settings.frames * _POOL_FACTOR], settings.frames)
     with tempfile.TemporaryDirectory(prefix="sfpp-frames-") as folder:
         calibration = _gathered(own, chosen, Path(folder, "calibration"), progress)
         evaluation = _gathered(other, held, Path(folder, "held-out"), progress)
-        same = not set(chosen).isdisjoint(held) if validation is None else calibration.shares_with(evaluation)
         if not len(calibration):
-            raise MediaError(f"{source}: not one frame can be read; give images or a video that sfpp-run can open")
+            raise MediaError(
+                f"{settings.images}: not one frame can be read; give images or a video that sfpp-run can open"
+            )
         if not len(evaluation):
             lacking = "can be read" if annotated is None else "has annotations; the names of both must be the same"
-            raise MediaError(f"{validation or source}: no frame to evaluate on {lacking}")
+            raise MediaError(f"{settings.validation or settings.images}: no frame to evaluate on {lacking}")
+        same = calibration.shares_with(evaluation) if is_apart else not set(chosen).isdisjoint(held)
         lost = unread + len(chosen) + len(held) - len(calibration) - len(evaluation)
-        warnings = _warnings(source, lost=lost, found=len(calibration), wanted=frames, validation=validation, same=same)
-        yield ChosenFrames(calibration, evaluation, same, (*warnings, *_namesakes(validation or source, other)))
+        warnings = _warnings(settings, other, found=len(calibration), lost=lost, same=same)
+        yield ChosenFrames(calibration, evaluation, same, tuple(warnings))
 
 
 def _opened(source: str) -> FrameSource:
@@ -158,15 +145,6 @@ def _opened(source: str) -> FrameSource:
 
 def _shuffled(source: FrameSource, seed: int) -> list[int]:
     return [int(index) for index in np.random.default_rng(seed).permutation(len(source.names))]
-
-
-def _held_out(
-    source: FrameSource, count: int, seed: int, annotated: Collection[str] | None, *, apart: bool
-) -> list[int]:
-    """Return the validation frames: of a source that is calibrated with too, at most a third, but at least one."""
-    order = _shuffled(source, seed)
-    allowed = order if annotated is None else [index for index in order if source.names[index] in annotated]
-    return allowed[: count if apart else min(count, max(len(order) // 3, 1))]
 
 
 def _gathered(
@@ -188,28 +166,22 @@ def _gathered(
     return Frames(files, names, digests)
 
 
-def _warnings(source: str, *, lost: int, found: int, wanted: int, validation: str | None, same: bool) -> list[str]:
-    lines = []
-    if found < wanted:
-        lines.append(f"{source} gave {found} frames to calibrate with, {wanted} were asked for")
+def _warnings(settings: CalibrationSettings, other: FrameSource, *, found: int, lost: int, same: bool) -> Iterator[str]:
+    source, validation = settings.images, settings.validation
+    if found < settings.frames:
+        yield f"{source} gave {found} frames to calibrate with, {settings.frames} were asked for"
     if lost:
-        lines.append(f"{lost} of the frames cannot be read and were left out")
+        yield f"{lost} of the frames cannot be read and were left out"
     if same and validation is None:
-        lines.append(f"{source} has so few frames that files are evaluated on those that they were calibrated with")
+        yield f"{source} has so few frames that files are evaluated on those that they were calibrated with"
     if same and validation is not None:
-        lines.append(f"{validation} has frames that are calibrated with too; evaluate on others")
-    return lines
-
-
-def _namesakes(name: str, source: FrameSource) -> list[str]:
-    """Return a warning if labels cannot tell frames apart, as where 1.png beside 1.jpg is a label image."""
-    twice = sorted(each for each, count in Counter(source.names).items() if count > 1)
-    if not twice:
-        return []
-    return [
-        f"{name} has several frames called {twice[0]} ({len(twice)} such names): labels belong to all frames of a "
-        "name; keep label images in a folder of their own"
-    ]
+        yield f"{validation} has frames that are calibrated with too; evaluate on others"
+    # Labels cannot tell such frames apart, as where 1.png beside 1.jpg is a label image.
+    if twice := sorted(each for each, count in Counter(other.names).items() if count > 1):
+        yield (
+            f"{validation or source} has several frames called {twice[0]} ({len(twice)} such names): labels belong to "
+            "all frames of a name; keep label images in a folder of their own"
+        )
 
 
 def _most_diverse(source: FrameSource, pool: Collection[int], wanted: int) -> tuple[list[int], int]:

@@ -83,7 +83,7 @@ class CalibrationSettings:
     latency: bool = option("time the files", default=True)
     output: Path = option("folder to write to", default=Path(), flags=("-o", "--output"), metavar="DIR")
     cache: bool = option(
-        "keep observed ranges in the user's cache, and use them if model, frames and settings are the same",
+        "reuse the ranges that were observed earlier for the same model, frames and settings",
         default=True,
     )
     contract: Path | None = option("metadata of a model that carries none, as JSON", default=None, metavar="FILE")

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from sfpp.calibration.chosen_frames import chosen_frames
+from sfpp.calibration import chosen_frames as choosing
+from sfpp.calibration.settings import CalibrationSettings
 from sfpp.runtime.demo import demo_clip
 from sfpp.runtime.errors import MediaError, UsageError
 from sfpp.runtime.images import read_image, write_image
@@ -17,6 +18,11 @@ def pictures(tmp_path):
     for index in range(12):
         write_image(folder / f"{index}.png", rng.integers(0, 256, (8, 12, 3), np.uint8))
     return folder
+
+
+def chosen_frames(source, *, annotated=None, only_annotated=False, **options):
+    settings = CalibrationSettings("model.onnx", source, **{"select": "random", **options})
+    return choosing.chosen_frames(settings, annotated=annotated, only_annotated=only_annotated)
 
 
 def names_of(source, **options):
@@ -173,5 +179,5 @@ def test_a_diverse_choice_tells_of_what_it_could_not_read(pictures):
 def test_numbers_that_cannot_be_meant_are_refused(pictures):
     with pytest.raises(UsageError, match="expected at least 1 of each"):
         names_of(pictures, frames=0)
-    with pytest.raises(UsageError, match="expected one of random, diverse"):
+    with pytest.raises(UsageError, match="select is 'best'; expected one of random, diverse"):
         names_of(pictures, select="best")
