@@ -30,7 +30,8 @@ from sfpp.runtime import Segmenter
 from sfpp.runtime.demo import demo_clip
 from sfpp.runtime.model_file import load_segmenter
 from sfpp.runtime.resources import usable_cores
-from sfpp.runtime.video import Sink, open_sink, open_source, run_segmentation
+from sfpp.runtime.video import Delivery, Pipeline, Sink, open_sink, open_source
+from sfpp.runtime.video.outputs import Outputs, Plan, Sinks
 
 Value = TypeVar("Value")
 # What one stage made of all frames, the next one takes.
@@ -100,8 +101,16 @@ def model_stages(model: Segmenter) -> Stages:
 
 def run_pipeline(model: Segmenter, video: Path, target: Path, *, frames: int) -> None:
     """As `sfpp-run` does it."""
-    with open_source(str(video)) as source, open_sink(target) as sink:
-        run_segmentation(model, source, [sink], max_frames=frames)
+    with open_source(str(video)) as source:
+        plan = Plan({source.name: Outputs((str(target),))})
+        with (
+            Pipeline(model, [source], max_frames=frames) as pipeline,
+            Sinks(plan, [source], policy_of=pipeline.policy_of, max_frames=frames) as sinks,
+            sinks.of(source) as opened,
+        ):
+            delivery = Delivery({source.name: opened}, timer=pipeline.timer)
+            for answer in pipeline:
+                delivery.take(answer)
 
 
 def run_sequentially(model: Segmenter, video: Path, target: Path, *, frames: int) -> None:

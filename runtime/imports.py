@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,5 +83,24 @@ def names_from(module: str, names: Collection[str], *, extra: str, purpose: str)
             if error.name is None or error.name.startswith("sfpp"):
                 raise
             raise MissingDependencyError(error.name, extra=extra, purpose=purpose) from error
+
+    return get
+
+
+def lazy_names(package: str, modules: Mapping[str, Sequence[str]]) -> Callable[[str], Any]:
+    """Return a package's ``__getattr__``, which imports the module of a name when somebody asks for the name.
+
+    So importing one module of a package does not load all the others that its face offers.
+
+    Args:
+        package: the name of the package.
+        modules: the names that it offers, by the module that has them.
+    """
+    places = {name: module for module, names in modules.items() for name in names}
+
+    def get(name: str) -> Any:
+        if name not in places:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(places[name]), name)
 
     return get

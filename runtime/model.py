@@ -1,19 +1,65 @@
-"""What models of every task have in common once they are opened."""
+"""What a pipeline asks of a model and of its results, and what models of every task have in common once opened."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
 from numpy.typing import NDArray
 
 from sfpp.runtime.backends.protocol import Arrays, Backend
 from sfpp.runtime.contract import ModelContract, OutputSpec
 from sfpp.runtime.errors import ModelFileError
+from sfpp.runtime.images import Image
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+    from sfpp.runtime.events import EventHandler
+    from sfpp.runtime.video.frame import Frame, Source
+    from sfpp.runtime.video.pipeline import Policy
+
+# A named step from frames to results. It is given the frames and what the step before made of them (the first one
+# None), and returns what the next one is given, the last one a result for each frame. A step that returns None had
+# nothing to do: what it was given goes on, and its time does not count.
+Step = tuple[str, Callable[[Sequence["Frame"], Any], Any]]
+
+
+class Result(Protocol):
+    """What a model found in a frame; it draws and records itself."""
+
+    def draw(self, frame_bgr: NDArray[Any], **style: Any) -> Image:
+        """Return the frame, (H, W, 3) uint8 BGR, with what was found drawn over it."""
+
+    def to_record(self) -> dict[str, Any]:
+        """Return what was found by name, of values that JSON has."""
+
+
+class Model(Protocol):
+    """What a pipeline runs: steps from frames to a result for each of them."""
+
+    @property
+    def batch(self) -> int:
+        """How many frames the steps take at a time, at most."""
+
+    @property
+    def in_order(self) -> bool:
+        """Whether a frame needs the last one's result: the steps then share a thread, and else each has its own."""
+
+    def steps(self, *, smooth: float = 0.0) -> Sequence[Step]:
+        """Return the steps of one run, with a state of their own if they need any.
+
+        Args:
+            smooth: how strongly results are averaged over time, 0 to below 1.
+
+        Raises:
+            UsageError: the model cannot smooth its results.
+        """
+
+
+ResultT = TypeVar("ResultT", covariant=True)
 
 
 @dataclass(frozen=True)
@@ -37,7 +83,7 @@ class SelfTestState:
         return f"{self.outcome} ({self.agreement:.2%})" if shown else self.outcome
 
 
-class OpenedModel:
+class OpenedModel(Generic[ResultT]):
     """A backend and the contract of the model in it; a context manager that closes the backend.
 
     Args:
@@ -69,6 +115,56 @@ class OpenedModel:
     def precision(self) -> str:
         """What the library computes in, as far as it tells: ``fp32``, ``bf16``, ``fp16`` or ``int8``."""
         return self._backend.precision
+
+    @property
+    def batch(self) -> int:
+        """How many frames :meth:`steps` takes at a time, at most."""
+        return 1
+
+    @property
+    def in_order(self) -> bool:
+        """Whether a frame needs the last one's result."""
+        return False
+
+    def steps(self, *, smooth: float = 0.0) -> Sequence[Step]:
+        """Return the steps of one run; see :class:`Model`."""
+        raise NotImplementedError
+
+    def stream(
+        self,
+        *sources: Source | str,
+        policy: Policy | None = None,
+        smooth: float = 0.0,
+        every: int = 1,
+        max_frames: int | None = None,
+        on_event: EventHandler | None = None,
+    ) -> Iterator[tuple[Frame, ResultT]]:
+        """Yield the frames of sources with their results, until they end or the loop is left.
+
+            for frame, result in model.stream("rtsp://camera/street", policy="freshest"):
+                ...
+
+        The options are those of :class:`sfpp.runtime.video.Pipeline`.
+
+        Args:
+            sources: files, folders, cameras, streams; see :func:`sfpp.runtime.video.open_source`. Several take turns.
+            policy: ``freshest`` drops frames that are old by the time the model is free; ``every-frame`` takes all.
+                None takes ``freshest`` for live sources.
+            smooth: how strongly results are averaged over time, 0 to below 1.
+            every: take every Nth frame only.
+            max_frames: end after so many frames.
+            on_event: takes what happens to the sources, from their threads.
+
+        Raises:
+            UsageError, MediaError: as for :class:`sfpp.runtime.video.Pipeline`.
+            BackendError, ModelFileError: as for one frame.
+        """
+        from sfpp.runtime.video.pipeline import Pipeline  # only who streams needs threads and video libraries
+
+        options: dict[str, Any] = {"policy": policy, "smooth": smooth, "every": every, "max_frames": max_frames}
+        with Pipeline(self, sources, on_event=on_event, **options) as pipeline:
+            for answer in pipeline:
+                yield answer.frame, answer.result
 
     def close(self) -> None:
         """Release the model."""

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from sfpp.runtime.backends import Backend, BackendOptions, Choice, Notify, Precision, backend_choices
 from sfpp.runtime.backends.protocol import TensorInfo
-from sfpp.runtime.contract import InputSpec, ModelContract, contract_from_json, contract_from_metadata
-from sfpp.runtime.errors import ContractError, UsageError
+from sfpp.runtime.contract import METADATA_KEY, InputSpec, ModelContract, contract_from_json, contract_from_metadata
+from sfpp.runtime.errors import ContractError, SfppError, UsageError
+from sfpp.runtime.onnx_file import metadata_of
 from sfpp.runtime.pose import PoseEstimator
 from sfpp.runtime.segmentation import Segmenter
 from sfpp.runtime.self_test import first_that_answers
+from sfpp.runtime.tensorrt.sidecar import SUFFIXES, sidecar_of
 
 
 def load(
@@ -164,6 +167,20 @@ def read_contract_file(path: str | os.PathLike[str]) -> ModelContract:
     except UnicodeDecodeError as error:
         raise ContractError(f"{path} is not a contract: it must be JSON in UTF-8 ({error.reason})") from error
     return contract_from_json(text, origin=os.fspath(path))
+
+
+def contract_of(path: str | os.PathLike[str]) -> ModelContract | None:
+    """Return the contract that a file carries, or an engine has beside it, read without any library.
+
+    None where there is none, or none that can be read; opening the file then says why.
+    """
+    file = Path(path)
+    with contextlib.suppress(SfppError):
+        if file.suffix in SUFFIXES:
+            return read_contract_file(sidecar_of(file))
+        metadata = metadata_of(file)
+        return contract_from_json(metadata[METADATA_KEY], origin=file.name) if METADATA_KEY in metadata else None
+    return None
 
 
 def _model(backend: Backend, contract: ModelContract, *, flip_test: bool) -> Segmenter | PoseEstimator:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,17 +15,19 @@ from sfpp.runtime.crops import Boxes, checked_boxes, crop_from_box, frame_from_h
 from sfpp.runtime.errors import ContractError, UsageError
 from sfpp.runtime.heatmaps import Floats, average_with_mirrored, keypoints_from_heatmaps
 from sfpp.runtime.images import Image, batch_from_frames, bgr_from_frame
-from sfpp.runtime.model import OpenedModel
+from sfpp.runtime.model import OpenedModel, Step
 from sfpp.runtime.skeleton import draw_skeletons
 
 if TYPE_CHECKING:
     from sfpp.runtime.events import EventHandler
     from sfpp.runtime.people.detections import PersonFinder
     from sfpp.runtime.video.frame import Frame, Source
-    from sfpp.runtime.video.pose_run import TrackedPose
-    from sfpp.runtime.video.sinks.thread import Policy
+    from sfpp.runtime.video.mailbox import Policy
 
 __all__ = ["Pose", "PoseEstimator", "PreparedPeople", "keypoints_from_heatmaps", "warp_from_box"]
+
+_PIXEL_DIGITS = 2
+_SCORE_DIGITS = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,12 +40,15 @@ class Pose:
         scores: (P, K) float32, 0..1, the heatmaps' maxima.
         boxes_xywh: (P, 4) float32, the boxes as they were given: left, top, width, height in frame pixels.
         spec: the keypoints' names, limbs, and left/right pairs.
+        ids: (P,) int64, who they are: the same number for the same person from frame to frame; None where nobody
+            follows them.
     """
 
     keypoints_xy: Floats
     scores: Floats
     boxes_xywh: Boxes
     spec: KeypointSpec
+    ids: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         """The number of people."""
@@ -69,13 +74,54 @@ class Pose:
         Args:
             frame_bgr: the frame that was given, (H, W, 3) uint8 BGR, or grey or BGRA; it is left alone.
             threshold: keypoints with a lower score are left out, and limbs that need them.
-            ids: a number for each person, to be written beside the score.
+            ids: a number for each person, to be written beside the score; None takes the people's own, if any.
 
         Raises:
             UsageError: a threshold outside 0..1, or another number of ids than of people.
             MediaError: the frame is not an image.
         """
+        if ids is None and self.ids is not None:
+            ids = self.ids.tolist()
         return draw_skeletons(frame_bgr, self.keypoints_xy, self.scores, self.spec, threshold=threshold, ids=ids)
+
+    def of_people(self, rows: NDArray[np.intp]) -> Pose:
+        """Return the pose of some of the people, by their rows."""
+        ids = None if self.ids is None else self.ids[rows]
+        return Pose(self.keypoints_xy[rows], self.scores[rows], self.boxes_xywh[rows], self.spec, ids)
+
+    def to_record(self) -> dict[str, Any]:
+        """Return the ``people`` in COCO's form, with a ``track_id`` if they are followed; an empty list for nobody.
+
+        Of each person: ``keypoints`` (x, y in frame pixels and score, one after the other), ``score`` (their mean) and
+        ``bbox`` (left, top, width, height).
+        """
+        return {"people": [self._person(row) for row in range(len(self))]}
+
+    def summary(self) -> list[str]:
+        """Return the people's keypoints as lines of text."""
+        width = max(map(len, self.names))
+        lines = []
+        for row in range(len(self)):
+            identity = row + 1 if self.ids is None else self.ids[row]
+            lines.append(f"person {identity}, mean score {self.scores[row].mean():.2f}")
+            for name, (x, y), score in zip(self.names, self.keypoints_xy[row], self.scores[row], strict=True):
+                lines.append(f"  {name:<{width}}  {x:7.1f} {y:7.1f}  {score:4.2f}")
+            lines.append("")
+        return lines[:-1]
+
+    def _person(self, row: int) -> dict[str, Any]:
+        # Rounded as Python's own numbers: float32 has no 0.1.
+        found = zip(self.keypoints_xy[row].tolist(), self.scores[row].tolist(), strict=True)
+        person: dict[str, Any] = {
+            "keypoints": [
+                value
+                for (x, y), score in found
+                for value in (round(x, _PIXEL_DIGITS), round(y, _PIXEL_DIGITS), round(score, _SCORE_DIGITS))
+            ],
+            "score": round(float(self.scores[row].mean()), _SCORE_DIGITS),
+            "bbox": [round(value, _PIXEL_DIGITS) for value in self.boxes_xywh[row].tolist()],
+        }
+        return person if self.ids is None else {**person, "track_id": int(self.ids[row])}
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +136,7 @@ class PreparedPeople:
     boxes_xywh: Boxes
 
 
-class PoseEstimator(OpenedModel):
+class PoseEstimator(OpenedModel[Pose]):
     """A top-down pose model, ready to run: ``estimator(frame_bgr, boxes_xywh).keypoints_xy``.
 
     A call is ``prepare``, ``infer``, ``finish``; a pipeline may run the three in threads of their own and time them.
@@ -150,6 +196,12 @@ class PoseEstimator(OpenedModel):
         prepared = self.prepare(frame_bgr, boxes_xywh)
         return self.finish(self.infer(prepared), prepared)
 
+    def steps(self, *, smooth: float = 0.0) -> Sequence[Step]:
+        """Return the steps of a :class:`sfpp.runtime.people.FollowedPose` that chooses by itself how to find people."""
+        from sfpp.runtime.people import FollowedPose
+
+        return FollowedPose(self).steps(smooth=smooth)
+
     def stream(
         self,
         *sources: Source | str,
@@ -157,37 +209,28 @@ class PoseEstimator(OpenedModel):
         detect_every: int = 1,
         threshold: float = 0.3,
         policy: Policy | None = None,
+        smooth: float = 0.0,
+        every: int = 1,
+        max_frames: int | None = None,
         on_event: EventHandler | None = None,
-    ) -> Iterator[tuple[Frame, TrackedPose]]:
+    ) -> Iterator[tuple[Frame, Pose]]:
         """Yield the frames of sources with the people in them, until they end or the loop is left.
 
-        Args:
-            sources: files, folders, cameras, streams; see :func:`sfpp.runtime.video.open_source`. Several take turns.
-            finder: finds people; None takes HOG, or where OpenCV has none the whole frame for one person.
-            detect_every: find people in every Nth frame only, and follow them in between; of one source.
-            threshold: keypoints of a lower score, 0..1, are not shown; nor is a person who has no other ones.
-            policy: ``freshest`` drops frames that are old by the time the model is free; ``every-frame`` takes all.
-                None takes ``freshest`` where a source is live.
-            on_event: told of what happens to the sources, from their threads.
+        ``finder``, ``detect_every`` and ``threshold`` are those of :class:`sfpp.runtime.people.FollowedPose`, all else
+        as for :class:`sfpp.runtime.video.Pipeline`.
 
         Raises:
-            UsageError, MediaError: as for :class:`sfpp.runtime.video.Pipeline`.
+            UsageError, MediaError: as for these.
             BackendError, ModelFileError: as for one frame.
         """
-        from sfpp.runtime.people import choose_finder
+        from sfpp.runtime.people import FollowedPose
         from sfpp.runtime.video.pipeline import Pipeline
 
-        with Pipeline(
-            self,
-            sources,
-            policy=policy,
-            finder=finder or choose_finder()[0],
-            detect_every=detect_every,
-            threshold=threshold,
-            on_event=on_event,
-        ) as pipeline:
+        followed = FollowedPose(self, finder, detect_every=detect_every, threshold=threshold)
+        options: dict[str, Any] = {"policy": policy, "smooth": smooth, "every": every, "max_frames": max_frames}
+        with Pipeline(followed, sources, on_event=on_event, **options) as pipeline:
             for answer in pipeline:
-                yield answer.frame, cast("TrackedPose", answer.result)
+                yield answer.frame, answer.result
 
     def prepare(self, frame_bgr: NDArray[Any], boxes_xywh: ArrayLike) -> PreparedPeople:
         """Make the model's inputs: crop each person, and mirror the crops if the flip test asks for it.

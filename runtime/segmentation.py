@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,15 +17,16 @@ from sfpp.runtime.errors import BackendError, UsageError
 from sfpp.runtime.images import Image, Placement, batch_from_frames
 from sfpp.runtime.imports import import_cv2
 from sfpp.runtime.labels import Labels, labels_from_logits, labels_resized
-from sfpp.runtime.model import OpenedModel
+from sfpp.runtime.model import OpenedModel, Step
 from sfpp.runtime.overlay import LegendEntry, Palette, color_mask, draw_labels, draw_legend
 
 if TYPE_CHECKING:
-    from sfpp.runtime.events import EventHandler
-    from sfpp.runtime.video.frame import Frame, Source
-    from sfpp.runtime.video.sinks.thread import Policy
+    from sfpp.runtime.video.frame import Frame
 
 __all__ = ["PreparedFrames", "Segmentation", "Segmenter", "labels_from_logits", "labels_resized"]
+
+_SHARE_DIGITS = 4
+_SMALLEST_SHARE = 0.0005  # that is worth a line
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +72,17 @@ class Segmentation:
             draw_legend(image, [LegendEntry(name, color, share) for name, color, share in facts])
         return image
 
+    def to_record(self) -> dict[str, Any]:
+        """Return the classes' ``shares`` of the frame, 0..1, without those that cover nothing."""
+        rounded = {name: round(share, _SHARE_DIGITS) for name, share in self.shares().items()}
+        return {"shares": {name: share for name, share in rounded.items() if share}}
+
+    def summary(self) -> list[str]:
+        """Return the classes' shares as lines of text, the largest first."""
+        shares = {name: share for name, share in self.shares().items() if share >= _SMALLEST_SHARE}
+        width = max(map(len, shares))
+        return [f"{name:<{width}}  {share:6.1%}" for name, share in sorted(shares.items(), key=lambda item: -item[1])]
+
     def _shares_by_class(self) -> list[float]:
         cv2 = import_cv2(purpose="counting pixels")
         # Three times as fast as numpy.bincount, which first makes int64 of every label.
@@ -84,7 +98,7 @@ class PreparedFrames:
     placements: tuple[Placement, ...]
 
 
-class Segmenter(OpenedModel):
+class Segmenter(OpenedModel[Segmentation]):
     """A segmentation model, ready to run: ``segmenter(frame_bgr).labels``.
 
     A call is ``prepare``, ``infer``, ``finish``; a pipeline may run the three in threads of their own and time them.
@@ -131,34 +145,48 @@ class Segmenter(OpenedModel):
             results += self.finish_batch(self.infer(prepared), prepared)
         return results
 
-    def stream(
-        self,
-        *sources: Source | str,
-        policy: Policy | None = None,
-        smooth: float = 0.0,
-        on_event: EventHandler | None = None,
-    ) -> Iterator[tuple[Frame, Segmentation]]:
-        """Yield the frames of sources with their answers, until they end or the loop is left.
+    @property
+    def batch(self) -> int:
+        """How many frames :meth:`steps` takes at a time, at most."""
+        return self._contract.input.batch
 
-            for frame, result in model.stream("rtsp://camera/street", policy="freshest"):
-                ...
+    def steps(self, *, smooth: float = 0.0) -> Sequence[Step]:
+        """Return preparing, inference and labels, as a pipeline runs them; see :class:`sfpp.runtime.model.Model`.
 
         Args:
-            sources: files, folders, cameras, streams; see :func:`sfpp.runtime.video.open_source`. Several take turns.
-            policy: ``freshest`` drops frames that are old by the time the model is free; ``every-frame`` takes all.
-                None takes ``freshest`` where a source is live.
-            smooth: how steady labels are kept, 0 to below 1.
-            on_event: told of what happens to the sources, from their threads.
+            smooth: how strongly logits are averaged over time, 0 to below 1; see :class:`.steady.Steady`.
 
         Raises:
-            UsageError, MediaError: as for :class:`sfpp.runtime.video.Pipeline`.
-            BackendError, ModelFileError: as for one frame.
+            UsageError: another ``smooth``, or smoothing for a model that gives labels.
         """
-        from sfpp.runtime.video.pipeline import Pipeline
+        smoothed = self._smoothing(smooth) if smooth else lambda frames, outputs: outputs
 
-        with Pipeline(self, sources, policy=policy, smooth=smooth, on_event=on_event) as pipeline:
-            for answer in pipeline:
-                yield answer.frame, cast(Segmentation, answer.result)
+        def prepare(frames: Sequence[Frame], _: None) -> PreparedFrames:
+            return self.prepare_batch([frame.image_bgr for frame in frames])
+
+        def infer(frames: Sequence[Frame], prepared: PreparedFrames) -> tuple[PreparedFrames, Arrays]:
+            return prepared, self.infer(prepared)
+
+        def labels(frames: Sequence[Frame], inferred: tuple[PreparedFrames, Arrays]) -> list[Segmentation]:
+            prepared, outputs = inferred
+            return self.finish_batch(smoothed(frames, outputs), prepared)
+
+        return [("prepare", prepare), ("infer", infer), ("labels", labels)]
+
+    def _smoothing(self, amount: float) -> Callable[[Sequence[Frame], Arrays], Arrays]:
+        from sfpp.runtime.video.steady import Steady, check_smoothing
+
+        check_smoothing(amount, self._contract)
+        name = self._output.name
+        steady: dict[str, Steady] = defaultdict(partial(Steady, amount))
+
+        def smoothed(frames: Sequence[Frame], outputs: Arrays) -> Arrays:
+            values = outputs[name].astype(np.float32)
+            for row, frame in enumerate(frames):
+                values[row] = steady[frame.source].smoothed(values[row], frame.image_bgr)
+            return {**outputs, name: values}
+
+        return smoothed
 
     def prepare(self, frame_bgr: NDArray[Any]) -> PreparedFrames:
         """Make the model's input from one frame.

@@ -110,7 +110,10 @@ class StageTimer:
         """Measure the block as one pass of ``stage``; a block that raises is not counted."""
         start = self._clock()
         yield
-        end = self._clock()
+        self.add(stage, start, self._clock())
+
+    def add(self, stage: str, start: float, end: float) -> None:
+        """Count a pass of ``stage`` that was measured by the clock from start to end."""
         with self._lock:
             self._known.setdefault(stage, _Stage()).add(start, end)
 

@@ -3,8 +3,7 @@
 import sys
 
 import sfpp.runtime as sfpp
-from sfpp.runtime.video.delivery import Delivery, draw_with
-from sfpp.runtime.video.pipeline import Pipeline
+from sfpp.runtime.video import Delivery, Pipeline
 from sfpp.runtime.viewer import Viewer
 
 model_path, source, *port = sys.argv[1:]
@@ -15,7 +14,7 @@ with sfpp.load_segmenter(model_path) as model:
         Pipeline(model, [source], policy="freshest", on_event=viewer.event) as pipeline,
     ):
         print(f"open {viewer.url}", flush=True)
-        delivery = Delivery(draw_with(), viewer=viewer)
+        delivery = Delivery(viewer=viewer)
         for answer in pipeline:
             delivery.take(answer)
         print(f"{pipeline.dropped} frames were dropped to stay fresh")

@@ -4,8 +4,7 @@ import sys
 from pathlib import Path
 
 import sfpp.runtime as sfpp
-from sfpp.runtime.video import folder_sink
-from sfpp.runtime.video.sinks.records import record_lines, segmentation_record
+from sfpp.runtime.video import folder_sink, frame_record, record_lines
 
 model_path, source, folder = sys.argv[1:]
 with (
@@ -15,5 +14,5 @@ with (
 ):
     for frame, result in model.stream(source, policy="every-frame"):
         masks.write(frame, result.labels)
-        lines.write_record(segmentation_record(frame, result))
+        lines.write_record(frame_record(frame, result))
 print(f"wrote {folder}")

@@ -11,8 +11,8 @@ print(how)
 with sfpp.load_pose(model_path) as model:
     names = model.contract.keypoints.names
     hands = [index for index, name in enumerate(names) if "wrist" in name]
-    for frame, people in model.stream(source, finder=finder):
-        for keypoints_xy, scores in zip(people.pose.keypoints_xy, people.pose.scores, strict=True):
+    for frame, pose in model.stream(source, finder=finder):
+        for keypoints_xy, scores in zip(pose.keypoints_xy, pose.scores, strict=True):
             places = [
                 f"{names[i]} ({keypoints_xy[i][0]:.0f}, {keypoints_xy[i][1]:.0f})" for i in hands if scores[i] > 0.3
             ]

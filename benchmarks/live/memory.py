@@ -12,10 +12,7 @@ from tqdm import tqdm
 
 from benchmarks.live.parts import resources
 from sfpp.runtime import load_segmenter
-from sfpp.runtime.video import Pipeline, open_sink
-from sfpp.runtime.video.delivery import Delivery, Outlets, draw_with
-from sfpp.runtime.video.sinks.records import record_lines
-from sfpp.runtime.video.sinks.thread import SinkThread
+from sfpp.runtime.video import Delivery, Pipeline, SinkThread, SourceSinks, open_sink, record_lines
 from sfpp.runtime.viewer import Viewer
 
 _FRAMES = 20_000
@@ -63,8 +60,8 @@ def memory(model: Path) -> Memory:
 
         recording = SinkThread(open_sink(folder / "out.mp4", live=True), name="video", policy="every-frame")
         lines = SinkThread(record_lines(folder / "out.jsonl"), name="lines", policy="every-frame")
-        outlets = Outlets(pictures=[stack.enter_context(recording)], records=[stack.enter_context(lines)])
-        delivery = Delivery(draw_with(), {source.name: outlets for source in pipeline.sources}, viewer)
+        sinks = SourceSinks({"encode": stack.enter_context(recording)}, records={"json": stack.enter_context(lines)})
+        delivery = Delivery({source.name: sinks for source in pipeline.sources}, viewer=viewer)
         for count, answer in enumerate(tqdm(pipeline, total=_FRAMES, desc="frames", mininterval=1), start=1):
             delivery.take(answer)
             if count % _EVERY == 0:

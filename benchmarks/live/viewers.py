@@ -15,8 +15,7 @@ from tqdm import tqdm
 from benchmarks.waiting import blank_frame, waiting
 from sfpp.runtime import Segmenter, load_segmenter
 from sfpp.runtime.files import python_module
-from sfpp.runtime.video import Pipeline
-from sfpp.runtime.video.delivery import Delivery, draw_with
+from sfpp.runtime.video import Delivery, Pipeline
 from sfpp.runtime.viewer import Viewer
 
 PAGES = 50
@@ -77,7 +76,7 @@ def _rounds(model: Segmenter, source: str, name: str) -> tuple[Pair, ...]:
         Viewer(classes=contract.classes, palette=contract.palette, port=0) as viewer,
         Pipeline(model, [source]) as pipeline,
     ):
-        frames = _Frames(pipeline, Delivery(draw_with(), viewer=viewer))
+        frames = _Frames(pipeline, Delivery(viewer=viewer))
         frames.a_second(_SETTLING_S)
         return tuple(_pair(frames, viewer.url) for _ in tqdm(range(_ROUNDS), desc=name))
 

@@ -1,29 +1,28 @@
-"""sfpp-run: segment an image, a folder, a video or a camera's pictures, or find people's keypoints in them."""
+"""sfpp-run: segment an image, a folder, a video or a camera's frames, or find people's keypoints in them."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sfpp.runtime.cli.console import exit_code_of
-from sfpp.runtime.commands.options import (
-    COMMAND,
-    asks_for_live,
-    check_options,
-    check_sources,
-    parsed,
-    told_of_second,
-)
+from sfpp.runtime.cli.options import COMMAND, check_sources, check_task, files_read, given, hint_of_second, parsed
 
 if TYPE_CHECKING:
-    from sfpp.runtime.commands.places import Plan
-    from sfpp.runtime.commands.reporter import Reporter
-    from sfpp.runtime.people.detections import PersonFinder
+    from sfpp.runtime.cli.reporter import Reporter
+    from sfpp.runtime.model import Model
     from sfpp.runtime.pose import PoseEstimator
     from sfpp.runtime.segmentation import Segmenter
-    from sfpp.runtime.video.frame import Source
+    from sfpp.runtime.video import Policy, Source
+    from sfpp.runtime.video.outputs import Plan, Sinks
+    from sfpp.runtime.video.pipeline import Pipeline
+    from sfpp.runtime.viewer import Viewer
+
+# Shells report a program that a signal has ended as this plus the signal's number.
+_SIGNAL_EXIT = 128
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,33 +33,27 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     # Not at the top: --help must not wait for OpenCV, the inference library and the video library.
-    from sfpp.runtime.commands.live import run_live
-    from sfpp.runtime.commands.places import plan_for
-    from sfpp.runtime.commands.reporter import Reporter
-    from sfpp.runtime.commands.session import note
-    from sfpp.runtime.video.sinks.opening import folder_sink
+    from sfpp.runtime.cli.reporter import Reporter, note
 
     if not arguments.sources:
         with _loaded(arguments) as model:
             return 0 if _passes_self_test(model) else 1
-    if (hint := told_of_second(arguments)) is not None:
+    if (hint := hint_of_second(arguments)) is not None:
         note(hint)
     reporter = Reporter()
     with contextlib.ExitStack() as stack:
-        sources, waiting = _opened(arguments, reporter, stack)
-        # Before the model is loaded, which may take a while.
+        sources, one_by_one = _opened(arguments, reporter, stack)
+        # All that can be refused is refused before the model is opened, which may take a while.
         check_sources(arguments)
-        plan = plan_for(arguments, sources, live=not waiting)
+        plan = _plan(arguments, sources)
+        check_task(arguments)
         model = _loaded(arguments)
         stack.callback(model.close)
-        check_options(arguments, model.contract.task)
+        check_task(arguments, model.contract)
         if arguments.self_test and not _passes_self_test(model):
             return 1
-        for folder in plan.shared:
-            stack.enter_context(folder_sink(folder))  # it is made, and taken away if nothing comes into it
-        if waiting:
-            return _run_files(arguments, model, sources, plan, reporter)
-        return run_live(arguments, model, sources, plan, reporter)
+        run = _Runs(arguments, model, sources, plan, reporter, stack)
+        return run.one_by_one() if one_by_one else run.together(sources)
 
 
 def _opened(
@@ -69,89 +62,246 @@ def _opened(
     """Open the sources; several files only to look at them, since there may be thousands.
 
     Returns:
-        The sources, of different names, and whether they wait: they run one after the other then, every frame of them.
+        The sources, of different names, and whether they run one after the other, as several files do.
     """
     from sfpp.runtime.video.sources.opening import apart, each_source, open_source, reads_files
 
     arguments.sources = texts = [each for text in arguments.sources for each in each_source(text)]
-    waiting = not asks_for_live(arguments)
-    if waiting and len(texts) > 1 and all(map(reads_files, texts)):
+    one_by_one = len(texts) > 1 and all(map(reads_files, texts))
+    if one_by_one:
         sources = []
         for text in texts:
             with open_source(text) as source:
                 sources.append(source)
     else:
         sources = [stack.enter_context(open_source(text, on_event=reporter.event)) for text in texts]
-        waiting = waiting and len(sources) == 1 and not sources[0].live
     for source, name in zip(sources, apart([source.name for source in sources]), strict=True):
         source.name = name
-    return sources, waiting
+    return sources, one_by_one
 
 
-def _run_files(
-    arguments: argparse.Namespace,
-    model: Segmenter | PoseEstimator,
-    sources: Sequence[Source],
-    plan: Plan,
-    reporter: Reporter,
-) -> int:
-    """Run sources that wait: every frame, and files that appear when they are complete; a broken one ends no other.
+def _plan(arguments: argparse.Namespace, sources: Sequence[Source]) -> Plan:
+    from sfpp.runtime.cli.reporter import note
+    from sfpp.runtime.video.outputs import Outputs, plan_outputs
+    from sfpp.runtime.video.sources.opening import check_given_once
+
+    check_given_once(arguments.sources, sources)
+    overlays = tuple(arguments.outputs) or ((arguments.output,) if arguments.output is not None else ())
+    return plan_outputs(
+        Outputs(overlays, arguments.masks, arguments.json, arguments.snapshot, arguments.keypoints_json),
+        sources,
+        viewed=arguments.view is not None,
+        by_position=arguments.output is not None,
+        also_read=files_read(arguments),
+        notify=note,
+    )
+
+
+class _Runs:
+    """The runs of one command: several files one after the other, all else at once.
+
+    Args:
+        arguments: of the command line.
+        model: what is run.
+        sources: opened, or closed again if they run one after the other.
+        plan: what is written of them.
+        reporter: knows of the sources' events already.
+        stack: closes what is opened for all runs.
 
     Raises:
-        SfppError: the model or writing failed, or the only source.
+        SfppError: something cannot be opened.
     """
-    from sfpp.runtime.commands.pose import opened_finder
-    from sfpp.runtime.commands.session import note, self_test_line
-    from sfpp.runtime.errors import MediaError
-    from sfpp.runtime.pose import PoseEstimator
-    from sfpp.runtime.video.sources.opening import open_source
 
-    failed = []
-    with contextlib.ExitStack() as stack:
-        found = stack.enter_context(opened_finder(arguments)) if isinstance(model, PoseEstimator) else None
-        if len(sources) == 1:
-            return _run_file(arguments, model, sources[0], plan, found)
-        for text, looked_at in zip(arguments.sources, sources, strict=True):
-            try:
-                with open_source(text, on_event=reporter.event) as source:
-                    source.name = looked_at.name
-                    code = _run_file(arguments, model, source, plan, found)
-            except MediaError as error:
-                note(f"error: {error}; the others go on")
-                failed.append(looked_at.name)
-                continue
-            if code:  # by a signal
-                return code
-    print(self_test_line(model.self_test))
-    print(f"{len(sources) - len(failed)} of {len(sources)} sources are done")
-    return 1 if failed else 0
+    def __init__(
+        self,
+        arguments: argparse.Namespace,
+        model: Segmenter | PoseEstimator,
+        sources: Sequence[Source],
+        plan: Plan,
+        reporter: Reporter,
+        stack: contextlib.ExitStack,
+    ) -> None:
+        from sfpp.runtime.video.sinks.opening import folder_sink
+
+        self._arguments = arguments
+        self._opened = model
+        self._sources = sources
+        self._plan = plan
+        self._reporter = reporter
+        self._pipeline: Pipeline | None = None
+        self._stopped = False
+        # Standard output may be the place of the frames themselves.
+        self._file = sys.stderr if plan.writes_to_standard_output() else sys.stdout
+        self._found_by = ""
+        self._model = self._with_finder(stack)
+        for folder in plan.shared_folders:
+            stack.enter_context(folder_sink(folder))  # it is made, and taken away if nothing comes into it
+        self._viewer = self._opened_viewer(stack)
+        reporter.viewer = self._viewer
+        self._stack = stack
+
+    def one_by_one(self) -> int:
+        """Run files one after the other; a broken one ends no other. Return the exit code."""
+        from sfpp.runtime.cli.reporter import note, print_written, self_test_line
+        from sfpp.runtime.errors import MediaError
+        from sfpp.runtime.video.sources.opening import open_source
+
+        failed = []
+        with self._sinks() as sinks:
+            for text, looked_at in zip(self._arguments.sources, self._sources, strict=True):
+                try:
+                    with open_source(text, on_event=self._reporter.event) as source:
+                        source.name = looked_at.name
+                        code = self._run([source], sinks)
+                except MediaError as error:
+                    note(f"error: {error}; the others go on")
+                    failed.append(looked_at.name)
+                    continue
+                if code or self._stopped:
+                    return code
+        print_written(self._plan.shared(), file=self._file)
+        print(self_test_line(self._opened.self_test), file=self._file)
+        print(f"{len(self._sources) - len(failed)} of {len(self._sources)} sources are done", file=self._file)
+        return 1 if failed else 0
+
+    def together(self, sources: Sequence[Source]) -> int:
+        """Run all sources at once, until they end, and return the exit code."""
+        with self._sinks() as sinks:
+            return self._run(sources, sinks)
+
+    def stop(self) -> None:
+        """End soon: a signal, a closed window or somebody at the page asks for it."""
+        self._stopped = True
+        if self._pipeline is not None:
+            self._pipeline.stop()
+
+    def _run(self, sources: Sequence[Source], sinks: Sinks) -> int:
+        from sfpp.runtime.video.delivery import Delivery
+        from sfpp.runtime.video.pipeline import Pipeline
+        from sfpp.runtime.video.stopping import stop_on_signals
+
+        arguments, reporter = self._arguments, self._reporter
+        with contextlib.ExitStack() as stack:
+            stop = stack.enter_context(stop_on_signals())
+            pipeline = self._pipeline = stack.enter_context(
+                Pipeline(
+                    self._model,
+                    sources,
+                    max_frames=arguments.max_frames,
+                    on_event=reporter.event,
+                    **given(arguments, "policy", "smooth", "every"),
+                )
+            )
+            self._note_policy(pipeline)
+            delivery = Delivery(
+                {source.name: stack.enter_context(sinks.of(source)) for source in sources},
+                style=given(arguments, "alpha", "legend", "threshold"),
+                viewer=self._viewer,
+                self_test=self._opened.self_test,
+                timer=pipeline.timer,
+            )
+            stack.enter_context(stop.stops(self.stop))
+            with reporter.run(pipeline):
+                for answer in pipeline:
+                    reporter.saw(answer)
+                    delivery.take(answer)
+                    del answer  # the next one may be long in coming
+        return self._reported(pipeline, stop.signal_number)
+
+    def _reported(self, pipeline: Pipeline, signal_number: int | None) -> int:
+        """Say what one run has done, and return the exit code."""
+        from sfpp.runtime.cli.reporter import print_written, warn
+
+        alone = len(pipeline.sources) == len(self._sources)
+        outputs = [
+            text
+            for text in dict.fromkeys(
+                text for source in pipeline.sources for text in self._plan.by_source[source.name].all()
+            )
+            if alone or text not in self._plan.shared()
+        ]
+        failed = self._reporter.unwritten(outputs)
+        for line in failed.values():
+            warn(line)
+        self_test = self._opened.self_test if alone else None
+        self._reporter.finish(pipeline, found_by=self._found_by, self_test=self_test, file=self._file)
+        print_written((text for text in outputs if text not in failed), file=self._file)
+        if signal_number:
+            return _SIGNAL_EXIT + signal_number
+        return 1 if failed else 0
+
+    def _sinks(self) -> Sinks:
+        from sfpp.runtime.video.outputs import Sinks
+        from sfpp.runtime.video.readers import policy_for
+
+        policy: Policy | None = self._arguments.policy
+        return Sinks(
+            self._plan,
+            self._sources,
+            policy_of=lambda source: policy_for(source, policy),
+            on_event=self._reporter.event,
+            on_stop=self.stop,
+            max_frames=self._arguments.max_frames,
+            **given(self._arguments, "every"),
+        )
+
+    def _with_finder(self, stack: contextlib.ExitStack) -> Model:
+        """Return the model; a pose model with what finds the people, which serves one source after the other."""
+        from sfpp.runtime.cli.reporter import note
+        from sfpp.runtime.people import FollowedPose, choose_finder
+        from sfpp.runtime.pose import PoseEstimator
+
+        if not isinstance(self._opened, PoseEstimator):
+            return self._opened
+        finder, self._found_by = choose_finder(**given(self._arguments, "detector", "boxes", "person", "threads"))
+        note(self._found_by)
+        stack.callback(finder.close)
+        return FollowedPose(self._opened, finder, **given(self._arguments, "detect_every", "threshold"))
+
+    def _opened_viewer(self, stack: contextlib.ExitStack) -> Viewer | None:
+        if self._arguments.view is None:
+            return None
+        from sfpp.runtime.cli.reporter import note
+        from sfpp.runtime.viewer import Viewer
+
+        host, port = self._arguments.view
+        contract = self._opened.contract
+        viewer = Viewer(
+            classes=contract.classes,
+            palette=contract.palette,
+            task=contract.task,
+            title=self._opened.description,
+            self_test=self._opened.self_test,
+            host=host,
+            port=port,
+            token=self._arguments.token,
+            on_control=lambda control: self.stop(),
+        )
+        stack.enter_context(viewer)
+        note(f"open {viewer.url} in a browser")
+        return viewer
+
+    def _note_policy(self, pipeline: Pipeline) -> None:
+        """Say what becomes of frames for which there is no time, where that is not plain: files lose none."""
+        from sfpp.runtime.cli.reporter import note
+
+        if self._arguments.policy is None and not any(source.live for source in pipeline.sources):
+            return
+        waiting = [source.name for source in pipeline.sources if pipeline.policy_of(source) != pipeline.policy]
+        but = f", but none of {', '.join(waiting)}" if waiting else ""
+        note(f"policy {pipeline.policy}: {_POLICY_WORDS[pipeline.policy]}{but}")
 
 
-def _run_file(
-    arguments: argparse.Namespace,
-    model: Segmenter | PoseEstimator,
-    source: Source,
-    plan: Plan,
-    found: tuple[PersonFinder, str] | None,
-) -> int:
-    from sfpp.runtime.commands.pose import estimate_pose
-    from sfpp.runtime.commands.segmentation import segment
-    from sfpp.runtime.pose import PoseEstimator
-    from sfpp.runtime.video.outputs import Outputs
-
-    places = plan.by_source[source.name]
-    outputs = Outputs(next(iter(places.pictures), None), places.masks, places.snapshot, places.keypoints)
-    if isinstance(model, PoseEstimator):
-        assert found is not None
-        finder, found_by = found
-        return estimate_pose(arguments, model, source, outputs, finder=finder, found_by=found_by)
-    return segment(arguments, model, source, outputs)
+_POLICY_WORDS: dict[Policy, str] = {
+    "freshest": "frames that are old by the time the model is free are dropped",
+    "every-frame": "no frame is dropped, and the sources wait",
+}
 
 
 def _loaded(arguments: argparse.Namespace) -> Segmenter | PoseEstimator:
     import logging
 
-    from sfpp.runtime.commands.session import note
+    from sfpp.runtime.cli.reporter import note
     from sfpp.runtime.model_file import load, read_contract_file
 
     logging.getLogger("sfpp").addHandler(logging.NullHandler())  # its warnings are printed once, by ``note``

@@ -6,6 +6,7 @@ from sfpp.runtime.people.boxes_file import BoxesFile
 from sfpp.runtime.people.detections import Detections, FirstToFind, FullFrame, PersonFinder
 from sfpp.runtime.people.detector import DetectorContract, OnnxDetector
 from sfpp.runtime.people.finders import HogPeople, choose_finder
+from sfpp.runtime.people.followed import FollowedPose
 from sfpp.runtime.people.tracking import Follower, People, Tracker
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "Detections",
     "DetectorContract",
     "FirstToFind",
+    "FollowedPose",
     "Follower",
     "FullFrame",
     "HogPeople",

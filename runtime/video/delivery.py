@@ -1,168 +1,149 @@
-"""Answers to wherever they are wanted: each outlet in a thread of its own, pictures drawn once and only if needed."""
+"""Answers to wherever they are wanted: each sink in a thread of its own, frames drawn once and only if needed."""
 
 from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sized
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from sfpp.runtime.images import Image
 from sfpp.runtime.model import SelfTestState
-from sfpp.runtime.segmentation import Segmentation
-from sfpp.runtime.timing import RateMeter
+from sfpp.runtime.timing import RateMeter, StageTimer
 from sfpp.runtime.video.frame import Frame
 from sfpp.runtime.video.pipeline import Answer
-from sfpp.runtime.video.pose_run import TrackedPose
-from sfpp.runtime.video.sinks.records import FrameRecord, pose_record, segmentation_record
+from sfpp.runtime.video.sinks.records import frame_record
 from sfpp.runtime.video.sinks.thread import SinkThread
 
 if TYPE_CHECKING:
-    from sfpp.runtime.viewer import Viewer
-
-Draw = Callable[[Answer], Image]
+    from sfpp.runtime.viewer import Viewer, ViewerUpdate
 
 
 @dataclass(frozen=True)
-class Outlets:
-    """Where the answers for one source go; all of them entered by whoever opened them.
+class SourceSinks:
+    """Where the answers for one source go, by the names of the stages; all of them entered by whoever opened them.
 
     Attributes:
-        pictures: take the frames with what was found drawn over them.
-        labels: take label values, (H, W) uint8; for segmentation.
-        records: take a :class:`.outlets.FrameRecord` a frame.
-        keypoints: files of :func:`sfpp.runtime.video.sinks.records`; for pose.
+        overlays: take the frames with what was found drawn over them.
+        masks: take label values, (H, W) uint8; for segmentation.
+        records: take a :class:`.records.FrameRecord` for each frame.
+        keypoints: files of :func:`sfpp.runtime.video.keypoints_file`; for pose.
+        drawing: draws the next frame while the last one is still being encoded; None leaves drawing to the overlays,
+            which is less work where they take only some of the frames.
     """
 
-    pictures: Sequence[SinkThread[Any]] = ()
-    labels: Sequence[SinkThread[Any]] = ()
-    records: Sequence[SinkThread[Any]] = ()
-    keypoints: Sequence[SinkThread[Any]] = ()
+    overlays: Mapping[str, SinkThread[Any]] = field(default_factory=dict)
+    masks: Mapping[str, SinkThread[Any]] = field(default_factory=dict)
+    records: Mapping[str, SinkThread[Any]] = field(default_factory=dict)
+    keypoints: Mapping[str, SinkThread[Any]] = field(default_factory=dict)
+    drawing: SinkThread[Any] | None = None
 
 
-@dataclass(frozen=True)
 class Delivery:
-    """Hands answers over.
+    """Hands answers over to sinks and the page.
 
-    Attributes:
-        draw: paints what was found onto a frame; called in an outlet's thread, once for all of them.
-        outlets: by the source's name.
+    Args:
+        sinks: by the source's name.
+        style: arguments of the results' ``draw``, such as ``alpha``, ``legend``, ``threshold``.
         viewer: shows every source's newest answer, to whoever looks.
         self_test: the model's, for the records; None leaves it out.
+        timer: measures drawing and each sink.
     """
 
-    draw: Draw
-    outlets: Mapping[str, Outlets] = field(default_factory=dict)
-    viewer: Viewer | None = None
-    self_test: SelfTestState | None = None
-    _rates: dict[str, RateMeter] = field(default_factory=lambda: defaultdict(RateMeter), init=False, repr=False)
+    def __init__(
+        self,
+        sinks: Mapping[str, SourceSinks] | None = None,
+        *,
+        style: Mapping[str, Any] | None = None,
+        viewer: Viewer | None = None,
+        self_test: SelfTestState | None = None,
+        timer: StageTimer | None = None,
+    ) -> None:
+        self._sinks = sinks or {}
+        self._style = style or {}
+        self._viewer = viewer
+        self._self_test = self_test
+        self._timer = timer or StageTimer()
+        self._rates: dict[str, RateMeter] = defaultdict(RateMeter)
 
     def take(self, answer: Answer) -> None:
-        """Hand an answer to all outlets of its source.
+        """Hand an answer to all sinks of its source.
 
-        Waits only for outlets of the policy ``every-frame``.
+        Waits only for sinks of the policy ``every-frame``.
 
         Raises:
-            SfppError: such an outlet failed.
+            SfppError: such a sink failed.
         """
-        outlets = self.outlets.get(answer.frame.source, Outlets())
-        picture = _Drawn(answer, self.draw)
-        for sink in outlets.pictures:
-            sink.submit(partial(_write_picture, frame=answer.frame, picture=picture), source=answer.frame.source)
-        if isinstance(answer.result, Segmentation):
-            for sink in outlets.labels:
-                sink.write(answer.frame, answer.result.labels)
-        if isinstance(answer.result, TrackedPose):
-            for sink in outlets.keypoints:
-                sink.submit(partial(_write_keypoints, frame=answer.frame, found=answer.result))
-        for sink in outlets.records:
-            record = record_of(answer, self_test=self.self_test)
-            sink.submit(partial(_write_record, record=record), source=answer.frame.source)
-        rate = self._rates[answer.frame.source]
+        frame, result = answer.frame, answer.result
+        sinks = self._sinks.get(frame.source, SourceSinks())
+        drawn = _Drawn(answer, self._style, self._timer)
+        if sinks.drawing is not None:
+            sinks.drawing.submit(lambda _: drawn.image(), source=frame.source)
+        self._submit(sinks.overlays, frame, drawn.image, lambda sink, image: sink.write(frame, image))
+        self._submit(sinks.masks, frame, lambda: result.labels, lambda sink, labels: sink.write(frame, labels))
+        self._submit(sinks.keypoints, frame, lambda: result, lambda sink, pose: sink.write(frame, pose))
+        if sinks.records:
+            record = frame_record(frame, result, latency_ms=answer.latencies_ms, self_test=self._self_test)
+            self._submit(sinks.records, frame, lambda: record, lambda sink, line: sink.write_record(line))
+        rate = self._rates[frame.source]
         rate.count()
-        if self.viewer is not None:
-            self.viewer.show(_update(answer, rate.per_second, self.draw))
+        if self._viewer is not None:
+            self._viewer.show(_update(answer, rate.per_second, self._style))
+
+    def _submit(
+        self,
+        threads: Mapping[str, SinkThread[Any]],
+        frame: Frame,
+        make: Callable[[], Any],
+        write: Callable[[Any, Any], object],
+    ) -> None:
+        for stage, thread in threads.items():
+            work = partial(_written, timer=self._timer, stage=stage, make=make, write=write)
+            thread.submit(work, source=frame.source)
 
 
-def _write_picture(sink: Any, *, frame: Frame, picture: _Drawn) -> None:
-    sink.write(frame, picture.image())
-
-
-def _write_record(sink: Any, *, record: FrameRecord) -> None:
-    sink.write_record(record)
-
-
-def _write_keypoints(sink: Any, *, frame: Frame, found: TrackedPose) -> None:
-    sink.write(frame, found.pose, found.ids)
+def _written(
+    sink: Any, *, timer: StageTimer, stage: str, make: Callable[[], Any], write: Callable[[Any, Any], object]
+) -> None:
+    made = make()  # before the clock starts: drawing is a stage of its own
+    with timer.measure(stage):
+        write(sink, made)
 
 
 class _Drawn:
-    """A picture that is drawn by the first thread that wants it."""
+    """A frame that is drawn over by the first thread that wants it."""
 
-    def __init__(self, answer: Answer, draw: Draw) -> None:
+    def __init__(self, answer: Answer, style: Mapping[str, Any], timer: StageTimer) -> None:
         self._answer = answer
-        self._draw = draw
-        self._image: NDArray[np.uint8] | None = None
+        self._style = style
+        self._timer = timer
+        self._image: Image | None = None
         self._lock = threading.Lock()
 
-    def image(self) -> NDArray[np.uint8]:
-        """Return the picture."""
+    def image(self) -> Image:
+        """Return (H, W, 3) uint8 BGR."""
         with self._lock:
             if self._image is None:
-                self._image = self._draw(self._answer)
+                with self._timer.measure("draw"):
+                    self._image = self._answer.result.draw(self._answer.frame.image_bgr, **self._style)
             return self._image
 
 
-def record_of(answer: Answer, *, self_test: SelfTestState | None = None) -> FrameRecord:
-    """Return an answer as a line of JSON has it, with how the model's self-test stands."""
-    if isinstance(answer.result, Segmentation):
-        record = segmentation_record(answer.frame, answer.result, latency_ms=answer.latencies_ms)
-    else:
-        pose, ids = answer.result.pose, answer.result.ids
-        record = pose_record(answer.frame, pose, ids, latency_ms=answer.latencies_ms)
-    if self_test is None:
-        return record
-    return replace(record, self_test=self_test.outcome, self_test_agreement=self_test.agreement)
-
-
-def draw_with(*, alpha: float = 0.5, legend: bool = True, threshold: float = 0.3) -> Draw:
-    """Return how answers are drawn: classes' colors, or skeletons.
-
-    Args:
-        alpha: weight of the colors, 0..1.
-        legend: whether the classes are named.
-        threshold: keypoints of a lower score are left out.
-    """
-
-    def draw(answer: Answer) -> Image:
-        frame_bgr = answer.frame.image_bgr
-        if isinstance(answer.result, TrackedPose):
-            return answer.result.pose.draw(frame_bgr, threshold=threshold, ids=answer.result.ids.tolist())
-        return answer.result.draw(frame_bgr, alpha=alpha, legend=legend)
-
-    return draw
-
-
-def _update(answer: Answer, frames_per_second: float | None, draw: Draw) -> Any:
+def _update(answer: Answer, frames_per_second: float | None, style: Mapping[str, Any]) -> ViewerUpdate:
     from sfpp.runtime.viewer import ViewerUpdate
 
+    frame, result = answer.frame, answer.result
     facts: dict[str, Any] = {
-        "source": answer.frame.source,
-        "index": answer.frame.index,
-        "image_bgr": answer.frame.image_bgr,
+        "source": frame.source,
+        "index": frame.index,
+        "image_bgr": frame.image_bgr,
         "stages_ms": answer.latencies_ms,
         "age_ms": answer.age_ms,
         "frames_per_second": frames_per_second,
     }
-    if isinstance(answer.result, Segmentation):
-        return ViewerUpdate(labels=answer.result.labels, shares=answer.result.shares(), **facts)
-
-    def skeletons(image_bgr: Image) -> Image:
-        return draw(replace(answer, frame=replace(answer.frame, image_bgr=image_bgr)))
-
-    return ViewerUpdate(people=len(answer.result.ids), draw=skeletons, **facts)
+    if hasattr(result, "labels"):  # which the page draws itself, so that classes can be switched off
+        return ViewerUpdate(labels=result.labels, shares=result.shares(), **facts)
+    people = len(result) if isinstance(result, Sized) else None
+    return ViewerUpdate(people=people, draw=lambda image_bgr: result.draw(image_bgr, **style), **facts)

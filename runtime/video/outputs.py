@@ -1,53 +1,175 @@
-"""What a run writes and where, decided before anything is opened or written."""
+"""What a run writes and where: decided before anything is opened or written, then opened, each in its own thread."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from sfpp.runtime.errors import UsageError
-from sfpp.runtime.files import identity, is_nowhere
+from sfpp.runtime.events import EventHandler, ignore
+from sfpp.runtime.files import free_path, identity, is_nowhere
+from sfpp.runtime.video.delivery import SourceSinks
 from sfpp.runtime.video.frame import Source
-from sfpp.runtime.video.run import expected_frames
+from sfpp.runtime.video.mailbox import Policy
+from sfpp.runtime.video.readers import expected_frames
 from sfpp.runtime.video.sinks.opening import (
     FOLDER_SUFFIX,
-    Sink,
     folder_sink,
     is_folder,
     open_sink,
+    shows_all_sources,
     sink_name,
     sink_place,
     snapshot_sink,
 )
 from sfpp.runtime.video.sinks.raw import STANDARD_OUTPUT
-from sfpp.runtime.video.sinks.records import KeypointsFile, keypoints_file
+from sfpp.runtime.video.sinks.records import keypoints_file, record_lines
+from sfpp.runtime.video.sinks.thread import SinkThread
+from sfpp.runtime.video.sources.address import is_uri
 
+_SOURCE = "{source}"
 _DEFAULT_ENDINGS = {"picture": "-sfpp.png", "folder": "-sfpp/"}  # all others become a video
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """The places to write to; None for what is not wanted.
+    """What is wanted, or what is written of one source; None for what is not.
 
     Attributes:
-        overlay: a video, a picture, or a folder (a final slash makes it one), as text, since paths drop the slash.
+        overlays: videos, images, folders (a final slash makes one) and addresses for frames with what was found drawn
+            over them; as text, since paths drop the slash.
         masks: a folder for PNGs of label values.
-        snapshot: a picture from the middle of the run.
-        keypoints: a file for keypoints as JSON lines.
+        json: a file for a line of JSON for each frame, or ``-``.
+        snapshot: an image from the middle of the run.
+        keypoints: a file for keypoints in COCO's form.
     """
 
-    overlay: str | None
+    overlays: tuple[str, ...] = ()
     masks: str | None = None
+    json: str | None = None
     snapshot: str | None = None
     keypoints: str | None = None
 
     def all(self) -> tuple[str, ...]:
-        """All places that are wanted."""
-        places = self.overlay, self.masks, self.snapshot, self.keypoints
-        return tuple(place for place in places if place is not None)
+        """Every output."""
+        others = (self.masks, self.json, self.snapshot, self.keypoints)
+        return (*self.overlays, *(text for text in others if text is not None))
+
+    def folders(self) -> tuple[str, ...]:
+        """Return those that are folders for pictures, which are named after the frames."""
+        masks = () if self.masks is None else (self.masks,)
+        return (*filter(is_folder, self.overlays), *masks)
+
+    def for_source(self, name: str) -> Outputs:
+        """Return them with the source's name where ``{source}`` stands."""
+        given = {key: None if text is None else text.replace(_SOURCE, name) for key, text in self._single().items()}
+        return replace(self, overlays=tuple(text.replace(_SOURCE, name) for text in self.overlays), **given)
+
+    def _single(self) -> dict[str, str | None]:
+        return {"masks": self.masks, "json": self.json, "snapshot": self.snapshot, "keypoints": self.keypoints}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is written of all sources.
+
+    Attributes:
+        by_source: outputs by the source's name; sources may share some.
+        shared_folders: in which each source has an output of its own.
+    """
+
+    by_source: Mapping[str, Outputs]
+    shared_folders: tuple[Path, ...] = ()
+
+    def all(self) -> tuple[str, ...]:
+        """Every output of every source, those that they share once."""
+        return tuple(dict.fromkeys(self._every()))
+
+    def shared(self) -> tuple[str, ...]:
+        """Return those that several sources share."""
+        counts = Counter(text for outputs in self.by_source.values() for text in set(outputs.all()))
+        return tuple(text for text in self.all() if counts[text] > 1)
+
+    def writes_to_standard_output(self) -> bool:
+        """Whether frames or lines go where a report would be printed."""
+        return any(sink_place(text) == STANDARD_OUTPUT for text in self.all())
+
+    def check(self, sources: Sequence[Source], *, also_read: Sequence[str] = ()) -> None:
+        """Refuse outputs that would overwrite an input, other files that are ``also_read``, each other, or pictures.
+
+        Files are told by what they are, whatever links and spellings lead to them.
+
+        Raises:
+            UsageError: they would, or an address is none.
+        """
+        _check_places(self._unshared(), sources, also_read=also_read)
+        for source in sources:
+            for folder in self.by_source[source.name].folders():
+                _check_folder(folder, source)
+
+    def _every(self) -> Iterator[str]:
+        for outputs in self.by_source.values():
+            yield from outputs.all()
+
+    def _unshared(self) -> Iterator[str]:
+        """Yield every output, one that several sources share once, and one that a source has twice as often."""
+        before: set[str] = set()
+        for outputs in self.by_source.values():
+            yield from (text for text in outputs.all() if text not in before)
+            before.update(outputs.all())
+
+
+def plan_outputs(
+    wanted: Outputs,
+    sources: Sequence[Source],
+    *,
+    viewed: bool = False,
+    by_position: bool = False,
+    also_read: Sequence[str] = (),
+    notify: Callable[[str], object] = lambda line: None,
+) -> Plan:
+    """Decide what is written of each source: an overlay if nothing else is asked for.
+
+    Args:
+        wanted: with ``{source}`` for each source's name.
+        sources: of different names, opened or closed again.
+        viewed: whether a page shows the frames, which is a reason to write nothing.
+        by_position: whether the only overlay is one because it does not exist yet.
+        also_read: other files that are read.
+        notify: takes a line where another name than the usual one is chosen.
+
+    Raises:
+        UsageError: it would overwrite an input, or several sources would write over each other.
+    """
+    several = len(sources) > 1
+    # A snapshot is a look at a run, and nobody runs a whole file for it alone.
+    reasons = (*wanted.overlays, *filter(None, (wanted.masks, wanted.json, wanted.keypoints)))
+    reasons += (wanted.snapshot,) if wanted.snapshot and any(source.live for source in sources) else ()
+    if several:
+        _check_names(wanted, sources, by_position=by_position)
+    found: dict[str, Outputs] = {}
+    taken: set[Path] = set()
+    for source in sources:
+        outputs = wanted.for_source(source.name)
+        overlays = tuple(
+            _free(os.path.join(text, default_overlay(source)), source, taken, notify)  # noqa: PTH118 - a slash counts
+            if several and _is_shared(text)
+            else text.replace(_SOURCE, source.name)
+            for text in wanted.overlays
+        )
+        if not reasons and not viewed:
+            overlays = (_free(default_overlay(source), source, taken, notify),)
+        taken.update(map(Path, overlays))
+        found[source.name] = replace(outputs, overlays=overlays)
+    plan = Plan(found, tuple(Path(text) for text in wanted.overlays if several and _is_shared(text)))
+    plan.check(sources, also_read=also_read)
+    return plan
 
 
 def default_overlay(source: Source) -> str:
@@ -55,23 +177,135 @@ def default_overlay(source: Source) -> str:
     return source.name + _DEFAULT_ENDINGS.get(source.kind, "-sfpp.mp4")
 
 
-def check_places(places: Iterable[str], sources: Sequence[Source], *, also_read: Sequence[str] = ()) -> None:
-    """Refuse outputs that would overwrite an input, or other files that are ``also_read``, or each other.
+def thread_name(output: str) -> str:
+    """Return what the thread of an output is called, in events too."""
+    return "standard output" if sink_place(output) == STANDARD_OUTPUT else sink_name(output)
 
-    Files are told by what they are, whatever links and spellings lead to them.
+
+class Sinks:
+    """Opens the outputs of a plan, each in a thread of its own; a context manager that closes what sources share.
 
     Args:
-        places: names of sinks, as :func:`.sinks.open_sink` takes them.
-        sources: what is read, opened or closed again.
-        also_read: other files that are.
-
-    Raises:
-        UsageError: they would, or an address is none.
+        plan: what is written.
+        sources: of the plan, opened or closed again.
+        policy_of: what becomes of a source's frames for which there is no time.
+        every: take only every Nth frame: a video then shows fewer frames a second.
+        max_frames: how many frames there will be at most.
+        on_event: takes what happens to the sinks.
+        on_stop: called when a window is closed.
     """
+
+    def __init__(
+        self,
+        plan: Plan,
+        sources: Sequence[Source],
+        *,
+        policy_of: Callable[[Source], Policy],
+        every: int = 1,
+        max_frames: int | None = None,
+        on_event: EventHandler = ignore,
+        on_stop: Callable[[], object] = lambda: None,
+    ) -> None:
+        self._plan = plan
+        self._policy_of = policy_of
+        self._every = every
+        self._max_frames = max_frames
+        self._on_event = on_event
+        self._on_stop = on_stop
+        self._stack = contextlib.ExitStack()
+        self._shared = plan.shared()
+        self._opened: dict[str, SinkThread[Any]] = {}
+        self._policies = {
+            text: {policy_of(source) for source in sources if text in plan.by_source[source.name].all()}
+            for text in self._shared
+        }
+
+    def __enter__(self) -> Sinks:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._stack.__exit__(*error)
+
+    @contextlib.contextmanager
+    def of(self, source: Source) -> Iterator[SourceSinks]:
+        """Within the block, what the answers for this source go to; at its end what is the source's own is complete.
+
+        Raises:
+            SfppError: something cannot be written.
+        """
+        outputs, policy = self._plan.by_source[source.name], self._policy_of(source)
+        with contextlib.ExitStack() as stack:
+
+            def opened(text: str, opening: Callable[[str], AbstractContextManager[Any]]) -> SinkThread[Any]:
+                return self._thread(text, opening, stack, policy)
+
+            masks = {"masks": opened(outputs.masks, self._folder(source))} if outputs.masks else {}
+            records = {"json": opened(outputs.json, self._lines(source))} if outputs.json else {}
+            keypoints = {"people": opened(outputs.keypoints, keypoints_file)} if outputs.keypoints else {}
+            numbered = enumerate(outputs.overlays, start=1)
+            overlays = {f"encode{f' {n}' * (n > 1)}": opened(text, self._overlay(source)) for n, text in numbered}
+            if outputs.snapshot:
+                overlays["snapshot"] = opened(outputs.snapshot, self._snapshot(source))
+            drawing = None
+            if overlays and policy == "every-frame":
+                nothing: AbstractContextManager[Any] = contextlib.nullcontext()
+                drawing = stack.enter_context(SinkThread(nothing, name="drawing", policy=policy))
+            yield SourceSinks(overlays, masks, records, keypoints, drawing)
+
+    def _thread(
+        self,
+        text: str,
+        opening: Callable[[str], AbstractContextManager[Any]],
+        stack: contextlib.ExitStack,
+        policy: Policy,
+    ) -> SinkThread[Any]:
+        def threaded(policy: Policy) -> SinkThread[Any]:
+            return SinkThread(opening(text), name=thread_name(text), policy=policy, on_event=self._on_event)
+
+        if text in self._shared:
+            if text not in self._opened:
+                self._opened[text] = self._stack.enter_context(threaded(_of_shared(text, self._policies[text])))
+            return self._opened[text]
+        return stack.enter_context(threaded(policy))
+
+    def _overlay(self, source: Source) -> Callable[[str], AbstractContextManager[Any]]:
+        rate = source.frames_per_second and source.frames_per_second / self._every
+        return lambda text: open_sink(
+            text,
+            frames_per_second=None if source.live else rate,
+            count=self._count(source),
+            live=source.live,
+            on_event=self._on_event,
+            on_stop=self._on_stop,
+        )
+
+    def _snapshot(self, source: Source) -> Callable[[str], AbstractContextManager[Any]]:
+        return lambda text: snapshot_sink(Path(text), count=self._count(source))
+
+    def _folder(self, source: Source) -> Callable[[str], AbstractContextManager[Any]]:
+        return lambda text: folder_sink(Path(text), keep_older=source.live)
+
+    def _lines(self, source: Source) -> Callable[[str], AbstractContextManager[Any]]:
+        return lambda text: record_lines(text, live=source.live, on_event=self._on_event)
+
+    def _count(self, source: Source) -> int | None:
+        return expected_frames(source, every=self._every, max_frames=self._max_frames)
+
+
+def _of_shared(text: str, policies: Collection[Policy]) -> Policy:
+    """Return the policy of a shared output: where a file and a camera have one, no frame of the file is dropped.
+
+    A window is only looked at, and does not hold up the camera.
+    """
+    first: Policy = "freshest" if shows_all_sources(text) else "every-frame"
+    return first if first in policies else next(iter(policies))
+
+
+def _check_places(texts: Iterable[str], sources: Sequence[Source], *, also_read: Sequence[str]) -> None:
     inputs = {identity(path) for path in (*_paths(sources), *map(Path, also_read))}
     folders = {identity(path) for path in _folders_of_pictures(sources)}
     taken: set[object] = set()
-    for text in places:
+    for text in texts:
         name, place = sink_name(text), sink_place(text)
         key = identity(place) if isinstance(place, Path) else place
         if key in inputs:
@@ -83,20 +317,17 @@ def check_places(places: Iterable[str], sources: Sequence[Source], *, also_read:
             )
         if key in taken:
             where = "standard output" if place == STANDARD_OUTPUT else name
-            raise UsageError(f"two outputs go to {where}; give each its own place")
+            raise UsageError(f"two outputs go to {where}; give each its own name")
         if not is_nowhere(place):
             taken.add(key)
 
 
-def check_folder(place: str, source: Source) -> None:
+def _check_folder(text: str, source: Source) -> None:
     """Refuse a folder that holds files whose names pictures of a source would get, whoever wrote them.
 
     Pictures of a live source are not refused: they get a number.
-
-    Raises:
-        UsageError: there is one.
     """
-    folder = Path(place)
+    folder = Path(text)
     if source.live or not folder.is_dir():
         return
     if source.frame_names is not None:
@@ -111,58 +342,6 @@ def check_folder(place: str, source: Source) -> None:
         )
 
 
-def check_outputs(outputs: Outputs, source: Source, *, also_read: Sequence[str] = ()) -> None:
-    """Refuse outputs as :func:`check_places` and :func:`check_folder` do.
-
-    Raises:
-        UsageError: they would overwrite something.
-    """
-    check_places(outputs.all(), [source], also_read=also_read)
-    overlay = outputs.overlay if outputs.overlay is not None and is_folder(outputs.overlay) else None
-    for folder in filter(None, (overlay, outputs.masks)):
-        check_folder(folder, source)
-
-
-@contextlib.contextmanager
-def open_outputs(
-    outputs: Outputs, source: Source, *, every: int = 1, max_frames: int | None = None
-) -> Iterator[tuple[list[Sink], list[Sink]]]:
-    """Open the pictures that are wanted, and complete them at the end of the block.
-
-    ``every`` and ``max_frames`` as for the run: with every second frame, a video shows half as many frames a second.
-
-    Returns:
-        The sinks for overlays, and those for masks.
-
-    Raises:
-        SfppError: an output would overwrite the input, has a name of no known kind, or cannot be written.
-    """
-    check_outputs(outputs, source)
-    count = expected_frames(source, every=every, max_frames=max_frames)
-    rate = source.frames_per_second and source.frames_per_second / every
-    overlays: list[Sink] = []
-    masks: list[Sink] = []
-    with contextlib.ExitStack() as stack:
-        if outputs.overlay is not None:
-            overlays.append(stack.enter_context(open_sink(outputs.overlay, frames_per_second=rate, count=count)))
-        if outputs.snapshot is not None:
-            overlays.append(stack.enter_context(snapshot_sink(Path(outputs.snapshot), count=count)))
-        if outputs.masks is not None:
-            masks.append(stack.enter_context(folder_sink(Path(outputs.masks))))
-        yield overlays, masks
-
-
-@contextlib.contextmanager
-def open_keypoints(outputs: Outputs) -> Iterator[list[KeypointsFile]]:
-    """Open the file for keypoints, if it is wanted, and complete it at the end of the block.
-
-    Raises:
-        SfppError: it cannot be written.
-    """
-    with contextlib.ExitStack() as stack:
-        yield [] if outputs.keypoints is None else [stack.enter_context(keypoints_file(outputs.keypoints))]
-
-
 def _paths(sources: Iterable[Source]) -> Iterator[Path]:
     for source in sources:
         yield from source.paths
@@ -172,3 +351,45 @@ def _folders_of_pictures(sources: Iterable[Source]) -> set[Path]:
     """Return the folders in which pictures that are read lie, and those in which what they are links to lies."""
     paths = list(_paths(source for source in sources if source.kind in ("picture", "folder")))
     return {path.parent for path in paths} | {path.resolve().parent for path in paths if path.is_symlink()}
+
+
+def _is_shared(text: str) -> bool:
+    return _SOURCE not in text and is_folder(text)
+
+
+def _free(text: str, source: Source, taken: Collection[Path], notify: Callable[[str], object]) -> str:
+    """Return an output that is named after its source, or the next one whose name is free, and tell of that.
+
+    What is there may be of an earlier run, but nobody has said that it is to be overwritten. Recordings of live sources
+    see to that themselves.
+    """
+    chosen = Path(text) if source.live else free_path(Path(text), taken=taken)
+    slash = "/" if text.endswith("/") else ""
+    if chosen != Path(text):
+        notify(f"{text} exists, so {chosen}{slash} is written; to write over it, say -o {text}")
+    return f"{chosen}{slash}"
+
+
+def _check_names(wanted: Outputs, sources: Sequence[Source], *, by_position: bool) -> None:
+    """Refuse what several sources would write over each other; lines of JSON say which source they are of."""
+    apart = [text for text in wanted.overlays if not shows_all_sources(text) and not is_folder(text)]
+    if wanted.masks is not None and any(source.kind != "picture" for source in sources):
+        apart.append(wanted.masks)  # single pictures have names of their own in it
+    for text in (*apart, *filter(None, (wanted.snapshot, wanted.keypoints))):
+        if _SOURCE not in text:
+            given = text in wanted.overlays
+            why = ", and is the output since it does not exist" if by_position and given else ""
+            folder = ", or name a folder" if given and not is_uri(text) else ""
+            raise UsageError(
+                f"{sink_name(text)} cannot hold {len(sources)} sources{why}; put {_SOURCE} into the name, such as "
+                f"{sink_name(_with_source(text))}{folder}"
+            )
+
+
+def _with_source(text: str) -> str:
+    """Return the name with a place for the source's name in it."""
+    if is_uri(text):
+        head, mark, options = text.partition("?")
+        return f"{head.rstrip('/')}-{_SOURCE}{mark}{options}"
+    path = Path(text)
+    return str(path.with_name(f"{path.stem}-{_SOURCE}{path.suffix}"))

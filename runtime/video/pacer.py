@@ -6,11 +6,12 @@ import threading
 import time
 from collections.abc import Callable
 
+from sfpp.runtime.video.mailbox import POLL_S
+
 # Weight of the latest duration in the averages: a change of load is followed within about five frames.
 _WEIGHT = 0.3
 # A frame that comes a little early waits; one that comes late lets the model wait, which costs frames a second.
 _MARGIN = 1.25
-_HEARING_S = 0.1
 
 
 class Pacer:
@@ -48,8 +49,7 @@ class Pacer:
                 remaining = self._remaining_s()
                 if remaining <= 0:
                     return True
-                # A change wakes this; but Python hears signals between waits only.
-                self._changed.wait(min(remaining, _HEARING_S))
+                self._changed.wait(min(remaining, POLL_S))  # a change wakes this
             return False
 
     def released(self) -> None:

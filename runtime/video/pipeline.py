@@ -1,31 +1,30 @@
-"""A model at work on one or several sources: answers as they come, and nothing older than it must be."""
+"""A model at work on one or several sources, files and cameras alike: answers as they come, in order."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from types import TracebackType
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from sfpp.runtime.errors import UsageError, did_you_mean
 from sfpp.runtime.events import EventHandler, ignore
-from sfpp.runtime.people.detections import PersonFinder
-from sfpp.runtime.pose import PoseEstimator
-from sfpp.runtime.segmentation import Segmentation, Segmenter
 from sfpp.runtime.timing import StageTimer
 from sfpp.runtime.video.frame import Frame, Source
-from sfpp.runtime.video.model_stages import Work, pose_stages, segmentation_stages
+from sfpp.runtime.video.mailbox import POLICIES, Policy
 from sfpp.runtime.video.pacer import Pacer
-from sfpp.runtime.video.pose_run import TrackedPose
-from sfpp.runtime.video.readers import Readers, check_names
-from sfpp.runtime.video.sinks.thread import Policy
+from sfpp.runtime.video.readers import Readers, check_names, expected_frames, policy_for
 from sfpp.runtime.video.sources.opening import open_source
 from sfpp.runtime.video.stages import Stage, run_stages
 
-POLICIES: tuple[Policy, ...] = get_args(Policy)
+if TYPE_CHECKING:
+    from sfpp.runtime.model import Model, Step
+
+__all__ = ["Answer", "Pipeline", "Policy"]
 
 # How long a source that is stuck is waited for at the end.
 _PATIENCE_S = 2.0
@@ -33,18 +32,18 @@ _PATIENCE_S = 2.0
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """What the model says of a frame.
+    """What the model found in a frame.
 
     Attributes:
         frame: the frame, with its source's name.
-        result: a :class:`sfpp.runtime.Segmentation`, or for a pose model a
-            :class:`sfpp.runtime.video.TrackedPose`.
+        result: the model's :class:`sfpp.runtime.model.Result`: a :class:`sfpp.runtime.Segmentation` or a
+            :class:`sfpp.runtime.Pose`.
         age_ms: from when the frame came to now.
         latencies_ms: of each stage, for this frame; of frames that were computed together, for all of them.
     """
 
     frame: Frame
-    result: Segmentation | TrackedPose
+    result: Any
     age_ms: float
     latencies_ms: dict[str, float] = field(default_factory=dict)
 
@@ -63,46 +62,37 @@ class Pipeline:
     Several sources take turns. A model that takes several frames at a time gets one of each that has a new one.
 
     Args:
-        model: an opened model; it stays open.
+        model: a :class:`sfpp.runtime.model.Model`, such as :func:`sfpp.runtime.load` opens, or a
+            :class:`sfpp.runtime.people.FollowedPose`; it stays open.
         sources: what :func:`sfpp.runtime.video.open_source` takes, or opened sources; those that are opened here are
             closed here.
         policy: None takes ``freshest`` if a source is live, and drops frames of live sources only.
-        smooth: how steady labels are kept, 0 to below 1; see :class:`.steadiness.Steady`. For logits only.
-        finder: finds people, for a pose model; see :func:`sfpp.runtime.people.choose_finder`.
-        detect_every: ask it in every Nth frame only, and follow people in between.
-        threshold: keypoints of a lower score are not shown.
-        on_event: told of what happens to the sources, from their threads.
+        smooth: how strongly results are averaged over time, 0 to below 1, of models that can.
+        every: take only every Nth frame of each source, beginning with the first.
+        max_frames: end after so many frames.
+        on_event: takes what happens to the sources, from their threads.
 
     Raises:
-        UsageError: an unknown policy, no source, smoothing where there are no logits, a pose model without a finder or
-            with several sources of which people are to be followed.
+        UsageError: an unknown policy, no source, a number below 1, smoothing where the model cannot.
         MediaError: a source cannot be opened.
     """
 
     def __init__(
         self,
-        model: Segmenter | PoseEstimator,
+        model: Model,
         sources: Sequence[Source | str],
         *,
         policy: Policy | None = None,
         smooth: float = 0.0,
-        finder: PersonFinder | None = None,
-        detect_every: int = 1,
-        threshold: float = 0.3,
+        every: int = 1,
+        max_frames: int | None = None,
         on_event: EventHandler | None = None,
     ) -> None:
-        _check(policy, sources)
-        self.timer = StageTimer(stages=("decode", "detect", "prepare", "infer", "labels", "keypoints"))
-        self._batch = 1
-        if isinstance(model, Segmenter):
-            self._batch = model.contract.input.batch
-            self._stages = segmentation_stages(model, self.timer, smooth=smooth)
-        else:
-            if smooth:
-                raise UsageError("smoothing is for segmentation models, and this is a pose model; leave it off")
-            self._stages = pose_stages(
-                model, self.timer, finder=finder, detect_every=detect_every, threshold=threshold, sources=len(sources)
-            )
+        _check(policy, sources, every=every, max_frames=max_frames)
+        steps = model.steps(smooth=smooth)
+        self.timer = StageTimer(stages=("decode", *(name for name, _ in steps), "draw"))
+        self._stages = _stages(steps, self.timer, in_order=model.in_order)
+        self._batch, self._every, self._max_frames = model.batch, every, max_frames
         with contextlib.ExitStack() as stack:
             tell = on_event or ignore
             opened = [
@@ -117,19 +107,29 @@ class Pipeline:
                 if source.on_event is ignore:
                     source.on_event = tell
             fresh = [source for source in opened if self.policy_of(source) == "freshest"]
-            self._readers = Readers(opened, newest=fresh, on_event=tell)
+            self._readers = Readers(opened, newest=fresh, every=every, most=max_frames, timer=self.timer, on_event=tell)
             self._opened = stack.pop_all()
         self._pacer = Pacer()
         self._answers: Iterator[Answer] | None = None
+        self.stopped = False
 
     def policy_of(self, source: Source) -> Policy:
-        """Return what becomes of a source's frames for which there is no time: unless told, files lose none."""
-        return self._given_policy or ("freshest" if source.live else "every-frame")
+        """Return what becomes of a source's frames for which there is no time: by default, files lose none."""
+        return policy_for(source, self._given_policy)
 
     @property
     def dropped(self) -> dict[str, int]:
         """How many frames of each source were dropped."""
-        return {reader.source.name: reader.dropped for reader in self._readers.all}
+        return {reader.source.name: reader.box.replaced for reader in self._readers.all}
+
+    @property
+    def expected(self) -> int | None:
+        """How many answers there will be, as far as the sources know their own length; with drops there are fewer."""
+        counts = [expected_frames(each, every=self._every, max_frames=self._max_frames) for each in self.sources]
+        total = sum(count for count in counts if count is not None)
+        if None in counts:
+            return self._max_frames
+        return total if self._max_frames is None else min(total, self._max_frames)
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -147,13 +147,13 @@ class Pipeline:
         return self._answers
 
     def stop(self) -> None:
-        """End soon, from any thread or signal handler: the iteration ends after the present answer."""
-        self._pacer.stop()
-        self._readers.halt()
+        """End soon, from any thread: the iteration ends after the present answer. Frames on their way are dropped."""
+        self.stopped = True
+        self._end()
 
     def close(self) -> None:
         """End the threads and close the sources that were opened here."""
-        self.stop()
+        self._end()
         if self._answers is not None:
             self._answers.close()  # type: ignore[attr-defined]  # it is a generator
         # First the sources, which lets go a reader that waits for a lost camera.
@@ -166,7 +166,15 @@ class Pipeline:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if isinstance(error, KeyboardInterrupt) and self._answers is not None:
+            # Then stages that are stuck are not waited for.
+            with contextlib.suppress(KeyboardInterrupt, StopIteration):
+                self._answers.throw(error)  # type: ignore[attr-defined]
         self.close()
+
+    def _end(self) -> None:
+        self._pacer.stop()
+        self._readers.halt()
 
     def _run(self) -> Iterator[Answer]:
         fresh = self.policy == "freshest"
@@ -174,26 +182,62 @@ class Pipeline:
         wait: Callable[[], bool] = self._pacer.wait if fresh else self._pacer.goes_on
         frames = self._readers.frames(batch=self._batch, wait=wait)
         work = map(partial(_begun, pacer=self._pacer if fresh else None), frames)
-        with run_stages(work, stages, source_name="take") as results:
+        answered = 0
+        with run_stages(work, stages, source_name="decode") as results:
             try:
                 for done in results:
                     if fresh:
                         self._pacer.taken()
-                    yield from self._answered(done)
+                    for answer in self._answered(done):
+                        yield answer
+                        del answer  # the next one may be long in coming
+                        answered += 1
+                        if self.stopped or answered == self._max_frames:
+                            return
+                    del done
             finally:
                 # Before the threads are waited for: the first one may be waiting for a frame.
-                self.stop()
+                self._end()
 
-    def _answered(self, done: Work) -> Iterator[Answer]:
-        for frame, result in done.answers:
+    def _answered(self, done: _Work) -> Iterator[Answer]:
+        for frame, result in zip(done.frames, done.made, strict=True):
             self.timer.frame_done()
             yield Answer(frame, result, 1e3 * (time.monotonic() - frame.taken_s), done.latencies_ms)
 
 
-def _begun(frames: tuple[Frame, ...], *, pacer: Pacer | None) -> Work:
+@dataclass(eq=False)
+class _Work:
+    """Frames on their way: what the last stage has made of them, and how long each stage took."""
+
+    frames: tuple[Frame, ...]
+    made: Any = None
+    latencies_ms: dict[str, float] = field(default_factory=dict)
+
+
+def _stages(steps: Sequence[Step], timer: StageTimer, *, in_order: bool) -> list[Stage]:
+    """Return a stage for each step, or where a frame needs the last one's result, one stage for all of them."""
+    stages = [Stage(name, partial(_stepped, name=name, step=step, timer=timer)) for name, step in steps]
+    if not in_order:
+        return stages
+    return [Stage("model", lambda work: functools.reduce(lambda made, stage: stage.work(made), stages, work))]
+
+
+def _stepped(work: _Work, *, name: str, step: Callable[[Sequence[Frame], Any], Any], timer: StageTimer) -> _Work:
+    """Take frames one step on, measured for the run and for them."""
+    start_s = time.perf_counter()
+    made = step(work.frames, work.made)
+    if made is not None:
+        work.made = made
+        end_s = time.perf_counter()
+        timer.add(name, start_s, end_s)
+        work.latencies_ms[name] = 1e3 * (end_s - start_s)
+    return work
+
+
+def _begun(frames: tuple[Frame, ...], *, pacer: Pacer | None) -> _Work:
     if pacer is not None:
         pacer.released()
-    return Work(frames)
+    return _Work(frames)
 
 
 def _paced(stages: Sequence[Stage], pacer: Pacer) -> list[Stage]:
@@ -203,8 +247,8 @@ def _paced(stages: Sequence[Stage], pacer: Pacer) -> list[Stage]:
     found = list(stages)
     found[model] = Stage(names[model], partial(_with_model, inner=stages[model].work, pacer=pacer))
     if model:
-        found[model - 1] = stages[model - 1].then(partial(_told, tell=pacer.ready))
-    found[-1] = found[-1].then(partial(_told, tell=pacer.finished))
+        found[model - 1] = stages[model - 1].then(partial(_noting, note=pacer.ready))
+    found[-1] = found[-1].then(partial(_noting, note=pacer.finished))
     return found
 
 
@@ -215,16 +259,19 @@ def _with_model(work: Any, *, inner: Callable[[Any], Any], pacer: Pacer) -> Any:
     return done
 
 
-def _told(work: Any, *, tell: Callable[[], None]) -> Any:
-    tell()
+def _noting(work: Any, *, note: Callable[[], None]) -> Any:
+    note()
     return work
 
 
-def _check(policy: str | None, sources: Sequence[object]) -> None:
+def _check(policy: str | None, sources: Sequence[object], *, every: int, max_frames: int | None) -> None:
     if policy is not None and policy not in POLICIES:
         raise UsageError(
             f"there is no policy {policy!r}{did_you_mean(policy, POLICIES)}; expected {' or '.join(POLICIES)}"
         )
+    for name, value in (("every", every), ("max_frames", max_frames)):
+        if value is not None and value < 1:
+            raise UsageError(f"{name} is {value}, expected 1 or more")
     if isinstance(sources, str):
         raise UsageError("the sources are one text, expected a list of them; put brackets around it")
     for each in sources:

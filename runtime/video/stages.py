@@ -10,20 +10,18 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 from sfpp.runtime.errors import UsageError
+from sfpp.runtime.video.mailbox import Mailbox
 
-# The item in the queue, and the one that its maker holds until there is room: two frames between neighbours, each of
+# The item in the mailbox, and the one that its maker holds until there is room: two frames between neighbours, each of
 # 25 MB at 3840x2160. More would only add memory and age; it makes nothing faster once the slowest stage never waits.
 _ROOM = 1
 # How long Ctrl-C waits for stages within a library's call before it leaves them behind.
 _PATIENCE_S = 2.0
-_HEARING_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -69,28 +67,11 @@ def run_stages(
         line.start()
         yield line.results()
     except KeyboardInterrupt:
-        # The first Ctrl-C is a wish and does not come here; who asks again does not want to wait for a stuck camera.
+        # The first Ctrl-C is a request and does not come here; who asks again does not want to wait for a stuck camera.
         patience_s = _PATIENCE_S
         raise
     finally:
         line.end(patience_s=patience_s)
-
-
-def run_together(*tasks: Callable[[], object]) -> None:
-    """Run the tasks at once, the first one in this thread, and return when all have ended.
-
-    Raises:
-        BaseException: what a task raised; the first one's error, if several did.
-    """
-    if len(tasks) < 2:
-        for task in tasks:
-            task()
-        return
-    with ThreadPoolExecutor(len(tasks) - 1, thread_name_prefix="sfpp-together") as pool:
-        others = [pool.submit(task) for task in tasks[1:]]
-        tasks[0]()
-    for other in others:
-        other.result()
 
 
 @dataclass(frozen=True)
@@ -100,59 +81,15 @@ class _End:
     error: BaseException | None = None
 
 
-class _Channel:
-    """A bounded queue from one thread to the next, which either side can end."""
-
-    def __init__(self, room: int) -> None:
-        self._room = room
-        self._items: deque[Any] = deque()
-        self._stopped = False
-        # Its lock is reentrant: should Ctrl-C strike the caller while it holds the lock, it can still stop the line.
-        self._changed = threading.Condition()
-
-    def put(self, item: Any) -> bool:
-        """Wait for room and add the item; False when the reader wants no more."""
-        with self._changed:
-            self._wait_for(lambda: self._stopped or len(self._items) < self._room)
-            if self._stopped:
-                return False
-            self._items.append(item)
-            self._changed.notify_all()
-            return True
-
-    def take(self) -> Any:
-        """Wait for the next item and return it; an end when the channel was stopped."""
-        with self._changed:
-            self._wait_for(lambda: self._stopped or bool(self._items))
-            if self._stopped:
-                return _End()
-            item = self._items.popleft()
-            self._changed.notify_all()
-            return item
-
-    def stop(self) -> None:
-        """Let go of what is in it, and whoever waits."""
-        with self._changed:
-            self._stopped = True
-            self._items.clear()
-            self._changed.notify_all()
-
-    def _wait_for(self, condition: Callable[[], bool]) -> None:
-        # Not for ever at a time: Python hears a signal that comes just before a wait only when that wait is over, and
-        # on Windows any signal. Behind a stuck stage that would be never.
-        while not self._changed.wait_for(condition, timeout=_HEARING_S):
-            pass
-
-
 class _Line:
-    """The threads of one run and the channels between them."""
+    """The threads of one run and the mailboxes between them."""
 
     def __init__(self, source: Iterable[Any], stages: Sequence[Stage], *, source_name: str, room: int) -> None:
-        self._channels = [_Channel(room) for _ in range(len(stages) + 1)]
-        ends = zip(stages, self._channels, self._channels[1:], strict=False)
+        self._boxes: list[Mailbox[Any]] = [Mailbox(room) for _ in range(len(stages) + 1)]
+        ends = zip(stages, self._boxes, self._boxes[1:], strict=False)
         # Daemons, for the one case in which a thread is left behind: it must not keep the program from ending.
         self._threads = [
-            threading.Thread(target=_feed, args=(source, self._channels[0]), name=f"sfpp-{source_name}", daemon=True),
+            threading.Thread(target=_feed, args=(source, self._boxes[0]), name=f"sfpp-{source_name}", daemon=True),
             *(threading.Thread(target=_serve, args=each, name=f"sfpp-{each[0].name}", daemon=True) for each in ends),
         ]
 
@@ -164,7 +101,7 @@ class _Line:
     def results(self) -> Iterator[Any]:
         """Yield what comes out at the end of the line; raise what went wrong in it."""
         while True:
-            item = self._channels[-1].take()
+            item = self._boxes[-1].take(default=_End())
             if isinstance(item, _End):
                 if item.error is not None:
                     raise item.error
@@ -173,16 +110,16 @@ class _Line:
             del item  # or a frame more would stay in memory while the next one is awaited
 
     def end(self, *, patience_s: float | None) -> None:
-        """Stop all channels and wait for the threads, each of which ends after its present item."""
-        for channel in self._channels:
-            channel.stop()
+        """Close all mailboxes and wait for the threads, each of which ends after its present item."""
+        for box in self._boxes:
+            box.close()
         deadline_s = None if patience_s is None else time.monotonic() + patience_s
         for thread in self._threads:
             if thread.ident is not None:  # it was started
                 thread.join(None if deadline_s is None else max(0.0, deadline_s - time.monotonic()))
 
 
-def _feed(source: Iterable[Any], made: _Channel) -> None:
+def _feed(source: Iterable[Any], made: Mailbox[Any]) -> None:
     try:
         for item in source:
             if not made.put(item):
@@ -193,15 +130,15 @@ def _feed(source: Iterable[Any], made: _Channel) -> None:
         made.put(_End())
 
 
-def _serve(stage: Stage, given: _Channel, made: _Channel) -> None:
+def _serve(stage: Stage, given: Mailbox[Any], made: Mailbox[Any]) -> None:
     while _pass_one(stage, given, made):
         pass
-    given.stop()  # the stages before learn of an end by having nobody to give to
+    given.close()  # the stages before learn of an end by having nobody to give to
 
 
-def _pass_one(stage: Stage, given: _Channel, made: _Channel) -> bool:
+def _pass_one(stage: Stage, given: Mailbox[Any], made: Mailbox[Any]) -> bool:
     """Do one item's work and tell whether to go on; a function, so that nothing holds the item while it waits."""
-    item = given.take()
+    item = given.take(default=_End())
     if isinstance(item, _End):
         made.put(item)
         return False

@@ -5,12 +5,26 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from sfpp.runtime.contract import ModelContract
 from sfpp.runtime.errors import UsageError
 from sfpp.runtime.images import Image
 
 # A cut changes a small grey picture by 0.2 or more of the range, a fast pan at 25 frames a second by 0.05 to 0.1.
 _SCENE_CHANGE = 0.15
 _THUMBNAIL_ROWS = 36
+
+
+def check_smoothing(amount: float, contract: ModelContract) -> None:
+    """Refuse to smooth by this amount what a model gives.
+
+    Raises:
+        UsageError: an amount that cannot be meant, or a model that gives no logits.
+    """
+    Steady(amount)
+    if contract.task != "segmentation":
+        raise UsageError("smoothing is for segmentation models, and this is a pose model; leave it off")
+    if not any(output.kind == "logits" for output in contract.outputs):
+        raise UsageError("smoothing needs logits, and this model gives labels; export it with --output logits")
 
 
 class Steady:

@@ -1,12 +1,14 @@
-"""Ctrl-C as a wish rather than an exception, so that a run ends between two frames and its files are complete."""
+"""Ctrl-C as a request rather than an exception, so that a run ends between two frames and its files are complete."""
 
 from __future__ import annotations
 
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
+
+from sfpp.runtime.video.mailbox import POLL_S
 
 
 class StopRequest:
@@ -29,12 +31,27 @@ class StopRequest:
             raise KeyboardInterrupt
 
     @contextlib.contextmanager
-    def heard_within(self) -> Iterator[None]:
-        """After the block signals change nothing any more: files that are being completed must not be torn."""
+    def stops(self, stop: Callable[[], object]) -> Iterator[None]:
+        """Within the block a signal calls ``stop``; after it signals change nothing: files must be completed untorn.
+
+        Another thread calls it, even while no frame comes that could be asked after, and never amid a step of this one.
+        """
+        done = threading.Event()
+
+        def listen() -> None:
+            while not done.wait(POLL_S):
+                if self():
+                    stop()
+                    return
+
+        thread = threading.Thread(target=listen, name="sfpp-signals", daemon=True)
+        thread.start()
         try:
             yield
         finally:
             self._closing = True
+            done.set()
+            thread.join()
 
 
 @contextlib.contextmanager

@@ -7,8 +7,8 @@ import io
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 from sfpp.runtime.errors import MediaError
 from sfpp.runtime.events import Event, EventHandler, ignore
 from sfpp.runtime.files import check_destinations, whole_file, write_all
-from sfpp.runtime.pose import Pose
-from sfpp.runtime.segmentation import Segmentation
+from sfpp.runtime.model import Result, SelfTestState
 from sfpp.runtime.typed_json import json_ready
 from sfpp.runtime.video.frame import Frame
 from sfpp.runtime.video.sinks.h264 import keep_older
@@ -29,10 +28,7 @@ RECORD_SUFFIX = ".jsonl"
 _TIME_DIGITS = 3  # of seconds
 _LATENCY_DIGITS = 2  # of milliseconds
 _AGE_DIGITS = 1
-_SHARE_DIGITS = 4
 _PERSON = 1  # COCO's number of the category
-_PIXEL_DIGITS = 2
-_SCORE_DIGITS = 4
 
 
 @contextlib.contextmanager
@@ -122,9 +118,8 @@ class FrameRecord:
         self_test: whether the model is known to answer here as it did when it was exported: ``passed``, ``failed``,
             ``damaged``, ``not carried`` or ``off``.
         self_test_agreement: the share, 0..1, of its answer that was as expected, if it was replayed in this run.
-        shares: the part of the frame, 0..1, that each class covers; classes that cover nothing are left out.
-        people: per person ``track_id``, ``score``, ``bbox`` (left, top, width, height) and ``keypoints`` (x, y in frame
-            pixels and score, one after the other), as in the keypoints file.
+        found: what the model found, by name: ``shares``, the part of the frame, 0..1, that each class covers, without
+            those that cover nothing; or ``people``, each as in the keypoints file.
     """
 
     source: str
@@ -136,23 +131,30 @@ class FrameRecord:
     latency_ms: Mapping[str, float] = field(default_factory=dict)
     self_test: str | None = None
     self_test_agreement: float | None = None
-    shares: Mapping[str, float] | None = None
-    people: Sequence[Mapping[str, Any]] | None = None
+    found: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """Return the record as one line of JSON, without a line break."""
-        values = {name: value for name, value in vars(self).items() if value is not None}
+        values = {name: value for name, value in vars(self).items() if value is not None and name != "found"}
         if not self.latency_ms:
             del values["latency_ms"]
-        return json.dumps(json_ready(values), ensure_ascii=False)
+        return json.dumps(json_ready({**values, **self.found}), ensure_ascii=False)
 
 
-def frame_record(frame: Frame, *, latency_ms: Mapping[str, float] | None = None) -> FrameRecord:
-    """Return what is known of a frame without an answer; its age is that of now.
+def frame_record(
+    frame: Frame,
+    result: Result | None = None,
+    *,
+    latency_ms: Mapping[str, float] | None = None,
+    self_test: SelfTestState | None = None,
+) -> FrameRecord:
+    """Return what is known of a frame and of what was found in it; its age is that of now.
 
     Args:
         frame: the frame.
+        result: what the model found.
         latency_ms: milliseconds by stage.
+        self_test: the model's; None leaves it out.
     """
     taken_unix_s = age_ms = None
     if frame.taken_s:
@@ -167,23 +169,10 @@ def frame_record(frame: Frame, *, latency_ms: Mapping[str, float] | None = None)
         taken_unix_s=taken_unix_s,
         age_ms=age_ms,
         latency_ms={stage: round(value, _LATENCY_DIGITS) for stage, value in (latency_ms or {}).items()},
+        self_test=self_test.outcome if self_test else None,
+        self_test_agreement=self_test.agreement if self_test else None,
+        found={} if result is None else result.to_record(),
     )
-
-
-def segmentation_record(
-    frame: Frame, segmentation: Segmentation, *, latency_ms: Mapping[str, float] | None = None
-) -> FrameRecord:
-    """Return what is known of a segmented frame: the classes' shares of it."""
-    rounded = {name: round(share, _SHARE_DIGITS) for name, share in segmentation.shares().items()}
-    shares = {name: share for name, share in rounded.items() if share}
-    return replace(frame_record(frame, latency_ms=latency_ms), shares=shares)
-
-
-def pose_record(
-    frame: Frame, pose: Pose, ids: NDArray[np.int64], *, latency_ms: Mapping[str, float] | None = None
-) -> FrameRecord:
-    """Return what is known of the people of a frame, with (P,) ids; without people, an empty list."""
-    return replace(frame_record(frame, latency_ms=latency_ms), people=coco_people(pose, ids))
 
 
 class KeypointsFile:
@@ -193,13 +182,13 @@ class KeypointsFile:
         self.path = path
         self._stream = stream
 
-    def write(self, frame: Frame, pose: Pose, ids: NDArray[np.int64]) -> None:
-        """Write the people of ``frame``, (P,) ids with them.
+    def write(self, frame: Frame, result: Result) -> None:
+        """Write the people of ``frame``, whose result is a :class:`sfpp.runtime.Pose`.
 
         Raises:
             OSError: the disk is full, or similar.
         """
-        for person in coco_people(pose, ids):
+        for person in result.to_record()["people"]:
             line = {
                 "image_id": frame.index,
                 "category_id": _PERSON,
@@ -231,28 +220,3 @@ def keypoints_file(path: str | os.PathLike[str]) -> Iterator[KeypointsFile]:
             interruption = error
     if interruption is not None:
         raise interruption
-
-
-def coco_people(pose: Pose, ids: NDArray[np.int64]) -> list[dict[str, Any]]:
-    """Return of each person what a line of the file says beside the frame; (P,) ids."""
-    return [
-        {
-            "keypoints": _coco_keypoints(pose.keypoints_xy[row], pose.scores[row]),
-            "score": round(float(pose.scores[row].mean()), _SCORE_DIGITS),
-            "bbox": _rounded(pose.boxes_xywh[row], _PIXEL_DIGITS),
-            "track_id": identity,
-        }
-        for row, identity in enumerate(ids.tolist())
-    ]
-
-
-def _coco_keypoints(keypoints_xy: NDArray[np.float32], scores: NDArray[np.float32]) -> list[float]:
-    """Return x, y, score of each keypoint, one after the other."""
-    values: list[float] = []
-    for (x, y), score in zip(keypoints_xy.tolist(), scores.tolist(), strict=True):
-        values += [round(x, _PIXEL_DIGITS), round(y, _PIXEL_DIGITS), round(score, _SCORE_DIGITS)]
-    return values
-
-
-def _rounded(values: NDArray[Any], digits: int) -> list[float]:
-    return [round(value, digits) for value in values.tolist()]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,16 +17,14 @@ from numpy.typing import NDArray
 from sfpp.runtime.errors import SfppError, UsageError
 from sfpp.runtime.events import Event, EventHandler, ignore
 from sfpp.runtime.video.frame import Frame
+from sfpp.runtime.video.mailbox import DropReporter, Mailbox, Policy, wait_until
 
 if TYPE_CHECKING:
     from sfpp.runtime.video.sinks.opening import Sink
 
-Policy = Literal["freshest", "every-frame"]
 AnySink = TypeVar("AnySink", bound="Sink")
 
-_TELL_EVERY_S = 1.0
 _FRESHEST_TIMEOUT_S = 10.0
-_HEARING_S = 0.1  # Python hears a signal between waits only
 
 
 class SinkThread(Generic[AnySink]):
@@ -47,9 +46,6 @@ class SinkThread(Generic[AnySink]):
         close_timeout_s: how long the end of the block waits for the sink; None: 10 s for ``freshest``, and for
             ``every-frame`` as long as it takes to complete the file.
         clock: seconds from any origin.
-
-    Attributes:
-        dropped: how many pictures were replaced by fresher ones.
     """
 
     def __init__(
@@ -63,22 +59,26 @@ class SinkThread(Generic[AnySink]):
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = name
-        self.dropped = 0
         self._opening = opening
         self._freshest = policy == "freshest"
         self._close_timeout_s = _FRESHEST_TIMEOUT_S if close_timeout_s is None and self._freshest else close_timeout_s
         self._on_event = on_event
-        self._clock = clock
-        self._told_s = -_TELL_EVERY_S
-        self._untold = 0
+        self._drops = DropReporter(name, on_event, _replaced_words, clock=clock)
         self._changed = threading.Condition()
-        self._waiting: dict[str, Callable[[AnySink], object]] = {}  # by source, in the order of coming
+        # One for each source; the first in order is that of the source whose turn it is.
+        self._boxes: dict[str, Mailbox[Callable[[AnySink], object]]] = defaultdict(self._new_box)
         self._closing = False
         self._given: BaseException | None = None  # what ended the caller's block
         self._error: BaseException | None = None
         self._raised = False
         self._sink: AnySink | None = None
         self._thread: threading.Thread | None = None
+
+    @property
+    def dropped(self) -> int:
+        """How many pictures were replaced by fresher ones."""
+        with self._changed:
+            return sum(box.replaced for box in self._boxes.values())
 
     @property
     def path(self) -> Path | None:
@@ -121,22 +121,24 @@ class SinkThread(Generic[AnySink]):
         sources that share a sink do not replace each other's.
         """
         with self._changed:
-            if not self._freshest:
-                while source in self._waiting and self._error is None and not self._closing:
-                    self._changed.wait(_HEARING_S)
-                if self._error is not None:
-                    self._raised = True
-                    raise self._error
-            if self._closing or self._thread is None:
-                raise UsageError(f"the sink {self.name} is closed; write within its block")
-            if self._error is not None:
+            if not self._boxes[source].put(work, unless=self._takes_nothing):
+                self._refuse()
                 return
-            if source in self._waiting:
-                self.dropped += 1
-                self._untold += 1
-            self._waiting[source] = work
-            self._changed.notify_all()
-        self._tell_dropped()
+        self._drops.report(self.dropped)
+
+    def _new_box(self) -> Mailbox[Callable[[AnySink], object]]:
+        return Mailbox(newest=self._freshest, changed=self._changed)
+
+    def _takes_nothing(self) -> bool:
+        return self._thread is None or self._closing or self._error is not None
+
+    def _refuse(self) -> None:
+        """Raise why nothing is taken; a sink that failed under ``freshest`` was reported, and is ignored."""
+        if self._error is not None and not self._freshest:
+            self._raised = True
+            raise self._error
+        if self._thread is None or self._closing:
+            raise UsageError(f"the sink {self.name} is closed; write within its block")
 
     def close(self, timeout_s: float | None = None) -> bool:
         """Let the sink write what waits, close it, and wait for that.
@@ -154,15 +156,16 @@ class SinkThread(Generic[AnySink]):
         with self._changed:
             first = not self._closing
             self._closing = True
-            if self._given is not None:
-                self._waiting.clear()
+            for box in self._boxes.values():
+                # Where every frame counts, those before an error or Ctrl-C are written still.
+                box.close(discard=self._given is not None and self._freshest)
             self._changed.notify_all()
         if self._thread is None:
             return True
         self._thread.join(timeout_s)
         closed = not self._thread.is_alive()
         if first:
-            self._tell_dropped(always=True)
+            self._drops.report(self.dropped, always=True)
             if not closed:
                 self._on_event(Event("sink-failed", self.name, f"does not end within {timeout_s:g} s; left behind"))
         if self._error is not None and not self._freshest and not self._raised:
@@ -171,17 +174,18 @@ class SinkThread(Generic[AnySink]):
         return closed
 
     def _serve(self) -> None:
-        assert self._sink is not None
+        sink = cast("AnySink", self._sink)  # what the opening gave, which may be None
         error: BaseException | None = None
         try:
-            while self._do_next(self._sink):
+            while self._do_next(sink):
                 pass
         except BaseException as raised:  # noqa: BLE001 - whatever it is, it is told of or raised again
             error = raised
         error = self._close_sink(error)
         with self._changed:
             self._error = error
-            self._waiting.clear()
+            for box in self._boxes.values():
+                box.discard()
             self._changed.notify_all()
         if error is not None and self._freshest:
             words = str(error) if isinstance(error, SfppError) else f"{type(error).__name__}: {error}"
@@ -190,12 +194,13 @@ class SinkThread(Generic[AnySink]):
     def _do_next(self, sink: AnySink) -> bool:
         """Wait for work and do it; False at the end. A function, so that nothing holds a picture while it waits."""
         with self._changed:
-            while not self._waiting and not self._closing:
-                self._changed.wait()
-            if not self._waiting:
+            wait_until(self._changed, lambda: self._closing or self._next_source() is not None)
+            source = self._next_source()
+            if source is None:
                 return False
-            work = self._waiting.pop(next(iter(self._waiting)))
-            self._changed.notify_all()
+            box = self._boxes.pop(source)
+            self._boxes[source] = box  # behind all others
+            work = box.take()
         work(sink)
         return True
 
@@ -209,12 +214,10 @@ class SinkThread(Generic[AnySink]):
             return error if raised is self._given else raised
         return error
 
-    def _tell_dropped(self, *, always: bool = False) -> None:
-        with self._changed:
-            now_s = self._clock()
-            count = self._untold
-            if not count or not (always or now_s - self._told_s >= _TELL_EVERY_S):
-                return
-            self._untold, self._told_s = 0, now_s
-        pictures = "1 picture was" if count == 1 else f"{count} pictures were"
-        self._on_event(Event("dropped", self.name, f"{pictures} replaced by fresher ones", count=count))
+    def _next_source(self) -> str | None:
+        return next((source for source, box in self._boxes.items() if box.waiting), None)
+
+
+def _replaced_words(count: int, seconds: float) -> str:
+    pictures = "1 picture was" if count == 1 else f"{count} pictures were"
+    return f"{pictures} replaced by fresher ones"

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from sfpp.runtime.errors import MediaError, SfppError
 from sfpp.runtime.events import Event, EventHandler, EventKind
 from sfpp.runtime.video.frame import Decoded, Source, SourceKind
+from sfpp.runtime.video.mailbox import Mailbox, wait_until
 from sfpp.runtime.video.sources.address import Options
 
 # The first picture of a connection may have to wait for a key frame, or for a camera's exposure: so many timeouts.
@@ -30,8 +31,6 @@ TIMEOUT_S = 5.0
 _MOST_TRIES = 1_000_000
 _LATE_S = 1.0
 _JUMP_S = 10.0
-# Python hears signals only between waits, on Windows at least.
-_HEARING_S = 0.1
 _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 15.0
 _JITTER = 0.2
@@ -331,7 +330,7 @@ def _read(connect: Callable[[], Connection], handover: Handover) -> None:
 
 def _delivered(connection: Connection, handover: Handover) -> Ended:
     """Deliver all pictures, close the connection, and return why it ended."""
-    pace = Pace(slack_s=_LATE_S, jump_s=_JUMP_S) if connection.paced else None
+    pace = StampPace(slack_s=_LATE_S, jump_s=_JUMP_S) if connection.paced else None
     try:
         handover.put(connection.opened)
         for picture in connection.pictures():
@@ -404,52 +403,39 @@ class Handover:
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._message: Message | None = None
-        self._closed = False
+        self._box: Mailbox[Message] = Mailbox(changed=self._changed)
         self._wanted = True
-        self._keeps_newest = False
 
     @property
     def closed(self) -> bool:
         """Whether nobody takes anything any more."""
-        return self._closed
+        return self._box.closed
 
     @property
     def wanted(self) -> bool:
         """Whether the present connection shall go on."""
-        return self._wanted and not self._closed
+        return self._wanted and not self.closed
 
     def keep_newest(self) -> None:
         """Until the next message is taken, let a newer picture replace the one that waits."""
         with self._changed:
-            self._keeps_newest = True
+            self._box.newest = True
 
     def put(self, message: Message) -> bool:
         """Wait for room and put the message; False if nobody wants it. Only pictures can be unwanted."""
-        with self._changed:
-            self._wait_for(lambda: self._has_room() or self._refuses(message))
-            if self._refuses(message):
-                return False
-            self._message = message
-            self._changed.notify_all()
-            return True
+        return self._box.put(message, unless=lambda: isinstance(message, Picture) and not self._wanted)
 
     def take(self, timeout_s: float | None) -> Message | None:
         """Wait for the next message and return it; None when none came in time (None: for ever), or when closed."""
         with self._changed:
-            self._keeps_newest = False
-            self._wait_for(lambda: self._closed or self._message is not None, timeout_s)
-            message, self._message = self._message, None
-            self._changed.notify_all()
-            return None if self._closed else message
+            self._box.newest = False
+            return self._box.take(timeout_s)
 
     def dismiss(self) -> None:
         """End the present connection: its pictures are not wanted any more, only the word that it has ended."""
         with self._changed:
             self._wanted = False
-            if isinstance(self._message, Picture):
-                self._message = None
-            self._changed.notify_all()
+            self._box.discard(lambda message: isinstance(message, Picture))
 
     def welcome(self) -> None:
         """Want pictures again, from a new connection."""
@@ -459,26 +445,11 @@ class Handover:
     def pause(self, seconds: float) -> bool:
         """Wait; return at once when closed. Whether it is still open."""
         with self._changed:
-            self._wait_for(lambda: self._closed, seconds)
-            return not self._closed
+            return not wait_until(self._changed, lambda: self.closed, seconds)
 
     def close(self) -> None:
         """Let go of what is in it, and of whoever waits."""
-        with self._changed:
-            self._closed = True
-            self._message = None
-            self._changed.notify_all()
-
-    def _has_room(self) -> bool:
-        return self._message is None or (self._keeps_newest and isinstance(self._message, Picture))
-
-    def _refuses(self, message: Message) -> bool:
-        return self._closed or (isinstance(message, Picture) and not self._wanted)
-
-    def _wait_for(self, condition: Callable[[], bool], timeout_s: float | None = None) -> None:
-        deadline_s = float("inf") if timeout_s is None else time.monotonic() + timeout_s
-        while not condition() and (remaining_s := deadline_s - time.monotonic()) > 0:
-            self._changed.wait(min(remaining_s, _HEARING_S))
+        self._box.close()
 
 
 def pause_s(tries: int) -> float:
@@ -533,7 +504,7 @@ class Outages:
         return f"{tried}{reason}"
 
 
-class Pace:
+class StampPace:
     """When each picture is due. One that is late moves all that follow, as with a camera: nothing is caught up.
 
     Args:

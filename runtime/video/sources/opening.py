@@ -16,6 +16,7 @@ from sfpp.runtime import images
 from sfpp.runtime.demo import demo_clip
 from sfpp.runtime.errors import MediaError, UsageError, did_you_mean
 from sfpp.runtime.events import EventHandler, ignore
+from sfpp.runtime.files import identity
 from sfpp.runtime.video.frame import Decoded, Source
 from sfpp.runtime.video.sources.address import Address, address_from, is_uri, without_credentials
 from sfpp.runtime.video.sources.camera import MOST_CAMERA_DIGITS, open_camera, open_webcam
@@ -53,6 +54,21 @@ def each_source(text: str) -> list[str]:
     if _pictures_among(matching):
         return [text]
     return [str(path) for path in _in_order(path for path in matching if path.is_file())] or [text]
+
+
+def check_given_once(texts: Sequence[str], sources: Sequence[Source]) -> None:
+    """Refuse texts that name one source twice, whatever links and spellings lead to it.
+
+    Raises:
+        UsageError: two do.
+    """
+    seen: set[object] = set()
+    for text, source in zip(texts, sources, strict=True):
+        what = tuple(map(identity, source.paths)) or text
+        if what in seen:
+            shown = without_credentials(text)
+            raise UsageError(f"{shown} is given twice; give each source once, and say -o for an output")
+        seen.add(what)
 
 
 def apart(names: Sequence[str]) -> list[str]:

@@ -15,7 +15,7 @@ from sfpp.runtime.errors import UsageError
 from sfpp.runtime.events import EventHandler
 from sfpp.runtime.video.frame import Decoded, Source
 from sfpp.runtime.video.sources.address import Address, Options
-from sfpp.runtime.video.sources.link import Pace
+from sfpp.runtime.video.sources.link import StampPace
 
 EXAMPLE = "test://?width=960&height=540&fps=30&frames=300&seed=1"
 _OPTIONS = ("width", "height", "fps", "frames", "seed", "pace")
@@ -72,7 +72,7 @@ def open_synthetic(address: Address, *, on_event: EventHandler) -> Source:
 def _frames(
     scene: Scene, name: str, *, rate: Fraction, count: int | None, paced: bool, closing: threading.Event
 ) -> Generator[Decoded, None, None]:
-    pace = Pace(slack_s=float(1 / rate))
+    pace = StampPace(slack_s=float(1 / rate))
     index = 0
     while (count is None or index < count) and not closing.is_set():
         image_bgr = scene.draw(index)

@@ -100,18 +100,17 @@ def test_each_source_may_have_its_own_lines(here, capsys):
     assert out.endswith("wrote test-1/\nwrote test-1.jsonl\nwrote test-2/\nwrote test-2.jsonl\n")
 
 
-def test_files_become_a_live_pipeline_when_asked_for(here, capsys):
+def test_files_are_smoothed_like_cameras(here, capsys):
     code, out, err = run(capsys, "demo", "--smooth", "0.3", "-o", "smooth.mp4", "--max-frames", "5")
     assert code == 0
-    assert "policy every-frame: no frame is dropped" in err
-    assert "5 frames of highway, 0 dropped" in out
+    assert "policy" not in err  # files lose no frame
+    assert "5 frames of highway\n" in out
     assert len(read_clip(here / "smooth.mp4")) == 5
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["test://", "--every", "2"], "--every is for files with one output each"),
         (["demo", "--json", "model.onnx"], "the output model.onnx is the input itself"),
         (["test://", "--json", "-", "-o", "raw://-"], "two outputs go to standard output"),
         (["test://", "-o", "a.mp4", "-o", "./a.mp4"], "two outputs go to ./a.mp4"),

@@ -15,8 +15,8 @@ import onnx
 import pytest
 
 from sfpp.runtime.cli import run as cli
+from sfpp.runtime.cli.options import parsed
 from sfpp.runtime.cli.run import main
-from sfpp.runtime.commands.options import parsed
 from sfpp.runtime.contract import METADATA_KEY
 from sfpp.runtime.segmentation import Segmenter
 from sfpp.runtime.video.sinks.records import RecordLines

@@ -12,8 +12,9 @@ from sfpp.runtime.model import SelfTestState
 from sfpp.runtime.segmentation import Segmentation
 from sfpp.runtime.timing import RateMeter
 from sfpp.runtime.video import delivery as module
-from sfpp.runtime.video.delivery import Delivery, Outlets
+from sfpp.runtime.video.delivery import Delivery, SourceSinks
 from sfpp.runtime.video.pipeline import Answer
+from sfpp.runtime.video.sinks.records import frame_record
 from sfpp.runtime.video.sinks.thread import SinkThread
 from tests.runtime.video.clips import CONTRACT, frame, picture
 
@@ -57,34 +58,42 @@ def threads(*sinks):
     return [SinkThread(sink.opened(), name="kept", policy="every-frame") for sink in sinks]
 
 
-def painting(painted):
-    def draw(given):
-        painted.append(given.frame.index)
+@pytest.fixture
+def painted(monkeypatch):
+    """What was drawn: the first label of each."""
+    drawn = []
+
+    def draw(self, frame_bgr, **style):
+        drawn.append((int(self.labels[0, 0]), style))
         time.sleep(0.01)  # the others ask meanwhile
-        return picture(given.frame.index + 1)
+        return frame_bgr + 1
 
-    return draw
+    monkeypatch.setattr(Segmentation, "draw", draw)
+    return drawn
 
 
-def test_a_picture_is_drawn_once_however_many_want_it():
-    painted, sinks = [], [Kept(), Kept(), Kept()]
+@pytest.mark.parametrize("ahead", [False, True])
+def test_a_picture_is_drawn_once_however_many_want_it(painted, ahead):
+    sinks = [Kept(), Kept(), Kept()]
     with contextlib.ExitStack() as stack:
         opened = [stack.enter_context(each) for each in threads(*sinks)]
-        delivery = Delivery(painting(painted), {"street": Outlets(pictures=opened)})
-        for index in range(4):
+        drawing = stack.enter_context(threads(Kept())[0]) if ahead else None
+        overlays = {f"encode {n}": thread for n, thread in enumerate(opened)}
+        delivery = Delivery({"street": SourceSinks(overlays, drawing=drawing)}, style={"alpha": 0.25})
+        for index in range(3):
             delivery.take(answer(index))
-    assert painted == [0, 1, 2, 3]
+    assert painted == [(index, {"alpha": 0.25}) for index in range(3)]
     for sink in sinks:
-        assert [index for _, index, _ in sink.written] == [0, 1, 2, 3]
+        assert [index for _, index, _ in sink.written] == [0, 1, 2]
         for _, index, image in sink.written:
-            np.testing.assert_array_equal(image, picture(index + 1))
+            np.testing.assert_array_equal(image, picture(index) + 1)
 
 
-def test_nothing_is_drawn_for_masks_and_lines():
-    painted, masks, lines = [], Kept(), Kept()
+def test_nothing_is_drawn_for_masks_and_lines(painted):
+    masks, lines = Kept(), Kept()
     with contextlib.ExitStack() as stack:
         labels, records = (stack.enter_context(each) for each in threads(masks, lines))
-        delivery = Delivery(painting(painted), {"street": Outlets(labels=[labels], records=[records])})
+        delivery = Delivery({"street": SourceSinks(masks={"masks": labels}, records={"json": records})})
         delivery.take(answer(1))
         delivery.take(answer(5, source="elsewhere"))  # which goes nowhere
     assert painted == []
@@ -99,7 +108,7 @@ def test_records_say_how_the_models_self_test_stands():
         (SelfTestState("passed"), {"self_test": "passed"}),
         (SelfTestState("failed", 0.5), {"self_test": "failed", "self_test_agreement": 0.5}),
     ):
-        record = json.loads(module.record_of(answer(1), self_test=state).to_json())
+        record = json.loads(frame_record(answer(1).frame, answer(1).result, self_test=state).to_json())
         assert {name: value for name, value in record.items() if name.startswith("self_test")} == expected
 
 
@@ -107,7 +116,7 @@ def test_the_page_learns_the_rate_of_each_source(monkeypatch):
     now_s = 100.0
     monkeypatch.setattr(module, "RateMeter", lambda: RateMeter(clock=lambda: now_s))
     page = Page()
-    delivery = Delivery(painting([]), viewer=page)
+    delivery = Delivery(viewer=page)
     for index in range(5):
         now_s = 100.0 + index
         for source in ("left", "right") if index % 2 == 0 else ("left",):

@@ -1,33 +1,25 @@
 import json
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from sfpp.runtime import BackendError, PoseEstimator, SfppError, UsageError
-from sfpp.runtime.people import BoxesFile, FullFrame
+from sfpp.runtime.people import BoxesFile, FollowedPose, FullFrame
 from sfpp.runtime.people.tracking import Follower
-from sfpp.runtime.video import run_pose
-from sfpp.runtime.video.outputs import Outputs, check_outputs
+from sfpp.runtime.video.outputs import Outputs, Plan
 from sfpp.runtime.video.sinks.records import keypoints_file
 from tests.runtime.people.dots import Known, box_of, dots_estimator, keypoints_of, picture, source_of
+from tests.runtime.video import running
 
 
-class Collected:
+class Collected(running.Collected):
     """A sink that keeps what it is given."""
-
-    path = None
-
-    def __init__(self):
-        self.frames, self.given = [], []
-
-    def write(self, frame, *given):
-        self.frames.append(frame)
-        self.given.append(given)
 
     @property
     def ids(self):
-        return [ids.tolist() for _, ids in self.given]
+        return [pose.ids.tolist() for pose in self.given]
 
 
 # Two people, one walking to the right and one standing.
@@ -36,9 +28,10 @@ IMAGES = [picture(*middles) for middles in WALK]
 BOXES = [[box_of(middle) for middle in middles] for middles in WALK]
 
 
-def run(images, *, finder, overlays=(), **options):
+def run(images, *, finder, overlays=(), detect_every=1, threshold=0.3, **options):
     with source_of(images) as source, dots_estimator() as model:
-        return run_pose(model, source, overlays, finder=finder, **options)
+        followed = FollowedPose(model, finder, detect_every=detect_every, threshold=threshold)
+        return running.run(followed, source, overlays, style={"threshold": threshold}, **options)
 
 
 @pytest.mark.parametrize("detect_every", [1, 2, 3, 100])
@@ -47,13 +40,12 @@ def test_each_frames_people_reach_the_sinks(detect_every):
     report = run(IMAGES, finder=finder, keypoints=[keypoints], detect_every=detect_every)
     assert finder.asked == list(range(0, 8, detect_every))
     assert keypoints.ids == [[1, 2]] * 8
-    for frame, (pose, _), middles in zip(keypoints.frames, keypoints.given, WALK, strict=True):
+    for frame, pose, middles in zip(keypoints.frames, keypoints.given, WALK, strict=True):
         expected = [keypoints_of(middle) for middle in middles]
         np.testing.assert_allclose(pose.keypoints_xy, expected, atol=6, err_msg=frame.name)  # a cell is 5 wide
         assert pose.scores.min() > 0.9
-    assert (report.frames, report.people, report.empty_frames) == (8, 16, 0)
-    assert report.people_per_frame == 2
-    np.testing.assert_array_equal(report.last.pose.keypoints_xy, keypoints.given[-1][0].keypoints_xy)
+    assert (report.frames, [len(pose) for pose in keypoints.given]) == (8, [2] * 8)
+    np.testing.assert_array_equal(report.last.keypoints_xy, keypoints.given[-1].keypoints_xy)
 
 
 def one_after_the_other(images, *, finder, detect_every, threshold=0.3):
@@ -77,10 +69,10 @@ def test_threads_change_no_answer(detect_every):
     keypoints = Collected()
     run(images, finder=Known(boxes), keypoints=[keypoints], detect_every=detect_every)
     expected = one_after_the_other(images, finder=Known(boxes), detect_every=detect_every)
-    for (pose, ids), (keypoints_xy, scores, expected_ids) in zip(keypoints.given, expected, strict=True):
+    for pose, (keypoints_xy, scores, expected_ids) in zip(keypoints.given, expected, strict=True):
         np.testing.assert_array_equal(pose.keypoints_xy, keypoints_xy)
         np.testing.assert_array_equal(pose.scores, scores)
-        np.testing.assert_array_equal(ids, expected_ids)
+        np.testing.assert_array_equal(pose.ids, expected_ids)
 
 
 def test_the_next_frames_people_are_sought_while_the_model_runs(monkeypatch):
@@ -123,9 +115,10 @@ def test_frames_before_an_error_are_written(monkeypatch, detect_every):
 def test_overlays_show_the_skeletons_and_ids():
     overlay, keypoints = Collected(), Collected()
     run(IMAGES[:2], finder=Known(BOXES), overlays=[overlay], keypoints=[keypoints], threshold=0.5)
-    for image, (drawn,), (pose, ids) in zip(IMAGES, overlay.given, keypoints.given, strict=False):
-        np.testing.assert_array_equal(drawn, pose.draw(image, threshold=0.5, ids=ids.tolist()))
-        assert not np.array_equal(drawn, pose.draw(image, threshold=0.5))
+    for image, drawn, pose in zip(IMAGES, overlay.given, keypoints.given, strict=False):
+        np.testing.assert_array_equal(drawn, pose.draw(image, threshold=0.5, ids=pose.ids.tolist()))
+        np.testing.assert_array_equal(drawn, pose.draw(image, threshold=0.5))
+        assert not np.array_equal(drawn, replace(pose, ids=None).draw(image, threshold=0.5))
         assert not np.array_equal(drawn, image)
 
 
@@ -133,22 +126,21 @@ def test_people_of_whom_nothing_is_seen_are_left_out_and_frames_without_anybody_
     images = [picture((40, 50)), picture(), picture((40, 50), colors=(1,)), picture((160, 60))]
     boxes = [[box_of((160, 60)), box_of((40, 50))]] * 4
     overlay, keypoints = Collected(), Collected()
-    report = run(images, finder=Known(boxes), overlays=[overlay], keypoints=[keypoints])
+    run(images, finder=Known(boxes), overlays=[overlay], keypoints=[keypoints])
     assert keypoints.ids == [[2], [], [2], [1]]
-    assert (report.people, report.empty_frames) == (3, 1)
-    np.testing.assert_array_equal(overlay.given[1][0], images[1])
-    for pose, ids in keypoints.given:
-        assert len(pose.boxes_xywh) == len(pose.scores) == len(pose.keypoints_xy) == len(ids)
-    report = run(images, finder=Known(boxes), threshold=0.0)
-    assert (report.people, report.empty_frames) == (8, 0)
+    np.testing.assert_array_equal(overlay.given[1], images[1])
+    for pose in keypoints.given:
+        assert len(pose.boxes_xywh) == len(pose.scores) == len(pose.keypoints_xy) == len(pose.ids)
+    everybody = Collected()
+    run(images, finder=Known(boxes), keypoints=[everybody], threshold=0.0)
+    assert [len(pose) for pose in everybody.given] == [2] * 4
 
 
 def test_no_boxes_and_boxes_outside_of_the_frame_are_frames_without_people():
     keypoints = Collected()
     boxes = [[], [[500, 0, 20, 20], [-50, 0, 20, 20]], [box_of((40, 50)), [0, 300, 9, 9]]]
-    report = run([IMAGES[0]] * 3, finder=Known(boxes), keypoints=[keypoints], overlays=[Collected()])
+    run([IMAGES[0]] * 3, finder=Known(boxes), keypoints=[keypoints], overlays=[Collected()])
     assert [len(ids) for ids in keypoints.ids] == [0, 0, 1]
-    assert (report.people, report.empty_frames) == (1, 2)
 
 
 def test_nan_in_a_box_is_refused_in_words():
@@ -167,17 +159,17 @@ def test_stages_are_timed_and_finding_only_where_it_happens():
     report = run(IMAGES, finder=Known(BOXES), detect_every=3, overlays=[Collected()], keypoints=[Collected()])
     counts = {stage: report.timer.latency(stage).count for stage in report.timer.stages}
     assert counts == {
-        "decode": 8, "detect": 3, "prepare": 8, "infer": 8, "keypoints": 8, "draw": 8, "encode": 8, "json": 8
+        "decode": 8, "detect": 3, "prepare": 8, "infer": 8, "keypoints": 8, "draw": 8, "encode": 8, "people": 8
     }  # fmt: skip
-    assert {"draw", "encode", "json"}.isdisjoint(run(IMAGES, finder=Known(BOXES)).timer.stages)
+    assert {"draw", "encode", "people"}.isdisjoint(run(IMAGES, finder=Known(BOXES)).timer.stages)
 
 
 def test_every_max_frames_and_stopping_are_those_of_the_common_loop():
     finder, told = Known(BOXES), []
     report = run(IMAGES, finder=finder, every=3, max_frames=2, on_frame=told.append)
-    assert (finder.asked, told, report.stopped) == ([0, 3], [1, 2], False)
+    assert (finder.asked, told, report.pipeline.stopped) == ([0, 3], [1, 2], False)
     report = run(IMAGES, finder=Known(BOXES), should_stop=lambda: True)
-    assert (report.frames, report.stopped) == (1, True)
+    assert (report.frames, report.pipeline.stopped) == (1, True)
 
 
 def test_lines_are_coco_results(tmp_path):
@@ -189,7 +181,7 @@ def test_lines_are_coco_results(tmp_path):
     assert [(line["image_id"], line["track_id"], line["time_s"]) for line in lines] == [
         (0, 1, 0.0), (0, 2, 0.0), (2, 1, 0.08), (2, 2, 0.08)
     ]  # fmt: skip
-    people = [(pose, row) for pose, _ in poses.given for row in (0, 1)]
+    people = [(pose, row) for pose in poses.given for row in (0, 1)]
     for line, (pose, row) in zip(lines, people, strict=True):
         table = np.array(line["keypoints"]).reshape(-1, 3)
         np.testing.assert_allclose(table[:, :2], pose.keypoints_xy[row], atol=0.006)
@@ -202,7 +194,7 @@ def test_lines_are_coco_results(tmp_path):
     again = Collected()
     run(IMAGES[:3], finder=BoxesFile(path), keypoints=[again], every=2)
     assert again.ids == poses.ids
-    np.testing.assert_allclose(again.given[1][0].keypoints_xy, poses.given[1][0].keypoints_xy, atol=0.1)
+    np.testing.assert_allclose(again.given[1].keypoints_xy, poses.given[1].keypoints_xy, atol=0.1)
 
 
 def test_the_file_is_whole_or_not_there(tmp_path):
@@ -228,14 +220,14 @@ def test_a_run_without_anybody_leaves_an_empty_file(tmp_path):
     with keypoints_file(tmp_path / "keypoints.jsonl") as file:
         report = run([picture()], finder=FullFrame(), keypoints=[file])
     assert (tmp_path / "keypoints.jsonl").read_text() == ""
-    assert (report.people, report.people_per_frame, report.empty_frames) == (0, 0, 1)
+    assert (report.frames, len(report.last)) == (1, 0)
 
 
 def test_keypoints_must_not_overwrite_what_is_read(tmp_path):
     boxes = tmp_path / "boxes.json"
     with source_of(IMAGES) as source:
-        check_outputs(Outputs(None, keypoints=str(boxes)), source)
+        Plan({source.name: Outputs(keypoints=str(boxes))}).check([source])
         with pytest.raises(UsageError, match="is the input itself"):
-            check_outputs(Outputs(None, keypoints=str(boxes)), source, also_read=[str(boxes)])
+            Plan({source.name: Outputs(keypoints=str(boxes))}).check([source], also_read=[str(boxes)])
         with pytest.raises(UsageError, match="two outputs go to"):
-            check_outputs(Outputs(None, snapshot=str(boxes), keypoints=str(boxes)), source)
+            Plan({source.name: Outputs(snapshot=str(boxes), keypoints=str(boxes))}).check([source])

@@ -9,7 +9,7 @@ import pytest
 
 from sfpp.runtime import UsageError
 from sfpp.runtime.video import stages as pipeline
-from sfpp.runtime.video.stages import Stage, run_stages, run_together
+from sfpp.runtime.video.stages import Stage, run_stages
 
 LONG_S = 20  # only a failing test waits so long
 
@@ -276,36 +276,3 @@ def test_ctrl_c_waits_for_stages_that_come_back():
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert not ours()
-
-
-def test_tasks_run_together_and_the_first_in_this_thread():
-    barrier, threads = threading.Barrier(3), {}
-
-    def task(name):
-        barrier.wait(LONG_S)
-        threads[name] = threading.current_thread()
-
-    run_together(*(lambda name=name: task(name) for name in "abc"))
-    assert threads["a"] is threading.current_thread()
-    assert len(set(threads.values())) == 3
-
-
-@pytest.mark.parametrize("failing", [(0,), (1,), (2,), (0, 2), (1, 2)])
-def test_all_tasks_end_before_an_error_of_the_first_that_failed(failing):
-    ended = []
-
-    def task(number):
-        ended.append(number)
-        if number in failing:
-            raise ValueError(f"task {number}")
-
-    with pytest.raises(ValueError, match=f"task {failing[0]}"):
-        run_together(*(lambda number=number: task(number) for number in range(3)))
-    assert sorted(ended) == [0, 1, 2]
-
-
-def test_one_task_and_none_need_no_thread():
-    threads = []
-    run_together(lambda: threads.append(threading.current_thread()))
-    run_together()
-    assert threads == [threading.current_thread()]

@@ -15,9 +15,7 @@ from sfpp.runtime.video.sinks.records import (
     FrameRecord,
     frame_record,
     keypoints_file,
-    pose_record,
     record_lines,
-    segmentation_record,
 )
 from tests.runtime.video.clips import picture
 
@@ -47,7 +45,7 @@ def test_a_segmented_frame_tells_each_classs_share():
     labels[:1] = 2
     answer = Segmentation(labels, ("road", "car", "sky"), ((0, 0, 0),) * 3)
     before_s = time.time()
-    record = segmentation_record(frame(), answer, latency_ms=LATENCY)
+    record = frame_record(frame(), answer, latency_ms=LATENCY)
     values = json.loads(record.to_json())
     assert values["taken_unix_s"] == pytest.approx(before_s - 0.25, abs=0.1)
     assert values["age_ms"] == pytest.approx(250, abs=100)
@@ -67,10 +65,10 @@ def test_a_segmented_frame_tells_each_classs_share():
 
 
 def test_people_are_as_in_the_keypoints_file(tmp_path):
-    pose, ids = pose_of(2), np.array([4, 9])
-    values = json.loads(pose_record(frame(), pose, ids).to_json())
+    pose = dataclasses.replace(pose_of(2), ids=np.array([4, 9]))
+    values = json.loads(frame_record(frame(), pose).to_json())
     with keypoints_file(tmp_path / "keypoints.jsonl") as file:
-        file.write(frame(), pose, ids)
+        file.write(frame(), pose)
     lines = [json.loads(line) for line in (tmp_path / "keypoints.jsonl").read_text().splitlines()]
     for person, line in zip(values["people"], lines, strict=True):
         assert set(person) == {"track_id", "score", "bbox", "keypoints"}
@@ -79,7 +77,7 @@ def test_people_are_as_in_the_keypoints_file(tmp_path):
     np.testing.assert_allclose(values["people"][1]["keypoints"][::3], pose.keypoints_xy[1, :, 0], atol=0.006)
     assert "latency_ms" not in values
     assert "shares" not in values
-    assert json.loads(pose_record(frame(), pose_of(0), np.array([], int)).to_json())["people"] == []
+    assert json.loads(frame_record(frame(), pose_of(0)).to_json())["people"] == []
 
 
 def test_what_is_not_known_is_left_out_and_nothing_breaks_the_json():

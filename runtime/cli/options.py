@@ -5,20 +5,16 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sfpp.runtime.backends import PRECISIONS, backend_names
 from sfpp.runtime.cli.console import positive_int, unit_interval
-from sfpp.runtime.contract import Task
 from sfpp.runtime.errors import UsageError
 from sfpp.runtime.files import identity
-from sfpp.runtime.tensorrt.sidecar import files_of_model
-from sfpp.runtime.video.sinks.opening import SINK_SCHEMES, sink_place
-from sfpp.runtime.video.sinks.push import is_receiver
-from sfpp.runtime.video.sinks.raw import STANDARD_OUTPUT
 from sfpp.runtime.video.sources.address import is_uri, without_credentials
-from sfpp.runtime.video.sources.opening import SCHEMES, names_input
-from sfpp.runtime.viewer.listening import address_from
+
+# What parsing needs is imported when it is needed, so that --help is instant.
+if TYPE_CHECKING:
+    from sfpp.runtime.contract import ModelContract, Task
 
 COMMAND = "sfpp-run"
 
@@ -128,7 +124,7 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
 def _check_texts(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
     """Refuse names that are empty, addresses where only a file can be meant, and a token without a page."""
     files = {name: getattr(arguments, name) for name in _FILES}
-    for text in (*arguments.places, *arguments.outlets, *files.values()):
+    for text in (*arguments.places, *arguments.outputs, *files.values()):
         if not text and text is not None:
             parser.error("an empty name was given, expected a file or an address; is a variable of the shell not set?")
     for name, text in files.items():
@@ -143,8 +139,10 @@ def _check_texts(parser: argparse.ArgumentParser, arguments: argparse.Namespace)
 
 def _sources_and_output(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> tuple[list[str], str | None]:
     """Tell sources from an output among what stands behind MODEL: only the last can be one, if it is nothing yet."""
+    from sfpp.runtime.video.sinks.push import is_receiver
+
     places = list(arguments.places)
-    if arguments.outlets or arguments.view is not None or len(places) < 2:
+    if arguments.outputs or arguments.view is not None or len(places) < 2:
         return places, None
     told = any(each is not None for each in (arguments.json, arguments.masks, arguments.keypoints_json))
     if is_receiver(places[-1]):
@@ -159,6 +157,9 @@ def _sources_and_output(parser: argparse.ArgumentParser, arguments: argparse.Nam
 
 def _is_new(place: str) -> bool:
     """Whether a place is written to although no -o says so: it is nothing that could be read, or overwritten."""
+    from sfpp.runtime.video.sinks.opening import SINK_SCHEMES, sink_place
+    from sfpp.runtime.video.sources.opening import SCHEMES, names_input
+
     if not is_uri(place):
         return not names_input(place)
     scheme = place.partition("://")[0].lower()
@@ -171,13 +172,13 @@ def _is_new(place: str) -> bool:
     return not isinstance(written, Path) or not written.is_file()
 
 
-def told_of_second(arguments: argparse.Namespace) -> str | None:
+def hint_of_second(arguments: argparse.Namespace) -> str | None:
     """Return what to say of a second source that may have been meant for an output, as it was when it was new.
 
     Returns:
         None where nothing else can have been meant.
     """
-    if len(arguments.places) != 2 or len(arguments.sources) != 2 or arguments.outlets or arguments.view is not None:
+    if len(arguments.places) != 2 or len(arguments.sources) != 2 or arguments.outputs or arguments.view is not None:
         return None
     first, second = map(Path, arguments.places)
     if is_uri(arguments.places[1]) or not second.exists() or identity(first) == identity(second):
@@ -186,28 +187,34 @@ def told_of_second(arguments: argparse.Namespace) -> str | None:
     return f"{second} exists, so it is one more source; to write {how} it, say -o {second}"
 
 
-def asks_for_live(arguments: argparse.Namespace) -> bool:
-    """Return whether the command line asks for what only a live pipeline does, whatever the sources are."""
-    wishes = arguments.policy, arguments.smooth, arguments.view, arguments.json
-    outlets = (*arguments.outlets, *given(arguments, "output").values())
-    no_file = any(is_uri(each) or each == STANDARD_OUTPUT for each in outlets)
-    return len(arguments.outlets) > 1 or no_file or any(each is not None for each in wishes)
+def check_task(arguments: argparse.Namespace, contract: ModelContract | None = None) -> None:
+    """Refuse options that mean nothing for the model.
 
-
-def check_options(arguments: argparse.Namespace, task: Task) -> None:
-    """Refuse options that mean nothing for the model's task.
+    Args:
+        arguments: of the command line.
+        contract: the model's; None reads it from the file, without opening that, and checks nothing if it carries none.
 
     Raises:
         UsageError: there are some.
+        ContractError: the contract that was given as a file is none.
     """
+    from sfpp.runtime.model_file import contract_of, read_contract_file
+    from sfpp.runtime.video.steady import check_smoothing
+
+    if contract is None:
+        contract = read_contract_file(arguments.contract) if arguments.contract else contract_of(arguments.model)
+    if contract is None:
+        return
     for other, options in _TASK_OPTIONS.items():
         foreign = [option for name, option in options.items() if getattr(arguments, name) is not None]
-        if other != task and foreign:
+        if other != contract.task and foreign:
             are = "are" if len(foreign) > 1 else "is"
             raise UsageError(
-                f"{', '.join(foreign)} {are} for {other} models, but {arguments.model} is a {task} model; "
+                f"{', '.join(foreign)} {are} for {other} models, but {arguments.model} is a {contract.task} model; "
                 "leave it out, or give another model"
             )
+    if arguments.smooth:
+        check_smoothing(arguments.smooth, contract)
 
 
 def check_sources(arguments: argparse.Namespace) -> None:
@@ -225,6 +232,8 @@ def check_sources(arguments: argparse.Namespace) -> None:
 
 def files_read(arguments: argparse.Namespace) -> list[str]:
     """Return the files beside the sources that the options name for reading."""
+    from sfpp.runtime.tensorrt.engines import files_of_model
+
     others = given(arguments, "contract", "detector", "boxes").values()
     return [*map(str, files_of_model(Path(arguments.model))), *others]
 
@@ -241,7 +250,7 @@ def _add_output_options(parser: argparse.ArgumentParser) -> None:
         "--output",
         action="append",
         default=[],
-        dest="outlets",
+        dest="outputs",
         metavar="OUTPUT",
         help=".mp4, .mov or .mkv for a video (H.264), .png or .jpg for a picture, a name without suffix or with a "
         "final / for a folder, window:// for a window, raw://- for standard output, rtsp://, rtmp://, srt:// or "
@@ -250,7 +259,7 @@ def _add_output_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--view",
-        type=address_from,
+        type=_page_address,
         metavar="[HOST:]PORT",
         help="show it on a page in the browser; on another host than this machine's own, a token is demanded",
     )
@@ -260,6 +269,12 @@ def _add_output_options(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="a line of JSON a frame: class shares or keypoints, latencies, age; - prints it",
     )
+
+
+def _page_address(text: str) -> tuple[str, int]:
+    from sfpp.runtime.viewer.listening import address_from
+
+    return address_from(text)
 
 
 def _add_live_options(parser: argparse.ArgumentParser) -> None:
@@ -284,7 +299,7 @@ def _add_frame_options(parser: argparse.ArgumentParser) -> None:
         "--max-frames", type=positive_int, metavar="N", help="stop after N frames; of several files, after N of each"
     )
     group.add_argument(
-        "--every", type=positive_int, default=1, metavar="N", help="take every Nth frame only (default: %(default)s)"
+        "--every", type=positive_int, metavar="N", help="take every Nth frame of each source only (default: 1)"
     )
     group.add_argument(
         "--snapshot", metavar="FILE", help="also write one picture from the middle of the run, to look at"
@@ -292,6 +307,8 @@ def _add_frame_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_model_options(parser: argparse.ArgumentParser) -> None:
+    from sfpp.runtime.backends import PRECISIONS, backend_names
+
     group = parser.add_argument_group("the model")
     group.add_argument(
         "--backend",

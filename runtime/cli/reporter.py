@@ -1,0 +1,221 @@
+"""What `sfpp-run` says while frames come, and at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sized
+from typing import TYPE_CHECKING, Any, TextIO
+
+import numpy as np
+
+from sfpp.runtime.cli.options import COMMAND
+from sfpp.runtime.events import Event
+from sfpp.runtime.model import SelfTestState
+from sfpp.runtime.timing import RateMeter
+from sfpp.runtime.video.outputs import thread_name
+from sfpp.runtime.video.pipeline import Answer, Pipeline
+from sfpp.runtime.video.sinks.opening import sink_name
+from sfpp.runtime.video.sinks.push import is_receiver
+
+if TYPE_CHECKING:
+    from sfpp.runtime.viewer import Viewer
+
+# Dropped frames are the rule for a live source; a line each second would hide what else happens.
+_DROPS_EVERY_S = 10.0
+_STATUS_EVERY_S = 1.0
+_KEPT_AGES = 100_000
+
+
+def note(line: str) -> None:
+    """Print a line on stderr, where it is not part of the result."""
+    print(f"{COMMAND}: {line}", file=sys.stderr)
+
+
+def warn(line: str) -> None:
+    """Print a warning on stderr."""
+    note(f"warning: {line}")
+
+
+def self_test_line(state: SelfTestState) -> str:
+    """Return how the model's self-test stands, in a line."""
+    return f"self-test: {state}{'; do not trust these answers' * (state.outcome == 'failed')}"
+
+
+def print_written(outputs: Iterable[str], *, file: TextIO | None = None) -> None:
+    """Print what was written, a line for each output; addresses without what may be secret."""
+    for text in outputs:
+        print(f"wrote {sink_name(text)}", file=file)
+
+
+class Reporter:
+    """Events as lines, progress for whoever looks at a terminal, and what is printed at the end of a run.
+
+    Attributes:
+        viewer: takes the events too.
+    """
+
+    def __init__(self) -> None:
+        self.viewer: Viewer | None = None
+        self._counts: Counter[tuple[str, str]] = Counter()
+        self._dropped: Counter[str] = Counter()
+        self._told_s = time.monotonic()
+        self._on_terminal = sys.stderr.isatty()
+        self._lock = threading.RLock()
+        self._bar: Any = None
+        self._begin()
+
+    def _begin(self) -> None:
+        self._frames = 0
+        self._frames_by_people: Counter[int] = Counter()  # and not a list: a camera runs for weeks
+        self._last: Any = None
+        self._ages_ms: deque[float] = deque(maxlen=_KEPT_AGES)
+        self._rate = RateMeter()
+        self._shown_s = 0.0
+
+    @contextlib.contextmanager
+    def run(self, pipeline: Pipeline) -> Iterator[None]:
+        """Within the block, which is one run, progress is shown; at its end the terminal is left clean."""
+        self._begin()
+        live = any(source.live for source in pipeline.sources)
+        try:
+            with contextlib.nullcontext() if live else _bar(pipeline.expected) as self._bar:
+                yield
+        finally:
+            self._bar = None
+            with self._lock:
+                self._tell_dropped()
+                self._clear()
+
+    def saw(self, answer: Answer) -> None:
+        """Count an answer."""
+        self._frames += 1
+        self._last = answer.result
+        if isinstance(answer.result, Sized):
+            self._frames_by_people[len(answer.result)] += 1
+        self._ages_ms.append(answer.age_ms)
+        self._rate.count()
+        if self._bar is not None:
+            self._bar.update(1)
+        else:
+            self._show_status()
+
+    def event(self, event: Event) -> None:
+        """Say what happened, in one line; dropped frames are summed up."""
+        if self.viewer is not None:
+            self.viewer.event(event)
+        with self._lock:
+            self._counts[event.source, event.kind] += max(1, event.count)
+            if event.kind != "dropped":
+                self._line(event.line())
+                return
+            self._dropped[event.source] += event.count
+            if time.monotonic() - self._told_s >= _DROPS_EVERY_S:
+                self._tell_dropped()
+
+    def unwritten(self, outputs: Iterable[str]) -> dict[str, str]:
+        """Return the outputs that were not written, or not to the end, with what to say of each."""
+        failed = {}
+        for text in outputs:
+            name = thread_name(text)
+            if self._counts[name, "sink-failed"] or self._counts[name, "gave-up"]:
+                failed[text] = f"not all was written to {name}; why is said above"
+            elif is_receiver(text) and not self._counts[name, "opened"]:
+                failed[text] = (
+                    f"nothing was sent to {name}, which was never connected; check that a server listens there"
+                )
+        return failed
+
+    def finish(
+        self,
+        pipeline: Pipeline,
+        *,
+        found_by: str = "",
+        self_test: SelfTestState | None = None,
+        file: TextIO | None = None,
+    ) -> None:
+        """Print what one run has found, how fast it was, and how many frames there were.
+
+        Args:
+            pipeline: that was run.
+            found_by: how people are found, which explains that nobody was.
+            self_test: the model's; None leaves it and the table of stages to the end of all runs.
+            file: where to print; None is standard output.
+        """
+        for warning in pipeline.warnings:
+            warn(warning)
+        if not self._frames:
+            print("no frame came", file=file)
+            return
+        if self._frames_by_people and not self._people():
+            # Overlays without a line on them look like a failure; how people were found explains them.
+            warn(f"nobody is shown in any frame; {found_by}")
+        lines = [*self._last.summary(), ""] if self._frames == 1 else []
+        if self_test is not None:
+            lines += [*pipeline.timer.summary(), self_test_line(self_test)]
+        for line in (*lines, self._frames_line(pipeline), *self._age_lines(pipeline)):
+            print(line, file=file)
+
+    def _people(self) -> int:
+        return sum(count * frames for count, frames in self._frames_by_people.items())
+
+    def _frames_line(self, pipeline: Pipeline) -> str:
+        names = ", ".join(source.name for source in pipeline.sources)
+        live = any(pipeline.policy_of(source) == "freshest" for source in pipeline.sources)
+        dropped = f", {sum(pipeline.dropped.values())} dropped" if live else ""
+        ending = ": stopped early, and what is written is complete" if pipeline.stopped else ""
+        return f"{self._frames} frame{'s' * (self._frames != 1)} of {names}{self._people_words()}{dropped}{ending}"
+
+    def _people_words(self) -> str:
+        if not self._frames_by_people:
+            return ""
+        people, nobody = self._people(), self._frames_by_people[0]
+        if self._frames == 1:
+            return f", {people} {'person' if people == 1 else 'people'}"
+        return f", {people / self._frames:.1f} people a frame" + (f", nobody in {nobody} of them" if nobody else "")
+
+    def _age_lines(self, pipeline: Pipeline) -> Iterator[str]:
+        if any(source.live for source in pipeline.sources):
+            p50, p99 = np.percentile(self._ages_ms, (50, 99))
+            yield f"age from a frame's coming to its answer: {p50:.0f} ms (median), {p99:.0f} ms (99 %)"
+
+    def _tell_dropped(self) -> None:
+        seconds = time.monotonic() - self._told_s
+        for name, count in self._dropped.items():
+            self._line(f"{name}: dropped: {count} in {seconds:.0f} s, to stay fresh")
+        self._dropped.clear()
+        self._told_s = time.monotonic()
+
+    def _line(self, line: str) -> None:
+        self._clear()
+        note(line)
+
+    def _clear(self) -> None:
+        if self._on_terminal:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+    def _show_status(self) -> None:
+        now = time.monotonic()
+        if not self._on_terminal or now - self._shown_s < _STATUS_EVERY_S:
+            return
+        self._shown_s = now
+        rate = self._rate.per_second or 0.0
+        with self._lock:
+            status = f"{self._frames} frames, {rate:.1f} a second, {self._ages_ms[-1]:.0f} ms old when done"
+            print(f"\r\x1b[K{status}", end="", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def _bar(expected: int | None) -> Iterator[Any]:
+    """A progress bar on stderr, if a person looks at it and there is more than one frame to wait for."""
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        yield None
+        return
+    hidden = expected == 1 or not sys.stderr.isatty()
+    with tqdm(total=expected, unit="frame", disable=hidden, file=sys.stderr) as bar:
+        yield bar

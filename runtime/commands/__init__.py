@@ -1,1 +1,0 @@
-"""What `sfpp-run` does for each task, and what the tasks share."""

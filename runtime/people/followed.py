@@ -1,0 +1,125 @@
+"""A pose model with what finds the people: frames in, people with their keypoints and numbers out."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sfpp.runtime.backends.protocol import Arrays
+from sfpp.runtime.contract import ModelContract
+from sfpp.runtime.model import Step
+from sfpp.runtime.people.detections import PersonFinder
+from sfpp.runtime.people.finders import choose_finder
+from sfpp.runtime.people.tracking import Follower, People
+from sfpp.runtime.video.steady import check_smoothing
+
+if TYPE_CHECKING:
+    from sfpp.runtime.pose import Pose, PoseEstimator, PreparedPeople
+    from sfpp.runtime.video.frame import Frame
+
+
+class FollowedPose:
+    """A model for :class:`sfpp.runtime.video.Pipeline`: people are found or followed, and their keypoints estimated.
+
+    Its results are poses with ``ids``, of the people who have a keypoint of at least ``threshold``: a box may hold
+    nobody. Each source has its own people.
+
+    Args:
+        estimator: the pose model; it stays open.
+        finder: finds people, and stays open; None takes HOG, or where OpenCV has none the whole frame for one person.
+        detect_every: ask it in every Nth frame only, and follow people by their keypoints in between.
+        threshold: the score, 0..1, from which a keypoint counts.
+
+    Raises:
+        UsageError: ``detect_every`` is less than 1.
+    """
+
+    batch = 1
+
+    def __init__(
+        self,
+        estimator: PoseEstimator,
+        finder: PersonFinder | None = None,
+        *,
+        detect_every: int = 1,
+        threshold: float = 0.3,
+    ) -> None:
+        self._estimator = estimator
+        self._finder = finder or choose_finder()[0]
+        self._detect_every = detect_every
+        self._threshold = threshold
+        self._follower()
+
+    @property
+    def contract(self) -> ModelContract:
+        """What the pose model takes and gives."""
+        return self._estimator.contract
+
+    @property
+    def in_order(self) -> bool:
+        """Who is found anew in every frame does not wait for the last frame's keypoints; who is followed does."""
+        return self._detect_every > 1
+
+    def steps(self, *, smooth: float = 0.0) -> Sequence[Step]:
+        """Return finding people, preparing, inference and keypoints.
+
+        Raises:
+            UsageError: smoothing was asked for.
+        """
+        if smooth:
+            check_smoothing(smooth, self.contract)
+        run = _Run(self._estimator, defaultdict(self._follower), self.in_order, self._threshold)
+        return [("detect", run.detect), ("prepare", run.prepare), ("infer", run.infer), ("keypoints", run.keypoints)]
+
+    def _follower(self) -> Follower:
+        return Follower(self._finder, detect_every=self._detect_every, threshold=self._threshold)
+
+
+@dataclass(frozen=True, eq=False)
+class _Estimating:
+    """What is known of a frame on its way."""
+
+    people: People
+    prepared: PreparedPeople | None = None
+    outputs: Sequence[Arrays] = ()
+
+
+@dataclass(frozen=True)
+class _Run:
+    """The steps of one run; followers by the source's name."""
+
+    estimator: PoseEstimator
+    followers: dict[str, Follower]
+    follows: bool
+    threshold: float
+
+    def detect(self, frames: Sequence[Frame], _: None) -> _Estimating | None:
+        """Find the people; None where it is not the finder's turn."""
+        (frame,) = frames
+        follower = self.followers[frame.source]
+        if not follower.finds_next:
+            return None
+        return _Estimating(follower.find(frame.image_bgr, index=frame.index, name=frame.name))
+
+    def prepare(self, frames: Sequence[Frame], found: _Estimating | None) -> _Estimating:
+        """Follow the people if they were not found, and cut them out."""
+        (frame,) = frames
+        at = found or _Estimating(self.followers[frame.source].follow(frame.image_bgr))
+        return replace(at, prepared=self.estimator.prepare(frame.image_bgr, at.people.boxes_xywh))
+
+    def infer(self, frames: Sequence[Frame], at: _Estimating) -> _Estimating:
+        """Run the model."""
+        assert at.prepared is not None
+        return replace(at, outputs=self.estimator.infer(at.prepared))
+
+    def keypoints(self, frames: Sequence[Frame], at: _Estimating) -> list[Pose]:
+        """Tell the keypoints, learn from them where to look next, and leave out people of whom nothing is sure."""
+        assert at.prepared is not None
+        pose = replace(self.estimator.finish(at.outputs, at.prepared), ids=at.people.ids)
+        if self.follows:
+            self.followers[frames[0].source].learn(at.people, pose.keypoints_xy, pose.scores)
+        return [pose.of_people(np.flatnonzero(pose.above(self.threshold).any(axis=1)))]
