@@ -2,19 +2,17 @@
 
 import sys
 
-import sfpp.runtime as sfpp
-from sfpp.runtime.video import Delivery, Pipeline
-from sfpp.runtime.viewer import Viewer
+import sfpp
 
 model_path, source, *port = sys.argv[1:]
 with sfpp.load_segmenter(model_path) as model:
     shown = {"classes": model.contract.classes, "palette": model.contract.palette, "self_test": model.self_test}
     with (
-        Viewer(**shown, port=int(*port or [8080])) as viewer,
-        Pipeline(model, [source], policy="freshest", on_event=viewer.event) as pipeline,
+        sfpp.Viewer(**shown, port=int(*port or [8080])) as viewer,
+        sfpp.Pipeline(model, [source], policy="freshest", on_event=viewer.event) as pipeline,
     ):
         print(f"open {viewer.url}", flush=True)
-        delivery = Delivery(viewer=viewer)
+        delivery = sfpp.Delivery(viewer=viewer)
         for answer in pipeline:
             delivery.take(answer)
         print(f"{pipeline.dropped} frames were dropped to stay fresh")

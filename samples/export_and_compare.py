@@ -3,8 +3,7 @@
 import sys
 from pathlib import Path
 
-import sfpp.runtime as sfpp
-from sfpp.export import export_onnx
+import sfpp
 from sfpp.export.demo import demo_frame
 from sfpp.runtime.agreement import label_agreement
 
@@ -12,7 +11,7 @@ folder = Path(sys.argv[1])
 frame = sfpp.read_image(demo_frame())
 labels = {}
 for variant in ("original", "fast"):
-    report = export_onnx(path=folder / f"{variant}.onnx", variant=variant, res="480x270")
+    report = sfpp.export_onnx(path=folder / f"{variant}.onnx", variant=variant, res="480x270")
     print(f"{variant}: {report.parity.summary()}")
     with sfpp.load(report.path) as model:
         labels[variant] = model(frame).labels

@@ -4,7 +4,7 @@ import sys
 
 import cv2
 
-import sfpp.runtime as sfpp
+import sfpp
 
 model_path, video_path = sys.argv[1:]
 model = sfpp.load(model_path)

@@ -2,11 +2,12 @@
 
 import sys
 
-import sfpp.runtime as sfpp
-from sfpp.runtime.people import choose_finder
+import sfpp
 
 model_path, source = sys.argv[1:]
-finder, how = choose_finder(person="full-frame")  # one person fills the picture; detector="yolox.onnx" finds several
+finder, how = sfpp.choose_finder(
+    person="full-frame"
+)  # one person fills it; detector="yolox.onnx" finds several
 print(how)
 with sfpp.load_pose(model_path) as model:
     names = model.contract.keypoints.names

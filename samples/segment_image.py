@@ -2,7 +2,7 @@
 
 import sys
 
-import sfpp.runtime as sfpp
+import sfpp
 
 model_path, image_path, overlay_path = sys.argv[1:]
 with sfpp.load(model_path) as model:

@@ -2,18 +2,17 @@
 
 import sys
 
-import sfpp.runtime as sfpp
-from sfpp.runtime.video import Event, Pipeline
+import sfpp
 
 
-def tell(event: Event) -> None:
+def tell(event: sfpp.Event) -> None:
     """Say when a camera is lost or back."""
     if event.kind in ("lost", "back", "gave-up"):
         print(event.line())
 
 
 model_path, *sources = sys.argv[1:]
-with sfpp.load_segmenter(model_path) as model, Pipeline(model, sources, smooth=0.3, on_event=tell) as pipeline:
+with sfpp.load_segmenter(model_path) as model, sfpp.Pipeline(model, sources, smooth=0.3, on_event=tell) as pipeline:
     for answer in pipeline:
         ahead = answer.result.labels[-answer.result.labels.shape[0] // 3 :]
         free = (ahead == model.contract.classes.index("road")).mean()

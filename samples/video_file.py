@@ -2,14 +2,13 @@
 
 import sys
 
-import sfpp.runtime as sfpp
-from sfpp.runtime.video import open_sink, open_source
+import sfpp
 
 model_path, video_path, overlay_path = sys.argv[1:]
 with (
     sfpp.load_segmenter(model_path) as model,
-    open_source(video_path) as source,
-    open_sink(overlay_path, frames_per_second=source.frames_per_second) as sink,
+    sfpp.open_source(video_path) as source,
+    sfpp.open_sink(overlay_path, frames_per_second=source.frames_per_second) as sink,
 ):
     for frame, result in model.stream(source):
         sink.write(frame, result.draw(frame.image_bgr))

@@ -93,7 +93,9 @@ def _plan(arguments: argparse.Namespace, sources: Sequence[Source]) -> Plan:
         viewed=arguments.view is not None,
         by_position=arguments.output is not None,
         also_read=files_read(arguments),
+        max_frames=arguments.max_frames,
         notify=note,
+        **given(arguments, "every"),
     )
 
 

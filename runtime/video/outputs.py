@@ -13,13 +13,15 @@ from typing import Any
 
 from sfpp.runtime.errors import UsageError
 from sfpp.runtime.events import EventHandler, ignore
-from sfpp.runtime.files import free_path, identity, is_nowhere
+from sfpp.runtime.files import check_destinations, free_path, identity, is_nowhere
 from sfpp.runtime.video.delivery import SourceSinks
 from sfpp.runtime.video.frame import Source
 from sfpp.runtime.video.mailbox import Policy
 from sfpp.runtime.video.readers import expected_frames
 from sfpp.runtime.video.sinks.opening import (
     FOLDER_SUFFIX,
+    check_picture_path,
+    check_sink,
     folder_sink,
     is_folder,
     open_sink,
@@ -100,18 +102,28 @@ class Plan:
         """Whether frames or lines go where a report would be printed."""
         return any(sink_place(text) == STANDARD_OUTPUT for text in self.all())
 
-    def check(self, sources: Sequence[Source], *, also_read: Sequence[str] = ()) -> None:
+    def check(
+        self, sources: Sequence[Source], *, also_read: Sequence[str] = (), every: int = 1, max_frames: int | None = None
+    ) -> None:
         """Refuse outputs that would overwrite an input, other files that are ``also_read``, each other, or pictures.
 
-        Files are told by what they are, whatever links and spellings lead to them.
+        Files are told by what they are, whatever links and spellings lead to them. What has a name of no known kind, or
+        lies in no folder that exists, is refused too. ``every`` and ``max_frames`` are those of the run.
 
         Raises:
-            UsageError: they would, or an address is none.
+            UsageError: they would, or a name or an address is none.
+            SfppError: a folder does not exist.
         """
         _check_places(self._unshared(), sources, also_read=also_read)
         for source in sources:
-            for folder in self.by_source[source.name].folders():
+            outputs = self.by_source[source.name]
+            for folder in outputs.folders():
                 _check_folder(folder, source)
+            for text in outputs.overlays:
+                check_sink(text, count=expected_frames(source, every=every, max_frames=max_frames))
+            if outputs.snapshot is not None:
+                check_picture_path(Path(outputs.snapshot))
+            check_destinations(*(text for text in (outputs.json, outputs.keypoints) if text not in (None, "-")))
 
     def _every(self) -> Iterator[str]:
         for outputs in self.by_source.values():
@@ -132,6 +144,8 @@ def plan_outputs(
     viewed: bool = False,
     by_position: bool = False,
     also_read: Sequence[str] = (),
+    every: int = 1,
+    max_frames: int | None = None,
     notify: Callable[[str], object] = lambda line: None,
 ) -> Plan:
     """Decide what is written of each source: an overlay if nothing else is asked for.
@@ -142,6 +156,8 @@ def plan_outputs(
         viewed: whether a page shows the frames, which is a reason to write nothing.
         by_position: whether the only overlay is one because it does not exist yet.
         also_read: other files that are read.
+        every: take every Nth frame only.
+        max_frames: how many frames there will be at most.
         notify: takes a line where another name than the usual one is chosen.
 
     Raises:
@@ -168,7 +184,7 @@ def plan_outputs(
         taken.update(map(Path, overlays))
         found[source.name] = replace(outputs, overlays=overlays)
     plan = Plan(found, tuple(Path(text) for text in wanted.overlays if several and _is_shared(text)))
-    plan.check(sources, also_read=also_read)
+    plan.check(sources, also_read=also_read, every=every, max_frames=max_frames)
     return plan
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sfpp.runtime import images
 from sfpp.runtime.errors import MediaError, UsageError, did_you_mean
 from sfpp.runtime.events import EventHandler, ignore
-from sfpp.runtime.files import free_path, open_number
+from sfpp.runtime.files import check_destinations, free_path, open_number
 from sfpp.runtime.video.frame import Frame
 from sfpp.runtime.video.sinks.h264 import VIDEO_SUFFIXES, recording_sink, video_sink
 from sfpp.runtime.video.sinks.push import PROTOCOLS, Receiver, push_sink
@@ -76,6 +76,7 @@ def open_sink(
     Raises:
         UsageError: a suffix or an address that is none of these, or a picture file for more than one picture.
     """
+    check_sink(path, count=count)
     text = os.fspath(path)
     if is_uri(text):
         return _address_sink(
@@ -86,20 +87,36 @@ def open_sink(
     if text == STANDARD_OUTPUT or (suffix == RECORD_SUFFIX and not target.is_dir()):
         return record_lines(text, live=live, on_event=on_event)
     if is_folder(text):
-        _check_no_half_address(text)
         return folder_sink(target, keep_older=live)
     if suffix in VIDEO_SUFFIXES:
         return _video(target, frames_per_second=frames_per_second, live=live, on_event=on_event)
-    if suffix not in PICTURE_SUFFIXES:
+    return picture_sink(target)
+
+
+def check_sink(path: str | os.PathLike[str], *, count: int | None = None) -> None:
+    """Refuse a name that :func:`open_sink` cannot open, before anything is; of a file also where its folder is missing.
+
+    Raises:
+        UsageError: as for :func:`open_sink`.
+        SfppError: the folder does not exist, or it is a disk or a socket.
+    """
+    place, name = sink_place(path), sink_name(path)
+    if is_uri(os.fspath(path)) or not isinstance(place, Path):
+        return
+    if is_folder(path):
+        _check_no_half_address(name)
+        return
+    suffix = place.suffix.lower()
+    if suffix not in (*VIDEO_SUFFIXES, *PICTURE_SUFFIXES, RECORD_SUFFIX):
         known = ", ".join((*VIDEO_SUFFIXES, *PICTURE_SUFFIXES, RECORD_SUFFIX))
-        raise UsageError(f"cannot tell what to write to {target}: expected a folder, or a name ending in {known}")
-    if count != 1:
+        raise UsageError(f"cannot tell what to write to {place}: expected a folder, or a name ending in {known}")
+    if suffix in PICTURE_SUFFIXES and count != 1:
         many = f"{count} frames" if count else "any number of frames"
         raise UsageError(
-            f"{target} holds one picture, but {many} will come; "
+            f"{place} holds one picture, but {many} will come; "
             "give a folder or a name ending in .mp4, or take one frame only"
         )
-    return picture_sink(target)
+    check_destinations(place)
 
 
 def is_folder(path: str | os.PathLike[str]) -> bool:
@@ -195,7 +212,7 @@ def picture_sink(path: Path) -> Iterator[Sink]:
         UsageError: a suffix of no picture format.
         MediaError: the folder does not exist.
     """
-    _check_picture_path(path)
+    check_picture_path(path)
     yield _Picture(path)
 
 
@@ -230,7 +247,7 @@ def snapshot_sink(path: Path, *, count: int | None = None) -> Iterator[Sink]:
         UsageError: a suffix of no picture format.
         MediaError: the folder does not exist.
     """
-    _check_picture_path(path)
+    check_picture_path(path)
     snapshot = _Snapshot(path, count)
     try:
         yield snapshot
@@ -240,7 +257,7 @@ def snapshot_sink(path: Path, *, count: int | None = None) -> Iterator[Sink]:
     snapshot.save()
 
 
-def _check_picture_path(path: Path) -> None:
+def check_picture_path(path: Path) -> None:
     """Refuse early what would fail after the work is done."""
     if path.suffix.lower() not in PICTURE_SUFFIXES:
         raise UsageError(f"{path} is no name for a picture: expected it to end in {', '.join(PICTURE_SUFFIXES)}")

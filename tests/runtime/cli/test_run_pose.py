@@ -173,7 +173,7 @@ def test_nobody_anywhere_is_said(here, capsys):
         ("segment.onnx", ["--detector", "detector.onnx"], "--detector is for pose models, but segment.onnx is a seg"),
         ("segment.onnx", ["--threshold", "0.3", "--detect-every", "1"], "--detect-every, --threshold are for pose"),
         ("segment.onnx", ["--keypoints-json", "k"], "--keypoints-json is for pose models"),
-        ("segment.onnx", ["--flip-test"], "flip test is for pose models"),
+        ("segment.onnx", ["--flip-test"], "--flip-test is for pose models"),
         ("segment.onnx", ["--person", "hog"], "--person is for pose models"),
         ("pose.onnx", ["--person", "hog", "--boxes", "boxes.json"], "not allowed with argument"),
         ("pose.onnx", ["--person", "dog"], "invalid choice: 'dog'"),
