@@ -6,7 +6,7 @@ import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -99,6 +99,12 @@ class StageTimer:
         self._finished = 0
         self._last_finish = 0.0
         self._lock = threading.Lock()
+
+    def expect(self, stages: Iterable[str]) -> None:
+        """List these stages, once they are measured, before others that were not named."""
+        with self._lock:
+            for stage in stages:
+                self._known.setdefault(stage, _Stage())
 
     @property
     def stages(self) -> tuple[str, ...]:

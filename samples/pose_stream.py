@@ -5,9 +5,7 @@ import sys
 import sfpp
 
 model_path, source = sys.argv[1:]
-finder, how = sfpp.choose_finder(
-    person="full-frame"
-)  # one person fills it; detector="yolox.onnx" finds several
+finder, how = sfpp.choose_finder(person="full-frame")  # one person fills it; detector="yolox.onnx" finds several
 print(how)
 with sfpp.load_pose(model_path) as model:
     names = model.contract.keypoints.names

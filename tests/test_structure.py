@@ -6,10 +6,12 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
+import sfpp
 from sfpp import export
 from sfpp.export.demo import demo_frame, demo_person
 from sfpp.runtime.demo import demo_clip
@@ -75,21 +77,48 @@ def test_a_run_of_the_runtime_loads_no_training_library(tmp_path):
     assert not loaded & {"torch", "onnx", "onnx_graphsurgeon"}
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        "sfpp.calibration.cli",
-        "sfpp.export.cli",
-        "sfpp.export.engine.cli",
-        "sfpp.export.parity.cli",
-        "sfpp.runtime.bench.cli",
-        "sfpp.runtime.cli.run",
-    ],
+COMMANDS = (
+    "sfpp.calibration.cli",
+    "sfpp.export.cli",
+    "sfpp.export.engine.cli",
+    "sfpp.export.parity.cli",
+    "sfpp.runtime.bench.cli",
+    "sfpp.runtime.cli.run",
 )
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_loads_nothing_heavy(command):
     loaded = loaded_by(f"import {command} as c\ntry: c.main(['--help'])\nexcept SystemExit: pass")
     heavy = {"torch", "onnx", "onnxruntime", "openvino", "tensorrt_rtx", "cuda", "cv2", "av", "tqdm", "matplotlib"}
     assert not loaded & heavy
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_loads_few_modules_of_our_own(command):
+    ending = "print(' '.join(name for name in sys.modules if name.split('.')[0] == 'sfpp'))"
+    script = f"import sys, {command} as c\ntry: c.main(['--help'])\nexcept SystemExit: pass\n{ending}"
+    assert len(run_python("-c", script).stdout.splitlines()[-1].split()) <= 30
+
+
+def test_one_import_offers_everything_and_loads_nothing_heavy():
+    loaded = loaded_by("import sfpp; sfpp.__version__; dir(sfpp)")
+    assert not loaded & {"torch", "onnx", "onnxruntime", "openvino", "cv2", "av", "numpy"}
+    for name in sfpp.__all__:
+        assert getattr(sfpp, name) is not None, name
+    for package in (sfpp, sfpp.runtime, sfpp.runtime.video, sfpp.runtime.bench):
+        offered = {name for names in package._NAMES.values() for name in names}
+        assert offered == set(package.__all__) - {"__version__"}, package.__name__
+    with pytest.raises(AttributeError, match="module 'sfpp' has no attribute 'lod'"):
+        sfpp.lod  # noqa: B018
+    assert sfpp.__version__ == metadata.version("sfpp")
+
+
+def test_what_exports_names_the_extra_where_torch_is_missing():
+    script = (
+        "import sys; sys.modules['torch'] = None\nimport sfpp\ntry: sfpp.export_onnx\nexcept Exception as e: print(e)"
+    )
+    assert "pip install 'sfpp[export]'" in run_python("-c", script).stdout
 
 
 def test_the_wheel_is_complete(tmp_path):
@@ -107,7 +136,7 @@ def test_the_wheel_is_complete(tmp_path):
         for folder in FLOORS
         for path in (source / folder).rglob("*")
         if path.is_file() and path.name != "ruff.toml" and "__pycache__" not in path.parts
-    }
+    } | {"sfpp/__init__.py", "sfpp/py.typed"}
     assert packed == expected
     assert wheel.stat().st_size < 10e6 + 8e6 + 500_000  # segmentation weights and clip 10 MB, pose weights 8 MB
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from sfpp.export.engine.options import COMMAND, engine_parser
 from sfpp.runtime.cli.console import exit_code_of
 from sfpp.runtime.files import check_destinations
-from sfpp.runtime.model_file import read_contract_file
 from sfpp.runtime.tensorrt.building import EngineSettings, PhaseProgress, bytes_from, devices_from
 from sfpp.runtime.tensorrt.engines import EngineReport, build_engine
 from sfpp.runtime.tensorrt.sidecar import SUFFIX, sidecar_of
@@ -28,6 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _build(arguments: argparse.Namespace) -> int:
+    from sfpp.runtime.model_file import read_contract_file
+
     if arguments.contract:
         engine = Path(arguments.path) if arguments.path else Path(arguments.model).with_suffix(SUFFIX)
         check_destinations(sidecar_of(engine), also_read=[arguments.contract])
@@ -73,7 +74,7 @@ def describe(report: EngineReport) -> str:
     where = ", ".join(record.devices) or ("cards from sm80 on" if record.library == "tensorrt-rtx" else "this card")
     card = f" ({record.card})" if record.card else ""
     engine = shlex.quote(str(report.path))
-    has_test = getattr(contract, "self_test", None) is not None
+    has_test = contract.self_test is not None
     clip = "demo" if contract.task == "segmentation" else "PEOPLE.mp4"
     return "\n".join(
         [

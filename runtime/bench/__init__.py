@@ -7,9 +7,23 @@ print(report.table())
 
 from __future__ import annotations
 
-from sfpp.runtime.bench.report import BenchReport, Row
-from sfpp.runtime.bench.rounds import bench
-from sfpp.runtime.bench.row import Speedup, Summary
-from sfpp.runtime.bench.settings import BackendSpec
+from typing import TYPE_CHECKING
+
+from sfpp.runtime.imports import lazy_names
+
+if TYPE_CHECKING:
+    from sfpp.runtime.bench.report import BenchReport, Row
+    from sfpp.runtime.bench.rounds import bench
+    from sfpp.runtime.bench.row import Speedup, Summary
+    from sfpp.runtime.bench.settings import BackendSpec
 
 __all__ = ["BackendSpec", "BenchReport", "Row", "Speedup", "Summary", "bench"]
+
+_NAMES = {
+    "sfpp.runtime.bench.report": ("BenchReport", "Row"),
+    "sfpp.runtime.bench.rounds": ("bench",),
+    "sfpp.runtime.bench.row": ("Speedup", "Summary"),
+    "sfpp.runtime.bench.settings": ("BackendSpec",),
+}
+
+__getattr__ = lazy_names(__name__, _NAMES)

@@ -232,7 +232,7 @@ def check_sources(arguments: argparse.Namespace) -> None:
 
 def files_read(arguments: argparse.Namespace) -> list[str]:
     """Return the files beside the sources that the options name for reading."""
-    from sfpp.runtime.tensorrt.engines import files_of_model
+    from sfpp.runtime.tensorrt.sidecar import files_of_model
 
     others = given(arguments, "contract", "detector", "boxes").values()
     return [*map(str, files_of_model(Path(arguments.model))), *others]

@@ -66,6 +66,8 @@ class Delivery:
         self._viewer = viewer
         self._self_test = self_test
         self._timer = timer or StageTimer()
+        for each in self._sinks.values():
+            self._timer.expect((*each.overlays, *each.masks, *each.records, *each.keypoints))
         self._rates: dict[str, RateMeter] = defaultdict(RateMeter)
 
     def take(self, answer: Answer) -> None:

@@ -58,7 +58,7 @@ def here(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("every", [1, 2])
 @pytest.mark.parametrize("kind", SOURCES)
-@pytest.mark.parametrize("pair", itertools.combinations(OUTPUTS, 2), ids="-".join)
+@pytest.mark.parametrize("pair", list(itertools.combinations(OUTPUTS, 2)), ids="-".join)
 @pytest.mark.usefixtures("here")
 def test_every_pair_of_outputs(capsys, pair, kind, every):
     if "page" in pair:
