@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sfpp.export.engine.options import COMMAND, engine_parser
-from sfpp.runtime.cli.console import exit_code_of
+from sfpp.runtime.cli.console import exit_code_of, notes_of, progress_bar
 from sfpp.runtime.files import check_destinations
 from sfpp.runtime.tensorrt.building import EngineSettings, PhaseProgress, bytes_from, devices_from
 from sfpp.runtime.tensorrt.engines import EngineReport, build_engine
@@ -18,6 +18,7 @@ from sfpp.runtime.tensorrt.sidecar import SUFFIX, sidecar_of
 
 # What is over sooner needs no bar.
 _PATIENCE_S = 2.0
+_note = notes_of(COMMAND)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -87,22 +88,14 @@ def describe(report: EngineReport) -> str:
     )
 
 
-def _note(line: str) -> None:
-    print(f"{COMMAND}: {line}", file=sys.stderr, flush=True)
-
-
 @contextlib.contextmanager
 def _progress() -> Iterator[PhaseProgress]:
     """A bar on stderr for the builder's current phase, if a person looks at it and it takes a while."""
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        yield lambda phase, done, total: None
-        return
-    hidden = not sys.stderr.isatty()
-    with tqdm(delay=_PATIENCE_S, disable=hidden, leave=False, file=sys.stderr) as bar:
+    with progress_bar(delay=_PATIENCE_S, leave=False) as bar:
 
         def update(phase: str, done: int, total: int) -> None:
+            if bar is None:
+                return
             bar.set_description(phase, refresh=False)
             bar.total, bar.n = total, done
             bar.refresh()

@@ -8,12 +8,13 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 
 from sfpp.export.parity.settings import ParitySettings
-from sfpp.runtime.cli.console import exit_code_of
+from sfpp.runtime.cli.console import exit_code_of, notes_of, progress_bar
 from sfpp.runtime.cli.supervised import supervised
 from sfpp.runtime.files import check_destinations
 from sfpp.runtime.options import add_options, options_of
 
 COMMAND = "sfpp-parity"
+_note = notes_of(COMMAND)
 _DISAGREES = 1
 # What is over sooner needs no bar.
 _PATIENCE_S = 2.0
@@ -100,22 +101,14 @@ def _run(arguments: argparse.Namespace) -> int:
     return 0 if report.agrees else _DISAGREES
 
 
-def _note(line: str) -> None:
-    print(f"{COMMAND}: {line}", file=sys.stderr, flush=True)
-
-
 @contextlib.contextmanager
 def _progress() -> Iterator[Callable[[int, int], None]]:
     """A progress bar on stderr, if a person looks at it and it takes a while."""
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        yield lambda done, total: None
-        return
-    hidden = not sys.stderr.isatty()
-    with tqdm(unit="frame", delay=_PATIENCE_S, disable=hidden, leave=False, file=sys.stderr) as bar:
+    with progress_bar(unit="frame", delay=_PATIENCE_S, leave=False) as bar:
 
         def update(done: int, total: int) -> None:
+            if bar is None:
+                return
             bar.total = total
             bar.update(done - bar.n)
 

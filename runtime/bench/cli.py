@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sfpp.runtime.bench.settings import AUTO
-from sfpp.runtime.cli.console import exit_code_of, positive_int
+from sfpp.runtime.cli.console import exit_code_of, notes_of, positive_int
 from sfpp.runtime.files import check_destinations
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 COMMAND = "sfpp-bench"
+_note = notes_of(COMMAND)
 _DESCRIPTION = """\
 Measure models side by side: latency percentiles, memory, load time, operators, and how near
 they come to what this machine can do. All models take turns, round by round, so that what else
@@ -99,10 +100,6 @@ def _check_outputs(arguments: argparse.Namespace, json_path: str | None, chart_p
         check_chart(Path(chart_path))
     models = [file for model in arguments.models for file in files_of_model(Path(model))]
     check_destinations(json_path, chart_path, also_read=[*models, arguments.image])
-
-
-def _note(line: str) -> None:
-    print(f"{COMMAND}: {line}", file=sys.stderr, flush=True)
 
 
 def bench_parser() -> argparse.ArgumentParser:

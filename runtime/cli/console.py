@@ -1,13 +1,15 @@
-"""What the commands share: types of arguments, and how a command ends."""
+"""What the commands share: types of arguments, what they say while they work, and how they end."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import io
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from sfpp.runtime.errors import SfppError
 
@@ -42,6 +44,32 @@ def unit_interval(text: str) -> float:
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"{text!r} given, expected a number from 0 to 1")
     return value
+
+
+def notes_of(command: str) -> Callable[[str], None]:
+    """Return what prints a line on stderr, where it is no part of the result, behind the command's name."""
+
+    def note(line: str) -> None:
+        print(f"{command}: {line}", file=sys.stderr, flush=True)
+
+    return note
+
+
+@contextlib.contextmanager
+def progress_bar(*, hidden: bool = False, **options: Any) -> Iterator[Any]:
+    """Yield a bar of tqdm's on stderr, which shows only where a person looks at it; None where tqdm is not installed.
+
+    Args:
+        hidden: show nothing, whoever looks.
+        options: of tqdm.
+    """
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        yield None
+        return
+    with tqdm(disable=hidden or not sys.stderr.isatty(), file=sys.stderr, **options) as bar:
+        yield bar
 
 
 def exit_code_of(command: str, work: Callable[[], int]) -> int:

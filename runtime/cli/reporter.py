@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
+from sfpp.runtime.cli.console import notes_of, progress_bar
 from sfpp.runtime.cli.options import COMMAND
 from sfpp.runtime.events import Event
 from sfpp.runtime.model import SelfTestState
@@ -30,9 +31,7 @@ _STATUS_EVERY_S = 1.0
 _KEPT_AGES = 100_000
 
 
-def note(line: str) -> None:
-    """Print a line on stderr, where it is not part of the result."""
-    print(f"{COMMAND}: {line}", file=sys.stderr)
+note = notes_of(COMMAND)
 
 
 def warn(line: str) -> None:
@@ -82,7 +81,10 @@ class Reporter:
         self._begin()
         live = any(source.live for source in pipeline.sources)
         try:
-            with contextlib.nullcontext() if live else _bar(pipeline.expected) as self._bar:
+            # A camera has no end to wait for, and of one frame there is nothing to see.
+            expected = pipeline.expected
+            bar = progress_bar(total=expected, unit="frame", hidden=expected == 1)
+            with contextlib.nullcontext() if live else bar as self._bar:
                 yield
         finally:
             self._bar = None
@@ -206,16 +208,3 @@ class Reporter:
         with self._lock:
             status = f"{self._frames} frames, {rate:.1f} a second, {self._ages_ms[-1]:.0f} ms old when done"
             print(f"\r\x1b[K{status}", end="", file=sys.stderr, flush=True)
-
-
-@contextlib.contextmanager
-def _bar(expected: int | None) -> Iterator[Any]:
-    """A progress bar on stderr, if a person looks at it and there is more than one frame to wait for."""
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        yield None
-        return
-    hidden = expected == 1 or not sys.stderr.isatty()
-    with tqdm(total=expected, unit="frame", disable=hidden, file=sys.stderr) as bar:
-        yield bar

@@ -1,8 +1,9 @@
 import argparse
+import sys
 
 import pytest
 
-from sfpp.runtime.cli.console import exit_code_of, positive_int
+from sfpp.runtime.cli.console import exit_code_of, notes_of, positive_int, progress_bar
 from sfpp.runtime.errors import SfppError, UsageError
 
 
@@ -44,3 +45,23 @@ def test_what_is_no_count(text):
 
 def test_counts():
     assert [positive_int(text) for text in ("1", "2147483647")] == [1, 2147483647]
+
+
+def test_notes_go_to_stderr_behind_the_commands_name(capsys):
+    notes_of("sfpp-x")("something is done")
+    told = capsys.readouterr()
+    assert (told.out, told.err) == ("", "sfpp-x: something is done\n")
+
+
+def test_a_bar_is_shown_only_to_somebody_who_looks(monkeypatch, capsys):
+    with progress_bar(total=2) as bar:
+        bar.update(1)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    for hidden in (True, False):
+        with progress_bar(total=2, hidden=hidden) as bar:
+            bar.update(2)
+        assert ("2/2" in capsys.readouterr().err) is not hidden
+    monkeypatch.setitem(sys.modules, "tqdm", None)
+    with progress_bar(total=2) as bar:
+        assert bar is None
