@@ -10,6 +10,8 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
+from sfpp.tooling.graph import running_order
+
 # What these give is what they take under another shape: ONNX Runtime copies nothing.
 _VIEWS = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity"})
 
@@ -61,7 +63,7 @@ def live_bytes(model: onnx.ModelProto, *, fused: bool = False) -> int:
         fused: whether attention is computed without ever holding scores, as OpenVINO does.
     """
     sizes, owners = _sizes(model.graph), dict[str, str]()
-    nodes = _running_order(list(model.graph.node))
+    nodes = [model.graph.node[index] for index in running_order(model.graph.node)]
     for node in nodes:
         if fused and node.op_type == "Softmax":
             sizes.update(dict.fromkeys((node.input[0], node.output[0]), 0))
@@ -90,21 +92,3 @@ def _sizes(graph: onnx.GraphProto) -> dict[str, int]:
             dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)
             sizes[info.name] = math.prod(each.dim_value for each in kind.shape.dim) * dtype.itemsize
     return sizes
-
-
-def _running_order(nodes: list[onnx.NodeProto]) -> list[onnx.NodeProto]:
-    """Return nodes in ONNX Runtime's order: from the last output backwards, what comes latest in the file first."""
-    makers = {name: index for index, node in enumerate(nodes) for name in node.output}
-    read = {name for node in nodes for name in node.input}
-    order: list[onnx.NodeProto] = []
-    entered: set[int] = set()
-    stack = [(index, False) for index, node in enumerate(nodes) if not any(name in read for name in node.output)]
-    while stack:
-        index, is_done = stack.pop()
-        if is_done:
-            order.append(nodes[index])
-        elif index not in entered:
-            entered.add(index)
-            needed = sorted({makers[name] for name in nodes[index].input if name in makers} - entered)
-            stack += [(index, True), *((each, False) for each in needed)]
-    return order

@@ -190,6 +190,28 @@ def remove_unused(graph: onnx.GraphProto) -> None:
                 del values[index]
 
 
+def running_order(nodes: Sequence[onnx.NodeProto]) -> list[int]:
+    """Return the positions of nodes in the order in which ONNX Runtime runs them.
+
+    It goes from the last node that nobody reads backwards, what comes latest in the file first: of attention in parts
+    it computes one part after the other, whatever the order in the file.
+    """
+    makers = {name: index for index, node in enumerate(nodes) for name in node.output}
+    read = {name for node in nodes for name in node.input}
+    order: list[int] = []
+    entered: set[int] = set()
+    stack = [(index, False) for index, node in enumerate(nodes) if not any(name in read for name in node.output)]
+    while stack:
+        index, is_done = stack.pop()
+        if is_done:
+            order.append(index)
+        elif index not in entered:
+            entered.add(index)
+            needed = sorted({makers[name] for name in nodes[index].input if name in makers} - entered)
+            stack += [(index, True), *((each, False) for each in needed)]
+    return order
+
+
 def names_read_by(node: onnx.NodeProto) -> Iterator[str]:
     """Yield the tensors that a node reads, those that its subgraphs (of If, Loop or Scan) read from outside too."""
     yield from node.input

@@ -16,7 +16,7 @@ from onnx import TensorProto, helper
 from sfpp.calibration.int8.histogram import Histogram
 from sfpp.runtime.backends import BackendOptions, OnnxRuntimeBackend
 from sfpp.runtime.errors import BackendError, UsageError
-from sfpp.tooling.graph import add_integers, copy_of, opset_of, remove_unused, shapes_of
+from sfpp.tooling.graph import add_integers, copy_of, opset_of, remove_unused, running_order, shapes_of
 
 # Of a larger tensor a sample this large is looked at, beside its largest and smallest value.
 SAMPLE = 1 << 17
@@ -127,7 +127,7 @@ def with_samples(model: onnx.ModelProto, tensors: Sequence[str]) -> onnx.ModelPr
     observed, shapes = _without_outputs(model, tensors)
     graph = observed.graph
     flat = add_integers(graph, "observing/flat", [-1])
-    for name in tensors:
+    for name in _latest_first(graph, tensors):
         for operator in _REDUCTIONS:
             graph.node.append(helper.make_node(operator, [name], [f"{name}/{operator}"], keepdims=0))
             graph.output.append(helper.make_tensor_value_info(f"{name}/{operator}", TensorProto.FLOAT, []))
@@ -142,7 +142,8 @@ def with_channel_limits(model: onnx.ModelProto, axes: Mapping[str, int]) -> onnx
     observed, shapes = _without_outputs(model, axes)
     graph = observed.graph
     as_input = opset_of(model) >= _OPSET_OF_AXES_AS_INPUT
-    for name, axis in axes.items():
+    for name in _latest_first(graph, axes):
+        axis = axes[name]
         others = [index for index in range(len(shapes[name])) if index != axis]
         extra = [add_integers(graph, f"observing/axes_{'_'.join(map(str, others))}", others)] if as_input else []
         for operator in _REDUCTIONS[:2]:
@@ -153,6 +154,17 @@ def with_channel_limits(model: onnx.ModelProto, axes: Mapping[str, int]) -> onnx
             graph.output.append(helper.make_tensor_value_info(result, TensorProto.FLOAT, [shapes[name][axis]]))
     remove_unused(graph)
     return observed
+
+
+def _latest_first(graph: onnx.GraphProto, tensors: Iterable[str]) -> list[str]:
+    """Return tensors in the order in which what reads them has to be added.
+
+    ONNX Runtime works towards the last of the nodes that nobody reads first. So each tensor is read as soon as it is
+    there, and given up; in another order all are held until the end.
+    """
+    made = [name for index in running_order(graph.node) for name in graph.node[index].output]
+    place = {name: index for index, name in enumerate(made)}  # an input of the graph is there first
+    return sorted(tensors, key=lambda name: place.get(name, -1), reverse=True)
 
 
 def _without_outputs(
