@@ -30,14 +30,13 @@ from sfpp.calibration.fp16.fp16_model import fp16_model
 from sfpp.calibration.int8.int8_model import int8_model
 from sfpp.calibration.int8.quantizable import TENSORRT, quantizable
 from sfpp.calibration.int8.ranges import Range
-from sfpp.export.catalog import matched, variant_for
 from sfpp.export.checkpoints import Checkpoint, read_checkpoint
-from sfpp.export.contracts import contract_for, input_spec
+from sfpp.export.contracts import contract_for, variant_from
 from sfpp.export.demo import demo_checkpoint, demo_pose_checkpoint
 from sfpp.export.models.edaformer import EdaFormer
-from sfpp.export.resolution import resolution_from
+from sfpp.export.settings import ExportSettings
 from sfpp.export.to_onnx import graph_from_model, learned_model
-from sfpp.runtime.contract import ModelContract, OutputKind
+from sfpp.runtime.contract import ModelContract
 from sfpp.runtime.errors import SfppError
 from sfpp.runtime.tensorrt import EngineSettings, build_engine
 from sfpp.runtime.tensorrt.library import library_of
@@ -123,11 +122,10 @@ def _graph(case: Case, folder: Path) -> tuple[onnx.ModelProto, ModelContract]:
     """Return the graph for TensorRT and its contract; it is traced, but not compared with PyTorch."""
     checkpoint = _checkpoint(case.network, folder)
     name, local, _ = case.variant.partition(LOCAL)
-    variant = matched(variant_for(checkpoint.family, name), "local" if local else "exact")
-    spec = input_spec(resolution_from(case.size), input="uint8", batch=1, resize="letterbox")
-    output: OutputKind = "heatmaps" if checkpoint.task == "pose" else "logits"
-    contract = contract_for(checkpoint, variant, spec, output=output, opset=17, target="tensorrt")
-    example = np.random.default_rng(0).integers(0, 256, spec.shape, dtype=np.uint8)
+    settings = ExportSettings(name, matching="local" if local else "exact", target="tensorrt", res=case.size)
+    variant = variant_from(settings, checkpoint.family)
+    contract = contract_for(checkpoint, variant, settings)
+    example = np.random.default_rng(0).integers(0, 256, contract.input.shape, dtype=np.uint8)
     return graph_from_model(learned_model(checkpoint), variant.recipe, contract, example), contract
 
 

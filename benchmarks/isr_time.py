@@ -19,10 +19,10 @@ import onnx
 import torch
 
 from benchmarks.machine import RESULTS, store
-from sfpp.export.arithmetic import multiply_adds
 from sfpp.export.catalog import isr_from_text
+from sfpp.export.costs import multiply_adds
 from sfpp.export.models.edaformer import EdaDecoderConfig, EdaFormer, EdaFormerConfig, EftConfig
-from sfpp.export.resolution import resolution_from
+from sfpp.export.settings import resolution_from
 from sfpp.export.to_onnx import graph_from_model
 from sfpp.runtime.backends import OnnxRuntimeBackend
 from sfpp.runtime.contract import InputSpec, ModelContract, OutputSpec

@@ -6,11 +6,10 @@ import argparse
 import shlex
 import sys
 from collections.abc import Sequence
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sfpp.calibration.settings import CalibrationSettings
-from sfpp.runtime.cli.console import exit_code_of
+from sfpp.runtime.cli.console import example_source, exit_code_of
 from sfpp.runtime.cli.supervised import supervised
 from sfpp.runtime.options import add_options
 
@@ -74,6 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     from sfpp.calibration import calibrate
     from sfpp.calibration.summary import summary_lines
+    from sfpp.runtime.cli.progress import Bars
 
     with Bars() as bars:
         report = calibrate(**vars(arguments), notify=bars.say, progress=bars)
@@ -86,43 +86,8 @@ def _run(arguments: argparse.Namespace) -> int:
 def _next(report: CalibrationReport) -> str:
     """Return the command to go on with: the recommended file on the shipped clip, or on a GPU the engine."""
     chosen = next(each for each in report.files if each.precision == report.recommendation.precision)
-    source = "demo" if report.contract.task == "segmentation" else "PEOPLE.mp4"
+    source = example_source(report.contract.task)
     return f"sfpp-run {shlex.quote(str(chosen.path))} {source}"
-
-
-class Bars:
-    """Shows one bar at a time on stderr; a context manager that closes the last one."""
-
-    def __init__(self) -> None:
-        self._bar: Any = None
-        self._step = ""
-
-    def say(self, line: str) -> None:
-        """Print a line above the bar."""
-        self._close()
-        print(line, file=sys.stderr, flush=True)
-
-    def __call__(self, step: str, done: int, total: int) -> None:
-        """Show that ``done`` of ``total`` parts of a step are behind us."""
-        from tqdm import tqdm
-
-        if self._bar is None or step != self._step:
-            self._close()
-            self._step = step
-            # Where nobody looks (disable=None), and for what takes less than two seconds, there is no bar.
-            self._bar = tqdm(total=total, desc=f"  {step}", disable=None, delay=2, leave=False)
-        self._bar.update(done - self._bar.n)
-
-    def _close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
-
-    def __enter__(self) -> Bars:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._close()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Sizes, variants and merging recipes by name, and recipes in the words of the SegFormer++ authors.
 
-A recipe file is JSON: a list of four objects, one a stage, with any of these keys (missing modes merge nothing):
+A recipe file is JSON: a list of four objects, one per stage, with any of these keys (missing modes merge nothing):
 
 * ``q_mode``, ``kv_mode``: ``bsm``, ``n1d`` or ``n2d``, for queries and for keys and values;
 * with ``bsm``: ``q_r`` the ratio 0..1 of tokens to merge, ``q_sx`` and ``q_sy`` the cell's columns and rows;
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,12 +31,11 @@ from sfpp.export.models.recipe import (
     StageRecipe,
     with_matching,
 )
-from sfpp.runtime.contract import MatchingRule
+from sfpp.runtime.contract import MatchingRule, ModelContract
 from sfpp.runtime.errors import RecipeError, UsageError, did_you_mean
 
 MODES = ("bsm", "n1d", "n2d")
-
-# (channels a stage, blocks a stage); arXiv 2105.15203, table 6.
+# (channels per stage, blocks per stage); arXiv 2105.15203, table 6.
 _WIDE = (64, 128, 320, 512)
 MIT_SIZES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
     "b0": ((32, 64, 160, 256), (2, 2, 2, 2)),
@@ -45,12 +45,13 @@ MIT_SIZES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
     "b4": (_WIDE, (3, 8, 27, 3)),
     "b5": (_WIDE, (3, 6, 40, 3)),
 }
-
 # The same of EDAFormer's encoder; arXiv 2407.17261.
 EFT_SIZES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
     "t": ((32, 64, 128, 256), (2, 2, 10, 2)),
     "b": ((64, 128, 256, 512), (3, 3, 22, 3)),
 }
+# arXiv 2407.17261, table 6: EDAFormer as trained, and the reduction that its authors recommend.
+ISR_VARIANTS: dict[str, IsrRecipe] = {"original": IsrRecipe(), "isr": IsrRecipe((2, 2, 1, 1), (2, 2, 2))}
 
 
 @dataclass(frozen=True)
@@ -78,9 +79,6 @@ VARIANTS: dict[str, MergingRecipe] = {
     # Ours: what inference spatial reduction is to EDAFormer, for SegFormer. Stage 4 has no reduction to add to.
     "kv2x2": MergingRecipe((*(StageRecipe(key_value=Pool2d((2, 2))),) * 3, StageRecipe())),
 }
-
-# arXiv 2407.17261, table 6: EDAFormer as trained, and the reduction that its authors recommend.
-ISR_VARIANTS: dict[str, IsrRecipe] = {"original": IsrRecipe(), "isr": IsrRecipe((2, 2, 1, 1), (2, 2, 2))}
 
 
 def variant_for(family: str, name_or_file: str | Path, isr: str | None = None) -> Variant:
@@ -111,7 +109,7 @@ def matched(variant: Variant, matching: MatchingRule, share_matching: int = 1) -
     """Return the variant with its bipartite matching exact or local, and shared among blocks.
 
     Raises:
-        UsageError: the variant matches nothing, so that the wish would change nothing.
+        UsageError: the variant matches nothing, so that the option would change nothing.
     """
     if matching == "exact" and share_matching == 1:
         return variant
@@ -159,7 +157,7 @@ def variant_by_name(name_or_file: str | Path) -> Variant:
         # Only the name tells variants apart in file names, contracts and the command that makes a file anew.
         if recipe != {**ISR_VARIANTS, **VARIANTS}.get(path.stem, recipe):
             raise UsageError(
-                f"the recipe file {path} would pass for the variant {path.stem!r}, and is another one; "
+                f"the recipe file {path} has the name of the variant {path.stem!r}, but differs from it; "
                 "give it another name"
             )
         return Variant(path.stem, recipe)
@@ -175,7 +173,7 @@ def variant_by_name(name_or_file: str | Path) -> Variant:
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except OSError:  # too long for a name: a recipe written out in the place of its file, say
+    except OSError:  # too long for a name: a recipe written out in place of its file, say
         return False
 
 
@@ -210,7 +208,9 @@ def recipe_from_words(stages: object, *, origin: str = "the recipe") -> MergingR
         RecipeError: not four objects, an unknown mode or key, a value out of range; the stage is named.
     """
     if not isinstance(stages, list) or len(stages) != 4 or not all(isinstance(stage, dict) for stage in stages):
-        raise RecipeError(f"{origin} must be a list of four objects, one a stage; {{}} for a stage that does not merge")
+        raise RecipeError(
+            f"{origin} must be a list of four objects, one per stage; {{}} for a stage that does not merge"
+        )
     return MergingRecipe(tuple(_stage_from_words(stage, f"{origin}, stage {n}") for n, stage in enumerate(stages, 1)))
 
 
@@ -264,7 +264,7 @@ def _window_2d(words: Mapping[str, Any], key: str, where: str) -> GridHw:
 
 
 def words_from_recipe(recipe: Recipe) -> tuple[dict[str, Any], ...]:
-    """Return a recipe in the authors' words, one dictionary a stage; the inverse of :func:`recipe_from_words`.
+    """Return a recipe in the authors' words, one dictionary per stage; the inverse of :func:`recipe_from_words`.
 
     EDAFormer's reduction is one dictionary, such as ``{"isr": "2211-222"}``.
     """
@@ -282,3 +282,30 @@ def _words(merging: Merging | None, side: str) -> dict[str, Any]:
     if isinstance(merging, Pool2d):
         return {f"{side}_mode": "n2d", f"{side}_s": list(merging.window_hw)}
     return {f"{side}_mode": "n1d", f"{side}_s": merging.window}
+
+
+def export_command(contract: ModelContract, *more: str, weights: str) -> str:
+    """Return the line with `sfpp-export` that makes a file of this kind anew, quoted for a shell.
+
+    Args:
+        contract: of the file; it may come from anywhere.
+        more: further options, such as ``--target tensorrt``, which take the place of the file's own.
+        weights: the checkpoint as it is to be shown.
+    """
+    isr = contract.recipe[0].get("isr") if contract.recipe else None
+    # A variant without a name of ours is a recipe file, which the contract calls by its stem.
+    variant = contract.variant if contract.variant in VARIANTS else f"{contract.variant}.json"
+    options = [f"--isr {shlex.quote(str(isr))}" if isr else f"--variant {shlex.quote(variant)}"]
+    options += [f"--matching {contract.matching}"] * (contract.matching != "exact")
+    options += [f"--share-matching {contract.share_matching or 'all'}"] * (contract.share_matching != 1)
+    options += ["--output labels"] * (contract.outputs[0].kind == "labels")
+    options += ["--input float32"] * (contract.input.dtype == "float32")
+    options += [f"--batch {contract.input.batch}"] * (contract.input.batch != 1)
+    options += [f"--resize {contract.input.resize}"] * (contract.input.resize != "letterbox")
+    stated = " ".join(more)
+    if contract.target != "portable" and "--target" not in stated:
+        options.append(f"--target {shlex.quote(contract.target)}")
+    if contract.opset != 17 and "--opset" not in stated:
+        options.append(f"--opset {contract.opset}")
+    size = f"--res {contract.input.width}x{contract.input.height}"
+    return " ".join(["sfpp-export --weights", weights, *options, *more, size])

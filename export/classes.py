@@ -40,7 +40,7 @@ def class_set(name_or_path: str | Path, count: int | None = None) -> ClassSet:
 
     Args:
         name_or_path: one of ``CLASS_SETS``; or a JSON list of names or of ``{"name": ..., "color": [r, g, b]}``; or
-            any other text file with one name a line. Where a file gives no color, one is generated.
+            any other text file with one name per line. Where a file gives no color, one is generated.
         count: how many classes the model has; None does not check.
 
     Raises:
@@ -51,7 +51,7 @@ def class_set(name_or_path: str | Path, count: int | None = None) -> ClassSet:
     if count is not None and len(classes.names) != count:
         raise UsageError(
             f"{text!r} names {len(classes.names)} classes, but the model has {count}: "
-            f"choose another of {', '.join(CLASS_SETS)}, or give a file with {count} names, one a line"
+            f"choose another of {', '.join(CLASS_SETS)}, or give a file with {count} names, one per line"
         )
     return classes
 
@@ -85,7 +85,7 @@ def _path_of(text: str) -> Path:
         raise UsageError(f"the class file {path} {problem}; give a file, or one of {', '.join(CLASS_SETS)}")
     raise UsageError(
         f"unknown classes {text!r}{did_you_mean(text, CLASS_SETS)}; expected one of {', '.join(CLASS_SETS)}, "
-        "or a file: a JSON list, or text with one name a line"
+        "or a file: a JSON list, or text with one name per line"
     )
 
 
@@ -119,7 +119,7 @@ def classes_from_entries(entries: Sequence[Any], *, origin: str) -> ClassSet:
             numbers 0..255.
     """
     if not entries:
-        raise UsageError(f"{origin} names no class; expected one name a class, in the order of the model's output")
+        raise UsageError(f"{origin} names no class; expected one name per class, in the order of the model's output")
     generated = generated_palette(len(entries))
     named = [_named_color(entry, f"{origin}, class {index}") for index, entry in enumerate(entries)]
     palette = tuple(color or spare for (_, color), spare in zip(named, generated, strict=True))

@@ -6,10 +6,13 @@ import argparse
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
-from sfpp.runtime.cli.console import exit_code_of
+from sfpp.export.settings import ExportSettings
+from sfpp.runtime.cli.console import example_source, exit_code_of
 from sfpp.runtime.cli.supervised import supervised
+from sfpp.runtime.options import add_options
 
 if TYPE_CHECKING:
     from sfpp.export.to_onnx import ExportReport
@@ -29,7 +32,7 @@ variants (how many tokens attention works on):
   kv2x2       average keys and values in 2x2 windows in stages 1-3 (ours)
   isr         EDAFormer only: inference spatial reduction 2211-222, its authors' choice;
               --isr takes other factors: encoder stages 1-4, then decoder stages 2-4
-  FILE.json   your own recipe: a list of four objects, one a stage, such as
+  FILE.json   your own recipe: a list of four objects, one per stage, such as
               [{"kv_mode": "bsm", "kv_r": 0.6, "kv_sx": 2, "kv_sy": 2}, {}, {"q_mode": "n2d", "q_s": [2, 2]}, {}]
 
 examples:
@@ -50,81 +53,16 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add = parser.add_argument
-    add(
+    parser.add_argument(
         "--weights",
         metavar="PATH",
         help="checkpoint (.pth, .safetensors) or Transformers folder; default: the demo model",
     )
-    add(
-        "--variant",
-        default="original",
-        metavar="NAME|FILE",
-        help="how to merge tokens, see below (default: %(default)s)",
+    add_options(parser, ExportSettings, *(field.name for field in fields(ExportSettings)))
+    parser.add_argument(
+        "-o", "--path", metavar="FILE", help="file to write (default: named after model, variant and size)"
     )
-    add("--isr", metavar="FACTORS", help="an EDAFormer's reduction factors, such as 2211-222 (see below)")
-    add(
-        "--matching",
-        choices=("exact", "local"),
-        default="exact",
-        help="where a token's partner is looked for: everywhere, or in the nine cells around it, which is faster "
-        "(default: %(default)s)",
-    )
-    add(
-        "--share-matching",
-        type=_blocks,
-        default=1,
-        metavar="N|all",
-        help="let N blocks of a stage in a row, or all, use one matching (default: %(default)s, as published)",
-    )
-    add(
-        "--target",
-        choices=("portable", "onnxruntime", "openvino", "tensorrt"),
-        default="portable",
-        help="what the graph is written for; portable runs everywhere (default: %(default)s)",
-    )
-    add("--res", metavar="WxH", help="input size, width x height in pixels (default: 1920x1080; for pose 192x256)")
-    add("--task", choices=("segmentation", "pose"), help="which demo model, if --weights is not given")
-    add(
-        "--output",
-        choices=("logits", "labels", "heatmaps"),
-        help="logits at the model's stride, which the runtime raises to any frame size (default), uint8 labels at the "
-        "input's size, or heatmaps (default for pose)",
-    )
-    add(
-        "--input",
-        choices=("uint8", "float32"),
-        default="uint8",
-        help="uint8 RGB frames with normalization in the graph, or normalized float32 images (default: %(default)s)",
-    )
-    add("--batch", type=int, default=1, metavar="N", help="frames in one run, fixed (default: %(default)s)")
-    add("--opset", type=int, default=17, metavar="N", help="ONNX operator set, 17 to 20 (default: %(default)s)")
-    add(
-        "--resize",
-        choices=("letterbox", "stretch"),
-        default="letterbox",
-        help="how the runtime fits frames of another shape (default: %(default)s)",
-    )
-    add(
-        "--classes", metavar="NAME|FILE", help="class names: cityscapes, ade20k, camvid, voc, or a file with one a line"
-    )
-    add("--keypoints", metavar="NAME|FILE", help="keypoints of a pose network: coco17, lsp14, jump20, or a JSON file")
-    add(
-        "--image",
-        metavar="FILE",
-        help="picture to check the export with (default: a street scene, for pose a person, that comes with sfpp)",
-    )
-    add("-o", "--path", metavar="FILE", help="file to write (default: named after model, variant and size)")
     return parser
-
-
-def _blocks(text: str) -> int:
-    """Read a number of blocks; 0 stands for all of a stage."""
-    if text == "all":
-        return 0
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of blocks; expected 1 or more, or all")
-    return int(text)
 
 
 def command() -> int:
@@ -166,8 +104,7 @@ def describe(report: ExportReport) -> str:
         )
     if contract.licence:
         lines.append(f"  weights: {contract.licence}")
-    clip = "demo" if contract.task == "segmentation" else "PEOPLE.mp4"
-    lines.append(f"next: sfpp-run {shlex.quote(str(report.path))} {clip}")
+    lines.append(f"next: sfpp-run {shlex.quote(str(report.path))} {example_source(contract.task)}")
     return "\n".join(lines)
 
 

@@ -1,58 +1,69 @@
-"""The contract of a model that is about to be exported, and the file's name that follows from it."""
+"""The contract of a model that is about to be exported, the file's name, and how many tokens attention will work on.
+
+All of it is known before anything is traced: what does not fit is refused here.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from sfpp.export.catalog import Variant, words_from_recipe
+from sfpp.export.catalog import Variant, matched, variant_for, words_from_recipe
 from sfpp.export.checkpoints import Checkpoint
 from sfpp.export.classes import class_set
-from sfpp.export.models.recipe import MergingRecipe, matches_locally
-from sfpp.export.models.segformer import SegFormerConfig
-from sfpp.export.resolution import Resolution
+from sfpp.export.models.edaformer import EdaFormerConfig
+from sfpp.export.models.recipe import GridHw, IsrRecipe, MergingRecipe, Recipe, matches_locally, tokens_after
+from sfpp.export.models.segformer import SegFormerConfig, reduced_grid
+from sfpp.export.settings import ExportSettings, Resolution, resolution_from
 from sfpp.runtime.contract import (
     MOST_CLASSES,
-    InputDtype,
     InputSpec,
     KeypointSpec,
     ModelContract,
     OutputKind,
     OutputSpec,
-    ResizeRule,
-    Target,
+    Task,
 )
-from sfpp.runtime.errors import CheckpointError, UsageError
+from sfpp.runtime.errors import CheckpointError, RecipeError, UsageError
 from sfpp.runtime.keypoints import KEYPOINT_SETS, keypoint_set
 
+DEFAULT_SIZES: dict[Task, Resolution] = {"segmentation": Resolution(1920, 1080), "pose": Resolution(192, 256)}
+Config = SegFormerConfig | EdaFormerConfig
 
-def input_spec(size: Resolution, *, input: InputDtype, batch: int, resize: ResizeRule) -> InputSpec:
+
+def variant_from(settings: ExportSettings, family: str) -> Variant:
+    """Return the variant that the settings mean for a network of a family, ``segformer`` or ``edaformer``.
+
+    Raises:
+        UsageError: unknown, meant for the other family, or matching asked of a variant that matches nothing.
+    """
+    variant = variant_for(family, settings.variant, settings.isr)
+    return matched(variant, settings.matching, settings.share_matching)
+
+
+def input_spec(settings: ExportSettings, task: Task = "segmentation") -> InputSpec:
     """Return the input's contract: raw uint8 RGB frames, or normalized float32 images."""
-    spec = InputSpec(name="frame", height=size.height, width=size.width, batch=batch, resize=resize)
-    if input == "uint8":
+    width, height = DEFAULT_SIZES[task] if settings.res is None else resolution_from(settings.res)
+    spec = InputSpec(name="frame", height=height, width=width, batch=settings.batch, resize=settings.resize)
+    if settings.input == "uint8":
         return spec
     return dataclasses.replace(spec, name="image", layout="NCHW", dtype="float32", normalized_in_graph=False)
 
 
-def contract_for(
-    checkpoint: Checkpoint,
-    variant: Variant,
-    spec: InputSpec,
-    *,
-    output: OutputKind,
-    opset: int,
-    target: Target = "portable",
-    classes: str | Path | None = None,
-    keypoints: str | Path | None = None,
-) -> ModelContract:
+def contract_for(checkpoint: Checkpoint, variant: Variant, settings: ExportSettings) -> ModelContract:
     """Return the contract of a checkpoint's export.
 
     Raises:
-        UsageError: class names for a pose network or the reverse, or another number of names than outputs.
+        UsageError: an output that the network does not have, class names for a pose network or the reverse, or another
+            number of names than outputs.
         CheckpointError: more classes than labels can tell.
     """
+    spec = input_spec(settings, checkpoint.task)
+    output = _output_kind(checkpoint, settings.output)
     return ModelContract(
         task=checkpoint.task,
         family=checkpoint.family,
@@ -61,14 +72,14 @@ def contract_for(
         recipe=words_from_recipe(variant.recipe),
         matching="local" if matches_locally(variant.recipe) else "exact",
         share_matching=variant.recipe.share_matching if isinstance(variant.recipe, MergingRecipe) else 1,
-        target=target,
-        input=spec,
+        target=settings.target,
+        input=dataclasses.replace(spec, mean=checkpoint.mean, std=checkpoint.std),
         outputs=(OutputSpec(output, output, _stride(checkpoint, variant, output)),),
-        opset=opset,
+        opset=settings.opset,
         checkpoint_sha256=checkpoint.sha256,
         licence=checkpoint.licence,
         sfpp_version=metadata.version("sfpp"),
-        **_names(checkpoint, classes, keypoints),
+        **_names(checkpoint, settings),
     )
 
 
@@ -105,7 +116,16 @@ def _stride(checkpoint: Checkpoint, variant: Variant, output: OutputKind) -> int
     return strides[0] * strides[1]
 
 
-def _names(checkpoint: Checkpoint, classes: str | Path | None, keypoints: str | Path | None) -> dict[str, Any]:
+def _output_kind(checkpoint: Checkpoint, output: OutputKind | None) -> OutputKind:
+    kinds: dict[Task, tuple[OutputKind, ...]] = {"segmentation": ("logits", "labels"), "pose": ("heatmaps",)}
+    allowed = kinds[checkpoint.task]
+    if output is not None and output not in allowed:
+        raise UsageError(f"--output is {output}, but a {checkpoint.task} network gives {' or '.join(allowed)}")
+    return output or allowed[0]
+
+
+def _names(checkpoint: Checkpoint, settings: ExportSettings) -> dict[str, Any]:
+    classes, keypoints = settings.classes, settings.keypoints
     if checkpoint.task == "pose":
         if classes is not None:
             raise UsageError(f"--classes names classes, but {checkpoint.name} is a pose network: use --keypoints")
@@ -129,3 +149,87 @@ def _keypoint_spec(checkpoint: Checkpoint, keypoints: str | Path | None) -> Keyp
         if len(known.names) == checkpoint.outputs:
             return known
     return KeypointSpec(names=tuple(f"keypoint {index}" for index in range(checkpoint.outputs)))
+
+
+@dataclass(frozen=True)
+class StageTokens:
+    """How many tokens the attention of one stage works on, before and after merging or reduction."""
+
+    grid_hw: GridHw
+    query: int
+    key_value: int
+    key_value_grid_hw: GridHw
+    name: str = ""
+    blocks: int = 1
+
+
+def plan_for(recipe: Recipe, config: Config, spec: InputSpec) -> tuple[StageTokens, ...]:
+    """Return the tokens of every stage, in the order of the network, for an input of the spec's size.
+
+    Raises:
+        UsageError: the input is too small for the network.
+        RecipeError: a cell or window is larger than a stage's grid; the stage is named.
+    """
+    if isinstance(config, EdaFormerConfig):
+        assert isinstance(recipe, IsrRecipe)
+        return tuple(_plan_isr(recipe, config, spec))
+    assert isinstance(recipe, MergingRecipe)
+    encoder = config.encoder
+    height, width = (size // recipe.input_step for size in spec.size_hw)
+    grids = encoder.stage_grids((height, width))
+    pairs = [(grid, reduced_grid(grid, ratio)) for grid, ratio in zip(grids, encoder.reductions, strict=True)]
+    for number, (grid, reduced) in enumerate(pairs, 1):
+        if min(*grid, *reduced) < 1:
+            raise UsageError(
+                f"--res {spec.width}x{spec.height} (width x height) is too small: stage {number} has no key/value "
+                f"tokens left after its spatial reduction; use at least {32 * recipe.input_step} pixels on each side"
+            )
+    return plan_tokens(recipe, pairs, blocks=encoder.depths)
+
+
+def plan_tokens(
+    recipe: MergingRecipe, grids: Iterable[tuple[GridHw, GridHw]], *, blocks: tuple[int, ...] = (1, 1, 1, 1)
+) -> tuple[StageTokens, ...]:
+    """Count the tokens of every stage.
+
+    Args:
+        recipe: what to merge.
+        grids: for each stage its grid and the reduced grid of its keys and values, (rows, columns).
+        blocks: how many blocks each stage has.
+
+    Raises:
+        RecipeError: a stage's cell or window is larger than its grid; the stage is named.
+    """
+    plan = []
+    for number, (stage, (grid_hw, reduced_hw), depth) in enumerate(zip(recipe.stages, grids, blocks, strict=True), 1):
+        try:
+            query, key_value = tokens_after(stage.query, grid_hw), tokens_after(stage.key_value, reduced_hw)
+        except RecipeError as error:
+            raise RecipeError(f"stage {number}: {error}; use a larger --res or a recipe with smaller cells") from error
+        plan.append(StageTokens(grid_hw, query, key_value, reduced_hw, f"stage {number}", depth))
+    return tuple(plan)
+
+
+def _plan_isr(recipe: IsrRecipe, config: EdaFormerConfig, spec: InputSpec) -> Iterator[StageTokens]:
+    grids, decoder = config.encoder.stage_grids(spec.size_hw), config.decoder
+    for number, grid_hw in enumerate(grids):
+        pool, factor = config.encoder.pools[number], recipe.encoder[number]
+        yield _pooled(f"encoder stage {number + 1}", grid_hw, pool, factor, config.encoder.depths[number])
+    for level, grid_hw in enumerate(grids[1:]):
+        pool, factor = decoder.pools[level], recipe.decoder[level]
+        yield _pooled(f"decoder stage {level + 2}", grid_hw, pool, factor, decoder.depths[level])
+
+
+def _pooled(name: str, grid_hw: GridHw, pool: int, factor: int, blocks: int) -> StageTokens:
+    reduced = reduced_grid(grid_hw, pool * factor)
+    if min(reduced) < 1:
+        raise RecipeError(
+            f"{name}: a reduction by {pool * factor} ({pool} as trained, times {factor}) does not fit its grid of "
+            f"{grid_hw[0]}x{grid_hw[1]} (rows x columns); use a larger --res or a smaller factor in --isr"
+        )
+    return StageTokens(grid_hw, grid_hw[0] * grid_hw[1], reduced[0] * reduced[1], reduced, name, blocks)
+
+
+def tokens_by_block(plan: tuple[StageTokens, ...]) -> list[tuple[int, int]]:
+    """Return the (query, key/value) tokens of each attention, in the order of the network."""
+    return [(stage.query, stage.key_value) for stage in plan for _ in range(stage.blocks)]

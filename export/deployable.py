@@ -81,8 +81,8 @@ class Deployable(nn.Module):
         logits: Tensor = self.head(self.encoder(image, self.recipe))
         if self.output != "labels":
             return logits
-        raised = F.interpolate(logits, size=self.spec.size_hw, mode="bilinear", align_corners=False)
-        return raised.argmax(1).to(torch.uint8)
+        upsampled = F.interpolate(logits, size=self.spec.size_hw, mode="bilinear", align_corners=False)
+        return upsampled.argmax(1).to(torch.uint8)
 
     def _image_from_frame(self, frame: Tensor) -> Tensor:
         """Thin out and normalize: (batch, 3, height, width) float32."""
@@ -107,7 +107,7 @@ def _head_parts(model: Network, recipe: Recipe, spec: InputSpec) -> int:
 
 
 class ConvMixFfn(nn.Module):
-    """The Mix-FFN with 1x1 convolutions in the place of linear layers.
+    """The Mix-FFN with 1x1 convolutions in place of linear layers.
 
     One transposition each of the narrow token matrix remains, instead of two of the four times wider hidden one, and
     the three convolutions stand side by side where a backend may keep its own blocked layout.
@@ -175,11 +175,11 @@ class FusedSum(nn.Module):
         convs, classifier = part[:-1], part[-1]
         # The upsampled maps are summed by themselves: a convolution followed by one addition and a ReLU is what CPU
         # backends run as a single operation.
-        raised = [
+        upsampled = [
             F.interpolate(conv(image), size=grid_hw, mode="bilinear", align_corners=False)
             for conv, image in zip(convs[1:], maps[1:], strict=True)
         ]
-        total = convs[0](maps[0]) + functools.reduce(torch.add, raised)
+        total = convs[0](maps[0]) + functools.reduce(torch.add, upsampled)
         logits: Tensor = classifier(F.relu(total))
         return logits
 

@@ -22,15 +22,16 @@ def option(meaning: str, *, default: Any = dataclasses.MISSING, **parsing: Any) 
 def add_options(group: Any, settings: type[Any], *names: str) -> None:
     """Add the fields of these names to a parser or a group of one, as options with the fields' defaults.
 
-    What is true by default becomes ``--no-NAME``.
+    What is true by default becomes ``--no-NAME``, and what is false ``--NAME``.
     """
     fields = {field.name: field for field in dataclasses.fields(settings)}
     for name in names:
         parsing = dict(fields[name].metadata)
         meaning, flag = parsing.pop("help"), name.replace("_", "-")
         flags, default = parsing.pop("flags", (f"--{flag}",)), fields[name].default
-        if default is True:
-            group.add_argument(f"--no-{flag}", dest=name, action="store_false", help=f"do not {meaning}")
+        if isinstance(default, bool):
+            no, about = ("no-", f"do not {meaning}") if default else ("", meaning)
+            group.add_argument(f"--{no}{flag}", dest=name, action=f"store_{not default}".lower(), help=about)
             continue
         if default is dataclasses.MISSING:
             parsing |= {"required": True} if flags[0].startswith("-") else {}

@@ -15,6 +15,11 @@ def clean_text(text: str) -> str:
     return _NO_TEXT.sub("\ufffd", text)
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or the error's type where it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def aligned(rows: Sequence[Sequence[str]], *, text_columns: int = 1) -> list[str]:
     """Return the lines of a table: the first columns flush left, those behind them, which are numbers, flush right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

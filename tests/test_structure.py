@@ -80,7 +80,7 @@ def test_a_run_of_the_runtime_loads_no_training_library(tmp_path):
 COMMANDS = (
     "sfpp.calibration.cli",
     "sfpp.export.cli",
-    "sfpp.export.engine.cli",
+    "sfpp.export.engine",
     "sfpp.export.parity.cli",
     "sfpp.runtime.bench.cli",
     "sfpp.runtime.cli.run",

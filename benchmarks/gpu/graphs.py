@@ -30,13 +30,12 @@ from benchmarks.speed.models import export_transformers, save_checkpoint
 from benchmarks.speed.results import TRANSFORMERS
 from sfpp.calibration.fp16.float_types import rounded_to_float16
 from sfpp.calibration.fp16.fp16_model import fp16_model
-from sfpp.export.arithmetic import multiply_adds
-from sfpp.export.catalog import matched, variant_for
 from sfpp.export.checkpoints import read_checkpoint
-from sfpp.export.contracts import contract_for, input_spec
+from sfpp.export.contracts import contract_for, variant_from
+from sfpp.export.costs import multiply_adds
 from sfpp.export.deployable import with_rewritten_blocks
 from sfpp.export.models.segformer import SegFormer
-from sfpp.export.resolution import resolution_from
+from sfpp.export.settings import ExportSettings, resolution_from
 from sfpp.export.to_onnx import graph_from_model, learned_model, with_contract
 from sfpp.runtime.contract import METADATA_KEY, contract_from_json
 from sfpp.runtime.errors import ModelFileError
@@ -202,11 +201,17 @@ def _theirs(graph: Graph, checkpoint: Path) -> onnx.ModelProto:
 def _ours(graph: Graph, folder: Path) -> onnx.ModelProto:
     """As ``export_onnx`` does it, without its check on this machine's CPU."""
     checkpoint = read_checkpoint(folder)
-    variant = matched(variant_for(checkpoint.family, graph.variant, None), graph.matching, 1)
-    spec = input_spec(resolution_from(graph.size), input="uint8", batch=1, resize="stretch")
-    spec = dataclasses.replace(spec, mean=checkpoint.mean, std=checkpoint.std)
-    contract = contract_for(checkpoint, variant, spec, output=graph.output, opset=17, target=graph.target)
-    example = np.zeros(spec.shape, np.uint8)
+    settings = ExportSettings(
+        graph.variant,
+        matching=graph.matching,
+        target=graph.target,
+        res=graph.size,
+        output=graph.output,
+        resize="stretch",
+    )
+    variant = variant_from(settings, checkpoint.family)
+    contract = contract_for(checkpoint, variant, settings)
+    example = np.zeros(contract.input.shape, np.uint8)
     model = graph_from_model(learned_model(checkpoint), variant.recipe, contract, example)
     contract = dataclasses.replace(contract, multiply_adds=multiply_adds(model).total())
     return with_contract(model, contract)

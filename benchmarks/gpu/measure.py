@@ -42,11 +42,11 @@ from benchmarks.speed.results import PYTORCH, TRANSFORMERS
 from sfpp.export.catalog import matched, variant_for
 from sfpp.export.checkpoints import read_checkpoint
 from sfpp.export.demo import demo_frame
-from sfpp.export.resolution import resolution_from
+from sfpp.export.settings import resolution_from
 from sfpp.export.to_onnx import learned_model
 from sfpp.runtime import read_image
 from sfpp.runtime.agreement import label_agreement
-from sfpp.runtime.bench.measured_model import Picture, StageTimes
+from sfpp.runtime.bench.measured_model import BenchFrame, StageTimes
 from sfpp.runtime.bench.rounds import Rounds
 from sfpp.runtime.bench.row import Speedup, speedup, summarize
 from sfpp.runtime.contract import METADATA_KEY, ModelContract, contract_from_json
@@ -225,7 +225,7 @@ def measure_groups(
 
 def input_of(contract: ModelContract) -> NDArray[Any]:
     """Return the shipped street scene as a model takes it."""
-    frame_bgr = Picture(read_image(demo_frame()), fitted=True).for_model(contract)
+    frame_bgr = BenchFrame(read_image(demo_frame()), fitted=True).for_model(contract)
     return batch_from_frames([frame_bgr], contract.input)[0]
 
 

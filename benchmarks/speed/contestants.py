@@ -13,9 +13,9 @@ from benchmarks.machine import machine
 from benchmarks.speed.models import export_ours, export_transformers, score_bytes, target_of
 from benchmarks.speed.pytorch import EagerRequest, eager_peak_bytes, open_eager
 from benchmarks.speed.results import PYTORCH, TRANSFORMERS
-from sfpp.export.resolution import Resolution
+from sfpp.export.settings import Resolution
 from sfpp.runtime.backends import backend_choices
-from sfpp.runtime.bench.measured_model import MeasuredModel, Picture, open_model
+from sfpp.runtime.bench.measured_model import BenchFrame, MeasuredModel, open_model
 from sfpp.runtime.bench.memory import MemoryRequest, model_peak_bytes
 from sfpp.runtime.bench.settings import BackendSpec
 from sfpp.runtime.contract import METADATA_KEY, ModelContract, contract_from_json
@@ -61,12 +61,12 @@ class GraphContestant:
 
     path: Path
     spec: BackendSpec
-    picture: Picture
+    picture: BenchFrame
 
     def open(self) -> MeasuredModel:
         """Open it, from the cache of compiled models where it is in there."""
         choice = backend_choices(self.path, backend=self.spec.name, options=self.spec.options())[0]
-        return open_model(choice, picture=lambda: self.picture, shapes={})[0]
+        return open_model(choice, bench_frame=lambda: self.picture, shapes={})[0]
 
     def peak_bytes(self, frame: Path) -> int:
         """As ``sfpp-bench`` measures it."""
@@ -86,7 +86,7 @@ class EagerContestant:
     """PyTorch with the attention written out."""
 
     request: EagerRequest
-    picture: Picture
+    picture: BenchFrame
 
     def open(self) -> MeasuredModel:
         """Load the checkpoint."""
@@ -105,7 +105,7 @@ class Field:
     size: Resolution
     checkpoint: Path
     folder: Path
-    picture: Picture
+    picture: BenchFrame
     memory_bytes: float
     notify: Callable[[str], object]
 

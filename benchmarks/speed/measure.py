@@ -43,10 +43,10 @@ from benchmarks.speed.results import SpeedRow, read_results, without_group, writ
 from benchmarks.speed.table import markdown_tables, overview_tables
 from sfpp.export.catalog import MIT_SIZES
 from sfpp.export.demo import demo_frame
-from sfpp.export.resolution import Resolution, resolution_from
+from sfpp.export.settings import Resolution, resolution_from
 from sfpp.runtime import read_image
 from sfpp.runtime.bench.chart import check_chart
-from sfpp.runtime.bench.measured_model import Picture
+from sfpp.runtime.bench.measured_model import BenchFrame
 from sfpp.runtime.bench.peak import MatmulPeak, matmul_peak
 from sfpp.runtime.bench.settings import BackendSpec, backend_spec
 from sfpp.runtime.cli.console import exit_code_of
@@ -132,7 +132,7 @@ def measure_group(
     network: str, size: Resolution, *, settings: Settings, peaks: dict[str, MatmulPeak]
 ) -> tuple[list[SpeedRow], bool]:
     """Measure one network at one size; return the rows, and whether Ctrl-C ended it."""
-    picture = Picture(read_image(demo_frame()), fitted=True)
+    picture = BenchFrame(read_image(demo_frame()), fitted=True)
     rates = {backend: peak.multiply_adds_per_s for backend, peak in peaks.items()}
     with _folder(settings.folder, f"{network}-{size}") as folder:
         field = Field(

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from benchmarks.speed.results import LOCAL
 from sfpp.export import export_onnx
-from sfpp.export.arithmetic import multiply_adds
 from sfpp.export.catalog import MIT_SIZES
-from sfpp.export.resolution import Resolution
+from sfpp.export.costs import multiply_adds
+from sfpp.export.settings import Resolution
 from sfpp.export.to_onnx import with_contract
 from sfpp.runtime.contract import InputSpec, MatchingRule, ModelContract, OutputSpec, Target
 

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from sfpp.runtime.backends import Arrays, FunctionBackend
-from sfpp.runtime.bench.measured_model import MeasuredModel, Picture, with_picture
+from sfpp.runtime.bench.measured_model import BenchFrame, MeasuredModel, with_frame
 from sfpp.runtime.bench.memory import module_peak_bytes, process_peak_bytes
 from sfpp.runtime.contract import contract_from_json
 from sfpp.runtime.errors import BackendError
@@ -34,7 +34,7 @@ class EagerRequest:
     autocast: bool
 
 
-def open_eager(request: EagerRequest, picture: Picture) -> MeasuredModel:
+def open_eager(request: EagerRequest, picture: BenchFrame) -> MeasuredModel:
     """Load the library's model with eager attention, which holds the whole score matrix and its softmax.
 
     In bfloat16 it runs under autocast, which is how PyTorch's users get there: products in bfloat16, softmax and norms
@@ -56,7 +56,7 @@ def open_eager(request: EagerRequest, picture: Picture) -> MeasuredModel:
     backend = FunctionBackend(
         run, metadata={}, description=f"PyTorch {torch.__version__}", precision="bf16" if request.autocast else "fp32"
     )
-    return with_picture(backend, contract, picture, load_ms=(time.perf_counter() - start) * 1e3)
+    return with_frame(backend, contract, picture, load_ms=(time.perf_counter() - start) * 1e3)
 
 
 def library_model(checkpoint: Path, *, attention: Literal["eager", "sdpa"]) -> Any:
@@ -81,7 +81,7 @@ def eager_peak_bytes(request: EagerRequest, frame: Path) -> int:
 def main(arguments: list[str]) -> None:
     """Be that process."""
     text, frame = arguments
-    model = open_eager(EagerRequest(**json.loads(text)), Picture(np.load(frame), fitted=True))
+    model = open_eager(EagerRequest(**json.loads(text)), BenchFrame(np.load(frame), fitted=True))
     for _ in range(2):
         model.run()
     print(process_peak_bytes())

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import store
-from sfpp.export.resolution import resolution_from
+from sfpp.export.settings import resolution_from
 from sfpp.runtime.bench.row import Speedup, Summary
 from sfpp.runtime.errors import UsageError
 from sfpp.runtime.typed_json import dataclass_from_json

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from benchmarks.speed.results import PYTORCH, TRANSFORMERS, SpeedRow
-from sfpp.export.resolution import resolution_from
+from sfpp.export.settings import resolution_from
 from sfpp.runtime.bench.row import Speedup
 
 _HEADER = (

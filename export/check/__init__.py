@@ -1,4 +1,4 @@
-"""Whether an ONNX file builds and runs well in the TensorRT versions in the field, told from the file alone.
+"""Whether an ONNX file builds and runs well in the TensorRT versions in the field, found out from the file alone.
 
     from sfpp.export.check import check_model, report_text
 

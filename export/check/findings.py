@@ -14,7 +14,7 @@ from sfpp.runtime.typed_json import json_ready
 
 Effect = Literal["refused", "wrong", "doubtful"]
 Severity = Literal["error", "warning"]
-Outcome = Literal["builds", "builds, with warnings", "builds, but answers wrongly", "does not build"]
+Outcome = Literal["builds", "builds, with warnings", "builds, but gives wrong results", "does not build"]
 Version = Literal["8.6", "10.3", "10.13", "11", "rtx"]
 ALL: tuple[Version, ...] = get_args(Version)
 FROM_10_3: tuple[Version, ...] = ("10.3", "10.13", "11", "rtx")
@@ -89,7 +89,7 @@ class Finding:
 
     Attributes:
         rule: which rule found it; equal for all findings of the same kind.
-        severity: ``error`` if the file does not build or answers wrongly, ``warning`` if it is slow, imprecise, or
+        severity: ``error`` if the file does not build or gives wrong results, ``warning`` if it is slow, imprecise, or
             wrong only in some cases.
         builds: false if the parser or the builder refuses it.
         versions: where it applies.
@@ -126,7 +126,7 @@ class Verdict:
         errors = [each for each in own if each.severity == "error"]
         outcome: Outcome = "builds, with warnings" if own else "builds"
         if errors:
-            outcome = "builds, but answers wrongly" if all(each.builds for each in errors) else "does not build"
+            outcome = "builds, but gives wrong results" if all(each.builds for each in errors) else "does not build"
         return Verdict(version, outcome, own)
 
 

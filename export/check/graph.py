@@ -17,7 +17,7 @@ from onnx import AttributeProto, TensorProto, numpy_helper
 
 Shape = tuple[int | None, ...]
 
-# Rules ask for scales, axes and counts; nobody needs a weight of millions of values as an array.
+# Rules ask for scales, axes and counts; none needs a weight of millions of values as an array.
 _MOST_VALUES = 1 << 20
 _RANDOM = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"}
 

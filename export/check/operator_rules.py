@@ -12,7 +12,7 @@ from sfpp.export.check.graph import CheckedGraph, Node
 _TRANSFORMATIONS = {"half_pixel", "pytorch_half_pixel", "tf_half_pixel_for_nn", "asymmetric", "align_corners"}
 # ONNX Runtime's own operators of which the parser of TensorRT-RTX 1.7 says that it knows them.
 MICROSOFT = "com.microsoft"
-# What to write in the place of operators that people meet.
+# What to write in place of operators that people meet.
 REPLACEMENTS = {
     "Attention": "export with an opset below 23, which writes it as MatMul, Softmax, MatMul",
     "Compress": "keep all values and a mask, or select a fixed number with TopK and Gather",
@@ -161,7 +161,7 @@ def _resize_rule(name: str, effect: Effect, versions: tuple[Version, ...], where
         versions,
         _having("Resize", where=where),
         {
-            "antialias": "TensorRT has no antialiasing in Resize, and 8.6 leaves it out without a word",
+            "antialias": "TensorRT has no antialiasing in Resize, and 8.6 leaves it out silently",
             "coordinates": "TensorRT has no Resize with the coordinates {detail}",
             "aspect": "TensorRT has no Resize that keeps the aspect ratio",
         }[name],

@@ -1,4 +1,4 @@
-"""From a file that anybody may have written to a graph that rules can ask, or to a message that says why not."""
+"""From a file of any origin to a graph that rules can ask, or to a message that says why not."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from onnx import TensorProto, inliner
 from sfpp.export.check.graph import CheckedGraph, Node, is_external
 from sfpp.runtime.errors import ModelFileError
 from sfpp.runtime.onnx_file import metadata_of, not_an_onnx_model
+from sfpp.runtime.text import first_line
 
 _MOST_BYTES = (1 << 31) - 1  # of a protocol buffer message, and so of an ONNX file
 _MOST_SIZE = 1 << 62  # of weights: beyond any disk, and still a number that can be printed
@@ -45,7 +46,7 @@ def read_graph(path: str | os.PathLike[str]) -> tuple[CheckedGraph, dict[str, st
             raise ValueError("a name in it is not UTF-8")
         notes = _checked(model)
     except _BROKEN as error:
-        raise not_an_onnx_model(file, _first_line(error)) from error
+        raise not_an_onnx_model(file, first_line(error)[:300].rstrip(".")) from error
     return _graph_of(file, model, notes), metadata
 
 
@@ -164,9 +165,8 @@ def _graph_of(file: Path, model: onnx.ModelProto, notes: list[str]) -> CheckedGr
             if _longest(model.graph) <= _LONGEST:
                 model = onnx.shape_inference.infer_shapes(model, data_prop=True)
     except _BROKEN as error:
-        notes.append(
-            f"types and shapes could not be told ({_first_line(error)}), so what depends on them was not checked"
-        )
+        reason = first_line(error)[:300].rstrip(".")
+        notes.append(f"types and shapes could not be inferred ({reason}), so what depends on them was not checked")
     return CheckedGraph(file, model, function_calls=calls, notes=tuple(notes))
 
 
@@ -192,9 +192,4 @@ def _bits(tensor: TensorProto) -> int:
     try:
         return int(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize) * 8
     except (KeyError, ValueError, TypeError):
-        return 8  # of a type that nobody knows, each value takes a byte at least
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:300].rstrip(".") if lines else type(error).__name__
+        return 8  # of an unknown type, each value takes a byte at least

@@ -6,13 +6,13 @@ import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from sfpp.export.catalog import export_command
 from sfpp.export.check.findings import RELEASES, CheckReport, Finding, Verdict, Version, titles
-from sfpp.export.remaking import export_command
 from sfpp.runtime.contract import ModelContract
 from sfpp.runtime.text import clean_text
 
 _PLACES = 3  # that are named of one problem
-_PROBLEMS = 8  # of one kind that are told with the first place of each
+_PROBLEMS = 8  # of one kind that are listed with the first place of each
 _LONGEST_NAME = 100
 
 
@@ -93,7 +93,7 @@ def _groups(findings: Sequence[Finding]) -> list[list[Finding]]:
 def _group_lines(group: Sequence[Finding]) -> Iterator[str]:
     first = group[0]
     firsts = {each.problem: each for each in reversed(group)}
-    effect = {True: "answers wrongly in", False: "not built by"}[first.builds]
+    effect = {True: "wrong results in", False: "not built by"}[first.builds]
     where = f"{effect} {titles(first.versions)}" if first.severity == "error" else titles(first.versions)
     yield f"{first.severity}: {where}"
     if len(firsts) == 1:

@@ -60,7 +60,7 @@ class Checkpoint:
 
     @property
     def outputs(self) -> int:
-        """How many channels the network answers with: one a class, or one a keypoint."""
+        """How many channels the network answers with: one per class, or one per keypoint."""
         return _outputs(self.config)
 
     def class_set(self) -> ClassSet:
@@ -76,7 +76,7 @@ class Checkpoint:
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
-    """Read a SegFormer or EDAFormer; family, task, style and sizes are told from its keys and shapes.
+    """Read a SegFormer or EDAFormer; family, task, style and sizes are found from its keys and shapes.
 
     A SegFormer for segmentation is in official, MMSegmentation or Transformers style, one for pose in MMPose style, an
     EDAFormer in its authors'. Code in the file is never run. A Transformers folder may have any sizes; of the other
@@ -180,7 +180,7 @@ def _valid_names(value: object, count: int) -> tuple[str, ...] | None:
         return None
     if not all(isinstance(name, str) and name.strip() for name in value):
         return None
-    # The library invents LABEL_0, LABEL_1, ... where nobody named the classes.
+    # The library invents LABEL_0, LABEL_1, ... where the classes have no names.
     if all(re.fullmatch(r"LABEL_\d+", name) for name in value):
         return None
     return tuple(name.strip() for name in value)

@@ -61,7 +61,7 @@ def stages_reversed(weight: Tensor, *, widths: Sequence[int]) -> Tensor:
     """Return a fusion weight (width, sum of ``widths``, 1, 1) with its blocks of input channels in the opposite order.
 
     Args:
-        weight: its input channels come in blocks, one a stage.
+        weight: its input channels come in blocks, one per stage.
         widths: of the blocks, in the order in which they are now.
     """
     return torch.cat(torch.split(weight, list(widths), dim=1)[::-1], dim=1)

@@ -23,7 +23,7 @@ from sfpp.runtime.errors import CheckpointError
 NetworkConfig = SegFormerConfig | EdaFormerConfig
 Sizes = Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]
 STAGES = 4
-# What the library takes where config.json is silent; each has one value a stage.
+# What the library takes where config.json is silent; each has one value per stage.
 _LISTS: dict[str, tuple[int, ...]] = {
     "hidden_sizes": (32, 64, 160, 256),
     "depths": (2, 2, 2, 2),
@@ -129,7 +129,7 @@ class StoredShapes:
         if key not in self.tensors or self.tensors[key].ndim == 0 or len(self.tensors[key]) == 0:
             found = "has no rows" if key in self.tensors else "is missing"
             raise CheckpointError(
-                f"{self.name}: {key} {found}, without which the size cannot be told "
+                f"{self.name}: {key} {found}, without which the size is unknown "
                 f"({self.spelling.style.title} style); give the whole state dictionary"
             )
         return len(self.tensors[key])

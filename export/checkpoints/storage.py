@@ -22,6 +22,7 @@ from torch import Tensor
 
 from sfpp.runtime.errors import CheckpointError
 from sfpp.runtime.files import sha256_of
+from sfpp.runtime.text import first_line
 
 _EXPECTED = "a .pth, .pt, .bin or .safetensors file, or a folder with config.json and model.safetensors"
 _INDEX_SUFFIX = ".index.json"
@@ -123,7 +124,7 @@ def _shards(index: Path) -> list[Path]:
     """Return the files that a Transformers index lists."""
     weight_map = read_json_object(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
-        raise CheckpointError(f"{index} has no weight_map, so its weight files cannot be told; save the model again")
+        raise CheckpointError(f"{index} has no weight_map, so its weight files are unknown; save the model again")
     names = sorted({str(name) for name in weight_map.values()})
     for name in names:
         # An index is data from elsewhere: it must not lead out of its folder.
@@ -210,7 +211,7 @@ def read_pickled(path: Path, *, zipped: bool) -> tuple[dict[str, Tensor], Mappin
 def _load(path: Path, *, zipped: bool) -> object:
     try:
         with torch.serialization.safe_globals(_INERT_CLASSES), warnings.catch_warnings():
-            # torch asks to be told of unusual pickle protocols; what becomes of them, the error says.
+            # torch warns of unusual pickle protocols; whether they load, the error says.
             warnings.simplefilter("ignore")
             # Mapping leaves an optimizer's state, twice the size of the weights, on the disk.
             return torch.load(str(path), map_location="cpu", weights_only=True, mmap=zipped)
@@ -219,7 +220,7 @@ def _load(path: Path, *, zipped: bool) -> object:
     except OSError:
         raise
     except Exception as error:  # damaged bytes surface as almost any exception
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].split(". ")[0]
+        reason = first_line(error).split(". ")[0]
         raise CheckpointError(
             f"{path} is not a PyTorch checkpoint, or it is truncated or damaged ({reason}); "
             "copy or download it again, and compare its size with the original"

@@ -63,7 +63,7 @@ class Geometry:
 class Slots:
     """The tokens of a grid by cells: ``count`` cells, incomplete ones included, of ``width`` slots each.
 
-    A slot is a position within a cell. A slot beyond the grid's border holds some token that nobody asks for.
+    A slot is a position within a cell. A slot beyond the grid's border holds some token that is never used.
     """
 
     geometry: Geometry
@@ -114,7 +114,7 @@ class Slots:
 
     @cached_property
     def nearest_neighbors(self) -> Positions:
-        """(count, 9): the same with the nearest destination in the place of each missing one.
+        """(count, 9): the same with the nearest destination in place of each missing one.
 
         A maximum over these is one over the neighbors, since it does not mind a value that comes twice; and each
         destination's first appearance comes after those of all lower ones, which settles ties.

@@ -10,9 +10,8 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from sfpp.export.lowering.emitter import Emitter, Written
-from sfpp.export.lowering.onnxruntime import ONNXRUNTIME
-from sfpp.export.lowering.portable import PORTABLE, Lowering
 from sfpp.export.lowering.symbolic import DOMAIN, INPUT_SHAPE
+from sfpp.export.lowering.targets import ONNXRUNTIME, PORTABLE, Lowering
 from sfpp.runtime.contract import Target
 
 LOWERINGS: dict[Target, Mapping[str, Lowering]] = {

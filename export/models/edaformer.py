@@ -21,7 +21,7 @@ AS_TRAINED = IsrRecipe()
 
 @dataclass(frozen=True)
 class EftConfig:
-    """Sizes of the encoder, one value a stage; ``hidden`` are the widths of the feed-forward networks."""
+    """Sizes of the encoder, one value per stage; ``hidden`` are the widths of the feed-forward networks."""
 
     channels: tuple[int, ...]
     depths: tuple[int, ...]
@@ -87,7 +87,7 @@ class Encoder(nn.Module):
         self.stages = nn.ModuleList(Stage(config, index) for index in range(len(config.channels)))
 
     def forward(self, image: Tensor, recipe: IsrRecipe) -> list[Tensor]:
-        """Return one feature map (batch, channels, rows, columns) a stage."""
+        """Return one feature map (batch, channels, rows, columns) per stage."""
         features = []
         grids = self.config.stage_grids((int(image.shape[2]), int(image.shape[3])))
         for stage, grid_hw, factor in zip(self.stages, grids, recipe.encoder, strict=True):

@@ -63,10 +63,10 @@ class StageRecipe:
 
 @dataclass(frozen=True)
 class MergingRecipe:
-    """Merging for the whole network: one recipe a stage, and the step by which the input is first thinned out.
+    """Merging for the whole network: one recipe per stage, and the step by which the input is first thinned out.
 
     The blocks of a stage reuse the matching of the first of every ``share_matching`` blocks; 1 matches anew in each
-    block, as published, and 0 matches once a stage.
+    block, as published, and 0 matches once per stage.
     """
 
     stages: tuple[StageRecipe, ...] = (StageRecipe(), StageRecipe(), StageRecipe(), StageRecipe())
@@ -108,7 +108,7 @@ def with_matching(recipe: MergingRecipe, *, local: bool, share_matching: int = 1
 class IsrRecipe:
     """Inference spatial reduction of EDAFormer: factors on the trained pooling sizes.
 
-    ``encoder`` holds one a stage, ``decoder`` one for each of the stages 2, 3 and 4; 1 is as trained.
+    ``encoder`` holds one per stage, ``decoder`` one for each of the stages 2, 3 and 4; 1 is as trained.
     """
 
     encoder: tuple[int, ...] = (1, 1, 1, 1)

@@ -20,7 +20,7 @@ from sfpp.export.models.token_merging import Matching, matching_of, merge_tokens
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """Sizes of a MiT encoder, one value a stage; the defaults are those that B0 to B5 share."""
+    """Sizes of a MiT encoder, one value per stage; the defaults are those that B0 to B5 share."""
 
     channels: tuple[int, ...]
     depths: tuple[int, ...]
@@ -89,7 +89,7 @@ class Encoder(nn.Module):
         self.stages = nn.ModuleList(Stage(config, index) for index in range(len(config.channels)))
 
     def forward(self, image: Tensor, recipe: MergingRecipe) -> list[Tensor]:
-        """Return one feature map (batch, channels, rows, columns) a stage."""
+        """Return one feature map (batch, channels, rows, columns) per stage."""
         features = []
         grids = self.config.stage_grids((int(image.shape[2]), int(image.shape[3])))
         for stage, grid_hw, stage_recipe in zip(self.stages, grids, recipe.stages, strict=True):

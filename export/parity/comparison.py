@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sfpp.export.catalog import ISR_VARIANTS, VARIANTS
+from sfpp.export.contracts import Config, plan_for, tokens_by_block
 from sfpp.export.models.recipe import Bipartite, IsrRecipe, MergingRecipe, Recipe, tokens_after
 from sfpp.export.parity.differences import Difference, observed
 from sfpp.export.parity.pinning import GraphMatching, PinnedMatching
 from sfpp.export.parity.probed_model import AttentionTokens, Group, ProbedAnswer, ProbedModel
 from sfpp.export.parity.reference import Reference
-from sfpp.export.planning import Config, plan_for, tokens_by_block
 from sfpp.runtime.contract import InputSpec
 from sfpp.runtime.errors import BackendError, ModelFileError, UsageError, VerificationError
 from sfpp.tooling.frames import NamedFrame

@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from sfpp.export.catalog import VARIANTS, isr_from_text, recipe_from_words, words_from_recipe
 from sfpp.export.checkpoints import Checkpoint, read_checkpoint
 from sfpp.export.checkpoints.sizes import IMAGENET
+from sfpp.export.contracts import plan_for
 from sfpp.export.demo import demo_checkpoint, demo_pose_checkpoint
 from sfpp.export.deployable import Network
 from sfpp.export.models.recipe import MergingRecipe, Recipe, with_matching
-from sfpp.export.planning import plan_for
 from sfpp.export.to_onnx import learned_model
 from sfpp.runtime.backends.protocol import Arrays, FunctionBackend
 from sfpp.runtime.contract import InputSpec, ModelContract

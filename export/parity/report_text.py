@@ -9,9 +9,10 @@ import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from sfpp.export.catalog import export_command
 from sfpp.export.parity.differences import Place
 from sfpp.export.parity.report import AgreementReport, OutputReport, PointReport
-from sfpp.export.remaking import export_command
+from sfpp.runtime.cli.console import example_source
 from sfpp.runtime.text import clean_text
 from sfpp.tooling.figures import error, is_finite, number, share
 from sfpp.tooling.page import Bar, Column, Tile, render, write_page
@@ -35,7 +36,7 @@ def next_command(report: AgreementReport) -> str:
     """Return what to do next: use the file, or find out whether it or the backend is at fault, or make it anew."""
     model, weights = shlex.quote(str(report.model)), shlex.quote(report.weights)
     if report.agrees:
-        return f"sfpp-run {model} {'demo' if report.contract.task == 'segmentation' else 'PEOPLE.mp4'}"
+        return f"sfpp-run {model} {example_source(report.contract.task)}"
     if not report.backend.startswith("ONNX Runtime"):
         return f"sfpp-parity {model} --weights {weights}   (in ONNX Runtime: is it the file or the backend?)"
     if report.contract.precision != "fp32":

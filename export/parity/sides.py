@@ -9,8 +9,7 @@ from pathlib import Path
 
 import onnx
 
-from sfpp.export.arithmetic import live_bytes
-from sfpp.export.memory import ADVICE, parity_bytes
+from sfpp.export.costs import ADVICE, live_bytes, parity_bytes
 from sfpp.export.parity.comparison import Sides
 from sfpp.export.parity.points import Point, all_points, coarse_points, survives_equalizing
 from sfpp.export.parity.probed_model import ProbedModel, read_graph

@@ -280,7 +280,7 @@ def _preferred(target: str, machine: Machine) -> list[_Preference]:
 
 
 def _target_of(path: Path) -> str:
-    """Return the target in the file's contract; what is wrong with a contract is told by whoever reads all of it."""
+    """Return the target in the file's contract; a faulty contract is reported by whoever reads all of it."""
     try:
         contract = json.loads(metadata_of(path).get(METADATA_KEY, "{}"))
     except (json.JSONDecodeError, RecursionError):
@@ -306,7 +306,7 @@ def _check_target(path: Path, target: str, name: str) -> None:
 
 
 def _precision_hint(opened: Backend, options: BackendOptions) -> str:
-    """Say how to get float32 where less was taken unasked."""
+    """Say how to get float32 where less was taken by default."""
     if options.precision is not None or opened.precision == "fp32":
         return ""
     words = PRECISION_WORDS.get(opened.precision, opened.precision)

@@ -31,6 +31,7 @@ from sfpp.runtime.cache import compiled_models_folder
 from sfpp.runtime.errors import BackendError, MissingDependencyError, UsageError
 from sfpp.runtime.onnx_file import not_an_onnx_model
 from sfpp.runtime.resources import thread_limit
+from sfpp.runtime.text import first_line
 
 # Where ONNX's name of a type, within "tensor(...)", is not numpy's.
 _NUMPY_NAMES = {"float": "float32", "double": "float64", "string": "object", "bfloat16": "bfloat16"}
@@ -97,7 +98,7 @@ class OnnxRuntimeBackend:
         try:
             outputs = self._session.run(self._output_names, dict(inputs))
         except Exception as error:  # no common base either
-            raise BackendError(f"{self.description} failed: {_first_line(error)}") from error
+            raise BackendError(f"{self.description} failed: {first_line(error)}") from error
         return dict(zip(self._output_names, outputs, strict=True))
 
     def operator_times_ms(self) -> dict[str, float]:
@@ -173,20 +174,15 @@ def _session(onnxruntime: Any, path: Path, providers: list[Provider], options: A
         return onnxruntime.InferenceSession(str(path), options, providers=providers, enable_fallback=0), ""
     except Exception as error:  # ONNX Runtime's own exception classes have no common base but Exception
         if providers == [CPU]:
-            raise not_an_onnx_model(path, _first_line(error)) from error
+            raise not_an_onnx_model(path, first_line(error)) from error
         session, _ = _session(onnxruntime, path, [CPU], options)
-        return session, _first_line(error)
+        return session, first_line(error)
 
 
 def _info(declared: Any) -> TensorInfo:
     name = declared.type.removeprefix("tensor(").removesuffix(")")
     shape = tuple(size if isinstance(size, int) else None for size in declared.shape)
     return TensorInfo(declared.name, shape, _NUMPY_NAMES.get(name, name))
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
 
 
 def _warn_of_fallback(path: Path, device: Device, used: str, failure: str, notify: Notify | None) -> None:
@@ -215,7 +211,7 @@ def _load_cuda(onnxruntime: Any) -> None:
     """Load the CUDA libraries that pip installs, where the system does not look; ONNX Runtime takes loaded ones."""
     preload = getattr(onnxruntime, "preload_dlls", None)  # from 1.21 on
     if preload is not None:
-        # It prints what it misses to stdout, among what a command writes there. If CUDA does not start, that is said.
+        # It prints what it misses to stdout, among what a command writes there. A CUDA that does not start is reported.
         with contextlib.redirect_stdout(io.StringIO()):
             preload()
 
@@ -240,7 +236,7 @@ def _cpu_options(precision: Precision | None, folder: Path | None) -> ProviderOp
 
 
 def _cuda_options(precision: Precision | None, folder: Path | None) -> ProviderOptions:
-    # From Ampere on, matrix products of float32 are done in TF32, with 10 bits of mantissa, unless told otherwise.
+    # From Ampere on, matrix products of float32 are done in TF32, with 10 bits of mantissa, unless it is asked not to.
     return {"use_tf32": "0"} if precision == "fp32" else {}
 
 

@@ -167,11 +167,11 @@ def _precision_on(core: Any, wanted: Precision | None) -> Precision:
         UsageError: the CPU does not have the wanted precision.
     """
     capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    # OpenVINO names BF16 where it is native (AVX512-BF16, AMX). It also computes so on any AVX-512 when it is told to,
-    # by converting back and forth: slower than float32 and less exact, which nobody wants.
+    # OpenVINO names BF16 where it is native (AVX512-BF16, AMX). It also computes so on any AVX-512 when asked to,
+    # by converting back and forth: slower than float32 and less exact, which is never wanted.
     has = [precision for precision, name in _CAPABILITIES.items() if name in capabilities]
     if wanted is None:
-        # FP16 is never taken unasked: measured 1.4 times slower than float32 on a CPU that has it (AVX512-FP16).
+        # FP16 is never taken by default: measured 1.4 times slower than float32 on a CPU that has it (AVX512-FP16).
         return "bf16" if "bf16" in has else "fp32"
     if wanted not in has:
         name = core.get_property("CPU", "FULL_DEVICE_NAME")

@@ -111,7 +111,7 @@ class Backend(Protocol):
 
 @dataclass(frozen=True)
 class FunctionBackend:
-    """A plain function in the place of a library: for tests, and for models that are not files."""
+    """A plain function in place of a library: for tests, and for models that are not files."""
 
     function: Callable[[Arrays], dict[str, NDArray[Any]]]
     metadata: Mapping[str, str]

@@ -31,7 +31,7 @@ from sfpp.runtime.contract import METADATA_KEY, ModelContract, contract_from_jso
 from sfpp.runtime.errors import BackendError, ModelFileError, SfppError
 from sfpp.runtime.files import whole_file
 from sfpp.runtime.tensorrt.cuda import Cuda, PinnedArray
-from sfpp.runtime.tensorrt.library import Library, keeping_logger, library_of, told
+from sfpp.runtime.tensorrt.library import Library, joined, keeping_logger, library_of
 from sfpp.runtime.tensorrt.sidecar import check_engine, sidecar_of
 
 
@@ -271,8 +271,9 @@ def _deserialized(library: Library, logger: Any, path: Path, messages: list[str]
     engine = runtime.deserialize_cuda_engine(data)
     if engine is None:
         raise BackendError(
-            f"{library.title} {library.version} does not load {path.name}: {told(messages)}; an engine runs only with "
-            "the version and the kind of card that it was built with: build it again with sfpp-engine on this machine"
+            f"{library.title} {library.version} does not load {path.name}: {joined(messages)}; an engine runs only "
+            "with the version and the kind of card that it was built with: build it again with sfpp-engine on this "
+            "machine"
         )
     return engine
 

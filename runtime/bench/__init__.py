@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from sfpp.runtime.bench.report import BenchReport, Row
     from sfpp.runtime.bench.rounds import bench
     from sfpp.runtime.bench.row import Speedup, Summary
-    from sfpp.runtime.bench.settings import BackendSpec
+    from sfpp.runtime.bench.settings import BackendSpec, BenchSettings
 
-__all__ = ["BackendSpec", "BenchReport", "Row", "Speedup", "Summary", "bench"]
+__all__ = ["BackendSpec", "BenchReport", "BenchSettings", "Row", "Speedup", "Summary", "bench"]
 
 _NAMES = {
     "sfpp.runtime.bench.report": ("BenchReport", "Row"),
     "sfpp.runtime.bench.rounds": ("bench",),
     "sfpp.runtime.bench.row": ("Speedup", "Summary"),
-    "sfpp.runtime.bench.settings": ("BackendSpec",),
+    "sfpp.runtime.bench.settings": ("BackendSpec", "BenchSettings"),
 }
 
 __getattr__ = lazy_names(__name__, _NAMES)

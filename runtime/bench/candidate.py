@@ -1,4 +1,4 @@
-"""One model on one backend: opened, warmed up, and measured in ways that need no other beside it."""
+"""One model on one backend: opened, warmed up, and measured in ways that need no other model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from sfpp.runtime.backends import BackendOptions, backend_choices
-from sfpp.runtime.bench.measured_model import MeasuredModel, Picture, open_model, operator_times_ms
+from sfpp.runtime.bench.measured_model import BenchFrame, MeasuredModel, open_model, operator_times_ms
 from sfpp.runtime.bench.memory import MemoryRequest, model_peak_bytes
 from sfpp.runtime.bench.row import Row, with_contract
 from sfpp.runtime.bench.settings import BackendSpec, BenchSettings
@@ -28,17 +28,17 @@ class Candidate:
         path: the model file.
         spec: the backend.
         settings: of the whole run.
-        picture: gives the frame for a model with a contract.
+        bench_frame: gives the frame for a model with a contract.
 
     Attributes:
         row: what is known so far.
-        used: the backend that measures it, once it was loaded: of several that suit, the first that answers rightly.
+        used: the backend that measures it, once it was loaded: of several that suit, the first whose self-test passes.
         opened: the model, between ``load`` and ``close``.
         contract: the model's, once it was loaded; None if it has none.
     """
 
     def __init__(
-        self, path: Path, spec: BackendSpec, *, settings: BenchSettings, picture: Callable[[], Picture]
+        self, path: Path, spec: BackendSpec, *, settings: BenchSettings, bench_frame: Callable[[], BenchFrame]
     ) -> None:
         self.row = Row(model=str(path), backend=str(spec), file_bytes=path.stat().st_size)
         self.spec = self.used = spec
@@ -46,8 +46,8 @@ class Candidate:
         self.contract: ModelContract | None = None
         self._path = path
         self._settings = settings
-        self._picture = picture
-        self._open_with = partial(open_model, picture=picture, shapes=settings.input_shapes, seed=settings.seed)
+        self._bench_frame = bench_frame
+        self._open_with = partial(open_model, bench_frame=bench_frame, shapes=settings.input_shapes, seed=settings.seed)
 
     @property
     def title(self) -> str:
@@ -61,8 +61,8 @@ class Candidate:
     def load(self, *, notify: Callable[[str], object]) -> None:
         """Open the model without a cache of compiled models, then from a filled one, and keep that.
 
-        Where the runtime chooses the library, it is the first that answers as the model did when it was exported; one
-        that was asked for and answers otherwise is a failure, as a fast wrong answer is none.
+        Where the runtime chooses the library, it is the first whose self-test passes; one that was asked for and fails
+        it is a failure, as a fast wrong answer is none.
         """
         fresh = self._first_opened(notify)
         fresh.backend.close()
@@ -85,8 +85,8 @@ class Candidate:
         """Measure the peak memory in a process of its own; the frame goes there through a file in ``folder``."""
         frame, fitted = None, False
         if self.contract is not None:
-            frame, fitted = str(folder / "frame.npy"), self._picture().fitted
-            np.save(frame, self._picture().frame_bgr)
+            frame, fitted = str(folder / "frame.npy"), self._bench_frame().fitted
+            np.save(frame, self._bench_frame().frame_bgr)
         request = MemoryRequest(
             model=str(self._path),
             backend=self.used.name,
@@ -121,7 +121,7 @@ class Candidate:
         """Open the model, without a cache, in the backend that is to measure it, and where it is opened from then on.
 
         Raises:
-            BackendError: it answers otherwise than when it was exported.
+            BackendError: its self-test fails.
         """
         choices = backend_choices(self._path, backend=self.spec.name, options=self.options(cache=False))
         try:
@@ -131,7 +131,7 @@ class Candidate:
                 partial(self._open_with, notify=notify),
                 model_of=lambda opened: opened.model,
                 replay=self._settings.self_test,
-                notify=notify if self.spec.name is None else None,  # what was asked for need not be told
+                notify=notify if self.spec.name is None else None,  # what was asked for need not be reported
             )
         except SelfTestError as error:
             detail = "; ".join(error.answers)

@@ -1,4 +1,4 @@
-"""The report as a picture: latencies as bars, and the roofline where the bytes are known."""
+"""The report as a chart: latencies as bars, and the roofline where the bytes are known."""
 
 from __future__ import annotations
 
@@ -146,4 +146,4 @@ def _draw_roofline(axes: Axes, rows: Sequence[Row], colors: Mapping[str, str], c
     axes.legend(loc="lower right", fontsize=8, frameon=False)
     # Without fusion in the count, a point may stand left of its true place, and even above the slope.
     axes.set_xlabel("multiply-adds per byte, counted without fusion (at least this)")
-    axes.set_ylabel("G multiply-adds a second")
+    axes.set_ylabel("G multiply-adds per second")

@@ -85,7 +85,7 @@ class MeasuredModel:
 def open_model(
     choice: Choice,
     *,
-    picture: Callable[[], Picture],
+    bench_frame: Callable[[], BenchFrame],
     shapes: Shapes,
     seed: int = 0,
     notify: Callable[[str], object] | None = None,
@@ -94,7 +94,7 @@ def open_model(
 
     Args:
         choice: the .onnx file, the library, and how that opens it.
-        picture: gives the frame; called for a model with a contract only, as it may need a video library.
+        bench_frame: gives the frame; called for a model with a contract only, as it may need a video library.
         shapes: sizes that a model without a contract leaves open; see :func:`random_inputs`.
         seed: of the random values for a model without a contract.
         notify: called with warnings.
@@ -110,15 +110,15 @@ def open_model(
         if text is None:
             return _foreign(opened, load_ms, shapes=shapes, seed=seed), reason
         contract = contract_from_json(text, origin=f"the contract in {choice.path.name}")
-        return with_picture(opened, contract, picture(), load_ms=load_ms), reason
+        return with_frame(opened, contract, bench_frame(), load_ms=load_ms), reason
     except BaseException:
         opened.close()
         raise
 
 
-def with_picture(backend: Backend, contract: ModelContract, picture: Picture, *, load_ms: float) -> MeasuredModel:
+def with_frame(backend: Backend, contract: ModelContract, bench_frame: BenchFrame, *, load_ms: float) -> MeasuredModel:
     """Bind a model that has a contract, in whatever library, to the frame that it is measured with."""
-    frame_bgr = picture.for_model(contract)
+    frame_bgr = bench_frame.for_model(contract)
     if contract.task == "pose":
         estimator = PoseEstimator(backend, contract)
         height, width = frame_bgr.shape[:2]
@@ -136,7 +136,7 @@ def _foreign(backend: Backend, load_ms: float, *, shapes: Shapes, seed: int) -> 
 
 
 @dataclass(frozen=True, eq=False)
-class Picture:
+class BenchFrame:
     """The frame that models with a contract see.
 
     ``frame_bgr`` is (H, W, 3) uint8 BGR. Where ``fitted``, it is brought to each segmentation model's input size first.
@@ -156,33 +156,20 @@ class Picture:
         return frame
 
 
-def open_picture(path: Path | None) -> Picture:
-    """Read the picture to measure with; None takes the first frame of the shipped clip, brought to each model's size.
+def open_frame(path: Path | None) -> BenchFrame:
+    """Read the image to measure with; None takes the first frame of the shipped clip, brought to each model's size.
 
     Raises:
-        MediaError: the file is not a picture.
+        MediaError: the file is not an image.
         MissingDependencyError: neither OpenCV nor PyAV is installed.
     """
     if path is not None:
-        return Picture(read_image(path), fitted=False)
-    from sfpp.runtime.video.sources.opening import open_source  # the video library only when there is no picture
+        return BenchFrame(read_image(path), fitted=False)
+    from sfpp.runtime.video.sources.opening import open_source  # the video library only when there is no image
 
     # A real street scene: how long labels take depends on how many borders there are.
     with open_source("demo") as source:
-        return Picture(next(iter(source)).image_bgr, fitted=True)
-
-
-def input_shape(text: str) -> tuple[str, tuple[int, ...]]:
-    """Read ``1x3x512x512``, or ``NAME:1x3x512x512`` for one input of several; without a name the name is empty.
-
-    Raises:
-        UsageError: not sizes from 1 with an x between them.
-    """
-    name, _, sizes = text.rpartition(":")  # from the right: TensorFlow's names end in ":0"
-    parts = sizes.split("x")
-    if not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise UsageError(f"{text!r} is not a shape; expected sizes from 1 such as 1x3x512x512, or NAME:1x3x512x512")
-    return name, tuple(int(part) for part in parts)
+        return BenchFrame(next(iter(source)).image_bgr, fitted=True)
 
 
 def random_inputs(inputs: Sequence[TensorInfo], *, shapes: Shapes, seed: int) -> dict[str, NDArray[Any]]:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from sfpp.runtime.backends import BackendOptions, backend_choices
-from sfpp.runtime.bench.measured_model import Picture, open_model, open_picture
+from sfpp.runtime.bench.measured_model import BenchFrame, open_frame, open_model
 from sfpp.runtime.bench.memory import MemoryRequest, process_peak_bytes
 from sfpp.runtime.cli.console import exit_code_of
 
@@ -31,7 +31,7 @@ def _run(request: MemoryRequest) -> int:
     options = BackendOptions(threads=request.threads, precision=request.precision, cache=False)  # type: ignore[arg-type]
     model, _ = open_model(
         backend_choices(Path(request.model), backend=request.backend, options=options)[0],
-        picture=lambda: _picture(request),
+        bench_frame=lambda: _bench_frame(request),
         shapes={name: tuple(shape) for name, shape in request.shapes.items()},
         seed=request.seed,
     )
@@ -41,9 +41,9 @@ def _run(request: MemoryRequest) -> int:
     return 0
 
 
-def _picture(request: MemoryRequest) -> Picture:
+def _bench_frame(request: MemoryRequest) -> BenchFrame:
     # From the parent, as pixels: a video library loaded for one frame would count as the model's memory.
-    return open_picture(None) if request.frame is None else Picture(np.load(request.frame), fitted=request.fitted)
+    return open_frame(None) if request.frame is None else BenchFrame(np.load(request.frame), fitted=request.fitted)
 
 
 if __name__ == "__main__":

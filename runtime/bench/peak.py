@@ -51,7 +51,7 @@ class MatmulChain:
 
 
 # Which one is fastest depends on caches, precision and the number of cores. On two cores with AVX-512 and AMX float32
-# reaches 195 G multiply-adds a second with all of them, and bfloat16 990 to 1230.
+# reaches 195 G multiply-adds per second with all of them, and bfloat16 990 to 1230.
 CHAINS = (MatmulChain(1024, 512, 16), MatmulChain(4096, 512, 16), MatmulChain(2048, 2048, 4))
 
 
@@ -116,16 +116,16 @@ def _check(backend: Backend, inputs: Arrays) -> None:
 def copy_bytes_per_s(
     *, threads: int | None = None, seconds: float = 0.5, clock: Callable[[], float] = time.perf_counter
 ) -> float:
-    """Measure a large copy by all threads: bytes read plus bytes written, a second.
+    """Measure a large copy by all threads: bytes read plus bytes written, per second.
 
     Args:
-        threads: None takes one a core.
+        threads: None takes one per core.
         seconds: how long it is tried; the fastest copy counts.
         clock: seconds from any origin.
     """
     count = threads or usable_cores()
     source, copy = np.zeros((2, count, _COPIED_BYTES // count), np.uint8)
-    source[:] = 1  # pages that nobody wrote to are all the same one, which stays in the cache
+    source[:] = 1  # pages that were never written to are all the same one, which stays in the cache
     with ThreadPoolExecutor(count) as pool:
         # numpy lets go of the interpreter's lock while it copies.
         (fastest_s,) = _fastest_s([lambda: list(pool.map(np.copyto, copy, source))], seconds=seconds, clock=clock)

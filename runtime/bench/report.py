@@ -22,7 +22,7 @@ _MIB = 2**20
 _TEXT_COLUMNS = 3  # model, backend and self-test; what follows are numbers
 _OPERATORS = 12
 _LEGEND = """\
-self-test: whether it answers as when it was exported, known from now or an earlier use; what is wrong is not timed
+self-test: whether it gives the results of its export, known from now or an earlier use; what fails is not timed
 p50, p90, p99, mean: the network alone; spread: distance of the quartiles, relative to p50
 speed: how many times as fast as the first row, median over the rounds (its quartiles)
 frame ms: median from frame to labels or keypoints; load ms: without a cache, and from it
@@ -57,7 +57,7 @@ class BenchReport:
 
     @property
     def wrong(self) -> tuple[Row, ...]:
-        """The rows that answer otherwise than when the model was exported."""
+        """The rows whose self-test fails: they differ from the model as it was exported."""
         return tuple(row for row in self.rows if row.self_test.outcome == "failed")
 
     def table(self) -> str:
@@ -98,7 +98,7 @@ def table_lines(rows: Sequence[Row], *, copy_bytes_per_s: float | None = None) -
     """Return the table, what its columns mean, and below it peaks, failures and profiles."""
     labels = row_labels(rows)
     measured = [row for row in rows if row.network is not None]
-    cells = (_cells(row, label) for row, label in zip(rows, labels, strict=True))
+    cells = [_cells(row, label) for row, label in zip(rows, labels, strict=True)]
     lines = aligned([_HEADER, *cells], text_columns=_TEXT_COLUMNS)
     if measured:
         lines += ["", *_LEGEND.splitlines()]

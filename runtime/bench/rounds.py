@@ -19,11 +19,11 @@ from typing import Any, Protocol
 
 from sfpp.runtime.backends import Notify, open_backend
 from sfpp.runtime.bench.candidate import Candidate
-from sfpp.runtime.bench.measured_model import StageTimes, open_picture
+from sfpp.runtime.bench.measured_model import StageTimes, open_frame
 from sfpp.runtime.bench.peak import CHAINS, MatmulPeak, copy_bytes_per_s, matmul_peak
 from sfpp.runtime.bench.report import BenchReport
 from sfpp.runtime.bench.row import with_samples
-from sfpp.runtime.bench.settings import MIN_ROUNDS, BackendSpec, BenchSettings, bench_settings
+from sfpp.runtime.bench.settings import MIN_ROUNDS, BackendSpec, BenchSettings
 from sfpp.runtime.errors import BackendError, SfppError
 from sfpp.runtime.machine import machine
 
@@ -47,7 +47,7 @@ def bench(models: Sequence[str | os.PathLike[str]], *, notify: Notify | None = N
         ModelFileError: a model that is not a file.
         MediaError: an image that cannot be read.
     """
-    settings = bench_settings(models, **options)
+    settings = BenchSettings(tuple(map(Path, models)), **options)
     return measure(Campaign(settings, notify=notify or (lambda line: None)))
 
 
@@ -97,11 +97,11 @@ class Campaign:
     def __init__(self, settings: BenchSettings, *, notify: Notify) -> None:
         self._settings = settings
         self._notify = notify
-        picture = functools.cache(lambda: open_picture(settings.image))
+        bench_frame = functools.cache(lambda: open_frame(settings.image))
         if settings.image is not None:
-            picture()  # a picture that cannot be read concerns all models, and should be said at once
+            bench_frame()  # a frame that cannot be read concerns all models, and should be said at once
         self._candidates = [
-            Candidate(path, spec, settings=settings, picture=picture)
+            Candidate(path, spec, settings=settings, bench_frame=bench_frame)
             for path in settings.models
             for spec in settings.backends
         ]
@@ -233,7 +233,7 @@ class Rounds:
         clock: seconds from any origin.
 
     Attributes:
-        samples: one a round by key; a model that fails keeps those from before.
+        samples: one per round by key; a model that fails keeps those from before.
         failures: why a model left, by key.
     """
 

@@ -28,7 +28,7 @@ class Row:
         description: library, version and device.
         precision: what it computed in.
         task: what the contract says that the model does.
-        self_test: whether it is known to answer as it did when it was exported; what fails it has no figures.
+        self_test: whether its answers are known to be those of the exported model; what fails it has no figures.
         failure: why there are no figures, or no more of them.
         load_ms: opening the file, the library being imported already, without a cache of compiled models.
         cached_load_ms: the same from the cache, where the library has one; else about the same.
@@ -92,7 +92,7 @@ class Row:
         return self.multiply_adds / (self.activation_bytes + self.file_bytes)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields and what follows from them, with the samples as one list a stage, for JSON."""
+        """Return the fields and what follows from them, with the samples as one list per stage, for JSON."""
         stages = [stage.name for stage in dataclasses.fields(StageTimes)]
         return {
             **dataclasses.asdict(self),
@@ -182,7 +182,7 @@ def speedup(first_ms: Sequence[float], samples_ms: Sequence[float]) -> Speedup:
     both models of a round suffer, and the ratio stays. The ratio of two medians would move.
 
     Args:
-        first_ms: latencies of the model compared with, one a round.
+        first_ms: latencies of the model compared with, one per round.
         samples_ms: latencies of the same rounds; one list may be shorter where measuring was interrupted.
 
     Raises:

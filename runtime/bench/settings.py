@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
 import math
-import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
-from sfpp.runtime.backends import PRECISIONS, BackendOptions, Precision, backend_names
+from sfpp.runtime.backends.choice import backend_names
+from sfpp.runtime.backends.protocol import PRECISIONS, BackendOptions, Precision
+from sfpp.runtime.cli.console import positive_int
 from sfpp.runtime.errors import ModelFileError, UsageError, did_you_mean
+from sfpp.runtime.options import option
 
 AUTO = "auto"
 
@@ -57,45 +60,98 @@ def backend_spec(text: str) -> BackendSpec:
     return BackendSpec(None if name == AUTO else name, cast(Precision, precision) if colon else None)
 
 
+def input_shape(text: str) -> tuple[str, tuple[int, ...]]:
+    """Read ``1x3x512x512``, or ``NAME:1x3x512x512`` for one input of several; without a name the name is empty.
+
+    Raises:
+        UsageError: not sizes from 1 with an x between them.
+    """
+    name, _, sizes = text.rpartition(":")  # from the right: TensorFlow's names end in ":0"
+    parts = sizes.split("x")
+    if not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise UsageError(f"{text!r} is not a shape; expected sizes from 1 such as 1x3x512x512, or NAME:1x3x512x512")
+    return name, tuple(int(part) for part in parts)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} given, expected a whole number from 0")
+    return int(text)
+
+
+def _positive_number(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} given, expected a number above 0")
+    return value
+
+
 @dataclass(frozen=True)
 class BenchSettings:
     """The settings of one run, for ``sfpp-bench`` and for :func:`sfpp.runtime.bench.bench`.
 
-    Attributes:
-        models: ONNX files, with a contract or without.
-        backends: what runs each of them; by default what :func:`sfpp.runtime.load` chooses.
-        image: frame for models with a contract; None takes one of the shipped clip, resized to each model's input.
-        runs: rounds, in each of which every model runs once.
-        warmup: runs of each model before the first round.
-        seconds: no round begins later than this, though there are at least three (or ``runs``).
-        threads: threads within an operator; None leaves the choice to the backend.
-        input_shapes: sizes that models without a contract leave open, by the input's name; "" for the others.
-        profile: measure each operator too, in runs of their own.
-        peak: measure the machine's own best, to compare with.
-        memory: measure each model's peak memory, in a process of its own.
-        self_test: replay each file's self-test on its first use in a backend. A row that fails it is not measured.
-        seed: of the order within rounds and of random values.
+    Paths may be given as text, backends as ``NAME[:PRECISION]`` and shapes as :func:`input_shape` reads them.
 
     Raises:
-        UsageError: no model, or a number that cannot be meant.
+        UsageError: no model, or a value that cannot be meant.
         ModelFileError: a model that is not a file.
     """
 
-    models: tuple[Path, ...]
-    backends: tuple[BackendSpec, ...] = (BackendSpec(),)
-    image: Path | None = None
-    runs: int = 30
-    warmup: int = 2
-    seconds: float = 60.0  # 30 rounds of three models at 3840x2160 would take ten minutes
-    threads: int | None = None
-    input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    profile: bool = False
-    peak: bool = True
-    memory: bool = True
-    self_test: bool = True
-    seed: int = 0
+    models: tuple[Path, ...] = option(
+        "ONNX files that sfpp-export wrote, or any others", flags=("models",), nargs="+", metavar="MODEL"
+    )
+    backends: tuple[BackendSpec, ...] = option(
+        "library and precision, such as openvino:bf16 (default: auto, what sfpp-run chooses)",
+        default=None,
+        flags=("--backend",),
+        nargs="+",
+        action="extend",
+        metavar="SPEC",
+    )
+    image: Path | None = option(
+        "frame for models with a contract (default: one of the shipped clip, resized to each model's input)",
+        default=None,
+        metavar="FILE",
+    )
+    runs: int = option(
+        "rounds at most, in each of which every model runs once", default=30, type=positive_int, metavar="N"
+    )
+    warmup: int = option("runs of each model before the first round", default=2, type=_count, metavar="N")
+    # 30 rounds of three models at 3840x2160 would take ten minutes.
+    seconds: float = option(
+        "no round begins later than this, but for the first three", default=60.0, type=_positive_number, metavar="S"
+    )
+    threads: int | None = option(
+        "threads within an operator (default: all cores)", default=None, type=positive_int, metavar="N"
+    )
+    input_shapes: Mapping[str, tuple[int, ...]] = option(
+        "sizes that a model without a contract leaves open, such as 1x3x512x512; once for each input, with its name "
+        "where there are several",
+        default=None,
+        flags=("--input-shape",),
+        action="append",
+        metavar="[NAME:]SHAPE",
+    )
+    profile: bool = option("measure the time of each operator too, in runs of their own", default=False)
+    peak: bool = option("measure this machine's best in matrix products and copies, to compare with", default=True)
+    memory: bool = option("measure the peak memory of each model, in a process that loads it again", default=True)
+    self_test: bool = option(
+        "leave out models whose self-test fails, which is replayed on the first use in a backend", default=True
+    )
+    seed: int = option("seed of the order within rounds and of random values", default=0)
 
     def __post_init__(self) -> None:
+        specs = (backend_spec(each) if isinstance(each, str) else each for each in self.backends or ())
+        shapes = self.input_shapes or {}
+        if not isinstance(shapes, Mapping):
+            shapes = dict(map(input_shape, shapes))
+        object.__setattr__(self, "models", tuple(map(Path, self.models)))
+        object.__setattr__(self, "backends", tuple(specs) or (BackendSpec(),))
+        object.__setattr__(self, "image", None if self.image is None else Path(self.image))
+        object.__setattr__(self, "input_shapes", dict(shapes))
         if not self.models:
             raise UsageError("no model is given: give at least one .onnx file")
         # Before anything is opened, which may take minutes.
@@ -106,29 +162,3 @@ class BenchSettings:
             raise UsageError(f"runs is {self.runs} and warmup {self.warmup}, expected at least 1 and 0")
         if not 0 < self.seconds < math.inf:
             raise UsageError(f"seconds is {self.seconds}, expected a positive number")
-
-
-def bench_settings(
-    models: Sequence[str | os.PathLike[str]],
-    *,
-    backends: Sequence[str | BackendSpec] = (),
-    image: str | os.PathLike[str] | None = None,
-    **options: Any,
-) -> BenchSettings:
-    """Return settings from options as people write them.
-
-    Args:
-        models: files.
-        backends: also as ``NAME[:PRECISION]``, such as ``openvino:bf16``; none is the default.
-        image: a file.
-        options: the other ones of :class:`BenchSettings`.
-
-    Raises:
-        UsageError, ModelFileError: as for :func:`backend_spec` and :class:`BenchSettings`.
-    """
-    return BenchSettings(
-        models=tuple(map(Path, models)),
-        backends=tuple(backend_spec(each) if isinstance(each, str) else each for each in backends) or (BackendSpec(),),
-        image=None if image is None else Path(image),
-        **options,
-    )

@@ -13,8 +13,8 @@ from typing import Any
 
 from sfpp.runtime.errors import SfppError
 
+INTERRUPTED = 130  # exit code: 128 + SIGINT, as shells report it
 _LARGEST_INT = 2**31 - 1  # what the libraries take that such numbers are handed on to
-_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 _BROKEN_PIPE = 141  # 128 + SIGPIPE
 _LESS_MEMORY = "close other programs, take a smaller size, or a machine with more memory"
 _PATH_ERRORS = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG)
@@ -72,6 +72,11 @@ def progress_bar(*, hidden: bool = False, **options: Any) -> Iterator[Any]:
         yield bar
 
 
+def example_source(task: str) -> str:
+    """Return a source to try a model of this task with, for the command that is suggested next."""
+    return "demo" if task == "segmentation" else "PEOPLE.mp4"
+
+
 def exit_code_of(command: str, work: Callable[[], int]) -> int:
     """Run a command's work and return its exit code; a foreseen failure becomes one line on stderr.
 
@@ -91,7 +96,7 @@ def exit_code_of(command: str, work: Callable[[], int]) -> int:
         return SfppError.exit_code
     except KeyboardInterrupt:
         print(f"{command}: stopped", file=sys.stderr)
-        return _INTERRUPTED
+        return INTERRUPTED
     except BrokenPipeError:
         _flush_nowhere()
         return _BROKEN_PIPE

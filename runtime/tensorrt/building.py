@@ -16,9 +16,10 @@ from typing import Any
 
 from sfpp.runtime.errors import BackendError, ModelFileError, UsageError
 from sfpp.runtime.files import whole_file
-from sfpp.runtime.tensorrt.library import Library, LibraryName, keeping_logger, told, version_numbers
+from sfpp.runtime.options import option
+from sfpp.runtime.tensorrt.library import Library, LibraryName, joined, keeping_logger, version_numbers
 
-# Told of a phase: its name, how many of its steps are done, and how many there are.
+# Called with a phase: its name, how many of its steps are done, and how many there are.
 PhaseProgress = Callable[[str, int, int], object]
 _STRONGLY_TYPED_SINCE = (10, 0)
 _EXPLICIT_BATCH = 0  # the flag's number; TensorRT 10 knows nothing else, and has no name for it any more
@@ -45,7 +46,7 @@ def engine_bytes(
         model: the file; its precision is in it, as types and Q/DQ pairs.
         settings: what to build for.
         precision: ``fp32``, ``fp16`` or ``int8``; only TensorRT 8, which has no strongly typed networks, goes by it.
-        progress: told of each phase of the builder.
+        progress: called with each phase of the builder.
 
     Raises:
         ModelFileError: the parser does not take the file.
@@ -56,7 +57,7 @@ def engine_bytes(
     logger = keeping_logger(library.module, messages)
     builder = library.module.Builder(logger)
     if builder is None:
-        raise BackendError(f"{library.title} {library.version} does not start: {told(messages)}")
+        raise BackendError(f"{library.title} {library.version} does not start: {joined(messages)}")
     network = builder.create_network(_network_flags(library))
     _parse(library, network, logger, model, settings)
     if parse_only:
@@ -65,7 +66,7 @@ def engine_bytes(
     with _timing_cache(library, config, settings.timing_cache):
         built = builder.build_serialized_network(network, config)
         if built is None:
-            raise BackendError(f"{library.title} {library.version} does not build {model.name}: {told(messages)}")
+            raise BackendError(f"{library.title} {library.version} does not build {model.name}: {joined(messages)}")
     return bytes(built)
 
 
@@ -124,7 +125,7 @@ def _config(
     if library.is_rtx and settings.devices is not None:
         _set_devices(module, config, settings.devices)
     if not library.is_rtx and version_numbers(library.version) < _STRONGLY_TYPED_SINCE:
-        # Weak typing may lower what the file has in float32, such as layer norms: it must be told not to.
+        # Weak typing may lower what the file has in float32, such as layer norms: it must be forbidden.
         config.set_flag(module.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
         for flag in {"fp16": ("FP16",), "int8": ("INT8", "FP16")}.get(precision, ()):
             config.set_flag(getattr(module.BuilderFlag, flag))
@@ -188,7 +189,7 @@ def _timing_cache(library: Library, config: Any, path: Path | None) -> Iterator[
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         cache = config.create_timing_cache(known)
-        # Times of another card or version are refused; then an empty cache is begun.
+        # Times of another card or version are refused; then an empty cache is started.
         if not config.set_timing_cache(cache, ignore_mismatch=False):
             config.set_timing_cache(config.create_timing_cache(b""), ignore_mismatch=False)
         yield
@@ -199,29 +200,52 @@ def _timing_cache(library: Library, config: Any, path: Path | None) -> Iterator[
 
 @dataclass(frozen=True)
 class EngineSettings:
-    """What an engine is to be built for.
-
-    Args:
-        devices: compute capabilities such as ``sm86``, or ``current`` for this machine's card. None leaves it to the
-            library: TensorRT builds for this card, TensorRT-RTX for all cards from compute capability 8.0 on.
-        workspace_bytes: memory that layers may use while they run; None is what the library takes, that is all.
-        timing_cache: file with the measured times of kernels, read and written; makes a second build much faster.
-        dla: number of the deep learning accelerator that takes what it can; the GPU does the rest.
-        version_compatible: let later versions of TensorRT run the engine, which may be slower.
-        hardware_compatible: let cards of the Ampere generation and later run it, which may be slower.
+    """What an engine is to be built for; devices, sizes and paths may be given as text.
 
     Raises:
         UsageError: a device that is no compute capability, a workspace of nothing, or a negative accelerator.
     """
 
-    devices: tuple[str, ...] | None = None
-    workspace_bytes: int | None = None
-    timing_cache: Path | None = None
-    dla: int | None = None
-    version_compatible: bool = False
-    hardware_compatible: bool = False
+    devices: tuple[str, ...] | None = option(
+        "compute capabilities such as sm86, sm89 or sm120, or current for this machine's card (default: TensorRT "
+        "builds for this card, TensorRT-RTX for all cards from sm80 on)",
+        default=None,
+        flags=("--device",),
+        metavar="SM[,SM...]",
+    )
+    workspace_bytes: int | None = option(
+        "memory that layers may use while they run, such as 2GiB (default: all there is)",
+        default=None,
+        flags=("--workspace",),
+        metavar="SIZE",
+    )
+    timing_cache: Path | None = option(
+        "file with the measured times of kernels, read and written; makes a second build much faster (TensorRT)",
+        default=None,
+        metavar="FILE",
+    )
+    dla: int | None = option(
+        "number of the deep learning accelerator, of some Jetsons, that takes what it can, which is little of these "
+        "networks; the GPU does the rest (TensorRT)",
+        default=None,
+        type=int,
+        metavar="N",
+    )
+    version_compatible: bool = option(
+        "let later versions of TensorRT run the engine, which may be slower (TensorRT)", default=False
+    )
+    hardware_compatible: bool = option(
+        "let any card from sm80 on run it, which may be slower (TensorRT)", default=False
+    )
 
     def __post_init__(self) -> None:
+        if self.devices is not None:
+            devices = devices_from(self.devices) if isinstance(self.devices, str) else tuple(self.devices)
+            object.__setattr__(self, "devices", devices)
+        if isinstance(self.workspace_bytes, str):
+            object.__setattr__(self, "workspace_bytes", bytes_from(self.workspace_bytes))
+        if self.timing_cache is not None:
+            object.__setattr__(self, "timing_cache", Path(self.timing_cache))
         for device in self.devices or ():
             if device != CURRENT and not _CAPABILITY.fullmatch(device):
                 raise UsageError(

@@ -81,8 +81,8 @@ def build_engine(
         backend: ``tensorrt`` or ``tensorrt-rtx``; None takes what is installed, TensorRT first.
         settings: what to build for; None takes the defaults.
         contract: what the model takes and gives, for a file that does not say so itself.
-        notify: told what is being done.
-        progress: told of each phase of the builder.
+        notify: called with what is being done.
+        progress: called with each phase of the builder.
 
     Raises:
         ModelFileError, ContractError: no such file, no contract, or the parser does not take it.
@@ -159,7 +159,7 @@ def kept_engine(model: Path, *, backend: str, build: bool, notify: Callable[[str
         model: the .onnx file.
         backend: ``tensorrt`` or ``tensorrt-rtx``.
         build: whether one may be built; otherwise it must be there.
-        notify: told that and how it is built.
+        notify: called with what is being built and how.
 
     Raises:
         BackendError: there is no card, there is no engine yet and none may be built, or the build fails.
@@ -183,7 +183,7 @@ def kept_engine(model: Path, *, backend: str, build: bool, notify: Callable[[str
     notify(f"building an engine of {model.name} for {card.name}: takes minutes, and is kept for the next time")
     devices = (CURRENT,) if library.is_rtx else None
     report = build_engine(
-        model, engine, backend=backend, settings=EngineSettings(devices=devices), progress=_told_now_and_then(notify)
+        model, engine, backend=backend, settings=EngineSettings(devices=devices), progress=_every_few_seconds(notify)
     )
     notify(f"built in {report.seconds:.0f} s, {report.size_bytes / 1e6:.1f} MB")
     return engine
@@ -203,7 +203,7 @@ def _place(model: Path, library: Library, card: Card) -> Path | None:
     return None if folder is None else folder / (model.stem + SUFFIX)
 
 
-def _told_now_and_then(notify: Callable[[str], object]) -> Callable[[str, int, int], None]:
+def _every_few_seconds(notify: Callable[[str], object]) -> Callable[[str, int, int], None]:
     start = last = time.monotonic()
 
     def progress(phase: str, done: int, total: int) -> None:
@@ -274,7 +274,7 @@ def build_in_process_of_its_own(
         "parse_only": parse_only,
         "settings": dataclasses.asdict(settings),
     }
-    # Not a pipe: nobody reads it during the build, and a library that prints more than it holds would wait for ever.
+    # Not a pipe: nothing reads it during the build, and a library that prints more than it holds would wait for ever.
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as words, _worker(job, words) as process:
         assert process.stdout is not None
         for line in process.stdout:
@@ -321,16 +321,16 @@ def _as_raised(error: dict[str, str]) -> SfppError:
 
 
 def _ended(code: int, library: Library, last_words: str) -> BackendError:
-    """Return what is to be said of a worker that ended without a word."""
+    """Return the error for a worker that ended without a message."""
     if code == -signal.SIGKILL:
         return BackendError(
             f"the build was killed, most likely by the system because memory ran out; {library.title} needs several "
             "times the model's size: close other programs, add swap, set --workspace 512MiB, or build for a smaller "
             "input size"
         )
-    told = "; ".join(line.strip() for line in last_words.strip().splitlines()[-_LAST_WORDS:])
+    last = "; ".join(line.strip() for line in last_words.strip().splitlines()[-_LAST_WORDS:])
     how = f"by signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"with code {code}"
     return BackendError(
         f"the build ended {how}, which is a fault in {library.title} or its installation"
-        + (f": {told}" if told else "; `sfpp-engine --check` may name the node that it does not take")
+        + (f": {last}" if last else "; `sfpp-engine --check` may name the node that it does not take")
     )

@@ -116,7 +116,7 @@ def keeping_logger(module: Any, messages: list[str]) -> Any:
     return Logger()
 
 
-def told(messages: list[str]) -> str:
-    """Return what was said of a failure, the first words first: later ones mostly follow from them."""
+def joined(messages: list[str]) -> str:
+    """Return the messages about a failure, the first ones first: later ones mostly follow from them."""
     shown = list(dict.fromkeys(messages))[:_SHOWN]
     return "; ".join(shown) or "it does not say why"

@@ -12,7 +12,6 @@ import signal
 import sys
 import threading
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -21,7 +20,7 @@ from sfpp.runtime.tensorrt.building import EngineSettings, engine_bytes
 from sfpp.runtime.tensorrt.cuda import card_of_this_machine
 from sfpp.runtime.tensorrt.library import library_of
 
-# Nobody reads more often.
+# Progress is not shown more often.
 _INTERVAL_S = 0.1
 
 
@@ -42,9 +41,7 @@ def main() -> int:
 
 def _build(job: dict[str, Any], reporter: _Reporter) -> dict[str, str]:
     library = library_of(job["library"], purpose="building an engine")
-    settings = EngineSettings(**{**job["settings"], "devices": _tuple(job["settings"]["devices"])})
-    if settings.timing_cache is not None:
-        settings = replace(settings, timing_cache=Path(settings.timing_cache))
+    settings = EngineSettings(**job["settings"])
     built = engine_bytes(
         library,
         Path(job["model"]),
@@ -62,12 +59,8 @@ def _build(job: dict[str, Any], reporter: _Reporter) -> dict[str, str]:
     }
 
 
-def _tuple(devices: list[str] | None) -> tuple[str, ...] | None:
-    return None if devices is None else tuple(devices)
-
-
 class _Reporter:
-    """Tells of phases, the inner ones no more often than anybody looks."""
+    """Reports phases, the inner ones no more often than they are shown."""
 
     def __init__(self, channel: TextIO) -> None:
         self._channel = channel
@@ -95,7 +88,7 @@ def _send(channel: TextIO, **message: Any) -> None:
 
 
 def _end_with_parent() -> None:
-    """End this process when standard input is closed: nobody waits for it any more."""
+    """End this process when standard input is closed: nothing waits for it any more."""
     while sys.stdin.readline():
         pass
     os._exit(1)

@@ -7,7 +7,7 @@
         viewer.show(ViewerUpdate(source="front", index=frame.index, image_bgr=frame.image_bgr, labels=result.labels))
 
 ``show`` never waits: the server has a thread of its own, keeps only the newest update of each source, and draws and
-encodes only what somebody looks at.
+encodes only what is being watched.
 
 Pictures go through a WebSocket, as JPEG, and not as a motion-JPEG stream: the page acknowledges every picture, so a
 slow network or a sleeping tab holds one picture and never a queue of old ones, figures and pictures stay together, a

@@ -34,7 +34,7 @@ SECURITY_HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
-    "Server": "sfpp",  # the versions of Python and of its libraries are nobody's business
+    "Server": "sfpp",  # the versions of Python and of its libraries are not for strangers
 }
 # What needs no quoting, in an address or in a cookie.
 _TOKEN = re.compile(r"[A-Za-z0-9._~-]{16,256}")
@@ -44,7 +44,7 @@ OPEN_PATHS = frozenset({"/healthz"})
 _TRUSTED_SITES = ("none", "same-origin")  # typed by a person, or asked by our own page
 _WELCOME = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta http-equiv="refresh" content="0; url={address}">
-<title>sfpp</title></head><body><p><a href="{address}">Go on</a></p></body></html>
+<title>sfpp</title></head><body><p><a href="{address}">Continue</a></p></body></html>
 """
 _FULL = (
     b"HTTP/1.1 503 Service Unavailable\r\n"
@@ -54,7 +54,7 @@ _FULL = (
 
 
 def new_token() -> str:
-    """Return a token that nobody guesses."""
+    """Return a token that cannot be guessed."""
     return secrets.token_urlsafe(32)
 
 
@@ -76,7 +76,7 @@ class Access:
     """Decides by a request's headers whether it is answered.
 
     Args:
-        token: what whoever asks must know; None lets everybody in who asks for this machine by a name of its own.
+        token: the token that a request must have; None admits every request that names this machine as its host.
         port: of the viewer. Browsers keep cookies by host, not by port, so the cookie's name has the port in it.
     """
 
@@ -178,13 +178,13 @@ def is_admitted(request: web.Request, access: Access) -> bool:
 
 
 async def add_security_headers(request: web.Request, response: web.StreamResponse) -> None:
-    """Give every answer the headers that bind a browser; to be told when answers are prepared."""
+    """Give every answer the headers that bind a browser; to be called when answers are prepared."""
     response.headers.update(SECURITY_HEADERS)
     response.headers.setdefault("Cache-Control", "no-store")
 
 
 def _is_embedded_elsewhere(request: web.Request) -> bool:
-    """Whether a page of another origin loads this as a picture, a script or the like; following a link is well."""
+    """Whether a page of another origin loads this as a picture, a script or the like; following a link is fine."""
     site, mode = request.headers.get("Sec-Fetch-Site", "none"), request.headers.get("Sec-Fetch-Mode", "navigate")
     return site not in _TRUSTED_SITES and mode != "navigate"
 
@@ -238,7 +238,7 @@ class Redacting(logging.Filter):
 
 
 def _is_of_interest(record: logging.LogRecord) -> bool:
-    """Whether it tells of more than a request that is no HTTP, or a browser that has gone before its answer."""
+    """Whether it is about more than a request that is no HTTP, or a browser that has gone before its answer."""
     others_doing = http_exceptions.HttpProcessingError, ConnectionError
     return not (record.exc_info and isinstance(record.exc_info[1], others_doing))
 
@@ -247,7 +247,7 @@ class ConnectionLimits:
     """Refuses connections beyond a number, and closes those that do not come to a request, in the event loop's thread.
 
     Args:
-        most: connections that may be open at once; one more is told so and closed, before anything of it is read.
+        most: connections that may be open at once; one more gets an error and is closed, before anything of it is read.
         patience_s: how long a new connection may take for its first request. After that aiohttp itself closes idle
             ones; before it, not all of its versions do.
     """

@@ -23,7 +23,7 @@ _HEADER_LENGTH = struct.Struct(">I")
 
 
 @dataclass(frozen=True)
-class Wish:
+class PageView:
     """What a page wants: a view, and whether pictures shall go on (``playing``) or come at all (``visible``)."""
 
     setting: ViewSetting = field(default_factory=ViewSetting)
@@ -106,7 +106,7 @@ def picture_message(update: ViewerUpdate, setting: ViewSetting, jpeg: bytes) -> 
     return _HEADER_LENGTH.pack(len(header)) + header + jpeg
 
 
-def message_from_page(text: str, limits: Limits) -> Wish | Acknowledgment | Control:
+def message_from_page(text: str, limits: Limits) -> PageView | Acknowledgment | Control:
     """Read what a page has sent.
 
     Raises:
@@ -121,7 +121,7 @@ def message_from_page(text: str, limits: Limits) -> Wish | Acknowledgment | Cont
     if kind == "shown":
         return Acknowledgment()
     if kind == "view":
-        return Wish(setting_from(data, limits), _flag(data, "playing"), _flag(data, "visible"))
+        return PageView(setting_from(data, limits), _flag(data, "playing"), _flag(data, "visible"))
     for action in get_args(ControlAction):
         if kind == action:
             return Control(action)
@@ -195,7 +195,7 @@ def _event(numbered: NumberedEvent) -> dict[str, Any]:
 
 
 def _number(value: float | None, *, digits: int = 3) -> float | None:
-    """Return a number as JSON has it: without digits that nobody sees, and nothing where it is not finite."""
+    """Return a number as JSON has it: without needless digits, and nothing where it is not finite."""
     return round(float(value), digits) if value is not None and math.isfinite(value) else None
 
 

@@ -42,7 +42,7 @@ class Pictures:
         executor: where they are drawn. One thread: looking at a pipeline must not take more than one of its cores.
         palette: an (R, G, B) color, 0..255, for each class.
         jpeg_quality: 1..100.
-        logger: told of pictures that cannot be drawn.
+        logger: gets an error for pictures that cannot be drawn.
     """
 
     def __init__(self, executor: Executor, palette: Palette, *, jpeg_quality: int, logger: logging.Logger) -> None:
@@ -61,13 +61,13 @@ class Pictures:
         Pages ask at any time and get what was newest here: that is what bounds how often a view is drawn.
         """
         self._newest = newest
-        # What is drawn of older frames is wanted no more, or already awaited by whoever wanted it.
+        # What is drawn of older frames is no longer wanted, or already awaited by the page that wanted it.
         for setting, drawn in list(self._drawn.items()):
             if drawn.update is not newest.get(setting.source):
                 del self._drawn[setting]
 
     def forget(self) -> None:
-        """Let go of all frames: nobody looks any more."""
+        """Let go of all frames: no page is open any more."""
         self._newest = {}
         self._drawn.clear()
 
@@ -103,14 +103,14 @@ class Pictures:
         try:
             image = draw_view(update, setting, self._palette)
             jpeg = encode(image, "jpeg", quality=self._jpeg_quality)
-        except Exception:  # noqa: BLE001 - `draw` is anybody's; a picture that fails must not end the viewer
+        except Exception:  # noqa: BLE001 - `draw` is foreign code; a picture that fails must not end the viewer
             self._log_failure()
             return None
-        self.count += 1  # the executor has one thread, so nobody else counts meanwhile
+        self.count += 1  # the executor has one thread, so nothing else counts meanwhile
         return Picture(Shown(weakref.ref(update), setting), picture_message(update, setting, jpeg))
 
     def _log_failure(self) -> None:
-        """Log the first failure alone: thirty tracebacks a second help nobody."""
+        """Log the first failure alone: thirty tracebacks per second help no one."""
         if not self._failed:
             self._logger.exception("a picture cannot be drawn; further ones like it are not logged")
         self._failed = True

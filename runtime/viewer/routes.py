@@ -17,7 +17,7 @@ from sfpp.runtime.errors import MediaError, UsageError
 from sfpp.runtime.viewer.access import Access, add_security_headers, gate, is_admitted, origin_fits
 from sfpp.runtime.viewer.drawing import PictureFormat, ViewSetting, draw_view, encode
 from sfpp.runtime.viewer.messages import LARGEST_MESSAGE, setting_from
-from sfpp.runtime.viewer.metrics import CONTENT_TYPE, metrics_text
+from sfpp.runtime.viewer.prometheus import CONTENT_TYPE, metrics_text
 from sfpp.runtime.viewer.session import GOODBYE_S, Service, Session, Sessions
 from sfpp.runtime.viewer.update import Limits, ViewerUpdate
 
@@ -105,7 +105,7 @@ class Routes:
 
     async def snapshot(self, request: web.Request) -> web.Response:
         """Answer with a view in the frame's own size, of the newest frame or of the one that a page has paused at."""
-        setting, form = _snapshot_wish(request.query, self._service.limits)
+        setting, form = _snapshot_request(request.query, self._service.limits)
         update = self._frame(setting.source, request.query.get("client"))
         if self._snapshots >= _MOST_SNAPSHOTS:
             raise _busy("too many snapshots are being made")
@@ -153,7 +153,7 @@ class Routes:
         return update
 
 
-def _snapshot_wish(query: Mapping[str, str], limits: Limits) -> tuple[ViewSetting, PictureFormat]:
+def _snapshot_request(query: Mapping[str, str], limits: Limits) -> tuple[ViewSetting, PictureFormat]:
     """Read ``source``, ``view``, ``opacity``, ``hidden`` (numbers with commas) and ``format`` (png or jpeg)."""
     data: dict[str, Any] = {name: query[name] for name in ("source", "view") if name in query}
     form = query.get("format", "png")
@@ -189,7 +189,7 @@ class PageFile:
 
 
 def page_files() -> dict[str, PageFile]:
-    """Return all files of the page by name. There are no others to be had, whatever path somebody asks for."""
+    """Return all files of the page by name. There are no others to be had, whatever path is asked for."""
     return {path.name: _read(path) for path in sorted(_FOLDER.iterdir()) if path.suffix in _TYPES}
 
 

@@ -13,7 +13,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 
 from sfpp.runtime.errors import UsageError
 from sfpp.runtime.viewer.drawing import ViewSetting
-from sfpp.runtime.viewer.messages import Status, Wish, hello, message_from_page
+from sfpp.runtime.viewer.messages import PageView, Status, hello, message_from_page
 from sfpp.runtime.viewer.pictures import Picture, Pictures, Shown
 from sfpp.runtime.viewer.store import SAMPLE_S, Store
 from sfpp.runtime.viewer.update import Control, Limits, Scene, ViewerUpdate
@@ -75,14 +75,14 @@ class Session:
         service: what all sessions share.
 
     Attributes:
-        client: a name that nobody else can guess; by it the page asks for a snapshot of the frame it has paused at.
+        client: a name that cannot be guessed; by it the page asks for a snapshot of the frame it has paused at.
     """
 
     def __init__(self, socket: web.WebSocketResponse, service: Service) -> None:
         self.client = secrets.token_urlsafe(12)
         self._socket = socket
         self._service = service
-        self._wish = Wish()
+        self._view = PageView()
         self._under_way = False
         self._last: Shown | None = None
         self._woken = asyncio.Event()
@@ -119,22 +119,22 @@ class Session:
         message = message_from_page(text, self._service.limits)
         if isinstance(message, Control):
             self._service.control(message)
-        elif isinstance(message, Wish):
+        elif isinstance(message, PageView):
             self._take(message)
         else:
             self._under_way = False
         self.wake()
 
-    def _take(self, wish: Wish) -> None:
-        before, self._wish = self._wish, wish
-        other_source = wish.setting.source != before.setting.source
-        if wish.playing:
+    def _take(self, view: PageView) -> None:
+        before, self._view = self._view, view
+        other_source = view.setting.source != before.setting.source
+        if view.playing:
             self._service.held.hold(self.client, None)
         elif before.playing or other_source:
             # The newest frame and not the one on the screen, which is gone by now; the page gets a picture of it.
             pictures = self._service.pictures
-            self._service.held.hold(self.client, pictures.newest(pictures.known_source(wish.setting.source)))
-        if other_source or wish.visible != before.visible:
+            self._service.held.hold(self.client, pictures.newest(pictures.known_source(view.setting.source)))
+        if other_source or view.visible != before.visible:
             self._status_due_s = 0.0
 
     async def _send_all(self) -> None:
@@ -161,27 +161,27 @@ class Session:
 
     async def _next_picture(self) -> Picture | None:
         """Return what the page shall see next, if it can take it and does not have it."""
-        if self._under_way or not self._wish.visible:
+        if self._under_way or not self._view.visible:
             return None
         update, setting = self._looked_at()
         if update is None or (self._last is not None and self._last.matches(update, setting)):
             return None
         pictures = self._service.pictures
-        return await (pictures.live(setting) if self._wish.playing else pictures.still(update, setting))
+        return await (pictures.live(setting) if self._view.playing else pictures.still(update, setting))
 
     def _looked_at(self) -> tuple[ViewerUpdate | None, ViewSetting]:
         """Return the frame that the page wants to see, and how."""
-        pictures, wish = self._service.pictures, self._wish
-        source = pictures.known_source(wish.setting.source)
-        update = pictures.newest(source) if wish.playing else self._service.held.of(self.client)
-        return update, replace(wish.setting, source=source)
+        pictures, view = self._service.pictures, self._view
+        source = pictures.known_source(view.setting.source)
+        update = pictures.newest(source) if view.playing else self._service.held.of(self.client)
+        return update, replace(view.setting, source=source)
 
     async def _send_status(self) -> None:
         service, now_s = self._service, self._service.store.clock()
-        self._status_due_s = now_s + (SAMPLE_S if self._wish.visible else _HIDDEN_STATUS_S)
-        source = service.pictures.known_source(self._wish.setting.source)
+        self._status_due_s = now_s + (SAMPLE_S if self._view.visible else _HIDDEN_STATUS_S)
+        source = service.pictures.known_source(self._view.setting.source)
         if source != self._source:
-            # Numbers of samples are each source's own, and its page has begun anew too.
+            # Numbers of samples are each source's own, and its page has started anew too.
             self._source, self._next_sample = source, 0
         status = Status(
             now_s=now_s,
@@ -202,7 +202,7 @@ class Sessions:
 
     Args:
         most: how many there may be.
-        on_change: told whether anybody looks, whenever a page comes or goes.
+        on_change: called with whether any page is open, whenever one comes or goes.
     """
 
     def __init__(self, most: int, on_change: Callable[[bool], None]) -> None:
@@ -249,7 +249,7 @@ class Ticker:
         tick: what to do.
 
     Attributes:
-        watched: whether to do it at all; without anybody who looks, a notification costs next to nothing.
+        watched: whether to do it at all; with no page open, a notification costs next to nothing.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, period_s: float, tick: Callable[[], None]) -> None:
@@ -272,7 +272,7 @@ class Ticker:
         self._loop.call_at(self._last_s + self._period_s, self._run)
 
     def _run(self) -> None:
-        # First of all: whoever shows a frame from here on is heard again, if this tick does not have that frame.
+        # First of all: a frame that is shown from here on asks for another tick, if this one does not have it.
         self._notified = False
         self._last_s = self._loop.time()
         self._tick()

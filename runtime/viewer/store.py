@@ -1,6 +1,6 @@
 """The one thing that the pipeline's threads and the viewer's share: the newest update of each source, and counts.
 
-Everything under the lock takes microseconds, so whoever shows a frame waits for nobody.
+Everything under the lock takes microseconds, so that showing a frame never waits.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from sfpp.runtime.events import Event
 from sfpp.runtime.viewer.update import ViewerUpdate
 
-# Each source holds a frame, and each is a label of every metric: whoever makes up new names must not fill the memory.
+# Each source holds a frame, and each is a label of every metric: made-up names must not fill the memory.
 _MOST_SOURCES = 64
 _MOST_EVENT_COUNTS = 1024
 _EVENTS_KEPT = 200
@@ -75,7 +75,7 @@ class Store:
         self._dropped: Counter[str] = Counter()
 
     def put(self, update: ViewerUpdate) -> None:
-        """Keep the update in the place of its source's last one."""
+        """Keep the update in place of its source's last one."""
         now_s = self.clock()
         with self._lock:
             record = self._records.get(update.source)
@@ -87,7 +87,7 @@ class Store:
     def add_event(self, event: Event) -> None:
         """Keep and count an event.
 
-        Drops of a source that follow each other become one, with all their frames: a busy model tells of some every
+        Drops of a source that follow each other become one, with all their frames: a busy model reports some every
         second, and nothing else would be left.
         """
         with self._lock:
@@ -130,7 +130,7 @@ class Store:
             return dict(self._event_counts)
 
     def dropped(self) -> dict[str, int]:
-        """Return how many frames were dropped by source, as events have told."""
+        """Return how many frames were dropped by source, as events have reported."""
         with self._lock:
             return dict(self._dropped)
 
@@ -168,7 +168,7 @@ class Sample:
         number: counts the samples of a source from 0.
         time_s: of the last of its frames, on the clock ``time.monotonic``.
         age_ms: the mean; None if it is not known.
-        frames_per_second: as the last frame told it.
+        frames_per_second: as of the last frame.
         stages_ms: the mean by stage.
     """
 

@@ -30,9 +30,9 @@ class ViewerUpdate:
         image_bgr: (H, W, 3) uint8 BGR.
         labels: (H, W) uint8, a class of each pixel; None where there are none.
         shares: of the frame's pixels, 0..1, by class name.
-        people: how many there are in the frame; None where nobody counts them.
+        people: how many there are in the frame; None where they are not counted.
         draw: paints what else there is to see, such as skeletons, onto a picture of the frame's size and returns a new
-            one. Called in the viewer's thread, and only if somebody looks.
+            one. Called in the viewer's thread, and only if a page is open.
         stages_ms: how long each stage took for this frame, in the order of the pipeline.
         age_ms: the time from the frame's coming until now; None if unknown.
         frames_per_second: answers of this source; None if unknown.
@@ -73,7 +73,7 @@ class ViewerUpdate:
 
 @dataclass(frozen=True)
 class Control:
-    """What somebody asks of the pipeline, at a page: ``stop`` wants the run to end."""
+    """What a page asks of the pipeline: ``stop`` asks the run to end."""
 
     action: ControlAction
 
@@ -128,8 +128,8 @@ class Limits:
         width: of pictures in pixels where a page does not ask for another one with ``?width=``.
         largest_width: the most that a page can ask for.
         jpeg_quality: of the pictures, 1..100.
-        clients: pages that may look at once.
-        connections: open connections, those of pages and of whoever asks for something else.
+        clients: pages that may be open at once.
+        connections: open connections, those of pages and other requests.
         heartbeat_s: a page that does not answer for so long and half of it again has vanished.
         idle_s: a connection that asks for nothing is closed after so many seconds.
         fresh_s: the pipeline is healthy as long as its last frame is not older.

@@ -44,8 +44,9 @@ class Viewer:
         self_test: the model's, which the page shows beside it; None shows nothing.
         host: the address to listen on; 127.0.0.1 is for this machine alone, 0.0.0.0 and :: for the network.
         port: 0 takes one that is free.
-        token: what whoever looks must know, 16 characters or more; None makes one where one is demanded.
-        on_control: told what somebody asks of the pipeline, in a thread of the viewer's; without it, pages cannot ask.
+        token: the token that a page must have, 16 characters or more; None makes one where one is demanded.
+        on_control: called with what a page asks of the pipeline, in a thread of the viewer's; without it, pages cannot
+            ask.
         limits: how much the viewer does.
 
     Raises:
@@ -67,7 +68,7 @@ class Viewer:
         on_control: Callable[[Control], object] | None = None,
         limits: Limits | None = None,
     ) -> None:
-        import_cv2(purpose="the browser viewer")  # missing, it would otherwise be missed only when somebody looks
+        import_cv2(purpose="the browser viewer")  # otherwise it would be missed only when a page is opened
         controls: tuple[ControlAction, ...] = ("stop",) if on_control is not None else ()
         self._scene = Scene(task, tuple(classes), tuple(palette), title, controls, self_test)
         self._host, self._port = host, port
@@ -106,9 +107,9 @@ class Viewer:
         return f"{self._origin}/" + ("" if self._token is None else f"?token={self._token}")
 
     def show(self, update: ViewerUpdate) -> None:
-        """Take a finished frame in the place of its source's last one; never waits, from whatever thread.
+        """Take a finished frame in place of its source's last one; never waits, from whatever thread.
 
-        Before the start it is kept, and after the end nobody looks any more; neither is an error.
+        Before the start it is kept, and after the end it is dropped; neither is an error.
         """
         self._store.put(update)
         running = self._running  # once: another thread may close the viewer just now
@@ -116,7 +117,7 @@ class Viewer:
             running.notify()
 
     def event(self, event: Event) -> None:
-        """Take an event; never waits either. It fits wherever the pipeline wants somebody to be told of events."""
+        """Take an event; never waits either. It fits wherever the pipeline hands on events."""
         self._store.add_event(event)
 
     def close(self) -> None:
@@ -186,8 +187,8 @@ class Server:
         store: what the pipeline has shown.
         access: who is let in.
         limits: how much is done.
-        on_control: told, in a thread of its own, what somebody asks of the pipeline.
-        logger: told of what goes wrong.
+        on_control: called, in a thread of its own, with what a page asks of the pipeline.
+        logger: gets what goes wrong.
     """
 
     def __init__(
@@ -228,7 +229,7 @@ class Server:
         self._routes = Routes(service, self._sessions, access, self._executors["snapshots"])
 
     async def run(self, listening: socket.socket, *, ready: Callable[[], None], stopping: asyncio.Event) -> None:
-        """Serve until asked to stop; pages are then told that the viewer ends."""
+        """Serve until asked to stop; pages are then informed that the viewer ends."""
         try:
             async with self._serving(listening):
                 ready()
@@ -256,7 +257,7 @@ class Server:
         try:
             yield
         finally:
-            # First nobody new, then a word to those who look, then the end for whoever does not answer.
+            # First no new pages, then a message to the open ones, then the end for those that do not answer.
             accepting.close()
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._sessions.close(), 2 * GOODBYE_S)
@@ -282,5 +283,5 @@ class Server:
     def _tell(self, on_control: Callable[[Control], object], control: Control) -> None:
         try:
             on_control(control)
-        except Exception:  # anybody's function; the viewer outlives it
+        except Exception:  # foreign code; the viewer outlives it
             self._logger.exception("the pipeline failed to take %s from the viewer", control.action)

@@ -7,7 +7,7 @@ from onnx import TensorProto, helper
 from sfpp.calibration.fp16.float16_probe import Float16ProbeGraph
 from sfpp.calibration.fp16.float_graph import FloatGraph
 from sfpp.calibration.int8.observe import with_channel_limits, with_samples
-from sfpp.export.arithmetic import live_bytes
+from sfpp.export.costs import live_bytes
 
 PARTS, TIMES, WIDTH = 16, 1000, 4000
 PART_BYTES = 4 * TIMES * WIDTH

@@ -13,8 +13,8 @@ from sfpp.export.catalog import (
     variant_by_name,
     words_from_recipe,
 )
+from sfpp.export.contracts import plan_tokens
 from sfpp.export.models.recipe import NO_MERGING, Bipartite, Pool1d, Pool2d
-from sfpp.export.planning import plan_tokens
 from sfpp.runtime.errors import RecipeError, UsageError, did_you_mean
 from tests.golden import FOLDER, golden_cases
 
@@ -160,7 +160,7 @@ def test_a_stage_that_cannot_be_meant_is_named(words, message):
 
 @pytest.mark.parametrize("stages", [[], [{}] * 3, [{}] * 5, {}, "fast", None, 4, [{}, {}, {}, []], [{}, {}, {}, None]])
 def test_a_recipe_is_four_objects(stages):
-    with pytest.raises(RecipeError, match="list of four objects, one a stage"):
+    with pytest.raises(RecipeError, match="list of four objects, one per stage"):
         recipe_from_words(stages)
 
 
@@ -189,7 +189,7 @@ def test_a_file_as_windows_writes_it(tmp_path):
 def test_a_recipe_file_that_would_pass_for_a_variant(tmp_path, name):
     path = tmp_path / f"{name}.json"
     path.write_text(json.dumps(MIXED))
-    words = rf"{name}\.json would pass for the variant '{name}', and is another one; give it another name"
+    words = rf"{name}\.json has the name of the variant '{name}', but differs from it; give it another name"
     with pytest.raises(UsageError, match=words):
         variant_by_name(path)
 

@@ -145,7 +145,7 @@ def test_a_long_list_ends_in_a_count(tmp_path, weights):
 @pytest.mark.parametrize("key", ["backbone.layers.2.0.projection.weight", "decode_head.conv_seg.weight"])
 def test_a_key_that_tells_the_size_is_named_when_missing(tmp_path, weights, key):
     message = refused_state(tmp_path, {name: value for name, value in weights.items() if name != key})
-    assert f"{key} is missing, without which the size cannot be told" in message
+    assert f"{key} is missing, without which the size is unknown" in message
 
 
 def test_a_missing_spatial_reduction_is_missing_keys(tmp_path, weights):

@@ -127,7 +127,7 @@ def test_missing_and_unexpected_keys_are_listed(tmp_path, weights):
 
 def test_a_missing_last_layer_is_named(tmp_path, weights):
     message = refused(tmp_path, {key: value for key, value in weights.items() if "final_layer" not in key})
-    assert "head.final_layer.weight is missing, without which the size cannot be told (MMPose style)" in message
+    assert "head.final_layer.weight is missing, without which the size is unknown (MMPose style)" in message
 
 
 def test_an_encoder_with_another_pose_head(tmp_path, weights):

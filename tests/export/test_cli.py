@@ -1,5 +1,6 @@
 """The command ``sfpp-export``: help that teaches, errors of one line, and a whole trip."""
 
+import inspect
 import json
 import re
 import shlex
@@ -14,6 +15,7 @@ import sfpp.export.demo
 from sfpp.export import cli, export_onnx, to_onnx
 from sfpp.export.catalog import VARIANTS, recipe_from_words
 from sfpp.export.demo import demo_frame
+from sfpp.export.settings import ExportSettings
 from sfpp.runtime import load, read_image
 from sfpp.runtime.errors import VerificationError
 
@@ -74,11 +76,10 @@ def test_the_examples_in_the_help_are_understood():
         assert arguments.variant in VARIANTS
 
 
-def test_options_are_those_of_the_function():
+def test_options_are_those_of_the_settings_and_the_function():
     defaults = vars(cli.build_parser().parse_args([]))
-    function = dict(export_onnx.__kwdefaults__)
-    function.pop("notify")
-    assert defaults == {**function, "weights": None, "path": None}
+    assert defaults == {**vars(ExportSettings()), "weights": None, "path": None}
+    assert set(inspect.signature(export_onnx).parameters) == {"weights", "path", "notify", "options"}
 
 
 def test_from_the_demonstration_weights_to_labels(here, capsys):

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from sfpp.export import deployable
 from sfpp.export.deployable import Deployable, RewrittenHead, conv_1x1, folded_batch_norm
-from sfpp.export.lowering import merging, portable
+from sfpp.export.lowering import merging, targets
 from sfpp.export.lowering.passes import lowered
 from sfpp.export.lowering.symbolic import trace_to_onnx
 from sfpp.export.models.recipe import NO_MERGING, Bipartite, MergingRecipe, Pool2d, StageRecipe
@@ -167,7 +167,7 @@ def test_a_pointwise_convolution_takes_matrices_of_either_form():
 @pytest.mark.parametrize(("limit", "parts"), [(50_000, 5), (25_000, 6), (5_000, 10 + 2 * 3 + 1 + 1)])
 def test_attention_with_a_scale_of_its_own_lowers_too(monkeypatch, limit, parts):
     """A learned model still carries the factor that a deployable one has in its query weights."""
-    monkeypatch.setattr(portable, "SCORE_BYTES_LIMIT", limit)  # in parts, with the last one shorter
+    monkeypatch.setattr(targets, "SCORE_BYTES_LIMIT", limit)  # in parts, with the last one shorter
     torch.set_default_dtype(torch.float32)
     model, image = Unmerged(learned().float()).eval(), torch.randn(1, 3, HEIGHT, WIDTH)
     graph = lowered(trace_to_onnx(model, image, names=("image", "logits"), opset=17), "portable")

@@ -203,7 +203,7 @@ def test_missing_unexpected_and_misshapen_keys_are_all_listed(tmp_path, tiny):
 def test_a_tensor_that_tells_a_size_is_named(tmp_path, tiny, key, stored, found):
     del tiny[key]
     state = tiny if stored is None else {**tiny, key: stored}
-    assert f"{key} {found}, without which the size cannot be told (EDAFormer style)" in refused(tmp_path, state)
+    assert f"{key} {found}, without which the size is unknown (EDAFormer style)" in refused(tmp_path, state)
 
 
 def test_values_that_are_not_finite(tmp_path, tiny):

@@ -5,11 +5,11 @@ import onnx
 import pytest
 import torch
 
-from sfpp.export.arithmetic import multiply_adds
 from sfpp.export.catalog import ISR_VARIANTS, VARIANTS, isr_from_text, matched, variant_for, words_from_recipe
+from sfpp.export.contracts import plan_for, tokens_by_block
+from sfpp.export.costs import multiply_adds
 from sfpp.export.models.edaformer import EdaDecoderConfig, EdaFormer, EdaFormerConfig, EftConfig
 from sfpp.export.models.recipe import IsrRecipe, Pool2d
-from sfpp.export.planning import plan_for, tokens_by_block
 from sfpp.export.to_onnx import graph_from_model
 from sfpp.runtime.contract import InputSpec, ModelContract, OutputSpec
 from sfpp.runtime.errors import RecipeError, UsageError

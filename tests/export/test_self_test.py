@@ -10,7 +10,7 @@ from onnx import numpy_helper
 from sfpp.export import export_onnx, to_onnx
 from sfpp.export.demo import demo_frame, demo_person
 from sfpp.export.parity.exported import ParityReport, PinnedReport
-from sfpp.export.self_test import stored_self_test
+from sfpp.export.to_onnx import stored_self_test
 from sfpp.runtime import load, read_image
 from sfpp.runtime.contract import contract_from_json
 from sfpp.runtime.self_test import self_test

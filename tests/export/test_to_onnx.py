@@ -17,9 +17,10 @@ from sfpp.export import export_onnx, to_onnx
 from sfpp.export.catalog import MIT_SIZES, VARIANTS, words_from_recipe
 from sfpp.export.checkpoints.conversion import canonical_slots, stages_reversed
 from sfpp.export.checkpoints.styles import MMSEG, OFFICIAL
+from sfpp.export.contracts import input_spec
 from sfpp.export.demo import demo_checkpoint
 from sfpp.export.models.segformer import EncoderConfig, HeadConfig, SegFormer, SegFormerConfig
-from sfpp.export.resolution import Resolution
+from sfpp.export.settings import ExportSettings
 from sfpp.runtime.contract import METADATA_KEY, contract_from_json
 from sfpp.runtime.errors import CheckpointError, MediaError, MemoryShortageError, RecipeError, SfppError, UsageError
 from sfpp.runtime.images import input_from_frame
@@ -324,7 +325,7 @@ def test_a_full_disk_is_named(tmp_path, monkeypatch, plain):
 def test_the_check_sees_the_whole_picture_without_a_border(dtype):
     """In an empty border all tokens would be equally alike, and rounding would decide what is merged there."""
     tall = np.random.default_rng(43).integers(0, 256, (90, 30, 3), np.uint8)
-    spec = to_onnx.input_spec(Resolution(64, 48), input=dtype, batch=1, resize="letterbox")
+    spec = input_spec(ExportSettings(res=(64, 48), input=dtype))
     example = to_onnx._example(spec, tall)
     assert (example.shape, example.dtype) == (spec.shape, np.dtype(dtype))
     expected, _ = input_from_frame(tall, dataclasses.replace(spec, resize="stretch"))
@@ -334,7 +335,7 @@ def test_the_check_sees_the_whole_picture_without_a_border(dtype):
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
 def test_the_frames_of_a_batch_differ(dtype):
     picture = np.random.default_rng(44).integers(0, 256, (48, 64, 3), np.uint8)
-    spec = to_onnx.input_spec(Resolution(64, 48), input=dtype, batch=3, resize="letterbox")
+    spec = input_spec(ExportSettings(res=(64, 48), input=dtype, batch=3))
     example = to_onnx._example(spec, picture)
     frames = example if dtype == "uint8" else example.transpose(0, 2, 3, 1)
     mirrored = frames[0][:, ::-1]

@@ -39,7 +39,7 @@ export class Connection {
     this.#watch(socket);
   }
 
-  /** Send a message; without a connection it is lost, and the next connection begins with the page's wishes anyway. */
+  /** Send a message; without a connection it is lost, and the next connection begins with the view that the page wants anyway. */
   send(message) {
     if (this.#socket?.readyState === WebSocket.OPEN) this.#socket.send(JSON.stringify(message));
   }

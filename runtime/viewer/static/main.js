@@ -6,7 +6,7 @@ import { listenToKeys } from "./keyboard.js";
 import { Legend } from "./legend.js";
 import { Events, Sources } from "./lists.js";
 import { Picture } from "./picture.js";
-import { remember, settings, snapshotAddress, widthFor, widthLimit, wish } from "./settings.js";
+import { remember, settings, snapshotAddress, widthFor, widthLimit, pageView } from "./settings.js";
 
 const at = (id) => document.getElementById(id);
 
@@ -18,7 +18,7 @@ let stillFor = null; // seconds without a new frame, once that is too long
 let sentWidth = 0;
 
 const charts = new Charts();
-const picture = new Picture(() => hello && width() !== sentWidth && sendWish());
+const picture = new Picture(() => hello && width() !== sentWidth && sendView());
 const legend = new Legend(settings, changed);
 const sources = new Sources(chooseSource);
 const events = new Events();
@@ -39,7 +39,7 @@ function begin(message) {
   document.body.classList.add("ready"); // until now the lists were empty, and would have grown before one's eyes
   charts.clear(message.keptSeconds);
   events.clear();
-  sendWish();
+  sendView();
 }
 
 function update(message) {
@@ -140,7 +140,7 @@ function showSettings() {
   at("opacity-value").textContent = `${settings.opacity ?? 50} %`;
   at("format").value = settings.format;
   at("pause").setAttribute("aria-pressed", String(!settings.playing));
-  at("pause-text").textContent = settings.playing ? "Pause" : "Go on";
+  at("pause-text").textContent = settings.playing ? "Pause" : "Continue";
   at("pause-icon").setAttribute("href", settings.playing ? "#icon-pause" : "#icon-play");
 }
 
@@ -158,13 +158,13 @@ function width() {
   return widthFor(picture.pixels, widthLimit(hello));
 }
 
-let wishTimer = 0;
-function sendWish() {
-  clearTimeout(wishTimer);
-  wishTimer = 0;
+let viewTimer = 0;
+function sendView() {
+  clearTimeout(viewTimer);
+  viewTimer = 0;
   if (!hello) return;
   sentWidth = width();
-  connection.send(wish(sentWidth));
+  connection.send(pageView(sentWidth));
 }
 
 /** Show and send changed settings; a slider that is drawn along changes them faster than anybody looks. */
@@ -172,7 +172,7 @@ function changed() {
   showSettings();
   showNote();
   remember();
-  wishTimer ||= setTimeout(sendWish, 40);
+  viewTimer ||= setTimeout(sendView, 40);
 }
 
 function chooseView(view) {
@@ -246,7 +246,7 @@ at("theme").addEventListener("click", () => window.toggleTheme());
 at("help").addEventListener("click", () => at("help-dialog").showModal());
 at("stop").addEventListener("click", stopRun);
 at("full").hidden = !document.fullscreenEnabled;
-document.addEventListener("visibilitychange", sendWish);
+document.addEventListener("visibilitychange", sendView);
 listenToKeys({
   pause,
   view: chooseView,

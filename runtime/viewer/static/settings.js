@@ -21,7 +21,7 @@ export function remember() {
 }
 
 /** The message that tells the server what to show. */
-export function wish(width) {
+export function pageView(width) {
   const { source, view, opacity, hidden, playing } = settings;
   return { type: "view", source, view, opacity, hidden, width, playing, visible: !document.hidden };
 }

@@ -18,7 +18,7 @@ from benchmarks.gpu.measure import Bench, Limits, input_of
 from benchmarks.gpu.parts import GRAPHS, Parts
 from benchmarks.gpu.results import Results, read_gpu_results
 from benchmarks.speed.models import save_checkpoint, transformers_contract
-from sfpp.export.resolution import Resolution
+from sfpp.export.settings import Resolution
 
 pytest.importorskip("transformers", reason="the Transformers library is not installed")
 

@@ -6,8 +6,8 @@ from benchmarks.speed import measure as speed
 from benchmarks.speed.contestants import EagerContestant, Field
 from benchmarks.speed.measure import groups_of, main
 from benchmarks.speed.results import read_results
-from sfpp.export.resolution import Resolution
-from sfpp.runtime.bench.measured_model import Picture
+from sfpp.export.settings import Resolution
+from sfpp.runtime.bench.measured_model import BenchFrame
 from sfpp.runtime.bench.peak import MatmulPeak
 from sfpp.runtime.bench.settings import backend_spec
 from sfpp.runtime.errors import UsageError
@@ -25,7 +25,7 @@ def test_groups_begin_small_and_the_large_networks_stay_there():
 
 
 def test_what_holds_all_scores_is_left_out_by_its_shapes(tmp_path):
-    field = Field("b0", LARGE, tmp_path, tmp_path, Picture(None, fitted=True), 20e9, notify=print)
+    field = Field("b0", LARGE, tmp_path, tmp_path, BenchFrame(None, fitted=True), 20e9, notify=print)
     entries = field.entries([], [backend_spec("onnxruntime"), backend_spec("openvino:bf16")])
     names = [(each.name, each.backend) for each in entries]
     assert ("pytorch", "pytorch:fp32") in names

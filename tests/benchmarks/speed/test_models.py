@@ -6,10 +6,10 @@ import torch
 from benchmarks.speed.models import export_transformers, save_checkpoint, score_bytes, seeded_integers, target_of
 from benchmarks.speed.pytorch import EagerRequest, eager_peak_bytes, library_model, open_eager
 from sfpp.export.demo import demo_frame
-from sfpp.export.resolution import Resolution
+from sfpp.export.settings import Resolution
 from sfpp.runtime import load, read_image
 from sfpp.runtime.agreement import label_agreement
-from sfpp.runtime.bench.measured_model import Picture
+from sfpp.runtime.bench.measured_model import BenchFrame
 from sfpp.runtime.contract import METADATA_KEY, contract_from_json
 from sfpp.runtime.onnx_file import metadata_of
 
@@ -32,7 +32,7 @@ def exported(checkpoint):
 
 @pytest.fixture(scope="module")
 def picture():
-    return Picture(read_image(demo_frame()), fitted=True)
+    return BenchFrame(read_image(demo_frame()), fitted=True)
 
 
 def test_the_rule_of_the_weights_is_the_same_on_every_machine():

@@ -24,7 +24,7 @@ from tests.export.check.graphs import (
 
 ALL = ("8.6", "10.3", "10.13", "11", "rtx")
 NATIVE = ("10.3", "10.13", "11")  # TensorRT proper, since it has int64 and reductions of its own
-BUILDS, WARNS, WRONG, REFUSED = "builds", "builds, with warnings", "builds, but answers wrongly", "does not build"
+BUILDS, WARNS, WRONG, REFUSED = "builds", "builds, with warnings", "builds, but gives wrong results", "does not build"
 
 
 def all_are(outcome, **others):

@@ -51,7 +51,7 @@ def test_the_table_has_a_line_for_each_version(tmp_path):
     assert lines[0] == "model.onnx: no contract"
     assert lines[1].startswith("  opset 17, 1 node, float32, 0.0 MB")
     assert lines[3:8] == [
-        "TensorRT 8.6    JetPack 6.0        builds, but answers wrongly (1 error)",
+        "TensorRT 8.6    JetPack 6.0        builds, but gives wrong results (1 error)",
         "TensorRT 10.3   JetPack 6.1, 6.2   builds, with warnings (1 warning)",
         "TensorRT 10.13  JetPack 7.0, 7.1   builds, with warnings (1 warning)",
         "TensorRT 11     JetPack 7.2.2      builds, with warnings (1 warning)",
@@ -71,7 +71,7 @@ def test_a_finding_says_where_what_to_do_and_how_it_is_known(tmp_path):
 
 def test_what_is_built_and_wrong_is_not_called_unbuilt(tmp_path):
     text = report_text(check(scatter_elements("add"), tmp_path))
-    assert "error: answers wrongly in TensorRT 8.6\n" in text
+    assert "error: wrong results in TensorRT 8.6\n" in text
     assert "error: not built by TensorRT-RTX\n" in text
     assert "warning: TensorRT 10.3, 10.13, 11\n" in text
 

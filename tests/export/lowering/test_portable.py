@@ -11,7 +11,7 @@ import pytest
 
 from sfpp.export import export_onnx
 from sfpp.export.catalog import VARIANTS
-from sfpp.export.lowering import merging, portable
+from sfpp.export.lowering import merging, targets
 from sfpp.export.models.recipe import partition_grid
 from tests.tensorrt_rtx import CARDS, build_engine
 
@@ -172,7 +172,7 @@ def test_topk_in_passes_takes_the_same_tokens(tmp_path, monkeypatch, exported):
 
 def test_attention_in_parts_gives_the_same_answer(tmp_path, monkeypatch, exported):
     frame = np.random.default_rng(6).integers(0, 256, (1, 250, 333, 3), np.uint8)
-    monkeypatch.setattr(portable, "SCORE_BYTES_LIMIT", 100_000)
+    monkeypatch.setattr(targets, "SCORE_BYTES_LIMIT", 100_000)
     report = export_onnx(path=tmp_path / "model.onnx", variant="hq", res=ODD)
     counts = Counter(node.op_type for node in onnx.load(report.path).graph.node)
     assert counts["Softmax"] > 2 * BLOCKS

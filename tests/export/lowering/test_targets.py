@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from sfpp.export import export_onnx
-from sfpp.export.arithmetic import activation_bytes, live_bytes, multiply_adds
 from sfpp.export.catalog import MIT_SIZES, VARIANTS
+from sfpp.export.costs import activation_bytes, live_bytes, multiply_adds
 from sfpp.export.deployable import Deployable
-from sfpp.export.lowering import portable, symbolic
+from sfpp.export.lowering import symbolic, targets
 from sfpp.export.lowering.passes import LOWERINGS, lowered
 from sfpp.export.lowering.symbolic import trace_to_onnx
 from sfpp.export.models.recipe import with_matching
@@ -146,7 +146,7 @@ def test_a_trace_computes_nothing():
 
 def test_large_attention_is_in_parts(monkeypatch, tmp_path):
     """In one piece the scores of a 4K frame would take 17 GB wherever they are not fused, as in ONNX Runtime."""
-    monkeypatch.setattr(portable, "SCORE_BYTES_LIMIT", 500_000)
+    monkeypatch.setattr(targets, "SCORE_BYTES_LIMIT", 500_000)
     report = export_onnx(path=tmp_path / "model.onnx", res=ODD)
     names = [node.name for node in onnx.load(report.path).graph.node]
     assert sum(name.startswith("encoder/stages.0/blocks.0/attention/scores_") for name in names) == 3

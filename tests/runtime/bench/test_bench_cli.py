@@ -78,7 +78,7 @@ def test_a_wrong_answer_is_a_row_without_figures_and_a_failure(here, capfd, monk
     assert "tested, openvino: Planted 1.0 on the CPU answers wrongly here (0.00% of the labels" in told.out
     assert "wrote out.json\n" in told.out
     assert told.err.splitlines()[-1] == (
-        "sfpp-bench: 1 of 4 answer wrongly and were not measured; what failed is above"
+        "sfpp-bench: 1 of 4 give wrong results and were not measured; what failed is above"
     )
     wrong, right, *_ = json.loads((here / "out.json").read_text())["rows"]
     assert (wrong["self_test"]["outcome"], wrong["self_test"]["agreement"], wrong["network"]) == ("failed", 0.0, None)

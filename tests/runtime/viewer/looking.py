@@ -69,7 +69,7 @@ class Shown:
 
 
 class Page:
-    """A page's side of the stream; acknowledges pictures unless told otherwise."""
+    """A page's side of the stream; acknowledges pictures unless it is asked not to."""
 
     def __init__(self, socket):
         self.socket = socket

@@ -6,7 +6,7 @@ from sfpp.runtime import UsageError
 from sfpp.runtime.model import SelfTestState
 from sfpp.runtime.viewer import Control, Limits
 from sfpp.runtime.viewer.drawing import ViewSetting
-from sfpp.runtime.viewer.messages import Acknowledgment, Status, Wish, hello, message_from_page
+from sfpp.runtime.viewer.messages import Acknowledgment, PageView, Status, hello, message_from_page
 from sfpp.runtime.viewer.store import Store
 from sfpp.runtime.viewer.update import Scene
 from tests.runtime.viewer.looking import CLASSES, PALETTE, update
@@ -21,10 +21,10 @@ def read(**message):
 def test_messages_of_a_page_are_read():
     assert read(type="shown") == Acknowledgment()
     assert read(type="stop") == Control("stop")
-    assert read(type="view") == Wish(ViewSetting(width=1000))
+    assert read(type="view") == PageView(ViewSetting(width=1000))
     whole = {"source": "rear", "view": "mask", "opacity": 30, "hidden": [2, 0, 2], "width": 640}
     setting = ViewSetting("rear", "mask", 30, frozenset({0, 2}), 640)
-    assert read(type="view", **whole, playing=False, visible=False) == Wish(setting, playing=False, visible=False)
+    assert read(type="view", **whole, playing=False, visible=False) == PageView(setting, playing=False, visible=False)
 
 
 @pytest.mark.parametrize(

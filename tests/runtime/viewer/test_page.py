@@ -234,7 +234,7 @@ def test_the_keyboard_does_it_all(running, open_page):
         page.keyboard.press("s")
     assert download.value.suggested_filename.endswith("-overlay.png")
     page.click("#pause")
-    assert page.inner_text("#pause-text") == "Go on"
+    assert page.inner_text("#pause-text") == "Continue"
     page.keyboard.press("Space")  # not a second click on the button that was clicked last, and not none
     assert page.inner_text("#pause-text") == "Pause"
     page.focus("#snapshot")
@@ -381,7 +381,7 @@ def test_a_run_is_stopped_only_after_a_question(open_viewer, open_page):
         page.click("#stop")
         page.keyboard.press("Escape")
         page.click("#stop")
-        page.click("#stop-dialog button:has-text('Go on')")
+        page.click("#stop-dialog button:has-text('Keep running')")
         assert asked == []
         page.click("#stop")
         page.click("#stop-dialog button:has-text('Stop run')")

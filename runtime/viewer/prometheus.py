@@ -65,7 +65,7 @@ def metrics_text(store: Store, *, clients: int, pictures: int) -> str:
 def _frame_families(facts: Iterable[SourceFacts], dropped: Mapping[str, int]) -> list[_Family]:
     frames = _Family("sfpp_frames_total", "counter", "Frames that went through the model.")
     lost = _Family("sfpp_frames_dropped_total", "counter", "Frames that were too old when the model was free.")
-    rate = _Family("sfpp_frames_per_second", "gauge", "Frames a second that went through the model.")
+    rate = _Family("sfpp_frames_per_second", "gauge", "Frames per second that went through the model.")
     idle = _Family("sfpp_seconds_since_last_frame", "gauge", "Seconds since the last frame was done.")
     # A source may drop frames before the first one of it is done.
     names = dict.fromkeys(each.name for each in facts)

@@ -3,13 +3,14 @@ import numpy as np
 import pytest
 
 from sfpp.runtime.backends import TensorInfo
-from sfpp.runtime.bench.measured_model import ANY_INPUT, Picture, input_shape, open_picture, random_inputs
+from sfpp.runtime.bench.measured_model import ANY_INPUT, BenchFrame, open_frame, random_inputs
+from sfpp.runtime.bench.settings import input_shape
 from sfpp.runtime.errors import MediaError, UsageError
 from tests.runtime.bench.models import CONTRACT, POSE
 
 
 def test_the_shipped_picture_is_brought_to_a_segmentation_models_size():
-    picture = open_picture(None)
+    picture = open_frame(None)
     assert picture.frame_bgr.shape == (540, 960, 3)
     assert picture.for_model(CONTRACT).shape == (24, 32, 3)
     assert picture.for_model(POSE).shape == (540, 960, 3)
@@ -19,17 +20,17 @@ def test_ones_own_picture_is_left_as_it_is(tmp_path):
     image = np.random.default_rng(0).integers(0, 256, (30, 50, 3), np.uint8)
     cv2.imwrite(str(tmp_path / "photo.png"), image)
     for contract in (CONTRACT, POSE):
-        np.testing.assert_array_equal(open_picture(tmp_path / "photo.png").for_model(contract), image)
+        np.testing.assert_array_equal(open_frame(tmp_path / "photo.png").for_model(contract), image)
 
 
 def test_a_picture_that_is_none(tmp_path):
     with pytest.raises(MediaError, match="cannot read"):
-        open_picture(tmp_path / "nothing.png")
+        open_frame(tmp_path / "nothing.png")
 
 
 def test_brought_to_size_means_scaled():
     gradient = np.repeat(np.linspace(0, 255, 64, dtype=np.uint8)[None, :, None], 48, axis=0).repeat(3, axis=2)
-    fitted = Picture(gradient, fitted=True).for_model(CONTRACT)
+    fitted = BenchFrame(gradient, fitted=True).for_model(CONTRACT)
     assert fitted[0, 0, 0] < 10
     assert fitted[-1, -1, 0] > 245
 

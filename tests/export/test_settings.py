@@ -2,7 +2,7 @@
 
 import pytest
 
-from sfpp.export.resolution import MAX_SIDE, Resolution, resolution_from
+from sfpp.export.settings import MAX_SIDE, Resolution, resolution_from
 from sfpp.runtime.errors import UsageError
 
 

@@ -6,8 +6,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from sfpp.export import export_onnx
-from sfpp.export.engine.checking import check
-from sfpp.export.engine.cli import main
+from sfpp.export.check.installed import check
+from sfpp.export.engine import main
 from sfpp.runtime.contract import contract_from_json
 from sfpp.runtime.errors import BackendError
 from sfpp.runtime.tensorrt import engines, library
@@ -103,7 +103,7 @@ def test_without_any_library_the_command_says_what_to_install(model, capsys, mon
 
 
 def test_a_check_without_any_library_goes_by_the_rules(model, capsys, monkeypatch):
-    monkeypatch.setattr("sfpp.export.engine.checking.is_installed", lambda name: False)
+    monkeypatch.setattr("sfpp.export.check.installed.is_installed", lambda name: False)
     code, out, _ = run(capsys, model, "--check")
     assert code == 0
     assert out.startswith("NVIDIA's own parser was not asked: neither TensorRT nor TensorRT-RTX is installed here")

@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from sfpp.export.remaking import export_command
+from sfpp.export.catalog import export_command
 from tests.runtime.video.clips import CONTRACT
 
 

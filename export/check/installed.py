@@ -1,4 +1,4 @@
-"""What every version would make of a file: by our own rules, and by NVIDIA's parser and builder where they are."""
+"""What every TensorRT version would make of a file: by our rules, and by NVIDIA's parser and builder if installed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sfpp.runtime.tensorrt.engines import build_in_process_of_its_own
 from sfpp.runtime.tensorrt.library import LIBRARIES, Library, is_installed, library_of
 
 _PURPOSE = "asking NVIDIA's parser"
-# TensorRT 8.6 is best effort: what it refuses is told, and does not fail a check.
+# TensorRT 8.6 is best effort: what it refuses is reported, and does not fail a check.
 _PROMISED = ("10.3", "10.13", "11", "rtx")
 
 
@@ -45,7 +45,7 @@ class Checked:
 
     @property
     def builds(self) -> bool:
-        """Whether nothing hinders the versions that are promised."""
+        """Whether nothing prevents the versions that are promised."""
         judged = (each for each in self.report.verdicts if each.version in _PROMISED)
         sound = all(finding.severity != "error" for verdict in judged for finding in verdict.findings)
         return sound and not any(answer.failure for answer in self.answers)
@@ -63,8 +63,8 @@ def check(
     Args:
         model: the file.
         backend: the library to ask besides, which must be installed then; None asks those that are.
-        notify: told what is being done.
-        progress: told of each phase of a build.
+        notify: called with what is being done.
+        progress: called with each phase of a build.
 
     Raises:
         ModelFileError: no such file, or not an ONNX model.

@@ -5,7 +5,7 @@ import pytest
 
 from sfpp.runtime.events import Event
 from sfpp.runtime.viewer import Limits
-from sfpp.runtime.viewer.metrics import metrics_text
+from sfpp.runtime.viewer.prometheus import metrics_text
 from sfpp.runtime.viewer.store import Store
 from tests.runtime.viewer.looking import ask, update
 

@@ -11,12 +11,11 @@ import torch
 from onnx import TensorProto, helper
 
 from sfpp.export import export_onnx, to_onnx
-from sfpp.export.arithmetic import live_bytes
 from sfpp.export.checkpoints import read_checkpoint
 from sfpp.export.cli import main as export_main
+from sfpp.export.costs import live_bytes, pytorch_bytes
 from sfpp.export.demo import demo_checkpoint
-from sfpp.export.lowering import portable
-from sfpp.export.memory import pytorch_bytes
+from sfpp.export.lowering import targets
 from sfpp.export.models.recipe import NO_MERGING
 from sfpp.export.parity import parity
 from sfpp.export.parity.cli import main as parity_main
@@ -73,7 +72,7 @@ def small(tmp_path_factory):
 def test_attention_in_parts_takes_less_and_fused_attention_nothing(small, tmp_path, monkeypatch):
     whole = onnx.load(small)
     scores = 768 * 12 * 4  # of stage 1, 32x24 queries and 4x3 keys
-    monkeypatch.setattr(portable, "SCORE_BYTES_LIMIT", scores // 8)
+    monkeypatch.setattr(targets, "SCORE_BYTES_LIMIT", scores // 8)
     parts = onnx.load(export_onnx(path=tmp_path / "parts.onnx", res="128x96").path)
     assert len(parts.graph.node) > len(whole.graph.node)
     assert live_bytes(parts) <= live_bytes(whole)
@@ -97,7 +96,7 @@ from pathlib import Path
 import numpy as np
 from sfpp.export.checkpoints import read_checkpoint
 from sfpp.export.demo import demo_checkpoint
-from sfpp.export import memory
+from sfpp.export import costs
 from sfpp.export.catalog import VARIANTS
 from sfpp.export.parity.exported import _run_pytorch
 from sfpp.export.to_onnx import learned_model
@@ -126,8 +125,8 @@ measured = {
     "session": taken(lambda: OnnxRuntimeBackend(path).run({contract.input.name: frames})),
 }
 session = session_bytes(contract.live_bytes, path.stat().st_size)
-pytorch = memory.pytorch_bytes(network, recipe, contract.input)
-expected = {"pytorch": int(memory._PYTORCH * pytorch), "session": session}
+pytorch = costs.pytorch_bytes(network, recipe, contract.input)
+expected = {"pytorch": int(costs._PYTORCH * pytorch), "session": session}
 print(json.dumps([measured, expected]))
 """
 

@@ -1,0 +1,125 @@
+"""The command ``sfpp-engine``: engines for TensorRT and TensorRT-RTX, and what would prevent them."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+
+from sfpp.runtime.cli.console import example_source, exit_code_of
+from sfpp.runtime.cli.progress import Bars
+from sfpp.runtime.files import check_destinations
+from sfpp.runtime.options import add_options, options_of
+from sfpp.runtime.tensorrt.building import EngineSettings
+from sfpp.runtime.tensorrt.engines import EngineReport, build_engine
+from sfpp.runtime.tensorrt.library import LIBRARIES
+from sfpp.runtime.tensorrt.sidecar import SUFFIX, sidecar_of
+
+COMMAND = "sfpp-engine"
+_DESCRIPTION = """\
+Build an engine for an NVIDIA GPU from an ONNX file, with TensorRT or TensorRT-RTX, and put its
+contract beside it: what it takes and gives, what it was built with and for, and the hash of the file.
+The engine's precision is the file's: sfpp-export writes float32, sfpp-calibrate float16 and INT8."""
+_EPILOG = """\
+which library:
+  tensorrt      Jetson, data centre and desktop. An engine runs with the version and on the kind of card
+                that it was built with, so it is built on the machine that runs it; that takes minutes.
+  tensorrt-rtx  RTX cards, compute capability 7.5 and 8.0 on. Engines are built on any machine, without a
+                card, in seconds, and compiled to the end when they are first run.
+
+examples:
+  sfpp-engine model.onnx                                    model.engine and model.json, for here
+  sfpp-engine model.fp16.onnx --backend tensorrt-rtx        for all RTX cards from the 30 series on
+  sfpp-engine model.int8.onnx --backend tensorrt-rtx --device sm89 -o ada.engine
+  sfpp-engine model.fp16.onnx --workspace 512MiB --timing-cache times.bin      a Jetson with little memory
+  sfpp-engine model.onnx --check                            what each version says of the file; builds nothing
+then:
+  sfpp-run model.engine --self-test                         does it answer as the file did?
+  sfpp-run model.engine demo
+exit codes: 0 built, or nothing found that prevents it; 1 failed, or found; 2 wrong usage, 130 stopped by Ctrl-C."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    arguments = engine_parser().parse_args(argv)
+    return exit_code_of(COMMAND, lambda: _check(arguments) if arguments.check else _build(arguments))
+
+
+def engine_parser() -> argparse.ArgumentParser:
+    """Return the parser; it imports nothing heavy."""
+    parser = argparse.ArgumentParser(
+        prog=COMMAND, description=_DESCRIPTION, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("model", metavar="MODEL", help="the .onnx file; with --check also one of another tool")
+    add("-o", "--path", metavar="FILE", help="the engine to write (default: named after MODEL, beside it)")
+    add(
+        "--backend",
+        choices=LIBRARIES,
+        help="the library to build with (default: what is installed, TensorRT first)",
+    )
+    add_options(parser, EngineSettings, *(field.name for field in fields(EngineSettings)))
+    add("--contract", metavar="FILE", help="what the model takes and gives, for a file that does not say so itself")
+    add(
+        "--check",
+        action="store_true",
+        help="build nothing: say what TensorRT 8.6, 10.3, 10.13, 11 and TensorRT-RTX would make of the file, by node, "
+        "and what NVIDIA's own parser and builder say where they are installed",
+    )
+    return parser
+
+
+def _build(arguments: argparse.Namespace) -> int:
+    from sfpp.runtime.model_file import read_contract_file
+
+    if arguments.contract:
+        engine = Path(arguments.path) if arguments.path else Path(arguments.model).with_suffix(SUFFIX)
+        check_destinations(sidecar_of(engine), also_read=[arguments.contract])
+    with Bars(COMMAND) as bars:
+        report = build_engine(
+            arguments.model,
+            arguments.path,
+            backend=arguments.backend,
+            settings=EngineSettings(**options_of(arguments, EngineSettings)),
+            contract=read_contract_file(arguments.contract) if arguments.contract else None,
+            notify=bars.say,
+            progress=bars,
+        )
+    print(describe(report))
+    return 0
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from sfpp.export.check.installed import check, checked_text  # needs onnx, which a device may lack
+
+    with Bars(COMMAND) as bars:
+        found = check(arguments.model, backend=arguments.backend, notify=bars.say, progress=bars)
+    print(checked_text(found))
+    return 0 if found.builds else 1
+
+
+def describe(report: EngineReport) -> str:
+    """Return what was built, what for, and the next command."""
+    contract, spec = report.contract, report.contract.input
+    record = contract.engine
+    assert record is not None
+    where = ", ".join(record.devices) or ("cards from sm80 on" if record.library == "tensorrt-rtx" else "this card")
+    card = f" ({record.card})" if record.card else ""
+    engine = shlex.quote(str(report.path))
+    has_test = contract.self_test is not None
+    return "\n".join(
+        [
+            f"{report.path}  ({report.size_bytes / 1e6:.1f} MB, {report.seconds:.1f} s)",
+            f"  {contract.family}-{contract.size} {contract.variant}, {spec.width}x{spec.height} (width x height), "
+            f"{contract.precision}, for {where}{card}, {record.library} {record.version}",
+            f"  contract: {report.sidecar}; keep it beside the engine",
+            f"next: sfpp-run {engine} {'--self-test' if has_test else example_source(contract.task)}",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,1 +1,0 @@
-"""The command ``sfpp-engine``: engines for TensorRT and TensorRT-RTX, and what would hinder them."""
