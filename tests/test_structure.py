@@ -6,6 +6,9 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections import Counter
+from contextlib import nullcontext
+from graphlib import CycleError, TopologicalSorter
 from importlib import metadata
 from pathlib import Path
 
@@ -46,6 +49,85 @@ def test_no_file_imports_upwards(folder):
         for module in imported_modules(path):
             assert not any(module == bad or module.startswith(f"{bad}.") for bad in FLOORS[folder]), (path, module)
             assert module.split(".")[0] not in FLOORS, f"{path} imports {module} without the package"
+
+
+def is_for_types(node):
+    return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+
+
+def names_imported(tree, *, top=False):
+    """Yield `sfpp....NAME` for each import, also inside functions unless ``top``; those for types are left out."""
+    typing = {id(child) for node in ast.walk(tree) if is_for_types(node) for child in ast.walk(node)}
+    for node in tree.body if top else ast.walk(tree):
+        if id(node) in typing:
+            continue
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, alias.asname) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from ((f"{node.module}.{alias.name}", alias.asname or alias.name) for alias in node.names)
+
+
+def import_graph(root):
+    """Return which modules of the packages in ``root`` each imports.
+
+    A name that a package's face hands on stands for the module that it comes from, and the face itself is left out.
+    """
+    trees = {}
+    for path in (each for folder in FLOORS for each in (root / folder).rglob("*.py")):
+        parts = path.relative_to(root).with_suffix("").parts
+        trees[".".join(("sfpp", *parts))] = ast.parse(path.read_text(encoding="utf-8"))
+    faces = {name.removesuffix(".__init__"): tree for name, tree in trees.items() if name.endswith(".__init__")}
+    modules = {name: tree for name, tree in trees.items() if not name.endswith(".__init__")}
+    handed_on = {
+        f"{face}.{shown}": source for face, tree in faces.items() for source, shown in names_imported(tree, top=True)
+    }
+
+    def module_of(name):
+        while name and name not in modules:
+            name = handed_on.get(name) or name.rpartition(".")[0]
+        return name
+
+    return {name: {module_of(each) for each, _ in names_imported(tree)} - {name, ""} for name, tree in modules.items()}
+
+
+def test_imports_never_go_in_a_circle():
+    """Not even through imports inside functions, which only hide one."""
+    graph = import_graph(ROOT)
+    assert len(graph) > 100
+    list(TopologicalSorter(graph).static_order())  # CycleError names the modules
+
+
+@pytest.mark.parametrize(
+    ("line", "is_circle"),
+    [
+        ("def late():\n    from sfpp.runtime.first import one", True),
+        ("from sfpp.runtime import one", True),  # the face hands it on
+        ("import sfpp.runtime.first", True),
+        ("from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from sfpp.runtime.first import one", False),
+        ("from sfpp.runtime.third import one", False),
+    ],
+)
+def test_a_circle_is_found_wherever_it_hides(tmp_path, line, is_circle):
+    files = {
+        "__init__": "from sfpp.runtime.first import one",
+        "first": "from sfpp.runtime.second import two\none = two",
+        "second": f"{line}\ntwo = 2",
+        "third": "one = 1",
+    }
+    (tmp_path / "runtime").mkdir()
+    for name, text in files.items():
+        (tmp_path / "runtime" / f"{name}.py").write_text(text, encoding="utf-8")
+    with pytest.raises(CycleError) if is_circle else nullcontext():
+        list(TopologicalSorter(import_graph(tmp_path)).static_order())
+
+
+def test_rooms_can_be_looked_through_and_names_tell_them_apart():
+    files = [path for folder in FLOORS for path in (ROOT / folder).rglob("*.py")]
+    rooms = Counter(path.parent for path in files)
+    assert {room: count for room, count in rooms.items() if count > 30} == {}
+    names = Counter(path.name for path in files if path.name not in ("__init__.py", "cli.py"))
+    twice = {name: count for name, count in names.items() if count > 1}
+    assert len(twice) <= 10, twice
 
 
 def run_python(*arguments, **options):
