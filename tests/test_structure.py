@@ -194,6 +194,7 @@ def test_one_import_offers_everything_and_loads_nothing_heavy():
     with pytest.raises(AttributeError, match="module 'sfpp' has no attribute 'lod'"):
         sfpp.lod  # noqa: B018
     assert sfpp.__version__ == metadata.version("sfpp")
+    assert not (ROOT / "sfpp").exists(), "it would hide an installed sfpp from a Python that is started here"
 
 
 def test_what_exports_names_the_extra_where_torch_is_missing():

@@ -32,9 +32,10 @@ def make_importable(folder: Path = PARTS / "links") -> None:
     for made in (folder / "sfpp", about):
         made.mkdir(parents=True, exist_ok=True)
     (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: sfpp\nVersion: {version[1]}\n", encoding="utf-8")
-    for part in ("runtime", "export", "calibration"):
-        if not (link := folder / "sfpp" / part).is_symlink():
-            link.symlink_to(ROOT / part)
+    parts = {part: ROOT / part for part in ("runtime", "tooling", "export", "calibration")}
+    for name, place in {"__init__.py": ROOT / "package/__init__.py", **parts}.items():
+        if not (link := folder / "sfpp" / name).is_symlink():
+            link.symlink_to(place)
     sys.path.insert(0, str(folder))
     importlib.invalidate_caches()
 

@@ -369,6 +369,7 @@ def test_the_command(model, frames, tmp_path, capsys):
     assert "precision is 'fp15'" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_budget_that_cannot_hold_is_said_and_is_a_failure(model, frames, tmp_path, capsys):
     command = [str(model), "--images", str(frames), "--precision", "int8", "--frames", "2", "--held-out", "2"]
     code = main([*command, "-o", str(tmp_path), "--no-latency", "--max-drop", "0", "--ranges", "minmax"])

@@ -132,7 +132,8 @@ print(json.dumps([measured, expected]))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="peaks are read from /proc")
-@pytest.mark.parametrize("variant", ["fast", pytest.param("original", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", ["fast", "original"])
 def test_estimates_are_near_what_is_measured(tmp_path, variant):
     report = export_onnx(path=tmp_path / "model.onnx", variant=variant, res="960x540")
     command = [sys.executable, "-c", MEASURE, str(report.path), variant]

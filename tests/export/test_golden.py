@@ -24,8 +24,11 @@ pytestmark = pytest.mark.skipif(not CASES, reason=f"no golden cases in {FOLDER}"
 
 # Of each network and recipe one size is enough for every target, every backend and TensorRT.
 WHOLE = {case.name.rpartition("_")[0]: case for case in reversed(CASES)}.values()
-# The graphs of these take a minute to lower, run and build, or differ from others in strides alone.
-SLOW = ("b5", "edaformer_b", "edaformer_t_2222-222", "edaformer_t_1111-111_250x333")
+# The graphs of these take a minute to lower, run and build, or differ from others in strides or sizes alone.
+SLOW = (
+    *("b5", "segformer_b2", "edaformer_b", "edaformer_t_2222-222", "edaformer_t_1111-111"),
+    *("hq_250x333", "2x2_250x333", "b0_none"),
+)
 
 
 @pytest.mark.parametrize(

@@ -363,9 +363,8 @@ FAULTS = {
     ("fault", "output"),
     [
         *((fault, "logits") for fault in FAULTS),
-        ("color order", "labels"),
-        ("cell", "labels"),
         ("worst partner", "labels"),
+        *(pytest.param(fault, "labels", marks=pytest.mark.slow) for fault in ("color order", "cell")),
     ],
 )
 def test_a_planted_fault_leaves_no_file(tmp_path, monkeypatch, fault, output):

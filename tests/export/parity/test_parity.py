@@ -198,7 +198,7 @@ def test_a_backend_that_takes_no_more_outputs(exported, monkeypatch):
     report = parity(path, frames=1)
     assert report.agrees
     assert (report.points, report.points_backend) == ((), "")
-    assert report.notes[0] == "the graph's insides were not compared, only its answers: no more outputs"
+    assert report.notes[0] == "the graph's insides were not compared, only its outputs: no more outputs"
     with pytest.raises(BackendError, match="no more outputs"):
         parity(exported("fast").path, frames=1, mode="pinned")
 
