@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sfpp.calibration.settings import CalibrationSettings
-from sfpp.runtime.cli.console import example_source, exit_code_of
+from sfpp.runtime.cli.console import Bars, example_source, exit_code_of
 from sfpp.runtime.cli.supervised import supervised
 from sfpp.runtime.options import add_options
 
@@ -73,7 +73,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     from sfpp.calibration import calibrate
     from sfpp.calibration.summary import summary_lines
-    from sfpp.runtime.cli.progress import Bars
 
     with Bars() as bars:
         report = calibrate(**vars(arguments), notify=bars.say, progress=bars)

@@ -10,7 +10,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from sfpp.export.settings import ExportSettings
-from sfpp.runtime.cli.console import example_source, exit_code_of
+from sfpp.runtime.cli.console import example_source, exit_code_of, notes_of
 from sfpp.runtime.cli.supervised import supervised
 from sfpp.runtime.options import add_options
 
@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     from sfpp.export import export_onnx  # not at the top: --help must not wait for torch
 
-    report = export_onnx(**vars(arguments), notify=lambda message: print(message, file=sys.stderr, flush=True))
+    report = export_onnx(**vars(arguments), notify=notes_of())
     print(describe(report))
     return 0
 

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from sfpp.runtime.cli.console import example_source, exit_code_of
-from sfpp.runtime.cli.progress import Bars
+from sfpp.runtime.cli.console import Bars, example_source, exit_code_of
 from sfpp.runtime.files import check_destinations
 from sfpp.runtime.options import add_options, options_of
 from sfpp.runtime.tensorrt.building import EngineSettings

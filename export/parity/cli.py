@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
+from functools import partial
 
 from sfpp.export.parity.settings import ParitySettings
-from sfpp.runtime.cli.console import exit_code_of, notes_of, progress_bar
+from sfpp.runtime.cli.console import Bars, exit_code_of
 from sfpp.runtime.cli.supervised import supervised
 from sfpp.runtime.files import check_destinations
 from sfpp.runtime.options import add_options, options_of
 
 COMMAND = "sfpp-parity"
-_note = notes_of(COMMAND)
 _DISAGREES = 1
-# What is over sooner needs no bar.
-_PATIENCE_S = 2.0
 
 _DESCRIPTION = """\
 Does a model file predict what PyTorch does? Run both on the same frames and compare: the outputs, and
@@ -88,8 +85,8 @@ def _run(arguments: argparse.Namespace) -> int:
     from sfpp.export.parity import parity
     from sfpp.export.parity.report_text import next_command, report_text, write_html
 
-    with _progress() as progress:
-        report = parity(**options_of(arguments, ParitySettings), notify=_note, progress=progress)
+    with Bars(COMMAND, unit="frame") as bars:
+        report = parity(**options_of(arguments, ParitySettings), notify=bars.say, progress=partial(bars, ""))
     print(report_text(report))
     if arguments.json is not None:
         report.write_json(arguments.json)
@@ -99,20 +96,6 @@ def _run(arguments: argparse.Namespace) -> int:
         print(f"wrote {arguments.html}")
     print(f"next: {next_command(report)}")
     return 0 if report.agrees else _DISAGREES
-
-
-@contextlib.contextmanager
-def _progress() -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on stderr, if a person looks at it and it takes a while."""
-    with progress_bar(unit="frame", delay=_PATIENCE_S, leave=False) as bar:
-
-        def update(done: int, total: int) -> None:
-            if bar is None:
-                return
-            bar.total = total
-            bar.update(done - bar.n)
-
-        yield update
 
 
 if __name__ == "__main__":

@@ -9,10 +9,12 @@ import io
 import os
 import sys
 from collections.abc import Callable, Iterator
+from types import TracebackType
 from typing import Any
 
 from sfpp.runtime.errors import SfppError
 
+_PATIENCE_S = 2.0  # what is over sooner needs no bar
 INTERRUPTED = 130  # exit code: 128 + SIGINT, as shells report it
 _LARGEST_INT = 2**31 - 1  # what the libraries take that such numbers are handed on to
 _BROKEN_PIPE = 141  # 128 + SIGPIPE
@@ -46,11 +48,12 @@ def unit_interval(text: str) -> float:
     return value
 
 
-def notes_of(command: str) -> Callable[[str], None]:
-    """Return what prints a line on stderr, where it is no part of the result, behind the command's name."""
+def notes_of(command: str = "") -> Callable[[str], None]:
+    """Return what prints a line on stderr, where it is no part of the result, behind the command's name if given."""
+    prefix = f"{command}: " if command else ""
 
     def note(line: str) -> None:
-        print(f"{command}: {line}", file=sys.stderr, flush=True)
+        print(f"{prefix}{line}", file=sys.stderr, flush=True)
 
     return note
 
@@ -70,6 +73,49 @@ def progress_bar(*, hidden: bool = False, **options: Any) -> Iterator[Any]:
         return
     with tqdm(disable=hidden or not sys.stderr.isatty(), file=sys.stderr, **options) as bar:
         yield bar
+
+
+class Bars:
+    """Shows one bar at a time on stderr, of what takes a while; a context manager that closes the last one.
+
+    Args:
+        command: begins each line; none by default.
+        unit: of the bar's steps.
+    """
+
+    def __init__(self, command: str = "", *, unit: str = "it") -> None:
+        self._note = notes_of(command)
+        self._unit = unit
+        self._opened = contextlib.ExitStack()
+        self._bar: Any = None
+        self._step: str | None = None
+
+    def say(self, line: str) -> None:
+        """Print a line above the bar."""
+        self._close()
+        self._note(line)
+
+    def __call__(self, step: str, done: int, total: int) -> None:
+        """Show that ``done`` of ``total`` parts of a step are done; without tqdm, nothing is shown."""
+        if step != self._step:
+            self._close()
+            self._step = step
+            title = f"  {step}" if step else None
+            self._bar = self._opened.enter_context(
+                progress_bar(total=total, desc=title, unit=self._unit, delay=_PATIENCE_S, leave=False)
+            )
+        if self._bar is not None:
+            self._bar.update(done - self._bar.n)
+
+    def _close(self) -> None:
+        self._opened.close()
+        self._step = None
+
+    def __enter__(self) -> Bars:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._close()
 
 
 def example_source(task: str) -> str:
