@@ -53,7 +53,7 @@ def _run(arguments: argparse.Namespace) -> int:
         if arguments.self_test and not _passes_self_test(model):
             return 1
         run = _Runs(arguments, model, sources, plan, reporter, stack)
-        return run.one_by_one() if one_by_one else run.together(sources)
+        return run.one_by_one() if one_by_one else run.together()
 
 
 def _opened(
@@ -129,6 +129,7 @@ class _Runs:
         self._opened = model
         self._sources = sources
         self._plan = plan
+        self._shared = plan.shared()
         self._reporter = reporter
         self._pipeline: Pipeline | None = None
         self._stopped = False
@@ -140,7 +141,6 @@ class _Runs:
             stack.enter_context(folder_sink(folder))  # it is made, and taken away if nothing comes into it
         self._viewer = self._opened_viewer(stack)
         reporter.viewer = self._viewer
-        self._stack = stack
 
     def one_by_one(self) -> int:
         """Run files one after the other; a broken one ends no other. Return the exit code."""
@@ -161,15 +161,15 @@ class _Runs:
                     continue
                 if code or self._stopped:
                     return code
-        print_written(self._plan.shared(), file=self._file)
+        print_written(self._shared, file=self._file)
         print(self_test_line(self._opened.self_test), file=self._file)
         print(f"{len(self._sources) - len(failed)} of {len(self._sources)} sources are done", file=self._file)
         return 1 if failed else 0
 
-    def together(self, sources: Sequence[Source]) -> int:
+    def together(self) -> int:
         """Run all sources at once, until they end, and return the exit code."""
         with self._sinks() as sinks:
-            return self._run(sources, sinks)
+            return self._run(self._sources, sinks)
 
     def stop(self) -> None:
         """End soon: a signal, a closed window or somebody at the page asks for it."""
@@ -220,7 +220,7 @@ class _Runs:
             for text in dict.fromkeys(
                 text for source in pipeline.sources for text in self._plan.by_source[source.name].all()
             )
-            if alone or text not in self._plan.shared()
+            if alone or text not in self._shared
         ]
         failed = self._reporter.unwritten(outputs)
         for line in failed.values():
