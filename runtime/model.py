@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from sfpp.runtime.events import EventHandler
     from sfpp.runtime.video.frame import Frame, Source
-    from sfpp.runtime.video.pipeline import Policy
+    from sfpp.runtime.video.mailbox import Policy
 
 # A named step from frames to results. It is given the frames and what the step before made of them (the first one
 # None), and returns what the next one is given, the last one a result for each frame. A step that returns None had
@@ -57,6 +57,21 @@ class Model(Protocol):
         Raises:
             UsageError: the model cannot smooth its results.
         """
+
+
+def streamed(model: Model, sources: Sequence[Source | str], **options: Any) -> Iterator[tuple[Frame, Any]]:
+    """Yield the frames of sources with a model's results.
+
+    Args:
+        model: what is run.
+        sources: opened, or as text.
+        options: of :class:`sfpp.runtime.video.Pipeline`.
+    """
+    from sfpp.runtime.video.pipeline import Pipeline  # only who streams needs threads and video libraries
+
+    with Pipeline(model, sources, **options) as pipeline:
+        for answer in pipeline:
+            yield answer.frame, answer.result
 
 
 ResultT = TypeVar("ResultT", covariant=True)
@@ -159,12 +174,8 @@ class OpenedModel(Generic[ResultT]):
             UsageError, MediaError: as for :class:`sfpp.runtime.video.Pipeline`.
             BackendError, ModelFileError: as for one frame.
         """
-        from sfpp.runtime.video.pipeline import Pipeline  # only who streams needs threads and video libraries
-
         options: dict[str, Any] = {"policy": policy, "smooth": smooth, "every": every, "max_frames": max_frames}
-        with Pipeline(self, sources, on_event=on_event, **options) as pipeline:
-            for answer in pipeline:
-                yield answer.frame, answer.result
+        yield from streamed(self, sources, on_event=on_event, **options)
 
     def close(self) -> None:
         """Release the model."""
@@ -190,6 +201,16 @@ class OpenedModel(Generic[ResultT]):
                 f"{', '.join(outputs) or 'nothing'}; export the model again, or give a contract that fits it"
             )
         return outputs[self._output.name]
+
+    def _cells_hw(self) -> tuple[int, int]:
+        """Return the rows and columns of the output, as the contract has them."""
+        rows, columns = (-(-side // self._output.stride) for side in self._contract.input.size_hw)
+        return rows, columns
+
+    def _size_fits(self, shape: tuple[int, ...]) -> bool:
+        # A graph that halves its input before the network rounds twice and may come out one cell short.
+        expected = self._cells_hw()
+        return len(shape) == 2 and all(want - 1 <= have <= want for have, want in zip(shape, expected, strict=True))
 
     def _misfit(self, values: NDArray[Any], expected: str) -> ModelFileError:
         """Return the error for an output that is not what the contract promises."""

@@ -15,7 +15,7 @@ from sfpp.runtime.crops import Boxes, checked_boxes, crop_from_box, frame_from_h
 from sfpp.runtime.errors import ContractError, UsageError
 from sfpp.runtime.heatmaps import Floats, average_with_mirrored, keypoints_from_heatmaps
 from sfpp.runtime.images import Image, batch_from_frames, bgr_from_frame
-from sfpp.runtime.model import OpenedModel, Step
+from sfpp.runtime.model import OpenedModel, Step, streamed
 from sfpp.runtime.skeleton import draw_skeletons
 
 if TYPE_CHECKING:
@@ -224,13 +224,10 @@ class PoseEstimator(OpenedModel[Pose]):
             BackendError, ModelFileError: as for one frame.
         """
         from sfpp.runtime.people import FollowedPose
-        from sfpp.runtime.video.pipeline import Pipeline
 
         followed = FollowedPose(self, finder, detect_every=detect_every, threshold=threshold)
         options: dict[str, Any] = {"policy": policy, "smooth": smooth, "every": every, "max_frames": max_frames}
-        with Pipeline(followed, sources, on_event=on_event, **options) as pipeline:
-            for answer in pipeline:
-                yield answer.frame, answer.result
+        yield from streamed(followed, sources, on_event=on_event, **options)
 
     def prepare(self, frame_bgr: NDArray[Any], boxes_xywh: ArrayLike) -> PreparedPeople:
         """Make the model's inputs: crop each person, and mirror the crops if the flip test asks for it.
@@ -288,11 +285,9 @@ class PoseEstimator(OpenedModel[Pose]):
     def _checked_output(self, outputs: Arrays) -> NDArray[Any]:
         """Return the heatmaps of one batch, once their shape and type are what the contract promises."""
         spec, values = self._contract.input, self._named_output(outputs)
-        rows, columns = (-(-side // self._output.stride) for side in spec.size_hw)
-        # A graph that halves its input before the network rounds twice and may come out one cell short.
-        sizes = {(rows - r, columns - c) for r in (0, 1) for c in (0, 1)}
         leading = spec.batch, len(self._spec.names)
-        if values.shape[:2] != leading or values.shape[2:] not in sizes or not np.issubdtype(values.dtype, np.floating):
-            shape = "x".join(map(str, (*leading, rows, columns)))
+        fits = np.issubdtype(values.dtype, np.floating) and values.shape[:2] == leading
+        if not fits or not self._size_fits(values.shape[2:]):
+            shape = "x".join(map(str, (*leading, *self._cells_hw())))
             raise self._misfit(values, f"{shape} (batch, keypoints, rows, columns) floating point")
         return values
