@@ -166,8 +166,7 @@ class Reporter:
 
     def _frames_line(self, pipeline: Pipeline) -> str:
         names = ", ".join(source.name for source in pipeline.sources)
-        live = any(pipeline.policy_of(source) == "freshest" for source in pipeline.sources)
-        dropped = f", {sum(pipeline.dropped.values())} dropped" if live else ""
+        dropped = f", {sum(pipeline.dropped.values())} dropped" if pipeline.policy == "freshest" else ""
         ending = ": stopped early, and what is written is complete" if pipeline.stopped else ""
         return f"{self._frames} frame{'s' * (self._frames != 1)} of {names}{self._people_words()}{dropped}{ending}"
 

@@ -168,7 +168,7 @@ def _check_person_class(contract: DetectorContract, count: int, path: Path) -> N
 
 def _no_style(path: Path, outputs: Arrays, size_hw: tuple[int, int], given: DetectorContract | None) -> str:
     shapes = ", ".join(f"{name} {'x'.join(map(str, values.shape))}" for name, values in outputs.items())
-    anchors = sum((size_hw[0] // stride) * (size_hw[1] // stride) for stride in (8, 16, 32))
+    anchors = _anchor_count(size_hw)
     expected = {
         "yolox": f"1x{anchors}x(5 + classes) as YOLOX gives",
         "yolov8": f"1x(4 + classes)x{anchors} as YOLOv8 gives",
@@ -265,7 +265,7 @@ def detector_contract_from_json(text: str, *, origin: str) -> DetectorContract:
 
 def style_of_output(shape: tuple[int, ...], input_size_hw: tuple[int, int]) -> Style | None:
     """Tell the style from the shape of an output; None if it is neither."""
-    anchors = sum(rows * columns for rows, columns in _grids_hw(input_size_hw))
+    anchors = _anchor_count(input_size_hw)
     if len(shape) != 3 or shape[0] != 1:
         return None
     # YOLOv5 looks like YOLOX, but has three anchors a cell.
@@ -303,6 +303,10 @@ def people_from_output(
             boxes_cxcywh = _decoded(boxes_cxcywh, input_size_hw)
     size_wh = boxes_cxcywh[:, 2:]
     return np.concatenate([boxes_cxcywh[:, :2] - size_wh / 2, size_wh], axis=1), scores
+
+
+def _anchor_count(input_size_hw: tuple[int, int]) -> int:
+    return sum(rows * columns for rows, columns in _grids_hw(input_size_hw))
 
 
 def _grids_hw(input_size_hw: tuple[int, int]) -> list[tuple[int, int]]:

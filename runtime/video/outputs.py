@@ -60,8 +60,7 @@ class Outputs:
 
     def all(self) -> tuple[str, ...]:
         """Every output."""
-        others = (self.masks, self.json, self.snapshot, self.keypoints)
-        return (*self.overlays, *(text for text in others if text is not None))
+        return (*self.overlays, *(text for text in self._single().values() if text is not None))
 
     def folders(self) -> tuple[str, ...]:
         """Return those that are folders for pictures, which are named after the frames."""
@@ -177,8 +176,8 @@ def plan_outputs(
         overlays = tuple(
             _free(os.path.join(text, default_overlay(source)), source, taken, notify)  # noqa: PTH118 - a slash counts
             if several and _is_shared(text)
-            else text.replace(_SOURCE, source.name)
-            for text in wanted.overlays
+            else named
+            for text, named in zip(wanted.overlays, outputs.overlays, strict=True)
         )
         if not reasons and not viewed:
             overlays = (_free(default_overlay(source), source, taken, notify),)
@@ -333,8 +332,7 @@ def _check_places(texts: Iterable[str], sources: Sequence[Source], *, also_read:
                 f"the output folder {name} holds the input, which would be overwritten; give another folder"
             )
         if key in taken:
-            where = "standard output" if place == STANDARD_OUTPUT else name
-            raise UsageError(f"two outputs go to {where}; give each its own name")
+            raise UsageError(f"two outputs go to {thread_name(text)}; give each its own name")
         if not is_nowhere(place):
             taken.add(key)
 

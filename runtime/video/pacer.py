@@ -37,11 +37,6 @@ class Pacer:
         self._lead_s = 0.0
         self._infer_s = 0.0
 
-    @property
-    def infer_s(self) -> float:
-        """How long the model has lately taken for a frame."""
-        return self._infer_s
-
     def wait(self) -> bool:
         """Wait until a frame should be taken; False when the pipeline is stopped."""
         with self._changed:

@@ -24,8 +24,6 @@ from sfpp.runtime.video.stages import Stage, run_stages
 if TYPE_CHECKING:
     from sfpp.runtime.model import Model, Step
 
-__all__ = ["Answer", "Pipeline", "Policy"]
-
 # How long a source that is stuck is waited for at the end.
 _PATIENCE_S = 2.0
 
@@ -100,13 +98,13 @@ class Pipeline:
                 for each in sources
             ]
             check_names(opened)
-            self.policy: Policy = policy or ("freshest" if any(source.live for source in opened) else "every-frame")
             self._given_policy = policy
             self.sources = tuple(opened)
             for source in opened:
                 if source.on_event is ignore:
                     source.on_event = tell
             fresh = [source for source in opened if self.policy_of(source) == "freshest"]
+            self.policy: Policy = "freshest" if fresh else "every-frame"
             self._readers = Readers(opened, newest=fresh, every=every, most=max_frames, timer=self.timer, on_event=tell)
             self._opened = stack.pop_all()
         self._pacer = Pacer()

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 # The number of BT.709 in H.264's tables of primaries, transfer and matrix.
 BT709 = 1
-_FALLBACK_RATE = Fraction(25)
-_HIGHEST_RATE = 1000
+FALLBACK_RATE = Fraction(25)
+HIGHEST_RATE = 1000
 _LENIENT_SINCE = 19
 
 
@@ -47,9 +47,9 @@ def declared_rate(stream: VideoStream) -> Fraction:
     """Return the frames a second that a stream claims, 25 if it claims none that can be meant."""
     for rate in (stream.average_rate, stream.guessed_rate):
         # Where a container knows no rate, FFmpeg may report its clock's, such as 90 000.
-        if rate and 0 < rate <= _HIGHEST_RATE:
+        if rate and 0 < rate <= HIGHEST_RATE:
             return Fraction(rate)
-    return _FALLBACK_RATE
+    return FALLBACK_RATE
 
 
 def upright_bgr(frame: VideoFrame) -> NDArray[np.uint8]:

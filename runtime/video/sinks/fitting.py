@@ -1,4 +1,4 @@
-"""Pictures of changing sizes brought to one size, for outlets whose receiver expects the first picture's for good."""
+"""Pictures of changing sizes brought to one size, for sinks whose receiver expects the first picture's for good."""
 
 from __future__ import annotations
 

@@ -178,7 +178,6 @@ def _address_sink(
         return window_sink(on_stop=on_stop)
     if scheme == _RAW:
         return raw_sink(RawTarget.from_uri(uri), frames_per_second=frames_per_second, on_event=on_event)
-    Receiver.from_uri(uri)  # what is wrong with it is said now, as of all names
     return push_sink(uri, on_event=on_event)
 
 

@@ -202,14 +202,8 @@ class Protocol:
 
 # Interleaved into the one TCP connection: through firewalls, and without lost packets.
 _RTSP = {"rtsp_transport": "tcp"}
-
-
 _FLV = {"flvflags": "no_duration_filesize"}  # a stream cannot be corrected afterwards
-
-
 _MPEGTS = {"flush_packets": "1"}
-
-
 PROTOCOLS = {
     "rtsp": Protocol("rtsp", "rtsp://HOST:8554/PATH", _RTSP, needs_path=True),
     "rtsps": Protocol("rtsp", "rtsps://HOST:8322/PATH", _RTSP, needs_path=True),

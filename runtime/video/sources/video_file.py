@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sfpp.runtime.errors import MediaError
 from sfpp.runtime.imports import cv2_text, import_cv2
 from sfpp.runtime.video.frame import Decoded, Source
-from sfpp.runtime.video.pyav import declared_rate, reading_options, upright_bgr
+from sfpp.runtime.video.pyav import FALLBACK_RATE, HIGHEST_RATE, declared_rate, reading_options, upright_bgr
 
 if TYPE_CHECKING:
     from av import VideoFrame, VideoStream
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 _MICROSECONDS = 1_000_000
 _MATROSKA_DURATION = re.compile(r"(\d+):(\d+):(\d+\.?\d*)")  # 00:00:04.800000000, in the stream's metadata
 _EXPECTED = "expected a video file such as .mp4, .mkv, .mov or .avi"
-_FALLBACK_RATE = Fraction(25)
 _LARGEST_DENOMINATOR = 1001  # that of the NTSC rates: 30000/1001, 24000/1001
 
 
@@ -185,7 +184,7 @@ def open_video_with_opencv(path: Path) -> Source:
             "With PyAV more formats open: pip install 'sfpp[video]'"
         )
     reported = capture.get(cv2.CAP_PROP_FPS)
-    rate = Fraction(reported).limit_denominator(_LARGEST_DENOMINATOR) if 0 < reported <= 1000 else _FALLBACK_RATE
+    rate = Fraction(reported).limit_denominator(_LARGEST_DENOMINATOR) if 0 < reported <= HIGHEST_RATE else FALLBACK_RATE
     # Some backends report a negative number for "unknown".
     count = max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT))) or None
     warnings: list[str] = []
