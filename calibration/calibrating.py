@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sfpp.calibration.chosen_frames import ChosenFrames, chosen_frames
+from sfpp.calibration.chosen_frames import chosen_frames
 from sfpp.calibration.context import CalibrationContext, Notify, Progress
 from sfpp.calibration.evaluate import Evaluator
 from sfpp.calibration.latency import check_backends, checked, default_backends, latencies
@@ -109,7 +109,7 @@ def _run(settings: CalibrationSettings, *, notify: Notify, progress: Progress) -
     return CalibrationReport(
         model=settings.model,
         contract=context.contract,
-        frames=_frames_used(settings, context),
+        frames=_frames_used(context),
         files=tuple(files),
         recommendation=recommend(files, max_drop=settings.max_drop),
         sensitivity=int8.fallback.blocks if int8 else (),
@@ -226,8 +226,8 @@ def _timed(context: CalibrationContext, files: Sequence[FileResult]) -> tuple[li
     return [replace(each, latencies=found[each.path]) for each in files], machine()
 
 
-def _frames_used(settings: CalibrationSettings, context: CalibrationContext) -> FramesUsed:
-    chosen: ChosenFrames = context.chosen
+def _frames_used(context: CalibrationContext) -> FramesUsed:
+    settings, chosen = context.settings, context.chosen
     return FramesUsed(
         source=os.fspath(settings.images),
         calibration=len(chosen.calibration),

@@ -83,7 +83,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _next(report: CalibrationReport) -> str:
-    """Return the command to go on with: the recommended file on the shipped clip, or on a GPU the engine."""
+    """Return the command to go on with: the recommended file, on a source of its task."""
     chosen = next(each for each in report.files if each.precision == report.recommendation.precision)
     source = example_source(report.contract.task)
     return f"sfpp-run {shlex.quote(str(chosen.path))} {source}"

@@ -13,7 +13,7 @@ import onnx
 from sfpp.calibration.context import CalibrationContext
 from sfpp.calibration.evaluate import Trials, drop_of
 from sfpp.calibration.fp16.float16_probe import measure_fp16, nodes_to_keep_float32
-from sfpp.calibration.fp16.fp16_model import fp16_model, simulated_fp16
+from sfpp.calibration.fp16.fp16_model import fp16_model, rounded_in_float32
 from sfpp.calibration.int8.dense import prepared
 from sfpp.calibration.int8.equalize import equalized
 from sfpp.calibration.int8.histogram import Histograms, inputs_sha256, remembered
@@ -50,12 +50,13 @@ def make_fp16(context: CalibrationContext) -> FileResult:
     names = tuple(each.name for each in kept)
     with clock.step("writing FP16"):
         record = context.record(_FP16_FRAMES, kept=names, rest="fp32")
-        path = context.write(fp16_model(context.model, keep=names), "fp16", record)
+        half = fp16_model(context.model, keep=names)
+        path = context.write(half, "fp16", record)
     with clock.step("evaluating FP16"):
         seen = evaluator.evaluate(path, progress=context.part("evaluating FP16"))
     with clock.step("evaluating FP16, rounded as a GPU does"):
         simulated = context.folder / "simulated.onnx"
-        write_model(simulated_fp16(context.model, keep=names), replace(context.contract, precision="fp16"), simulated)
+        write_model(rounded_in_float32(half), replace(context.contract, precision="fp16"), simulated)
         rounded = evaluator.evaluate(simulated, progress=context.part("evaluating FP16, rounded"))
         simulated.unlink()
     return context.result(

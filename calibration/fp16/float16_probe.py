@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import math
 import operator
-import tempfile
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,10 +21,8 @@ from onnx import helper, numpy_helper
 from sfpp.calibration.fp16.float_graph import FloatGraph
 from sfpp.calibration.fp16.float_operators import float16_positions
 from sfpp.calibration.fp16.float_types import FLOAT16_MAX, float_types, rounded_to_float16
-from sfpp.calibration.int8.observe import stride_for
+from sfpp.calibration.probing import outputs_on, sample_nodes, stride_for
 from sfpp.calibration.results import Kept
-from sfpp.runtime.backends.onnxruntime import OnnxRuntimeBackend
-from sfpp.runtime.errors import UsageError
 from sfpp.tooling.graph import copy_of, running_order
 
 _TOGETHER: dict[str, Callable[[float, float], float]] = {
@@ -39,7 +35,6 @@ HEADROOM = 4.0
 # or random, for labels or for poses, was seen above. At 1 % it loses four bits more than the others.
 LARGEST_ERROR = 0.01
 _FLOAT, _FLOAT16 = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
-_END = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True)
@@ -82,10 +77,14 @@ def measure_fp16(
     ]
     if not measured:
         return ()
-    probe = _Float16Probe(graph, measured)
-    for frame in inputs:
-        probe.run(frame)
-    return probe.errors()
+    probe, seen = Float16ProbeGraph(graph, measured), dict[str, float]()
+    for _, results in outputs_on(
+        probe.model(), inputs, nothing="there are no frames to measure float16 on; give at least one"
+    ):
+        for name, value in results.items():
+            together = _TOGETHER[name.rpartition("/")[2]]
+            seen[name] = together(seen.get(name, 0.0), float(value))
+    return tuple(_node_error(graph, probe, seen, index) for index in measured)
 
 
 def nodes_to_keep_float32(
@@ -110,39 +109,14 @@ def _reason(error: NodeError, headroom: float, largest_error: float) -> str:
     return ""
 
 
-class _Float16Probe:
-    """Runs the graph with copies and adds up what it says of each tensor."""
-
-    def __init__(self, graph: FloatGraph, measured: Sequence[int]) -> None:
-        self._graph = graph
-        self._measured = measured
-        self._probed = Float16ProbeGraph(graph, measured)
-        self._seen: dict[str, float] = {}
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "probe.onnx"
-            onnx.save(self._probed.model(), str(path))
-            self._backend = OnnxRuntimeBackend(path)
-
-    def run(self, frame: Mapping[str, NDArray[Any]]) -> None:
-        """Add a frame."""
-        for name, value in self._backend.run(frame).items():
-            together = _TOGETHER[name.rpartition("/")[2]]
-            self._seen[name] = together(self._seen.get(name, 0.0), float(value))
-
-    def errors(self) -> tuple[NodeError, ...]:
-        """Return what was found, and close the session."""
-        self._backend.close()
-        if not self._seen:
-            raise UsageError("there are no frames to measure float16 on; give at least one")
-        return tuple(map(self._error, self._measured))
-
-    def _error(self, index: int) -> NodeError:
-        tensors, written = self._probed.tensors(index), list(self._graph.float_outputs(index))
-        largest = max(max(self._seen[f"{name}/max"], -self._seen[f"{name}/min"]) for name in tensors)
-        noise, signal = (sum(self._seen[f"{name}/{kind}"] for name in written) for kind in ("error", "power"))
-        overflows = largest > FLOAT16_MAX or not math.isfinite(noise)
-        error = math.sqrt(noise / signal) if signal else 0.0
-        return NodeError(self._graph.name(index), self._graph.nodes[index].op_type, largest, error, overflows)
+def _node_error(graph: FloatGraph, probe: Float16ProbeGraph, seen: Mapping[str, float], index: int) -> NodeError:
+    """Return what was seen of one node."""
+    tensors, written = probe.tensors(index), list(graph.float_outputs(index))
+    largest = max(max(seen[f"{name}/max"], -seen[f"{name}/min"]) for name in tensors)
+    noise, signal = (sum(seen[f"{name}/{kind}"] for name in written) for kind in ("error", "power"))
+    overflows = largest > FLOAT16_MAX or not math.isfinite(noise)
+    error = math.sqrt(noise / signal) if signal else 0.0
+    return NodeError(graph.name(index), graph.nodes[index].op_type, largest, error, overflows)
 
 
 class Float16ProbeGraph:
@@ -210,9 +184,7 @@ class Float16ProbeGraph:
         stride = stride_for(size) if size else 1
         if stride == 1:
             return tensor
-        self._append("Reshape", [tensor, self._integers(-1)], f"{tensor}/flat")
-        limits = [self._integers(each) for each in (0, _END, 0, stride)]
-        self._append("Slice", [f"{tensor}/flat", *limits], f"{tensor}/sample")
+        self._nodes.extend(sample_nodes(tensor, stride, self._integers))
         return f"{tensor}/sample"
 
     def _integers(self, *values: int) -> str:

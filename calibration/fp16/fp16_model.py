@@ -37,19 +37,6 @@ def fp16_model(model: onnx.ModelProto, *, keep: Collection[str] = ()) -> onnx.Mo
     return _Writer(graph, float_types(graph, keep)).written()
 
 
-def simulated_fp16(model: onnx.ModelProto, *, keep: Collection[str] = ()) -> onnx.ModelProto:
-    """Return a float32 graph that computes, on a CPU, what :func:`fp16_model`'s graph computes on a GPU.
-
-    A GPU adds up in float32 and stores float16. A CPU library takes float16 graphs too, but runs them in float32 with
-    no rounding between the nodes, so that no overflow and no lost digit shows. Here each value that would be stored as
-    float16 is cast to it and back. It is made from :func:`fp16_model`'s graph, so the two cannot differ.
-
-    Raises:
-        UsageError, ModelFileError: as :func:`fp16_model`.
-    """
-    return _in_float32(fp16_model(model, keep=keep))
-
-
 class _Writer:
     """Writes the graph of one decision."""
 
@@ -169,8 +156,13 @@ class _Writer:
         return name
 
 
-def _in_float32(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a graph that computes in float32 and rounds to float16 what ``model`` stores as float16."""
+def rounded_in_float32(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a float32 graph that computes, on a CPU, what a graph of :func:`fp16_model` computes on a GPU.
+
+    A GPU adds up in float32 and stores float16. A CPU library takes float16 graphs too, but runs them in float32 with
+    no rounding between the nodes, so that no overflow and no lost digit shows. Here each value that would be stored as
+    float16 is cast to it and back.
+    """
     graph = model.graph
     infos = {value.name: value for value in [*graph.value_info, *graph.input, *graph.output]}
     halves = {name for name, value in infos.items() if value.type.tensor_type.elem_type == _FLOAT16}

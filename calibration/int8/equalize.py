@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,12 +46,7 @@ class _Scalable:
     readers: tuple[_Use, ...]
 
 
-def equalized(
-    model: onnx.ModelProto,
-    inputs: Iterable[Mapping[str, NDArray[Any]]],
-    *,
-    progress: Callable[[int], object] = lambda frames: None,
-) -> onnx.ModelProto:
+def equalized(model: onnx.ModelProto, inputs: Iterable[Mapping[str, NDArray[Any]]]) -> onnx.ModelProto:
     """Return the same function, to the bit, with the channels of INT8 products' activations brought to like sizes.
 
     That is possible where a layer norm or a convolution makes the channels, with a ReLU behind it or not, and nothing
@@ -60,7 +55,6 @@ def equalized(
     Args:
         model: a float32 model as :func:`sfpp.tooling.graph.read_model` gives it.
         inputs: the arrays of some frames by input name; a few frames are enough.
-        progress: called after each frame with how many there were.
 
     Raises:
         UsageError: no frame.
@@ -70,7 +64,7 @@ def equalized(
     found = list(_Finder(copied).scalables())
     if not found:
         return copied
-    magnitudes = channel_magnitudes(model, {each.tensor: each.axis for each in found}, inputs, progress=progress)
+    magnitudes = channel_magnitudes(model, {each.tensor: each.axis for each in found}, inputs)
     constants = _Constants(copied.graph)
     for each in found:
         weights = [constants.largest_along(use) for use in each.readers if not use.depthwise]

@@ -13,7 +13,7 @@ from sfpp.calibration.int8.quantizable import LAYOUT_OPERATORS, ProductIndex
 from sfpp.calibration.int8.ranges import LARGEST_INT8
 from sfpp.runtime.contract import FloatType
 from sfpp.runtime.errors import UsageError
-from sfpp.tooling.graph import name_of, remove_unused
+from sfpp.tooling.graph import copy_of, name_of, remove_unused
 
 _ZERO_POINT = "int8/zero_point"
 _ZERO = np.int8(0)
@@ -119,8 +119,7 @@ class PairWriter:
         for tensor, pair in self._behind.items():
             ordered += [] if tensor in produced else pair  # on an input of the graph
         for node in self._graph.node:
-            ordered.append(onnx.NodeProto())
-            ordered[-1].CopyFrom(node)
+            ordered.append(copy_of(node))
             ordered += [each for output in node.output for each in self._behind.get(output, ())]
         del self._graph.node[:]
         self._graph.node.extend(ordered)

@@ -12,6 +12,7 @@ import onnx
 import onnx.parser
 import onnxruntime
 
+from sfpp.calibration.fp16.fp16_model import fp16_model, rounded_in_float32
 from sfpp.export import export_onnx
 from sfpp.export.demo import demo_frame, demo_person
 from sfpp.runtime.images import batch_from_frames, read_image
@@ -92,3 +93,8 @@ def node_types(model: onnx.ModelProto) -> dict[str, set[int]]:
 def rounded(values: np.ndarray) -> np.ndarray:
     with np.errstate(over="ignore"):
         return values.astype(np.float16).astype(np.float32)
+
+
+def simulated_fp16(model, *, keep=()):
+    """What the FP16 graph computes on a GPU, as a float32 graph."""
+    return rounded_in_float32(fp16_model(model, keep=keep))

@@ -9,9 +9,9 @@ import pytest
 from sfpp.calibration.fp16.float16_probe import Float16ProbeGraph, NodeError, measure_fp16, nodes_to_keep_float32
 from sfpp.calibration.fp16.float_graph import FloatGraph
 from sfpp.calibration.fp16.float_types import float_types
-from sfpp.calibration.fp16.fp16_model import fp16_model, simulated_fp16
+from sfpp.calibration.fp16.fp16_model import fp16_model
 from sfpp.runtime.errors import UsageError
-from tests.calibration.fp16.fp16_graphs import agreement, exported, frame_for, graph, rounded, run
+from tests.calibration.fp16.fp16_graphs import agreement, exported, frame_for, graph, rounded, run, simulated_fp16
 
 RNG = np.random.default_rng(0)
 

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 
-from sfpp.calibration.fp16.fp16_model import fp16_model, simulated_fp16
+from sfpp.calibration.fp16.fp16_model import fp16_model
 from sfpp.runtime.errors import ModelFileError, UsageError
 from tests.calibration.fp16.fp16_graphs import (
     EXPORTS,
@@ -19,6 +19,7 @@ from tests.calibration.fp16.fp16_graphs import (
     node_types,
     rounded,
     run,
+    simulated_fp16,
     tensor_types,
 )
 from tests.tensorrt_rtx import build_engine

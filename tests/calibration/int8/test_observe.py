@@ -7,7 +7,8 @@ import onnx
 import pytest
 
 from sfpp.calibration.int8.histogram import Histogram
-from sfpp.calibration.int8.observe import SAMPLE, observe, stride_for
+from sfpp.calibration.int8.observe import observe
+from sfpp.calibration.probing import SAMPLE, stride_for
 from sfpp.runtime.errors import BackendError, UsageError
 from tests.calibration.int8.int8_graphs import assert_valid, model_of, outputs_of, weight
 
