@@ -144,7 +144,7 @@ class ExportSettings:
             if names is None:
                 continue
             # None leaves the choice to the weights, where there is one.
-            if value not in names and (value is not None or name not in ("output", "task")):
+            if value not in names and (value is not None or field.default is not None):
                 raise UsageError(f"{name} is {value!r}, expected one of {', '.join(names)}")
         if isinstance(self.batch, bool) or not isinstance(self.batch, int) or not 1 <= self.batch <= 64:
             raise UsageError(f"batch is {self.batch!r}, expected a whole number from 1 to 64")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -151,9 +151,14 @@ class GraphIndex:
 
     def origin(self, tensor: str, operators: Collection[str]) -> str:
         """Follow a tensor back through nodes of these operators, along their first inputs."""
-        while tensor in self.producers and self.producers[tensor].op_type in operators:
-            tensor = self.producers[tensor].input[0]
-        return tensor
+        return origin_of(tensor, self.producers, operators)
+
+
+def origin_of(tensor: str, producers: Mapping[str, onnx.NodeProto], operators: Collection[str]) -> str:
+    """Follow a tensor back through nodes of these operators, along their first inputs."""
+    while tensor in producers and producers[tensor].op_type in operators:
+        tensor = producers[tensor].input[0]
+    return tensor
 
 
 def copy_of(message: _Proto) -> _Proto:

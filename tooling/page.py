@@ -47,8 +47,6 @@ _SIGNS = {
 # Marks of single pixels survive this quality; of a photograph it makes a tenth of a PNG's size.
 _JPEG_QUALITY = 88
 _PURPOSE = "writing pictures into a page"
-# What begins a line in the page as well.
-_ON_A_LINE = "/?html|/?head|meta|title|style|/?body|/?main|section|nav|footer"
 
 
 @dataclass(frozen=True)

@@ -40,11 +40,6 @@ class Annotations:
     boxes: BoxesFile | None = None
 
     @property
-    def have_truth(self) -> bool:
-        """Whether predictions can be compared with the truth."""
-        return self.labels is not None or self.keypoints is not None
-
-    @property
     def in_scenes(self) -> bool:
         """Whether people were annotated within larger frames, so that a frame without any is no crop of a person."""
         found = () if self.keypoints is None else map(self.keypoints.find, self.keypoints.names)

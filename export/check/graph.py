@@ -15,6 +15,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import AttributeProto, TensorProto, numpy_helper
 
+from sfpp.tooling.graph import opset_of
+
 Shape = tuple[int | None, ...]
 
 # Rules ask for scales, axes and counts; none needs a weight of millions of values as an array.
@@ -136,7 +138,7 @@ class CheckedGraph:
         self.model = model
         self.function_calls = function_calls
         self.notes = notes
-        self.opset = next((int(each.version) for each in model.opset_import if each.domain in ("", "ai.onnx")), 1)
+        self.opset = opset_of(model)
         self.nodes: list[Node] = []
         self.constants: dict[str, TensorProto] = {}
         self.shapes: dict[str, Shape] = {}

@@ -15,6 +15,7 @@ from sfpp.export.check.graph import CheckedGraph, Node, is_external
 from sfpp.runtime.errors import ModelFileError
 from sfpp.runtime.onnx_file import metadata_of, not_an_onnx_model
 from sfpp.runtime.text import first_line
+from sfpp.tooling.graph import copy_of, opset_of
 
 _MOST_BYTES = (1 << 31) - 1  # of a protocol buffer message, and so of an ONNX file
 _MOST_SIZE = 1 << 62  # of weights: beyond any disk, and still a number that can be printed
@@ -130,9 +131,7 @@ def _checked(model: onnx.ModelProto) -> list[str]:
 
 def _tolerant(model: onnx.ModelProto) -> tuple[onnx.ModelProto, set[str]]:
     """Return a copy in which the checker overlooks what TensorRT does, and the outdated operators."""
-    tolerant = onnx.ModelProto()
-    tolerant.CopyFrom(model)
-    opset = next((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), 1)
+    tolerant, opset = copy_of(model), opset_of(model)
     outdated = [node for node in _nodes(tolerant) if not node.domain and _is_outdated(node.op_type, opset)]
     for node in outdated:
         node.domain = _ANY_DOMAIN

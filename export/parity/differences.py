@@ -189,10 +189,3 @@ def _comparer(point: Point, seen: Seen, found: Compared, *, in_step: bool) -> Ca
             mine.copy_(fitted)
 
     return compare
-
-
-def without_gradients(run: Callable[[], Tensor]) -> NDArray[np.float32]:
-    """Run a network and return what it gives."""
-    with torch.no_grad():
-        result: NDArray[np.float32] = run().numpy()
-    return result

@@ -7,7 +7,7 @@ import dataclasses
 import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from sfpp.runtime.contract import ModelContract
 from sfpp.runtime.errors import BackendError, MissingDependencyError, VerificationError
 from sfpp.runtime.onnx_file import not_an_onnx_model
 from sfpp.runtime.resources import thread_limit
+from sfpp.tooling.graph import copy_of, origin_of
 
 # What conversions to lower precision put before or behind a value without meaning another one; and what makes labels of
 # logits.
@@ -43,7 +44,7 @@ class ProbedAnswer:
     answer: NDArray[Any]
     tokens: tuple[AttentionTokens, ...]
     matchings: tuple[GraphMatching, ...]
-    values: dict[str, NDArray[Any]]
+    values: dict[str, NDArray[Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -169,8 +170,7 @@ class ProbedModel:
     @contextlib.contextmanager
     def _open(self, group: Group) -> Iterator[_Opened]:
         tensors = {point.name: self._tensors[point.name] for point in (*group.carried, *group.points)}
-        model = onnx.ModelProto()
-        model.CopyFrom(self._model)
+        model = copy_of(self._model)
         probes = add_probes(model.graph)
         present = {output.name for output in model.graph.output}
         more = dict.fromkeys(name for names in tensors.values() for name in names if name not in present)
@@ -235,13 +235,13 @@ def tensors_of(graph: onnx.GraphProto, points: Sequence[Point], output: str) -> 
     found: dict[str, list[str]] = {}
     for point in points:
         if point.name == LOGITS:
-            found[LOGITS] = [_source(output, makers, _CONVERSIONS | _DECISIONS)]
+            found[LOGITS] = [origin_of(output, makers, _CONVERSIONS | _DECISIONS)]
             continue
         holders = [nodes[name] for name in _names(point, nodes)]
         if holders and point.node_side == "output":
             found[point.name] = [node.output[0] for node in holders]
         elif holders:
-            found[point.name] = [_source(node.input[0], makers, _CONVERSIONS) for node in holders]
+            found[point.name] = [origin_of(node.input[0], makers, _CONVERSIONS) for node in holders]
     return found
 
 
@@ -251,13 +251,6 @@ def _names(point: Point, nodes: Mapping[str, onnx.NodeProto]) -> list[str]:
     pattern = re.compile(rf"{re.escape(point.node)}(_\d+)?")
     matching = [name for name in nodes if pattern.fullmatch(name)]
     return sorted(matching, key=lambda name: int(name.rpartition("_")[2]) if name != point.node else 0)
-
-
-def _source(tensor: str, makers: Mapping[str, onnx.NodeProto], passed: frozenset[str]) -> str:
-    """Follow a tensor back through the nodes of the given kinds."""
-    while tensor in makers and makers[tensor].op_type in passed:
-        tensor = makers[tensor].input[0]
-    return tensor
 
 
 def _bytes_of(shape: onnx.TensorShapeProto) -> int:
@@ -273,15 +266,6 @@ class AttentionTokens:
     key_value: int
 
 
-@dataclass(frozen=True)
-class ProbedRun:
-    """The answer of a graph, and what was seen inside, both in the order of the network."""
-
-    answer: NDArray[Any]
-    tokens: tuple[AttentionTokens, ...]
-    matchings: tuple[GraphMatching, ...]
-
-
 def require_onnxruntime() -> Any:
     """Return the module, which folds constants too, so an export asks for it before anything else.
 
@@ -295,7 +279,7 @@ def require_onnxruntime() -> Any:
     return onnxruntime
 
 
-def run_with_probes(path: Path, contract: ModelContract, frames: NDArray[Any]) -> ProbedRun:
+def run_with_probes(path: Path, contract: ModelContract, frames: NDArray[Any]) -> ProbedAnswer:
     """Run the ONNX file at ``path`` in ONNX Runtime on ``frames``, an input of the contract's shape and type.
 
     Raises:
@@ -315,7 +299,7 @@ def run_with_probes(path: Path, contract: ModelContract, frames: NDArray[Any]) -
     except Exception as error:
         raise VerificationError(f"the exported graph does not run in ONNX Runtime: {error}") from error
     seen = dict(zip(probes, values, strict=True))
-    return ProbedRun(answer, tuple(tokens_in(seen)), tuple(matchings_in(seen)))
+    return ProbedAnswer(answer, tuple(tokens_in(seen)), tuple(matchings_in(seen)))
 
 
 def add_probes(graph: onnx.GraphProto) -> list[str]:

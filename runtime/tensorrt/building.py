@@ -1,7 +1,7 @@
 """From an ONNX file to the bytes of an engine, written once over either library.
 
-This runs in a process of its own (see :mod:`sfpp.runtime.tensorrt.worker`): a builder takes gigabytes, runs for minutes
-within one call, and may take its process with it.
+:func:`engine_bytes` runs in a process of its own (see :mod:`sfpp.runtime.tensorrt.worker`): a builder takes gigabytes,
+runs for minutes within one call, and may take its process with it.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def engine_bytes(
     if parse_only:
         return b""
     config = _config(library, builder, settings, precision=precision, progress=progress)
-    with _timing_cache(library, config, settings.timing_cache):
+    with _timing_cache(config, settings.timing_cache):
         built = builder.build_serialized_network(network, config)
         if built is None:
             raise BackendError(f"{library.title} {library.version} does not build {model.name}: {joined(messages)}")
@@ -180,7 +180,7 @@ def _monitor(module: Any, progress: PhaseProgress) -> Any:
 
 
 @contextlib.contextmanager
-def _timing_cache(library: Library, config: Any, path: Path | None) -> Iterator[None]:
+def _timing_cache(config: Any, path: Path | None) -> Iterator[None]:
     """Use the times of kernels in a file, and store what is measured, once the build has succeeded."""
     if path is None:
         yield

@@ -1,4 +1,4 @@
-"""Building an engine: the Python side of ``sfpp-engine``."""
+"""Engines: built in a process of their own, for ``sfpp-engine`` or on first use, and kept beside their contract."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ def kept_engine(model: Path, *, backend: str, build: bool, notify: Callable[[str
 
     Raises:
         BackendError: there is no card, there is no engine yet and none may be built, or the build fails.
-        ModelFileError, ContractError, MissingDependencyError: as for :func:`.engines.build_engine`.
+        ModelFileError, ContractError, MissingDependencyError: as for :func:`build_engine`.
     """
     library = library_of(backend, purpose=f"running {model.name}")
     card = Cuda().card()
@@ -242,7 +242,7 @@ def trtexec_line(library: Library, model: Path, engine: Path, settings: EngineSe
     return shlex.join([*words, "--skipInference"])
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Built:
     """What a finished build tells: the library's version, and this machine's card, if there is one."""
 
