@@ -1,6 +1,6 @@
 """sfpp on the device: open a model file, segment frames or find people's keypoints.
 
-    import sfpp.runtime as sfpp
+    import sfpp
     model = sfpp.load("model.onnx")
     result = model(frame_bgr)  # result.labels: (H, W) uint8 at the frame's size
     model = sfpp.load("pose.onnx")

@@ -1,4 +1,4 @@
-"""sfpp-run on live sources, on several at once, and with outlets of every kind."""
+"""sfpp-run on live sources, on several at once, and with outputs of every kind."""
 
 import json
 import os

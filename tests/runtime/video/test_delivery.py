@@ -1,4 +1,4 @@
-"""Answers on their way to outlets and to the page."""
+"""Answers on their way to sinks and to the page."""
 
 import contextlib
 import json
