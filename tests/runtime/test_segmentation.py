@@ -7,6 +7,7 @@ from sfpp.runtime.contract import InputSpec, ModelContract, OutputSpec
 from sfpp.runtime.errors import BackendError, ContractError, MediaError, ModelFileError, UsageError
 from sfpp.runtime.labels import labels_from_logits
 from sfpp.runtime.segmentation import Segmentation, Segmenter
+from sfpp.runtime.video.frame import Frame
 
 CLASSES = ("red", "green", "blue")
 PALETTE = ((255, 0, 0), (0, 255, 0), (0, 0, 255))
@@ -176,6 +177,14 @@ def test_missing_output_lists_what_there_is():
     segmenter = Segmenter(FunctionBackend(lambda _inputs: {"other": np.zeros(1)}, metadata={}), contract_for())
     with pytest.raises(ModelFileError, match="promises the output 'out', but the model gives other"):
         segmenter(quadrants(8, 8))
+
+
+def test_missing_output_is_reported_where_results_are_smoothed_too():
+    steps = dict(segmenter_of(lambda _inputs: {"other": np.zeros(1)}).steps(smooth=0.5))
+    frames = [Frame(0, quadrants(8, 8), 0.0, "f")]
+    inferred = steps["infer"](frames, steps["prepare"](frames, None))
+    with pytest.raises(ModelFileError, match="promises the output 'out', but the model gives other"):
+        steps["labels"](frames, inferred)
 
 
 def test_contract_without_a_usable_output():
