@@ -7,28 +7,17 @@ from collections.abc import Iterator, Sequence
 
 from onnx import StringStringEntryProto, TensorProto
 
-from sfpp.export.check.file_rules import FILE_RULES, INPUT_RULES, SHAPE_RULES
-from sfpp.export.check.findings import ALL, CheckReport, Finding, Rule, Verdict, Version
+from sfpp.export.check.file_rules import FILE_FINDERS
+from sfpp.export.check.findings import ALL, RULES, CheckReport, Finding, Verdict, Version
 from sfpp.export.check.graph import CheckedGraph, is_external
-from sfpp.export.check.operator_rules import ATTRIBUTE_RULES, OPERATOR_RULES
-from sfpp.export.check.quantization_rules import QUANTIZATION_RULES
+from sfpp.export.check.operator_rules import OPERATOR_FINDERS
+from sfpp.export.check.quantization_rules import QUANTIZATION_FINDERS
 from sfpp.export.check.reading import read_graph, stored_tensors
-from sfpp.export.check.selection_rules import SELECTION_RULES
-from sfpp.export.check.type_rules import PRECISION_RULES, TYPE_RULES
+from sfpp.export.check.type_rules import TYPE_FINDERS
 from sfpp.runtime.contract import METADATA_KEY, ModelContract, contract_from_metadata
 from sfpp.runtime.errors import ContractError, UsageError, did_you_mean
 
-RULES: tuple[Rule, ...] = (
-    *FILE_RULES,
-    *OPERATOR_RULES,
-    *INPUT_RULES,
-    *ATTRIBUTE_RULES,
-    *SELECTION_RULES,
-    *TYPE_RULES,
-    *QUANTIZATION_RULES,
-    *PRECISION_RULES,
-    *SHAPE_RULES,
-)
+FINDERS = {**FILE_FINDERS, **OPERATOR_FINDERS, **QUANTIZATION_FINDERS, **TYPE_FINDERS}
 _FLOATS = {TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16", TensorProto.BFLOAT16: "bfloat16"}
 
 
@@ -57,7 +46,9 @@ def check_model(path: str | os.PathLike[str], *, versions: Sequence[Version] = A
         nodes=len(graph.nodes),
         precision=_precision(graph),
         contract=contract,
-        verdicts=tuple(Verdict.of(version, findings) for version in asked),
+        verdicts=tuple(
+            Verdict(version, tuple(each for each in findings if version in each.versions)) for version in asked
+        ),
         findings=findings,
         notes=(*graph.notes, *contract_note, *_notes(graph)),
     )
@@ -65,9 +56,8 @@ def check_model(path: str | os.PathLike[str], *, versions: Sequence[Version] = A
 
 def _findings(graph: CheckedGraph, asked: tuple[Version, ...]) -> Iterator[Finding]:
     for rule in RULES:
-        for finding in rule.findings(graph):
-            if set(finding.versions) & set(asked):
-                yield finding
+        findings = map(rule.finding, FINDERS[rule.name](graph))
+        yield from (each for each in findings if set(each.versions) & set(asked))
 
 
 def _contract(metadata: dict[str, str], name: str) -> tuple[ModelContract | None, list[str]]:

@@ -3,49 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
-from sfpp.export.check.findings import (
-    ALL,
-    CHANGELOG,
-    FROM_10_3,
-    OPERATORS,
-    RELEASES,
-    TENSORRT,
-    TRIED,
-    Match,
-    Rule,
-    Version,
-)
-from sfpp.export.check.graph import CheckedGraph, is_external
+from sfpp.export.check.findings import ALL, RELEASES, Finder, Match, Version, nodes_of
+from sfpp.export.check.graph import CheckedGraph, Shape, is_external
 from sfpp.export.check.reading import external_problem, stored_tensors
 
 _REDUCTIONS = tuple(
     f"Reduce{each}" for each in ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "Sum", "SumSquare")
 )
 _MOST_DIMENSIONS = 8
+# Inputs that some versions take only if they are known when the engine is built: operators, position, what it is, and
+# the versions.
+_CONSTANT_INPUTS: tuple[tuple[tuple[str, ...], int, str, tuple[Version, ...]], ...] = (
+    (("QuantizeLinear", "DequantizeLinear"), 1, "scale", ("8.6", "10.3", "10.13", "11")),
+    (_REDUCTIONS, 1, "axes", ("10.3", "10.13", "11", "rtx")),
+    (("CumSum",), 1, "axis", ALL),
+    (("Unsqueeze", "Squeeze"), 1, "axes", ALL),
+    (("Slice",), 3, "axes", ("8.6",)),
+    (("Pad",), 3, "axes", ("10.3",)),
+    (("OneHot",), 1, "depth", ("10.3", "10.13", "11")),
+)
 
 
 def _opset_above(graph: CheckedGraph) -> Iterator[Match]:
     for version, release in RELEASES.items():
         if release.highest_opset is not None and graph.opset > release.highest_opset:
-            yield Match(
-                detail=f"{graph.opset}, and {release.title} is documented up to {release.highest_opset}",
-                versions=(version,),
-            )
+            detail = f"{graph.opset}, and {release.title} is documented up to {release.highest_opset}"
+            yield Match(detail=detail, versions=(version,))
 
 
 def _opset_below(graph: CheckedGraph) -> Iterator[Match]:
     for version, release in RELEASES.items():
         if graph.opset < release.lowest_opset:
-            yield Match(
-                detail=f"{graph.opset}, and {release.title} promises to read {release.lowest_opset} and later",
-                versions=(version,),
-            )
-
-
-def _function_calls(graph: CheckedGraph) -> Iterator[Match]:
-    return map(Match.at, graph.function_calls)
+            detail = f"{graph.opset}, and {release.title} promises to read {release.lowest_opset} and later"
+            yield Match(detail=detail, versions=(version,))
 
 
 def _lost_weights(graph: CheckedGraph) -> Iterator[Match]:
@@ -54,114 +45,29 @@ def _lost_weights(graph: CheckedGraph) -> Iterator[Match]:
             yield Match(str(tensor.name), detail=problem)
 
 
-FILE_RULES = (
-    Rule(
-        "weights-missing",
-        "refused",
-        ALL,
-        _lost_weights,
-        "its values are in {detail}",
-        "put the file with the weights beside the model, or export the model again into one file",
-        "ONNX docs/ExternalData.md",
-    ),
-    Rule(
-        "local-function",
-        "refused",
-        ("8.6",),
-        _function_calls,
-        "{operator} is a function that the file brings along, and TensorRT reads those from 9.0 on",
-        "write the functions out: onnx.inliner.inline_local_functions(model)",
-        f"{CHANGELOG} (9.0)",
-    ),
-    Rule(
-        "opset-above",
-        "doubtful",
-        ALL,
-        _opset_above,
-        "the file has opset {detail}: a node whose definition has changed since is read by the older one",
-        "export with --opset 17, which suits every version from 8.6 on",
-        f"{OPERATORS} (8.6, 10.0, 10.12, 11.0)",
-    ),
-    Rule(
-        "opset-below",
-        "doubtful",
-        ALL,
-        _opset_below,
-        "the file has opset {detail}",
-        "export with opset 17, or raise it: onnx.version_converter.convert_version(model, 17)",
-        f"{OPERATORS}; {TRIED}",
-    ),
-)
-
-
-@dataclass(frozen=True)
-class _ConstantInput:
-    """An input that some versions take only if it is known when the engine is built."""
-
-    operators: tuple[str, ...]
-    position: int
-    what: str
-    versions: tuple[Version, ...]
-
-
-_CONSTANT_INPUTS = (
-    _ConstantInput(("QuantizeLinear", "DequantizeLinear"), 1, "scale", TENSORRT),
-    _ConstantInput(_REDUCTIONS, 1, "axes", FROM_10_3),
-    _ConstantInput(("CumSum",), 1, "axis", ALL),
-    _ConstantInput(("Unsqueeze", "Squeeze"), 1, "axes", ALL),
-    _ConstantInput(("Slice",), 3, "axes", ("8.6",)),
-    _ConstantInput(("Pad",), 3, "axes", ("10.3",)),
-    _ConstantInput(("OneHot",), 1, "depth", ("10.3", "10.13", "11")),
-)
-
-
 def _computed_inputs(graph: CheckedGraph) -> Iterator[Match]:
-    for each in _CONSTANT_INPUTS:
-        for node in graph.of(*each.operators):
-            if (name := node.input(each.position)) and not graph.is_fixed(name):
-                yield Match.at(node, each.what, versions=each.versions)
+    for operators, position, what, versions in _CONSTANT_INPUTS:
+        for node in graph.of(*operators):
+            if (name := node.input(position)) and not graph.is_fixed(name):
+                yield Match.at(node, what, versions=versions)
 
 
-def _axes_as_input(graph: CheckedGraph) -> Iterator[Match]:
-    # ReduceSum has had them as an input since opset 13, which TensorRT 8.6 knows.
-    return (Match.at(node) for node in graph.of(*_REDUCTIONS) if node.input(1) and node.operator != "ReduceSum")
-
-
-INPUT_RULES = (
-    Rule(
-        "computed-input",
-        "refused",
-        ALL,
-        _computed_inputs,
-        "its {detail} must be known when the engine is built, and is computed while it runs",
-        "make it a constant; folding constants first often does (polygraphy surgeon sanitize --fold-constants)",
-        f"{OPERATORS} (8.5 to 11.0); NVIDIA's operators documentation, Quantize; {TRIED}",
-    ),
-    Rule(
-        "reduce-axes",
-        "wrong",
-        ("8.6",),
-        _axes_as_input,
-        "it has its axes as an input (opset 18), which TensorRT 8.6 overlooks: it reduces along all of them",
-        "export with --opset 17, where the axes are an attribute",
-        "NVIDIA/TensorRT#3467",
-    ),
-)
+def sizes(shape: Shape) -> str:
+    """Return a shape for people, such as ``1x3x?x?``."""
+    return "x".join("?" if size is None else str(size) for size in shape)
 
 
 def _open_inputs(graph: CheckedGraph) -> Iterator[Match]:
     for name in graph.inputs:
         shape = graph.shape(name)
-        if shape is None:
-            yield Match(name, detail="unknown")
-        elif None in shape:
-            yield Match(name, detail=" x ".join("?" if size is None else str(size) for size in shape))
+        if shape is None or None in shape:
+            yield Match(name, detail="unknown" if shape is None else sizes(shape))
 
 
 def _empty_ends(graph: CheckedGraph) -> Iterator[Match]:
     for name in [*graph.inputs, *graph.outputs]:
         if 0 in (shape := graph.shape(name) or ()):
-            yield Match(name, detail=" x ".join("?" if size is None else str(size) for size in shape))
+            yield Match(name, detail=sizes(shape))
 
 
 def _many_dimensions(graph: CheckedGraph) -> Iterator[Match]:
@@ -173,46 +79,18 @@ def _many_dimensions(graph: CheckedGraph) -> Iterator[Match]:
             yield Match.at(node, str(rank))
 
 
-def _control_flow(graph: CheckedGraph) -> Iterator[Match]:
-    return map(Match.at, graph.of("If", "Loop", "Scan"))
-
-
-SHAPE_RULES = (
-    Rule(
-        "dimensions",
-        "refused",
-        ALL,
-        _many_dimensions,
-        f"it has {{detail}} dimensions, and TensorRT at most {_MOST_DIMENSIONS}",
-        "join dimensions before, and split them after",
-        f"NvInferRuntime.h, Dims::MAX_DIMS; {TRIED}",
+FILE_FINDERS: dict[str, Finder] = {
+    "weights-missing": _lost_weights,
+    "local-function": lambda graph: map(Match.at, graph.function_calls),
+    "opset-above": _opset_above,
+    "opset-below": _opset_below,
+    "computed-input": _computed_inputs,
+    # ReduceSum has had its axes as an input since opset 13, which TensorRT 8.6 knows.
+    "reduce-axes": nodes_of(
+        *_REDUCTIONS, where=lambda graph, node: bool(node.input(1)) and node.operator != "ReduceSum"
     ),
-    Rule(
-        "dynamic-shape",
-        "doubtful",
-        ALL,
-        _open_inputs,
-        "its size is open ({detail}), so the build needs an optimization profile and is tuned for one size only",
-        "export the model for one size (sfpp-export --res), or give a range for each input (trtexec --minShapes, "
-        "--optShapes, --maxShapes)",
-        f"NVIDIA's guide to dynamic shapes; {TRIED}",
-    ),
-    Rule(
-        "empty-tensor",
-        "doubtful",
-        ALL,
-        _empty_ends,
-        "it holds nothing ({detail}): it builds, and there is nothing to give or to read",
-        "remove it from the inputs and outputs of the graph",
-        TRIED,
-    ),
-    Rule(
-        "control-flow",
-        "doubtful",
-        ALL,
-        _control_flow,
-        "{operator} has a graph of its own, which nothing around it is fused with and whose shapes must not change",
-        "export without control flow: fix what decides before, and unroll loops",
-        f"{OPERATORS} (8.5 to 11.0); {TRIED}",
-    ),
-)
+    "dimensions": _many_dimensions,
+    "dynamic-shape": _open_inputs,
+    "empty-tensor": _empty_ends,
+    "control-flow": nodes_of("If", "Loop", "Scan"),
+}

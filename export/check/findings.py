@@ -1,47 +1,57 @@
-"""The versions of TensorRT, the rules about them, and what a check found: as Python, and as JSON."""
+"""The versions of TensorRT, the rules about them, and what a check found.
+
+``versions.json`` says what is known of each version before any file is looked at, and ``rules.json`` what is wrong with
+a file, what to do, and where that is known from; how each rule is found in a graph is Python, by the rule's name.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from sfpp.export.check.graph import CheckedGraph, Node
 from sfpp.runtime.contract import ModelContract
-from sfpp.runtime.typed_json import json_ready
 
 Effect = Literal["refused", "wrong", "doubtful"]
-Severity = Literal["error", "warning"]
 Outcome = Literal["builds", "builds, with warnings", "builds, but gives wrong results", "does not build"]
 Version = Literal["8.6", "10.3", "10.13", "11", "rtx"]
 ALL: tuple[Version, ...] = get_args(Version)
-FROM_10_3: tuple[Version, ...] = ("10.3", "10.13", "11", "rtx")
-TENSORRT: tuple[Version, ...] = ("8.6", "10.3", "10.13", "11")
-TRIED = "tried with TensorRT-RTX 1.7"
-OPERATORS = "onnx-tensorrt docs/operators.md"
-CHANGELOG = "onnx-tensorrt docs/Changelog.md"
 
 
 @dataclass(frozen=True)
 class Match:
     """A place where a rule applies.
 
-    ``detail`` goes into the sentence of the rule; ``versions`` and ``remedy`` take the place of the rule's own where
-    they differ from place to place.
+    ``detail`` goes into the sentence of the rule; ``versions`` take the place of the rule's own where they differ from
+    place to place.
     """
 
     name: str = ""
     operator: str = ""
     detail: str = ""
     versions: tuple[Version, ...] | None = None
-    remedy: str = ""
 
     @staticmethod
-    def at(node: Node, detail: str = "", *, versions: tuple[Version, ...] | None = None, remedy: str = "") -> Match:
+    def at(node: Node, detail: str = "", *, versions: tuple[Version, ...] | None = None) -> Match:
         """Return a match that is a node."""
-        return Match(node.name, node.operator, detail, versions, remedy)
+        return Match(node.name, node.operator, detail, versions)
+
+
+Finder = Callable[[CheckedGraph], Iterator[Match]]
+
+
+def nodes_of(*operators: str, where: Callable[[CheckedGraph, Node], object] = lambda graph, node: True) -> Finder:
+    """Return what finds the nodes of some operators for which something holds; a text it gives is the detail."""
+
+    def find(graph: CheckedGraph) -> Iterator[Match]:
+        for node in graph.of(*operators):
+            if found := where(graph, node):
+                yield Match.at(node, found if isinstance(found, str) else "")
+
+    return find
 
 
 @dataclass(frozen=True)
@@ -49,60 +59,50 @@ class Rule:
     """One rule.
 
     Attributes:
-        name: names the rule in a report.
+        name: names the rule in a report; several rules have the same one where versions differ in what they do.
         effect: ``refused`` by parser or builder, ``wrong`` answers, or ``doubtful``: slow, imprecise, or wrong in some
             cases.
         versions: where it applies.
-        find: returns the places.
         problem: one sentence, with ``{operator}`` and ``{detail}`` of the place.
         remedy: one sentence.
         source: a page of documentation, or that it was tried.
+        remedies: another sentence by operator.
     """
 
     name: str
     effect: Effect
     versions: tuple[Version, ...]
-    find: Callable[[CheckedGraph], Iterator[Match]]
     problem: str
     remedy: str
     source: str
+    remedies: Mapping[str, str] = field(default_factory=dict)
 
-    def findings(self, graph: CheckedGraph) -> Iterator[Finding]:
-        """Apply the rule to a graph."""
-        for match in self.find(graph):
-            yield Finding(
-                rule=self.name,
-                severity="warning" if self.effect == "doubtful" else "error",
-                builds=self.effect != "refused",
-                versions=self.versions if match.versions is None else match.versions,
-                name=match.name,
-                operator=match.operator,
-                problem=self.problem.format(operator=match.operator, detail=match.detail),
-                remedy=match.remedy or self.remedy,
-                source=self.source,
-            )
+    def finding(self, match: Match) -> Finding:
+        """Say what is wrong in a place."""
+        return Finding(
+            rule=self.name,
+            effect=self.effect,
+            versions=self.versions if match.versions is None else match.versions,
+            name=match.name,
+            operator=match.operator,
+            problem=self.problem.format(operator=match.operator, detail=match.detail),
+            remedy=self.remedies.get(match.operator, self.remedy),
+            source=self.source,
+        )
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing in one place.
+    """One thing in one place; what is not said here is as in :class:`Rule`.
 
     Attributes:
-        rule: which rule found it; equal for all findings of the same kind.
-        severity: ``error`` if the file does not build or gives wrong results, ``warning`` if it is slow, imprecise, or
-            wrong only in some cases.
-        builds: false if the parser or the builder refuses it.
-        versions: where it applies.
+        rule: which rule found it.
         name: of the node or the tensor; empty where the whole file is meant.
         operator: of the node; empty for a tensor and for the file.
-        problem: what is wrong, in one sentence.
-        remedy: what to do, in one sentence.
-        source: where it is known from: a page of documentation, or that it was tried.
     """
 
     rule: str
-    severity: Severity
-    builds: bool
+    effect: Effect
     versions: tuple[Version, ...]
     name: str
     operator: str
@@ -110,24 +110,33 @@ class Finding:
     remedy: str
     source: str
 
+    @property
+    def severity(self) -> Literal["error", "warning"]:
+        """``error`` if the file does not build or gives wrong results, else ``warning``."""
+        return "warning" if self.effect == "doubtful" else "error"
+
 
 @dataclass(frozen=True)
 class Verdict:
     """What is to be expected of one version, and the findings that say so."""
 
     version: Version
-    outcome: Outcome
-    findings: tuple[Finding, ...] = ()
+    findings: tuple[Finding, ...]
 
-    @staticmethod
-    def of(version: Version, findings: tuple[Finding, ...]) -> Verdict:
-        """Judge by the findings that apply to a version."""
-        own = tuple(each for each in findings if version in each.versions)
-        errors = [each for each in own if each.severity == "error"]
-        outcome: Outcome = "builds, with warnings" if own else "builds"
-        if errors:
-            outcome = "builds, but gives wrong results" if all(each.builds for each in errors) else "does not build"
-        return Verdict(version, outcome, own)
+    @property
+    def outcome(self) -> Outcome:
+        """The worst that the findings say."""
+        effects = {each.effect for each in self.findings}
+        if "refused" in effects:
+            return "does not build"
+        if "wrong" in effects:
+            return "builds, but gives wrong results"
+        return "builds, with warnings" if effects else "builds"
+
+    @property
+    def fails(self) -> bool:
+        """Whether it does not build, or gives wrong results."""
+        return any(each.severity == "error" for each in self.findings)
 
 
 @dataclass(frozen=True)
@@ -161,15 +170,6 @@ class CheckReport:
         """Return the verdict of a version; KeyError if it was not asked for."""
         return {each.version: each for each in self.verdicts}[version]
 
-    def to_json(self) -> str:
-        """Return the report; a verdict names its findings by their position in the list of all."""
-        place = {id(each): position for position, each in enumerate(self.findings)}
-        verdicts = [
-            {**json_ready(each), "findings": [place[id(finding)] for finding in each.findings]}
-            for each in self.verdicts
-        ]
-        return json.dumps({**json_ready(self), "verdicts": verdicts}, indent=1, ensure_ascii=False, allow_nan=False)
-
 
 @dataclass(frozen=True)
 class Release:
@@ -181,23 +181,41 @@ class Release:
         lowest_opset: from here on its parser is promised to read a file.
         highest_opset: the last one that its operators are documented for; None where files of every opset that there
             is were built.
+        types: that its parser knows, by ONNX's names.
+        operators: that its parser knows, of ONNX's own.
+        microsofts: that it knows of ONNX Runtime's.
     """
 
     title: str
     home: str
     lowest_opset: int
     highest_opset: int | None
+    types: frozenset[str]
+    operators: frozenset[str]
+    microsofts: frozenset[str]
+
+
+def _read(name: str) -> Any:
+    return json.loads(Path(__file__).with_name(name).read_text(encoding="utf-8"))
+
+
+def _releases() -> dict[Version, Release]:
+    """Return what is known of each version; types and operators are listed with the version that brought them."""
+    releases: dict[Version, Release] = {}
+    types, operators = frozenset[str](), frozenset[str]()
+    for version, facts in _read("versions.json").items():
+        types |= frozenset(facts["new_types"].split())
+        operators = operators - frozenset(facts.get("lacks", "").split()) | frozenset(facts["new_operators"].split())
+        opsets = facts["lowest_opset"], facts["highest_opset"]
+        microsofts = frozenset(facts.get("com.microsoft", "").split())
+        releases[version] = Release(facts["title"], facts["home"], *opsets, types, operators, microsofts)
+    return releases
 
 
 # A version stands for its releases from the named one on, so the lowest of their promises counts: TensorRT 11.0 is
 # documented for opset 24, and 11.5 for 25.
-RELEASES: dict[Version, Release] = {
-    "8.6": Release("TensorRT 8.6", "JetPack 6.0", 7, 17),
-    "10.3": Release("TensorRT 10.3", "JetPack 6.1, 6.2", 9, 20),
-    "10.13": Release("TensorRT 10.13", "JetPack 7.0, 7.1", 9, 23),
-    "11": Release("TensorRT 11", "JetPack 7.2.2", 9, 24),
-    "rtx": Release("TensorRT-RTX", "desktop RTX cards", 7, None),
-}
+RELEASES = _releases()
+RULES = tuple(Rule(**{**each, "versions": tuple(each["versions"].split())}) for each in _read("rules.json"))
 
 
 def titles(versions: tuple[Version, ...]) -> str:

@@ -46,9 +46,8 @@ class Checked:
     @property
     def builds(self) -> bool:
         """Whether nothing prevents the versions that are promised."""
-        judged = (each for each in self.report.verdicts if each.version in _PROMISED)
-        sound = all(finding.severity != "error" for verdict in judged for finding in verdict.findings)
-        return sound and not any(answer.failure for answer in self.answers)
+        failing = any(each.fails and each.version in _PROMISED for each in self.report.verdicts)
+        return not failing and not any(answer.failure for answer in self.answers)
 
 
 def check(

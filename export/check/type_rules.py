@@ -3,59 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 
 import numpy as np
 from onnx import TensorProto
 
-from sfpp.export.check.findings import ALL, CHANGELOG, FROM_10_3, OPERATORS, TRIED, Match, Rule, Version
+from sfpp.export.check.findings import ALL, RELEASES, Finder, Match
 from sfpp.export.check.graph import CheckedGraph, Node
 
-# Every other type that ONNX has is known to no version.
-_KNOWN: dict[int, tuple[Version, ...]] = {
-    **dict.fromkeys(
-        (
-            TensorProto.FLOAT,
-            TensorProto.FLOAT16,
-            TensorProto.DOUBLE,
-            TensorProto.INT8,
-            TensorProto.INT32,
-            TensorProto.INT64,
-            TensorProto.UINT8,
-            TensorProto.BOOL,
-        ),
-        ALL,
-    ),
-    **dict.fromkeys((TensorProto.BFLOAT16, TensorProto.FLOAT8E4M3FN, TensorProto.INT4), FROM_10_3),
-    TensorProto.FLOAT4E2M1: ("10.13", "11", "rtx"),
-    TensorProto.FLOAT8E8M0: ("rtx",),
-}
 _CASTS = {"Cast", "CastLike"}
 _INT32 = np.iinfo(np.int32)
 _HALF = TensorProto.FLOAT16
 
 
-def type_name(number: int) -> str:
-    """Return the name of a type as people write it."""
-    try:
-        return str(TensorProto.DataType.Name(number)).lower()
-    except ValueError:
-        return f"type {number}"
-
-
 def _unknown(graph: CheckedGraph) -> Iterator[Match]:
-    numbers = {int(each) for each in TensorProto.DataType.values()} - {TensorProto.UNDEFINED}
-    partly_known = {number for number in numbers if _KNOWN.get(number) != ALL}
-    for name, operator, number in graph.entering(partly_known):
-        known = _KNOWN.get(number, ())
-        yield Match(name, operator, type_name(number), tuple(each for each in ALL if each not in known))
+    types = {name: number for name, number in TensorProto.DataType.items() if number != TensorProto.UNDEFINED}
+    lacking = {
+        number: tuple(each for each in ALL if name not in RELEASES[each].types) for name, number in types.items()
+    }
+    for name, operator, number in graph.entering({number for number, versions in lacking.items() if versions}):
+        yield Match(name, operator, TensorProto.DataType.Name(number).lower(), lacking[number])
 
 
-def _doubles(graph: CheckedGraph) -> Iterator[Match]:
-    return (Match(name, operator) for name, operator, _ in graph.entering({TensorProto.DOUBLE}))
-
-
-def _float8(graph: CheckedGraph) -> Iterator[Match]:
-    return (Match(name, operator) for name, operator, _ in graph.entering({TensorProto.FLOAT8E4M3FN}))
+def _entering(kind: int) -> Finder:
+    return lambda graph: (Match(name, operator) for name, operator, _ in graph.entering({kind}))
 
 
 def _int64_inputs(graph: CheckedGraph) -> Iterator[Match]:
@@ -64,11 +35,6 @@ def _int64_inputs(graph: CheckedGraph) -> Iterator[Match]:
 
 def _int64_outputs(graph: CheckedGraph) -> Iterator[Match]:
     return (Match(name, detail="output") for name in graph.outputs if graph.type(name) == TensorProto.INT64)
-
-
-def _int64_ends(graph: CheckedGraph) -> Iterator[Match]:
-    yield from _int64_inputs(graph)
-    yield from _int64_outputs(graph)
 
 
 def _beyond_int32(graph: CheckedGraph) -> Iterator[Match]:
@@ -94,83 +60,6 @@ def _uint8_between(graph: CheckedGraph) -> Iterator[Match]:
         cast = node.operator in _CASTS
         if not through and ((reads and not cast) or any(name not in outputs or not cast for name in writes)):
             yield Match.at(node)
-
-
-TYPE_RULES = (
-    Rule(
-        "type-unknown",
-        "refused",
-        ALL,
-        _unknown,
-        "it is {detail}, a type that TensorRT does not know here",
-        "cast to a type that it knows before the model, or export without this part",
-        f"{OPERATORS} (8.5 to 11.0), {CHANGELOG} (9.0, 10.0, 10.8); {TRIED}",
-    ),
-    Rule(
-        "uint8-between",
-        "refused",
-        ALL,
-        _uint8_between,
-        "{operator} computes with uint8, which TensorRT has for inputs that are cast at once and outputs cast last",
-        "cast the input to float before anything else, and to uint8 as the last step",
-        f"{OPERATORS} (10.6 to 11.0); NVIDIA/TensorRT#3985; {TRIED}",
-    ),
-    Rule(
-        "int64-end",
-        "doubtful",
-        ("8.6",),
-        _int64_ends,
-        "this {detail} is int64 in the file and becomes int32 in an engine of TensorRT 8.6, so buffers sized by the "
-        "file do not fit",
-        "cast labels to uint8 (sfpp-export --output labels) and other numbers to int32 within the graph",
-        f"{CHANGELOG} (9.0)",
-    ),
-    Rule(
-        "int64-output",
-        "doubtful",
-        FROM_10_3,
-        _int64_outputs,
-        "this output is int64: eight bytes for each value are written and copied where labels need one",
-        "cast labels to uint8 (sfpp-export --output labels) and other numbers to int32 within the graph",
-        f"{CHANGELOG} (9.0); {TRIED}",
-    ),
-    Rule(
-        "int64-input",
-        "doubtful",
-        FROM_10_3,
-        _int64_inputs,
-        "this input is int64: eight bytes for each value are copied to the card",
-        "make it int32, or uint8 for a picture",
-        f"{CHANGELOG} (9.0); {TRIED}",
-    ),
-    Rule(
-        "int64-clamped",
-        "doubtful",
-        ("8.6",),
-        _beyond_int32,
-        "it holds numbers beyond int32, to which TensorRT 8.6 clamps them",
-        "keep constants within int32, or use TensorRT 10.3 or later",
-        f"{OPERATORS} (8.5)",
-    ),
-    Rule(
-        "double",
-        "doubtful",
-        ALL,
-        _doubles,
-        "it is double, which TensorRT narrows to float32",
-        "export the model in float32",
-        f"{OPERATORS} (8.5 to 11.0); {TRIED}",
-    ),
-    Rule(
-        "float8",
-        "doubtful",
-        FROM_10_3,
-        _float8,
-        "it is float8, with which only cards of compute capability 8.9 and later multiply",
-        "use INT8 or float16 for Orin and for older cards",
-        f"NVIDIA's TensorRT-RTX guide to quantized types; {TRIED}",
-    ),
-)
 
 
 def _norms_written_out(graph: CheckedGraph) -> Iterator[Match]:
@@ -210,25 +99,15 @@ def _softmax_written_out(graph: CheckedGraph) -> Iterator[Match]:
             yield Match.at(node)
 
 
-PRECISION_RULES = (
-    Rule(
-        "norm-float16",
-        "doubtful",
-        ALL,
-        _norms_written_out,
-        "a layer norm is written out in float16, known for wrong answers: the squares at {detail} pass 65504 as soon "
-        "as a value passes 256",
-        "export with --opset 17, where it is one LayerNormalization that is computed in float32, and convert with "
-        "sfpp-calibrate, which keeps norms in float32",
-        f"{TRIED} (its own warning); NVIDIA/TensorRT#2781, #3657",
-    ),
-    Rule(
-        "softmax-float16",
-        "doubtful",
-        ALL,
-        _softmax_written_out,
-        "a softmax is written out in float16 without subtracting the maximum: exp passes 65504 at 11.1",
-        "use the operator Softmax, or subtract the maximum before",
-        "IEEE 754, binary16",
-    ),
-)
+TYPE_FINDERS: dict[str, Finder] = {
+    "type-unknown": _unknown,
+    "uint8-between": _uint8_between,
+    "int64-end": lambda graph: chain(_int64_inputs(graph), _int64_outputs(graph)),
+    "int64-output": _int64_outputs,
+    "int64-input": _int64_inputs,
+    "int64-clamped": _beyond_int32,
+    "double": _entering(TensorProto.DOUBLE),
+    "float8": _entering(TensorProto.FLOAT8E4M3FN),
+    "norm-float16": _norms_written_out,
+    "softmax-float16": _softmax_written_out,
+}

@@ -29,7 +29,7 @@ def report_text(report: CheckReport, *, refused: bool = False) -> str:
 def next_step(report: CheckReport, *, refused: bool = False) -> str:
     """Return the command or the act that brings the file on; ``refused``: a library that was asked did not take it."""
     model, contract = shlex.quote(str(report.model)), report.contract
-    failing = {each.version for each in report.verdicts if any(x.severity == "error" for x in each.findings)}
+    failing = {each.version for each in report.verdicts if each.fails}
     # 8.6 is the oldest, and often not the one that matters; what only it refuses is not worth another file.
     if failing - {"8.6"} or (failing and len(report.verdicts) == 1):
         if contract is None:
@@ -86,16 +86,15 @@ def _groups(findings: Sequence[Finding]) -> list[list[Finding]]:
     """Put findings together that say the same of different places."""
     groups: dict[tuple[object, ...], list[Finding]] = {}
     for each in findings:
-        groups.setdefault((each.rule, each.severity, each.builds, each.versions, each.remedy), []).append(each)
+        groups.setdefault((each.rule, each.effect, each.versions, each.remedy), []).append(each)
     return list(groups.values())
 
 
 def _group_lines(group: Sequence[Finding]) -> Iterator[str]:
     first = group[0]
     firsts = {each.problem: each for each in reversed(group)}
-    effect = {True: "wrong results in", False: "not built by"}[first.builds]
-    where = f"{effect} {titles(first.versions)}" if first.severity == "error" else titles(first.versions)
-    yield f"{first.severity}: {where}"
+    effect = {"refused": "not built by ", "wrong": "wrong results in ", "doubtful": ""}[first.effect]
+    yield f"{first.severity}: {effect}{titles(first.versions)}"
     if len(firsts) == 1:
         shown = list(group[:_PLACES])
         yield f"  {first.problem}"

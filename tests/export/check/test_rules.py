@@ -2,17 +2,24 @@
 
 import pytest
 
-from sfpp.export.check.checking import RULES
-from sfpp.export.check.findings import ALL
-from sfpp.export.check.operator_rules import MICROSOFTS_IN_RTX, OPERATORS_OF
+from sfpp.export.check.checking import FINDERS
+from sfpp.export.check.findings import ALL, RELEASES, RULES
 from tests.export.check.examples import EXAMPLES
 from tests.export.check.graphs import check, finding, outcomes, rules, with_weights_beside
 
 REFUSED_WHEN_BUILDING = {"NonZero", "NonMaxSuppression"}
 
 
-def test_every_rule_has_an_example():
-    assert {each.name for each in RULES} == {*EXAMPLES, "weights-missing"}
+def test_every_rule_has_an_example_and_something_that_finds_it():
+    assert {each.name for each in RULES} == {*EXAMPLES, "weights-missing"} == set(FINDERS)
+
+
+def test_a_rule_tells_of_versions_that_are_known():
+    assert set(RELEASES) == set(ALL)
+    for each in RULES:
+        assert each.versions
+        assert set(each.versions) <= set(ALL)
+        assert each.effect in ("refused", "wrong", "doubtful")
 
 
 @pytest.mark.parametrize("rule", EXAMPLES)
@@ -96,6 +103,6 @@ def test_the_operators_of_tensorrt_rtx_are_those_its_parser_knows(rtx):
     logger = rtx.Logger(rtx.Logger.INTERNAL_ERROR)
     parser = rtx.OnnxParser(rtx.Builder(logger).create_network(0), logger)
     onnxs = {each.name for each in defs.get_all_schemas_with_history() if not each.domain}
-    assert {each for each in onnxs if parser.supports_operator(each)} == OPERATORS_OF["rtx"] & onnxs
-    assert all(parser.supports_operator(each) for each in MICROSOFTS_IN_RTX)
-    assert OPERATORS_OF["rtx"] > REFUSED_WHEN_BUILDING
+    assert {each for each in onnxs if parser.supports_operator(each)} == RELEASES["rtx"].operators & onnxs
+    assert all(parser.supports_operator(each) for each in RELEASES["rtx"].microsofts)
+    assert RELEASES["rtx"].operators > REFUSED_WHEN_BUILDING

@@ -1,15 +1,13 @@
-"""A report as text and as JSON."""
+"""A report as text."""
 
-import json
 from dataclasses import replace
 
-import numpy as np
 import pytest
 from onnx import helper
 
 from sfpp.export.check import report_text
 from sfpp.runtime.contract import METADATA_KEY, InputSpec, ModelContract, OutputSpec
-from tests.export.check.graphs import FLOAT, HALF, check, layer_norm, model, one, quantized, scatter_elements, topk
+from tests.export.check.graphs import FLOAT, HALF, check, model, one, quantized, scatter_elements, topk
 
 CONTRACT = ModelContract(
     task="segmentation",
@@ -150,31 +148,3 @@ def test_next_for_our_own_int8_file_depends_on_what_was_asked(tmp_path):
 def test_notes_say_what_is_no_finding(tmp_path):
     assert "note: everything is float32 in the file" in report_text(check(one("Relu"), tmp_path))
     assert "note: " not in report_text(check(one("Relu", kind=HALF), tmp_path))
-
-
-# JSON
-
-
-def test_json_says_everything_once(tmp_path):
-    report = check(own(scatter_elements("add")), tmp_path)
-    told = json.loads(report.to_json())
-    assert told["model"] == str(report.model)
-    assert (told["opset"], told["nodes"], told["precision"]) == (17, 1, "float32")
-    assert told["contract"]["variant"] == "hq"
-    assert [each["problem"] for each in told["findings"]] == [each.problem for each in report.findings]
-    for verdict in told["verdicts"]:
-        own_findings = [told["findings"][position] for position in verdict["findings"]]
-        assert all(verdict["version"] in each["versions"] for each in own_findings)
-        assert len(own_findings) == len(report.verdict(verdict["version"]).findings)
-
-
-def test_json_of_a_clean_file_holds_no_finding(tmp_path):
-    told = json.loads(check(layer_norm(FLOAT), tmp_path).to_json())
-    assert told["findings"] == []
-    assert {each["outcome"] for each in told["verdicts"]} == {"builds"}
-
-
-def test_json_holds_finite_numbers_only(tmp_path):
-    told = check(quantized(scale=np.nan), tmp_path).to_json()
-    assert "scale-not-positive" in told
-    json.loads(told, parse_constant=pytest.fail)
