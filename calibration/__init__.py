@@ -11,12 +11,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sfpp.runtime.imports import names_from
+from sfpp.runtime.imports import lazy_names
 
 if TYPE_CHECKING:
-    from sfpp.calibration.calibrating import calibrate
-    from sfpp.calibration.results import CalibrationReport
+    from sfpp.calibration.calibrating import calibrate as calibrate
+    from sfpp.calibration.results import CalibrationReport as CalibrationReport
 
-__all__ = ["CalibrationReport", "calibrate"]
-
-__getattr__ = names_from("sfpp.calibration.calibrating", __all__, extra="calibrate", purpose="calibrating a model")
+__getattr__, __all__ = lazy_names(
+    __name__,
+    {"sfpp.calibration.calibrating": "calibrate", "sfpp.calibration.results": "CalibrationReport"},
+    extra="calibrate",
+    purpose="calibrating a model",
+)

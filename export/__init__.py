@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sfpp.runtime.imports import names_from
+from sfpp.runtime.imports import lazy_names
 
 if TYPE_CHECKING:
-    from sfpp.export.to_onnx import ExportReport, export_onnx
+    from sfpp.export.to_onnx import ExportReport as ExportReport, export_onnx as export_onnx
 
-__all__ = ["ExportReport", "export_onnx"]
-
-__getattr__ = names_from("sfpp.export.to_onnx", __all__, extra="export", purpose="exporting a checkpoint")
+__getattr__, __all__ = lazy_names(
+    __name__, {"sfpp.export.to_onnx": "ExportReport export_onnx"}, extra="export", purpose="exporting a checkpoint"
+)

@@ -16,8 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sfpp.export.models.edaformer import Block as EdaBlock
-from sfpp.export.models.edaformer import Decoder, EdaFormer
+from sfpp.export.models.edaformer import Block as EdaBlock, Decoder, EdaFormer
 from sfpp.export.models.recipe import GridHw, IsrRecipe, MergingRecipe, Recipe
 from sfpp.export.models.segformer import (
     Attention,

@@ -16,70 +16,47 @@ from typing import TYPE_CHECKING
 from sfpp.runtime.imports import lazy_names
 
 if TYPE_CHECKING:
-    from sfpp.runtime.contract import InputSpec, KeypointSpec, ModelContract, OutputSpec
-    from sfpp.runtime.errors import (
-        BackendError,
-        ContractError,
-        MediaError,
-        MissingDependencyError,
-        ModelFileError,
-        SelfTestError,
-        SfppError,
-        UsageError,
+    from sfpp.runtime.contract import (
+        InputSpec as InputSpec,
+        KeypointSpec as KeypointSpec,
+        ModelContract as ModelContract,
+        OutputSpec as OutputSpec,
     )
-    from sfpp.runtime.images import read_image, write_image
-    from sfpp.runtime.keypoints import KEYPOINT_SETS, keypoint_set
-    from sfpp.runtime.model import SelfTestState
-    from sfpp.runtime.model_file import load, load_pose, load_segmenter, read_contract_file
-    from sfpp.runtime.pose import Pose, PoseEstimator
-    from sfpp.runtime.segmentation import Segmentation, Segmenter
+    from sfpp.runtime.errors import (
+        BackendError as BackendError,
+        ContractError as ContractError,
+        MediaError as MediaError,
+        MissingDependencyError as MissingDependencyError,
+        ModelFileError as ModelFileError,
+        SelfTestError as SelfTestError,
+        SfppError as SfppError,
+        UsageError as UsageError,
+    )
+    from sfpp.runtime.images import read_image as read_image, write_image as write_image
+    from sfpp.runtime.keypoints import KEYPOINT_SETS as KEYPOINT_SETS, keypoint_set as keypoint_set
+    from sfpp.runtime.model import SelfTestState as SelfTestState
+    from sfpp.runtime.model_file import (
+        load as load,
+        load_pose as load_pose,
+        load_segmenter as load_segmenter,
+        read_contract_file as read_contract_file,
+    )
+    from sfpp.runtime.pose import Pose as Pose, PoseEstimator as PoseEstimator
+    from sfpp.runtime.segmentation import Segmentation as Segmentation, Segmenter as Segmenter
 
-_NAMES = {
-    "sfpp.runtime.contract": ("InputSpec", "KeypointSpec", "ModelContract", "OutputSpec"),
-    "sfpp.runtime.errors": (
-        "BackendError",
-        "ContractError",
-        "MediaError",
-        "MissingDependencyError",
-        "ModelFileError",
-        "SelfTestError",
-        "SfppError",
-        "UsageError",
-    ),
-    "sfpp.runtime.images": ("read_image", "write_image"),
-    "sfpp.runtime.keypoints": ("KEYPOINT_SETS", "keypoint_set"),
-    "sfpp.runtime.model": ("SelfTestState",),
-    "sfpp.runtime.model_file": ("load", "load_pose", "load_segmenter", "read_contract_file"),
-    "sfpp.runtime.pose": ("Pose", "PoseEstimator"),
-    "sfpp.runtime.segmentation": ("Segmentation", "Segmenter"),
-}
-
-__all__ = [
-    "KEYPOINT_SETS",
-    "BackendError",
-    "ContractError",
-    "InputSpec",
-    "KeypointSpec",
-    "MediaError",
-    "MissingDependencyError",
-    "ModelContract",
-    "ModelFileError",
-    "OutputSpec",
-    "Pose",
-    "PoseEstimator",
-    "Segmentation",
-    "Segmenter",
-    "SelfTestError",
-    "SelfTestState",
-    "SfppError",
-    "UsageError",
-    "keypoint_set",
-    "load",
-    "load_pose",
-    "load_segmenter",
-    "read_contract_file",
-    "read_image",
-    "write_image",
-]
-
-__getattr__ = lazy_names(__name__, _NAMES)
+__getattr__, __all__ = lazy_names(
+    __name__,
+    {
+        "sfpp.runtime.contract": "InputSpec KeypointSpec ModelContract OutputSpec",
+        "sfpp.runtime.errors": (
+            "BackendError ContractError MediaError MissingDependencyError ModelFileError SelfTestError SfppError "
+            "UsageError"
+        ),
+        "sfpp.runtime.images": "read_image write_image",
+        "sfpp.runtime.keypoints": "KEYPOINT_SETS keypoint_set",
+        "sfpp.runtime.model": "SelfTestState",
+        "sfpp.runtime.model_file": "load load_pose load_segmenter read_contract_file",
+        "sfpp.runtime.pose": "Pose PoseEstimator",
+        "sfpp.runtime.segmentation": "Segmentation Segmenter",
+    },
+)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,46 +61,29 @@ def _cv2_missing(cause: ImportError, *, purpose: str) -> MissingDependencyError:
     return error
 
 
-def names_from(module: str, names: Collection[str], *, extra: str, purpose: str) -> Callable[[str], Any]:
-    """Return a package's ``__getattr__``, which takes its names from a module that needs heavy libraries.
+def lazy_names(
+    package: str, modules: Mapping[str, str], *, extra: str = "", purpose: str = ""
+) -> tuple[Callable[[str], Any], list[str]]:
+    """Return a package's ``__getattr__``, which imports the module of a name when it is asked for, and its ``__all__``.
 
-    So ``--help`` stays instant, and where a library is missing, the error says what to install.
-
-    Args:
-        module: the module that has the names; the package it lies in is the one that offers them.
-        names: what the package offers.
-        extra: the extra of sfpp that brings the libraries.
-        purpose: what they are needed for, as in "exporting a checkpoint".
-    """
-    package = module.rpartition(".")[0]
-
-    def get(name: str) -> Any:
-        if name not in names:
-            raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        try:
-            return getattr(importlib.import_module(module), name)
-        except ModuleNotFoundError as error:
-            if error.name is None or error.name.startswith("sfpp"):
-                raise
-            raise MissingDependencyError(error.name, extra=extra, purpose=purpose) from error
-
-    return get
-
-
-def lazy_names(package: str, modules: Mapping[str, Sequence[str]]) -> Callable[[str], Any]:
-    """Return a package's ``__getattr__``, which imports the module of a name when somebody asks for the name.
-
-    So importing one module of a package does not load all the others that its face offers.
+    So ``--help`` stays instant, and one name of a package does not load all the others that its face offers.
 
     Args:
         package: the name of the package.
-        modules: the names that it offers, by the module that has them.
+        modules: the names that it offers, with spaces between them, by the module that has them.
+        extra: the extra of sfpp that brings the heavy libraries that the modules need; a missing one is then reported.
+        purpose: what they are needed for, as in "exporting a checkpoint".
     """
-    places = {name: module for module, names in modules.items() for name in names}
+    places = {name: module for module, names in modules.items() for name in names.split()}
 
     def get(name: str) -> Any:
         if name not in places:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return getattr(importlib.import_module(places[name]), name)
+        try:
+            return getattr(importlib.import_module(places[name]), name)
+        except ModuleNotFoundError as error:
+            if not extra or error.name is None or error.name.startswith("sfpp"):
+                raise
+            raise MissingDependencyError(error.name, extra=extra, purpose=purpose) from error
 
-    return get
+    return get, sorted(places)

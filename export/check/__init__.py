@@ -9,30 +9,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from sfpp.runtime.imports import names_from
+from sfpp.runtime.imports import lazy_names
 
 if TYPE_CHECKING:
-    from sfpp.export.check.checking import check_model
-    from sfpp.export.check.findings import ALL, CheckReport, Finding, Verdict, Version
-    from sfpp.export.check.words import report_text
+    from sfpp.export.check.checking import check_model as check_model
+    from sfpp.export.check.findings import (
+        ALL as ALL,
+        CheckReport as CheckReport,
+        Finding as Finding,
+        Verdict as Verdict,
+        Version as Version,
+    )
+    from sfpp.export.check.words import report_text as report_text
 
-__all__ = ["ALL", "CheckReport", "Finding", "Verdict", "Version", "check_model", "report_text"]
-
-_HOMES = {
-    "findings": ("ALL", "CheckReport", "Finding", "Verdict", "Version"),
-    "checking": ("check_model",),
-    "words": ("report_text",),
-}
-_GETTERS = {
-    name: names_from(f"{__name__}.{home}", names, extra="export", purpose="checking a model for TensorRT")
-    for home, names in _HOMES.items()
-    for name in names
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _GETTERS:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return _GETTERS[name](name)
+__getattr__, __all__ = lazy_names(
+    __name__,
+    {
+        "sfpp.export.check.checking": "check_model",
+        "sfpp.export.check.findings": "ALL CheckReport Finding Verdict Version",
+        "sfpp.export.check.words": "report_text",
+    },
+    extra="export",
+    purpose="checking a model for TensorRT",
+)

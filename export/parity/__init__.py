@@ -12,12 +12,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sfpp.runtime.imports import names_from
+from sfpp.runtime.imports import lazy_names
 
 if TYPE_CHECKING:
-    from sfpp.export.parity.comparing import parity
-    from sfpp.export.parity.report import AgreementReport
+    from sfpp.export.parity.comparing import parity as parity
+    from sfpp.export.parity.report import AgreementReport as AgreementReport
 
-__all__ = ["AgreementReport", "parity"]
-
-__getattr__ = names_from("sfpp.export.parity.comparing", __all__, extra="export", purpose="comparing with PyTorch")
+__getattr__, __all__ = lazy_names(
+    __name__,
+    {"sfpp.export.parity.comparing": "parity", "sfpp.export.parity.report": "AgreementReport"},
+    extra="export",
+    purpose="comparing with PyTorch",
+)

@@ -12,18 +12,17 @@ from typing import TYPE_CHECKING
 from sfpp.runtime.imports import lazy_names
 
 if TYPE_CHECKING:
-    from sfpp.runtime.bench.report import BenchReport, Row
-    from sfpp.runtime.bench.rounds import bench
-    from sfpp.runtime.bench.row import Speedup, Summary
-    from sfpp.runtime.bench.settings import BackendSpec, BenchSettings
+    from sfpp.runtime.bench.report import BenchReport as BenchReport, Row as Row
+    from sfpp.runtime.bench.rounds import bench as bench
+    from sfpp.runtime.bench.row import Speedup as Speedup, Summary as Summary
+    from sfpp.runtime.bench.settings import BackendSpec as BackendSpec, BenchSettings as BenchSettings
 
-__all__ = ["BackendSpec", "BenchReport", "BenchSettings", "Row", "Speedup", "Summary", "bench"]
-
-_NAMES = {
-    "sfpp.runtime.bench.report": ("BenchReport", "Row"),
-    "sfpp.runtime.bench.rounds": ("bench",),
-    "sfpp.runtime.bench.row": ("Speedup", "Summary"),
-    "sfpp.runtime.bench.settings": ("BackendSpec", "BenchSettings"),
-}
-
-__getattr__ = lazy_names(__name__, _NAMES)
+__getattr__, __all__ = lazy_names(
+    __name__,
+    {
+        "sfpp.runtime.bench.report": "BenchReport Row",
+        "sfpp.runtime.bench.rounds": "bench",
+        "sfpp.runtime.bench.row": "Speedup Summary",
+        "sfpp.runtime.bench.settings": "BackendSpec BenchSettings",
+    },
+)

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sfpp.runtime.imports import names_from
+from sfpp.runtime.imports import lazy_names
 from sfpp.runtime.viewer.listening import address_from
 from sfpp.runtime.viewer.update import Control, Limits, ViewerUpdate
 
@@ -27,4 +27,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Control", "Limits", "Viewer", "ViewerUpdate", "address_from"]
 
-__getattr__ = names_from("sfpp.runtime.viewer.viewer", {"Viewer"}, extra="viewer", purpose="the browser viewer")
+__getattr__, _ = lazy_names(
+    __name__, {"sfpp.runtime.viewer.viewer": "Viewer"}, extra="viewer", purpose="the browser viewer"
+)

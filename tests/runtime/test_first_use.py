@@ -10,8 +10,7 @@ import sys
 import numpy as np
 import pytest
 
-from sfpp.runtime import SelfTestError, load, machine
-from sfpp.runtime import self_test as first_use
+from sfpp.runtime import SelfTestError, load, machine, self_test as first_use
 from sfpp.runtime.errors import BackendError
 from sfpp.runtime.segmentation import Segmenter
 from tests.runtime.cli.test_run import write_model

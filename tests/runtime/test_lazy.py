@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from sfpp.runtime.errors import MissingDependencyError
-from sfpp.runtime.imports import names_from
+from sfpp.runtime.imports import lazy_names
 
 
 @pytest.fixture
@@ -23,24 +23,30 @@ def package(tmp_path, monkeypatch):
 
 
 def test_a_name_is_imported_when_it_is_asked_for(package):
-    get = names_from(f"{package}.heavy", ["answer"], extra="x", purpose="answering")
+    get, _ = lazy_names(package, {f"{package}.heavy": "answer"}, extra="x", purpose="answering")
     assert f"{package}.heavy" not in sys.modules
     assert get("answer") == 42
     assert f"{package}.heavy" in sys.modules
 
 
 def test_other_names_are_not_there(package):
-    get = names_from(f"{package}.heavy", ["answer"], extra="x", purpose="answering")
+    get, _ = lazy_names(package, {f"{package}.heavy": "answer"}, extra="x", purpose="answering")
     with pytest.raises(AttributeError, match="module 'lazy_example' has no attribute 'hidden'"):
         get("hidden")
 
 
 def test_a_missing_library_is_told_with_what_to_install(package):
-    get = names_from(f"{package}.needy", ["answer"], extra="heavy", purpose="answering")
+    get, _ = lazy_names(package, {f"{package}.needy": "answer"}, extra="heavy", purpose="answering")
     with pytest.raises(MissingDependencyError, match=r"answering needs a_library_that_nobody_has.*'sfpp\[heavy\]'"):
         get("answer")
 
 
 def test_a_module_of_our_own_that_is_missing_is_a_bug():
+    get, _ = lazy_names("sfpp.nowhere", {"sfpp.nowhere.at_all": "answer"}, extra="x", purpose="answering")
     with pytest.raises(ModuleNotFoundError, match="nowhere"):
-        names_from("sfpp.nowhere.at_all", ["answer"], extra="x", purpose="answering")("answer")
+        get("answer")
+
+
+def test_the_names_are_those_of_all_modules():
+    _, names = lazy_names("letters", {"letters.late": "z y", "letters.early": "a"})
+    assert names == ["a", "y", "z"]

@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.gpu import __main__ as command
-from benchmarks.gpu import parts as module
+from benchmarks.gpu import __main__ as command, parts as module
 from benchmarks.gpu.parts import GRAPHS, LIBRARIES, Parts
 from sfpp.runtime.errors import ModelFileError
 
