@@ -1,1 +1,1 @@
-"""Scripts that measure what the README states."""
+"""Scripts that measure what README and docs state."""

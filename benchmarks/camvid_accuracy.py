@@ -6,7 +6,7 @@
 A case is a variant, with ``:local`` for local matching and ``:share2`` or ``:shareall`` for blocks that share a
 matching; ``@openvino:bf16`` names a backend and what it computes in, ONNX Runtime unless told. Every case sees the same
 frames and takes its turn at each, so that a busy machine slows all alike. Writes JSON into benchmarks/results and
-prints the table of the README.
+prints the table of docs/results.md.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ def measure(data: Path, *, cases: Sequence[Case], res: str | None, every: int, f
 
 
 def markdown_table(results: Sequence[CaseResult]) -> str:
-    """Return the README's table."""
+    """Return the table of docs/results.md."""
     lines = [
         f"| case | mIoU | pixel accuracy | labels as `{results[0].case}` | time | relative |",
         "|---|---|---|---|---|---|",

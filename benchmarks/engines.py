@@ -6,7 +6,7 @@
 Each graph is traced once and built in float32, float16 and INT8 for each device. B0 and the pose network have the
 demonstration models' weights, the others random ones; the ranges of INT8 are arbitrary: neither matters to a build.
 What an engine computes is not looked at, since that takes a card. Writes JSON into benchmarks/results and prints the
-table of the README.
+table of docs/results.md.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ def _checkpoint(network: str, folder: Path) -> Checkpoint:
 
 
 def markdown_table(rows: Sequence[Build]) -> str:
-    """Return the README's table: a line a graph, the median of the devices' seconds and the largest engine."""
+    """Return the table of docs/results.md: per graph the median of the devices' seconds, and the largest engine."""
     lines = ["| network | variant | size | FP32 | FP16 | INT8 |", "|---|---|---|---|---|---|"]
     for graph in dict.fromkeys((row.network, row.variant, row.size) for row in rows):
         own = [row for row in rows if (row.network, row.variant, row.size) == graph]

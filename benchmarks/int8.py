@@ -7,7 +7,7 @@ Each variant is exported and calibrated on training frames for OpenVINO and for 
 CPU that this one can stand for (oneDNN's ISA cap) then runs all files in turn on every test frame, with one thread, and
 counts CPU time. ``--quantizers`` adds NNCF (``pip install nncf``) and ONNX Runtime's quantizer, both at their defaults,
 fed with the same frames. What was measured on another machine stays in the result. Writes JSON into benchmarks/results
-and prints the table of the README.
+and prints the table of docs/results.md.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from typing import Any
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from benchmarks.machine import RESULTS, machine
+from benchmarks.machine import RESULTS, machine, points_text
 from sfpp.calibration import calibrate
 from sfpp.export import export_onnx
 from sfpp.runtime import load_segmenter, read_contract_file, read_image
@@ -276,7 +276,7 @@ def _say(line: str) -> None:
 
 
 def markdown_table(results: Sequence[dict[str, Any]]) -> str:
-    """Return the README's table of one machine."""
+    """Return one machine's table of docs/results.md."""
     lines = [
         "| variant | file | library | CPU | mIoU | lost | labels as float32 | CPU time | to bfloat16 | size |",
         "|---|---|---|---|---|---|---|---|---|---|",
@@ -285,7 +285,7 @@ def markdown_table(results: Sequence[dict[str, Any]]) -> str:
         bfloat16 = "" if row.to_bfloat16 is None else f"{row.to_bfloat16:.2f}x"
         lines.append(
             f"| `{row.variant}` | {row.file} | {row.backend} | {row.cap or 'own'} | {row.mean_iou:.2%} | "
-            f"{row.lost:+.2f} | {row.agreement:.2%} | {row.to_float32:.2f}x | {bfloat16} | "
+            f"{points_text(row.lost)} | {row.agreement:.2%} | {row.to_float32:.2f}x | {bfloat16} | "
             f"{row.size_bytes / 1e6:.1f} MB |"
         )
     return "\n".join(lines)

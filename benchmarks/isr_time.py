@@ -2,7 +2,8 @@
 
     python -m benchmarks.isr_time --sizes 1024x512
 
-Weights do not matter to the time, so none are needed. Writes JSON into benchmarks/results, prints the README's table.
+Weights do not matter to the time, so none are needed. Writes JSON into benchmarks/results, prints the
+table of docs/results.md.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import argparse
 import statistics
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -75,6 +77,16 @@ def measure(size: str, *, runs: int, folder: Path) -> list[IsrTime]:
     return [IsrTime(size, isr, counts[isr], statistics.median(times[isr])) for isr in FACTORS]
 
 
+def markdown_table(results: Sequence[IsrTime]) -> str:
+    """Return the table of docs/results.md: multiply-adds, and the time relative to the first factors'."""
+    lines = [f"| EDAFormer-T | {' | '.join(FACTORS)} |", "|---" * (len(FACTORS) + 1) + "|"]
+    for size in dict.fromkeys(each.size for each in results):
+        row = [each for each in results if each.size == size]
+        cells = (f"{each.multiply_adds / 1e9:.1f} G, {each.latency_ms / row[0].latency_ms:.2f}" for each in row)
+        lines.append(f"| {size} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Run the measurement and keep its result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -87,12 +99,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             results += measure(size, runs=arguments.runs, folder=Path(folder))
     store(arguments.output, runs=arguments.runs, results=[asdict(each) for each in results])
-    print(f"| EDAFormer-T | {' | '.join(FACTORS)} |")
-    print("|---" * 5 + "|")
-    for size in arguments.sizes:
-        row = [each for each in results if each.size == size]
-        cells = (f"{each.multiply_adds / 1e9:.1f} G, {each.latency_ms / row[0].latency_ms:.2f}" for each in row)
-        print(f"| {size} | {' | '.join(cells)} |")
+    print(markdown_table(results))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
 PCK@0.2: a visible joint counts as right within 0.2 times the torso, the distance from left shoulder to right hip; crops
 in which one of these two is not annotated are left out. The crops are the persons' boxes already grown, so the box
 handed to the runtime is the crop shrunk by what the runtime adds. Writes JSON into benchmarks/results and prints the
-table of the README.
+table of docs/results.md.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def _pose_model(path: Path, *, flip_test: bool = False) -> PoseEstimator:
 
 
 def markdown_table(results: Sequence[VariantResult]) -> str:
-    """Return the README's table."""
+    """Return the table of docs/results.md."""
     lines = [f"| variant | PCK@0.2 | {' | '.join(PAIRS)} | time | relative |", "|---" * (len(PAIRS) + 4) + "|"]
     for each in results:
         joints = " | ".join(f"{share:.0%}" for share in each.pck_by_joint.values())

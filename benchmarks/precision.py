@@ -4,7 +4,7 @@
     python -m benchmarks.precision pose --data ../shared/data/lsp_extended
 
 Every variant is exported, calibrated on training frames as `sfpp-calibrate` does it, and judged by all test frames in
-ONNX Runtime and in OpenVINO. Writes JSON into benchmarks/results and prints the table of the README.
+ONNX Runtime and in OpenVINO. Writes JSON into benchmarks/results and prints the table of docs/results.md.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.machine import RESULTS, store
+from benchmarks.machine import RESULTS, points_text, store
 from sfpp.calibration import CalibrationReport, calibrate
 from sfpp.calibration.results import FileResult
 from sfpp.export import export_onnx
@@ -92,7 +92,7 @@ def _row(variant: str, file: FileResult, report: CalibrationReport) -> dict[str,
 
 
 def markdown_table(rows: Sequence[dict[str, Any]]) -> str:
-    """Return the README's table."""
+    """Return the table of docs/results.md."""
     metric = "PCK@0.2" if rows[0]["accuracy"]["pck"] is not None else "mIoU"
     backends = list(dict.fromkeys(each["backend"] for row in rows for each in row["latencies"]))
     lines = [
@@ -103,7 +103,7 @@ def markdown_table(rows: Sequence[dict[str, Any]]) -> str:
         accuracy = row["accuracy"]["pck" if metric == "PCK@0.2" else "mean_iou"]
         by_backend = {each["backend"]: each for each in row["latencies"]}
         times = [_time(by_backend.get(name)) for name in backends]
-        lost = "" if row["precision"] == "fp32" else f"{row['drop']:+.2f}"
+        lost = "" if row["precision"] == "fp32" else points_text(row["drop"])
         lines.append(
             f"| `{row['variant']}` | {row['precision'].upper()} | {accuracy:.2%} | {lost} | "
             f"{row['accuracy']['agreement']:.2%} | {row['size_bytes'] / 1e6:.1f} MB | {' | '.join(times)} |"

@@ -4,7 +4,7 @@
 
 Flicker is the part of the pixels whose label changes from one frame to the next where the truth does not. The frames
 are 1/15 s apart: at 30 frames a second the same amount reaches half as far back. Writes JSON into benchmarks/results
-and prints the table of the README.
+and prints the table of docs/results.md.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def _steadied(model: Segmenter, data: Path, truth: LabelFolder, variant: str, am
 
 
 def markdown_table(rows: Sequence[Steadied]) -> str:
-    """Return the README's table."""
+    """Return the table of docs/results.md."""
     lines = ["| variant | `--smooth` | flicker | mIoU | pixel accuracy |", "|---|---|---|---|---|"]
     lines += [
         f"| `{row.variant}` | {row.smooth:g} | {row.flicker:.2%} | {row.mean_iou:.2%} | {row.pixel_accuracy:.2%} |"

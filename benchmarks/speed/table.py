@@ -1,4 +1,4 @@
-"""The README's tables of speed: one for each network and backend, a row for each size and contestant."""
+"""The tables of speed of docs/results.md: one for each network and backend, a row for each size and contestant."""
 
 from __future__ import annotations
 

@@ -1,0 +1,144 @@
+"""The tables of the pages, written from benchmarks/results.
+
+    python -m benchmarks.tables
+
+A page says where a table goes: what stands between ``<!-- table: NAME -->`` and ``<!-- end -->`` is replaced by the
+table of that name, in README.md and in every page of docs/. The text around them stays. Run this after a measurement;
+a test fails while a page and the results differ.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from benchmarks import camvid_accuracy, engines, int8, isr_time, lsp_pck, pipeline, precision, steadiness
+from benchmarks.live.crash import Crash
+from benchmarks.live.freshness import Freshness
+from benchmarks.live.memory import Memory
+from benchmarks.live.parts import Part
+from benchmarks.live.reconnecting import Reconnecting
+from benchmarks.live.viewers import Viewers
+from benchmarks.machine import RESULTS
+from benchmarks.speed.results import LOCAL, TRANSFORMERS, SpeedRow, read_results
+from benchmarks.speed.table import backend_name, overview_tables, time_text, times_text
+from sfpp.runtime.files import write_text
+from sfpp.runtime.typed_json import dataclass_from_json
+
+_Row = TypeVar("_Row")
+
+ROOT = Path(__file__).parents[1]
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+
+_SECTION = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_PARTS: tuple[type[Part], ...] = (Reconnecting, Memory, Crash, Freshness, Viewers)
+_SUMMARY_ROWS = (TRANSFORMERS, "original", "hq", "fast", f"fast{LOCAL}", "2x2")
+_SUMMARY_COLUMNS = [
+    (backend, size) for size in ("1024x1024", "2048x2048") for backend in ("onnxruntime", "openvino:fp32")
+]
+
+
+def content(name: str) -> Any:
+    """Return the JSON of ``benchmarks/results/NAME.json``."""
+    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def rows(name: str, kind: type[_Row]) -> list[_Row]:
+    """Return the results in ``NAME.json`` as dataclasses."""
+    return [dataclass_from_json(kind, each, where=f"a row of {name}.json") for each in content(name)["results"]]
+
+
+def speed_rows() -> list[SpeedRow]:
+    """Return all rows of the speed benchmark on a CPU."""
+    return read_results(RESULTS / "speed.json")
+
+
+def summary_table() -> str:
+    """Return the README's table: accuracy and speed of six graphs."""
+    mean_iou = {each.case: each.mean_iou for each in rows("camvid_accuracy", camvid_accuracy.CaseResult)}
+    found = {(row.name, row.backend, row.size): row for row in speed_rows() if row.network == "b0"}
+    header = (
+        "graph",
+        "mIoU",
+        *(f"{backend_name(backend).split(',')[0]}, {size}" for backend, size in _SUMMARY_COLUMNS),
+    )
+    lines = [f"| {' | '.join(header)} |", "|---|---:" + "|---:" * len(_SUMMARY_COLUMNS) + "|"]
+    for name in _SUMMARY_ROWS:
+        title = "Transformers, `torch.onnx`" if name == TRANSFORMERS else f"`{name}`"
+        accuracy = f"{mean_iou[name]:.1%}" if name in mean_iou else "as `original`"
+        cells = (_with_factor(found[name, backend, size]) for backend, size in _SUMMARY_COLUMNS)
+        lines.append(f"| {title} | {accuracy} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _with_factor(row: SpeedRow) -> str:
+    return time_text(row) if row.name == TRANSFORMERS else f"{time_text(row)}, {times_text(row.to_transformers)}"
+
+
+def _int8_tables() -> Iterator[str]:
+    """Yield a table for each CPU that was measured."""
+    for each in content("int8"):
+        sets = ", ".join(each["machine"]["instruction_sets"])
+        yield f"{each['machine']['processor']} ({sets}):\n\n{int8.markdown_table(each['results'])}"
+
+
+def _live_list() -> Iterator[str]:
+    results = content("live")["results"]
+    for kind in _PARTS:
+        name = kind.__name__.lower()
+        yield f"* {dataclass_from_json(kind, results[name], where=f'{name} in live.json').sentence()}"
+
+
+def _pipeline_table(name: str) -> str:
+    found = content(name)
+    rounds = [
+        dataclass_from_json(pipeline.Throughput, each, where=f"a round of {name}.json") for each in found["rounds"]
+    ]
+    return pipeline.markdown_table(rounds, cores=found["machine"]["usable_cores"])
+
+
+def _accuracy_table(name: str) -> str:
+    return camvid_accuracy.markdown_table(rows(name, camvid_accuracy.CaseResult))
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "summary": summary_table,
+    "accuracy": lambda: _accuracy_table("camvid_accuracy"),
+    "accuracy-960x720": lambda: _accuracy_table("camvid_accuracy_960x720"),
+    "speed": lambda: overview_tables(speed_rows()),
+    "precision-segmentation": lambda: precision.markdown_table(content("precision_segmentation")["results"]),
+    "precision-pose": lambda: precision.markdown_table(content("precision_pose")["results"]),
+    "int8": lambda: "\n\n".join(_int8_tables()),
+    "engines": lambda: engines.markdown_table(rows("engines", engines.Build)),
+    "isr": lambda: isr_time.markdown_table(rows("isr_time", isr_time.IsrTime)),
+    "pose": lambda: lsp_pck.markdown_table(rows("lsp_pck", lsp_pck.VariantResult)),
+    "live": lambda: "\n".join(_live_list()),
+    "pipeline": lambda: _pipeline_table("pipeline"),
+    "pipeline-waiting": lambda: _pipeline_table("pipeline_waiting"),
+    "steadiness": lambda: steadiness.markdown_table(rows("steadiness", steadiness.Steadied)),
+}
+
+
+def filled(text: str) -> str:
+    """Return a page with each table that it asks for as the results have it now.
+
+    Raises:
+        KeyError: it asks for a table that there is none of.
+    """
+    return _SECTION.sub(lambda found: f"{found[1]}\n{TABLES[found[2]]()}\n\n{found[3]}", text)
+
+
+def main(pages: Sequence[Path] = PAGES) -> None:
+    """Write the tables into the pages, and name those that changed."""
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        if (new := filled(text)) != text:
+            write_text(page, new.removesuffix("\n"))
+            print(f"wrote {page.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()
