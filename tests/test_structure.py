@@ -263,9 +263,9 @@ def test_samples_are_short(path):
     assert len(path.read_text().splitlines()) <= 40
 
 
-def test_the_readmes_map_is_true():
-    """Every path of the README's map of the folders exists, and every folder of code is in it."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_the_map_of_the_folders_is_true():
+    """Every path of the map in docs/architecture.md exists, and every folder of code is in it."""
+    text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
     block = text.split("## Map of the folders")[1].split("```")[1]
     named, folder = set(), Path()
     for line in block.splitlines():

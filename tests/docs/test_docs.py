@@ -12,7 +12,10 @@ from typing import NamedTuple
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 IMAGES = sorted((ROOT / "docker").glob("*.Dockerfile"))
 HARDWARE = [ROOT / "docs/jetson.md", ROOT / "docs/desktop-gpu.md"]
 UNTRIED = "not run on hardware"
@@ -84,8 +87,10 @@ def options_in(words):
 
 
 def shell_lines(path):
-    """Yield the lines of a page's ``sh`` blocks, continued ones joined."""
+    """Yield the lines of a page's ``sh`` blocks, continued ones joined, and what its services start."""
     text = path.read_text(encoding="utf-8")
+    for match in re.finditer(r"^ExecStart=(.+)$", text, re.MULTILINE):
+        yield Line(name_of(path), text[: match.start()].count("\n") + 1, match[1])
     for block in FENCE.finditer(text):
         if block[2] != "sh":
             continue
@@ -111,7 +116,7 @@ def calls(text):
         else:
             parts[-1].append(word)
     for part in parts:
-        while part and (re.fullmatch(r"\w+=.*", part[0]) or part[0] in {"sudo", "time", "$"}):
+        while part and (re.fullmatch(r"\w+=.*", part[0]) or part[0] in {"sudo", "time", "$", "do", "then"}):
             part.pop(0)
         if part and Path(part[0]).name.startswith("sfpp-"):
             found.append([Path(part[0]).name, *part[1:]])
@@ -138,11 +143,23 @@ def identity(line):
 
 
 def test_there_is_something_to_check():
-    assert len(PAGES) >= 3
+    assert len(PAGES) > 10
     assert len(IMAGES) == 2
-    assert len(COMMAND_LINES) > 15
+    assert len(COMMAND_LINES) > 80
     commands = {call[0] for each in COMMAND_LINES for call in calls(each.text)}
-    assert {"sfpp-run", "sfpp-export", "sfpp-calibrate"} <= commands
+    assert commands == set(scripts())
+    assert any(each.text.startswith("/opt/sfpp/bin/sfpp-run") for each in COMMAND_LINES)  # of a service
+
+
+def test_the_front_page_is_short():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
+
+
+def test_the_index_has_every_page():
+    text = (ROOT / "docs/README.md").read_text(encoding="utf-8")
+    assert {path.name for path in (ROOT / "docs").glob("*.md")} - {"README.md"} <= set(
+        re.findall(r"\]\(([\w-]+\.md)\)", text)
+    )
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
