@@ -17,9 +17,7 @@ from sfpp.runtime.images import Image
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from sfpp.runtime.events import EventHandler
     from sfpp.runtime.video.frame import Frame, Source
-    from sfpp.runtime.video.mailbox import Policy
 
 # A named step from frames to results. It is given the frames and what the step before made of them (the first one
 # None), and returns what the next one is given, the last one a result for each frame. A step that returns None had
@@ -145,37 +143,21 @@ class OpenedModel(Generic[ResultT]):
         """Return the steps of one run; see :class:`Model`."""
         raise NotImplementedError
 
-    def stream(
-        self,
-        *sources: Source | str,
-        policy: Policy | None = None,
-        smooth: float = 0.0,
-        every: int = 1,
-        max_frames: int | None = None,
-        on_event: EventHandler | None = None,
-    ) -> Iterator[tuple[Frame, ResultT]]:
+    def stream(self, *sources: Source | str, **options: Any) -> Iterator[tuple[Frame, ResultT]]:
         """Yield the frames of sources with their results, until they end or the loop is left.
 
             for frame, result in model.stream("rtsp://camera/street", policy="freshest"):
                 ...
 
-        The options are those of :class:`sfpp.runtime.video.Pipeline`.
-
         Args:
             sources: files, folders, cameras, streams; see :func:`sfpp.runtime.video.open_source`. Several take turns.
-            policy: ``freshest`` drops frames that are old by the time the model is free; ``every-frame`` takes all.
-                None takes ``freshest`` for live sources.
-            smooth: how strongly results are averaged over time, 0 to below 1.
-            every: take every Nth frame only.
-            max_frames: end after so many frames.
-            on_event: takes what happens to the sources, from their threads.
+            options: ``policy``, ``smooth`` and all others of :class:`sfpp.runtime.video.Pipeline`.
 
         Raises:
             UsageError, MediaError: as for :class:`sfpp.runtime.video.Pipeline`.
             BackendError, ModelFileError: as for one frame.
         """
-        options: dict[str, Any] = {"policy": policy, "smooth": smooth, "every": every, "max_frames": max_frames}
-        yield from streamed(self, sources, on_event=on_event, **options)
+        yield from streamed(self, sources, **options)
 
     def close(self) -> None:
         """Release the model."""

@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from sfpp.runtime.backends import Backend, BackendOptions, Choice, Notify, Precision, backend_choices
 from sfpp.runtime.backends.protocol import TensorInfo
@@ -86,68 +87,26 @@ def load(
     return model
 
 
-def load_segmenter(
-    path: str | os.PathLike[str],
-    *,
-    contract: ModelContract | None = None,
-    backend: str | None = None,
-    precision: Precision | None = None,
-    threads: int | None = None,
-    build: bool = True,
-    self_test: bool = True,
-    notify: Notify | None = None,
-) -> Segmenter:
-    """Open a segmentation model; see :func:`load`.
+def load_segmenter(path: str | os.PathLike[str], **options: Any) -> Segmenter:
+    """Open a segmentation model; the options, and what is raised, are those of :func:`load`.
 
     Raises:
         UsageError: the model does something else.
-        ModelFileError, ContractError, MissingDependencyError, BackendError: as for :func:`load`.
     """
-    model = load(
-        path,
-        contract=contract,
-        backend=backend,
-        precision=precision,
-        threads=threads,
-        build=build,
-        self_test=self_test,
-        notify=notify,
-    )
+    model = load(path, **options)
     if isinstance(model, Segmenter):
         return model
     model.close()
     raise UsageError(f"{os.fspath(path)} is a {model.contract.task} model: open it with load_pose, or with load")
 
 
-def load_pose(
-    path: str | os.PathLike[str],
-    *,
-    contract: ModelContract | None = None,
-    backend: str | None = None,
-    precision: Precision | None = None,
-    threads: int | None = None,
-    build: bool = True,
-    flip_test: bool = False,
-    self_test: bool = True,
-    notify: Notify | None = None,
-) -> PoseEstimator:
-    """Open a pose model; see :func:`load`.
+def load_pose(path: str | os.PathLike[str], **options: Any) -> PoseEstimator:
+    """Open a pose model; the options, and what is raised, are those of :func:`load`.
 
     Raises:
         UsageError: the model does something else.
-        ModelFileError, ContractError, MissingDependencyError, BackendError: as for :func:`load`.
     """
-    model = load(
-        path,
-        contract=contract,
-        backend=backend,
-        precision=precision,
-        threads=threads,
-        build=build,
-        flip_test=flip_test,
-        self_test=self_test,
-        notify=notify,
-    )
+    model = load(path, **options)
     if isinstance(model, PoseEstimator):
         return model
     model.close()

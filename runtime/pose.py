@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sfpp.runtime.backends.protocol import Arrays, Backend
 from sfpp.runtime.contract import KeypointSpec, ModelContract
-from sfpp.runtime.crops import Boxes, checked_boxes, crop_from_box, frame_from_heatmap, warp_from_box
+from sfpp.runtime.crops import Boxes, checked_boxes, crop_from_box, frame_from_heatmap
 from sfpp.runtime.errors import ContractError, UsageError
 from sfpp.runtime.heatmaps import Floats, average_with_mirrored, keypoints_from_heatmaps
 from sfpp.runtime.images import Image, batch_from_frames, bgr_from_frame
@@ -19,12 +19,8 @@ from sfpp.runtime.model import OpenedModel, Step, streamed
 from sfpp.runtime.skeleton import draw_skeletons
 
 if TYPE_CHECKING:
-    from sfpp.runtime.events import EventHandler
     from sfpp.runtime.people.detections import PersonFinder
     from sfpp.runtime.video.frame import Frame, Source
-    from sfpp.runtime.video.mailbox import Policy
-
-__all__ = ["Pose", "PoseEstimator", "PreparedPeople", "keypoints_from_heatmaps", "warp_from_box"]
 
 _PIXEL_DIGITS = 2
 _SCORE_DIGITS = 4
@@ -208,26 +204,17 @@ class PoseEstimator(OpenedModel[Pose]):
         finder: PersonFinder | None = None,
         detect_every: int = 1,
         threshold: float = 0.3,
-        policy: Policy | None = None,
-        smooth: float = 0.0,
-        every: int = 1,
-        max_frames: int | None = None,
-        on_event: EventHandler | None = None,
+        **options: Any,
     ) -> Iterator[tuple[Frame, Pose]]:
         """Yield the frames of sources with the people in them, until they end or the loop is left.
 
         ``finder``, ``detect_every`` and ``threshold`` are those of :class:`sfpp.runtime.people.FollowedPose`, all else
-        as for :class:`sfpp.runtime.video.Pipeline`.
-
-        Raises:
-            UsageError, MediaError: as for these.
-            BackendError, ModelFileError: as for one frame.
+        is as for :meth:`OpenedModel.stream`.
         """
         from sfpp.runtime.people import FollowedPose
 
         followed = FollowedPose(self, finder, detect_every=detect_every, threshold=threshold)
-        options: dict[str, Any] = {"policy": policy, "smooth": smooth, "every": every, "max_frames": max_frames}
-        yield from streamed(followed, sources, on_event=on_event, **options)
+        yield from streamed(followed, sources, **options)
 
     def prepare(self, frame_bgr: NDArray[Any], boxes_xywh: ArrayLike) -> PreparedPeople:
         """Make the model's inputs: crop each person, and mirror the crops if the flip test asks for it.

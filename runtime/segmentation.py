@@ -24,8 +24,6 @@ from sfpp.runtime.overlay import LegendEntry, Palette, color_mask, draw_labels, 
 if TYPE_CHECKING:
     from sfpp.runtime.video.frame import Frame
 
-__all__ = ["PreparedFrames", "Segmentation", "Segmenter", "labels_from_logits", "labels_resized"]
-
 _SHARE_DIGITS = 4
 _SMALLEST_SHARE = 0.0005  # that is worth a line
 
