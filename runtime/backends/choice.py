@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 from sfpp.runtime.backends.onnxruntime import Device, OnnxRuntimeBackend
 from sfpp.runtime.backends.openvino import OpenVinoBackend
@@ -30,20 +29,6 @@ _ALL_TARGETS = _STANDARD_TARGETS | {"onnxruntime"}  # and those of the domain co
 _X86 = {"x86_64", "amd64", "i386", "i686", "x86"}
 
 
-class _Opener(Protocol):
-    def __call__(self, path: Path, options: BackendOptions, notify: Notify | None) -> Backend:
-        """Open the file."""
-
-
-@dataclass(frozen=True)
-class _Entry:
-    """A backend: how it opens a file, the targets of `sfpp-export` that it can run, and whether it runs engines."""
-
-    open: _Opener
-    targets: frozenset[str]
-    engines: bool = False
-
-
 @dataclass(frozen=True)
 class Machine:
     """What of this machine decides on the backend; libraries are looked for, not imported."""
@@ -53,17 +38,6 @@ class Machine:
     openvino: bool
     cuda: bool
     tensorrt: str = ""  # which of its libraries is there together with a card
-
-
-@dataclass(frozen=True)
-class _Preference:
-    backend: str
-    suits: Callable[[str, Machine], bool]
-    because: str
-
-
-def _open_openvino(path: Path, options: BackendOptions, notify: Notify | None) -> Backend:
-    return OpenVinoBackend(path, options)
 
 
 def _open_onnxruntime(path: Path, options: BackendOptions, notify: Notify | None, *, device: Device) -> Backend:
@@ -86,53 +60,19 @@ def _open_tensorrt(path: Path, options: BackendOptions, notify: Notify | None, *
     return opened
 
 
-_BACKENDS: dict[str, _Entry] = {
-    "onnxruntime": _Entry(partial(_open_onnxruntime, device="cpu"), _ALL_TARGETS),
-    "onnxruntime-cuda": _Entry(partial(_open_onnxruntime, device="cuda"), _ALL_TARGETS),
-    "onnxruntime-tensorrt": _Entry(partial(_open_onnxruntime, device="tensorrt"), _ALL_TARGETS),
-    "openvino": _Entry(_open_openvino, _STANDARD_TARGETS),
-    "tensorrt": _Entry(partial(_open_tensorrt, library="tensorrt"), _STANDARD_TARGETS, engines=True),
-    "tensorrt-rtx": _Entry(partial(_open_tensorrt, library="tensorrt-rtx"), _STANDARD_TARGETS, engines=True),
+_BACKENDS: dict[str, Callable[[Path, BackendOptions, Notify | None], Backend]] = {
+    "onnxruntime": partial(_open_onnxruntime, device="cpu"),
+    "onnxruntime-cuda": partial(_open_onnxruntime, device="cuda"),
+    "onnxruntime-tensorrt": partial(_open_onnxruntime, device="tensorrt"),
+    "openvino": lambda path, options, notify: OpenVinoBackend(path, options),
+    "tensorrt": partial(_open_tensorrt, library="tensorrt"),
+    "tensorrt-rtx": partial(_open_tensorrt, library="tensorrt-rtx"),
 }
 
-# The first that suits is taken, or the next where its self-test fails. ONNX Runtime's own TensorRT must be asked for.
-_PREFERENCES = (
-    _Preference(
-        "onnxruntime",
-        lambda target, machine: target == "onnxruntime",
-        "the file was exported for it",
-    ),
-    _Preference(
-        "tensorrt",
-        lambda target, machine: machine.tensorrt == "tensorrt",
-        "TensorRT and a card are there",
-    ),
-    _Preference(
-        "tensorrt-rtx",
-        lambda target, machine: machine.tensorrt == "tensorrt-rtx",
-        "TensorRT-RTX and a card are there",
-    ),
-    _Preference(
-        "onnxruntime-cuda",
-        lambda target, machine: machine.cuda,
-        "the installed ONNX Runtime has CUDA",
-    ),
-    _Preference(
-        "openvino",
-        lambda target, machine: machine.x86 and machine.openvino,
-        "this is an x86 CPU and OpenVINO is installed",
-    ),
-    _Preference(
-        "onnxruntime",
-        lambda target, machine: machine.onnxruntime or not machine.openvino,
-        "it runs ONNX files on every CPU",
-    ),
-    _Preference(
-        "openvino",
-        lambda target, machine: machine.openvino,
-        "ONNX Runtime is not installed",
-    ),
-)
+
+def _targets(backend: str) -> frozenset[str]:
+    """Return the targets of `sfpp-export` that a backend can run."""
+    return _ALL_TARGETS if backend.startswith("onnxruntime") else _STANDARD_TARGETS
 
 
 def backend_names() -> tuple[str, ...]:
@@ -164,7 +104,7 @@ class Choice:
         Raises:
             SfppError: as for :func:`open_backend`.
         """
-        opened = _BACKENDS[self.name].open(self.path, self.options, notify)
+        opened = _BACKENDS[self.name](self.path, self.options, notify)
         hint = "" if self.path.suffix in _ENGINES else _precision_hint(opened, self.options)
         return opened, f"{opened.description}: {self.because}{hint}"
 
@@ -226,17 +166,17 @@ def backend_choices(
     if backend is not None:
         _check_target(path, target, backend)
         return (Choice(backend, "as asked for", True, path, options),)
-    first, *others = _preferred(target, _machine_for(path, options))
-    _check_target(path, target, first.backend)
-    able = [first, *(each for each in others if target in _BACKENDS[each.backend].targets)]
-    return tuple(Choice(each.backend, f"chosen because {each.because}", False, path, options) for each in able)
+    preferred = _preferred(target, _machine_for(path, options))
+    _check_target(path, target, next(iter(preferred)))
+    able = {name: because for name, because in preferred.items() if target in _targets(name)}
+    return tuple(Choice(name, f"chosen because {because}", False, path, options) for name, because in able.items())
 
 
 def _engine_choice(path: Path, backend: str | None, options: BackendOptions) -> Choice:
-    if backend is not None and not _BACKENDS[backend].engines:
-        able = " or ".join(name for name, entry in _BACKENDS.items() if entry.engines)
+    if backend is not None and backend not in LIBRARIES:
         raise BackendError(
-            f"{path.name} is an engine, which {backend} cannot run; leave the backend off, or take {able}"
+            f"{path.name} is an engine, which {backend} cannot run; leave the backend off, or take "
+            f"{' or '.join(LIBRARIES)}"
         )
     # An engine knows its library; one that does not say is TensorRT's, unless the user knows better.
     return Choice(backend or "tensorrt", "the file is an engine", True, path, options)
@@ -270,13 +210,25 @@ def _usable_tensorrt() -> str:
     return installed[0] if installed and card_of_this_machine() is not None else ""
 
 
-def _preferred(target: str, machine: Machine) -> list[_Preference]:
-    """Return what suits, each backend once, the preferred one first."""
-    suiting: dict[str, _Preference] = {}
-    for each in _PREFERENCES:
-        if each.suits(target, machine):
-            suiting.setdefault(each.backend, each)
-    return list(suiting.values())
+def _preferred(target: str, machine: Machine) -> dict[str, str]:
+    """Return the backends that suit, the preferred one first, each with the reason.
+
+    ONNX Runtime's own TensorRT must be asked for.
+    """
+    preferences = (
+        ("onnxruntime", target == "onnxruntime", "the file was exported for it"),
+        ("tensorrt", machine.tensorrt == "tensorrt", "TensorRT and a card are there"),
+        ("tensorrt-rtx", machine.tensorrt == "tensorrt-rtx", "TensorRT-RTX and a card are there"),
+        ("onnxruntime-cuda", machine.cuda, "the installed ONNX Runtime has CUDA"),
+        ("openvino", machine.x86 and machine.openvino, "this is an x86 CPU and OpenVINO is installed"),
+        ("onnxruntime", machine.onnxruntime or not machine.openvino, "it runs ONNX files on every CPU"),
+        ("openvino", machine.openvino, "ONNX Runtime is not installed"),
+    )
+    suiting: dict[str, str] = {}
+    for backend, suits, because in preferences:
+        if suits:
+            suiting.setdefault(backend, because)
+    return suiting
 
 
 def _target_of(path: Path) -> str:
@@ -290,9 +242,9 @@ def _target_of(path: Path) -> str:
 
 
 def _check_target(path: Path, target: str, name: str) -> None:
-    if target in _BACKENDS[name].targets:
+    if target in _targets(name):
         return
-    able = [each for each, entry in _BACKENDS.items() if target in entry.targets]
+    able = [each for each in _BACKENDS if target in _targets(each)]
     if not able:
         raise BackendError(
             f"{path.name} was exported for the target {target!r}, which this sfpp does not know (it knows "

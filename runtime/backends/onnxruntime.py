@@ -8,7 +8,7 @@ import json
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -36,9 +36,8 @@ from sfpp.runtime.text import first_line
 # Where ONNX's name of a type, within "tensor(...)", is not numpy's.
 _NUMPY_NAMES = {"float": "float32", "double": "float64", "string": "object", "bfloat16": "bfloat16"}
 Device = Literal["cpu", "cuda", "tensorrt"]
-ProviderOptions = dict[str, str]
-Provider = tuple[str, ProviderOptions]
-CPU: Provider = ("CPUExecutionProvider", {})
+Provider = tuple[str, dict[str, str]]
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
 
 class OnnxRuntimeBackend:
@@ -173,9 +172,9 @@ def _session(onnxruntime: Any, path: Path, providers: list[Provider], options: A
         # ONNX Runtime's own way of falling back prints to stdout, among what a command writes there.
         return onnxruntime.InferenceSession(str(path), options, providers=providers, enable_fallback=0), ""
     except Exception as error:  # ONNX Runtime's own exception classes have no common base but Exception
-        if providers == [CPU]:
+        if providers == [(CPU, {})]:
             raise not_an_onnx_model(path, first_line(error)) from error
-        session, _ = _session(onnxruntime, path, [CPU], options)
+        session, _ = _session(onnxruntime, path, [(CPU, {})], options)
         return session, first_line(error)
 
 
@@ -220,44 +219,19 @@ def _load_cuda(onnxruntime: Any) -> None:
 class DeviceSpec:
     """A device of ONNX Runtime: ``label`` is for people, ``provider`` is ONNX Runtime's word.
 
-    ``options`` gives the provider's options from the wanted precision and the folder for compiled models. What the
-    provider cannot compute is left to ``then``, in that order.
+    What the provider cannot compute is left to the providers in ``then``, in that order.
     """
 
     label: str
     provider: str
     precisions: tuple[Precision, ...]
-    options: Callable[[Precision | None, Path | None], ProviderOptions]
-    then: tuple[Provider, ...] = (CPU,)
-
-
-def _cpu_options(precision: Precision | None, folder: Path | None) -> ProviderOptions:
-    return {}
-
-
-def _cuda_options(precision: Precision | None, folder: Path | None) -> ProviderOptions:
-    # From Ampere on, matrix products of float32 are done in TF32, with 10 bits of mantissa, unless it is asked not to.
-    return {"use_tf32": "0"} if precision == "fp32" else {}
-
-
-def _tensorrt_options(precision: Precision | None, folder: Path | None) -> ProviderOptions:
-    options = {f"trt_{precision}_enable": "1"} if precision in ("fp16", "bf16") else {}
-    if folder is not None:
-        # Building an engine takes minutes.
-        options |= {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(folder)}
-    return options
+    then: tuple[str, ...] = (CPU,)
 
 
 DEVICES: dict[Device, DeviceSpec] = {
-    "cpu": DeviceSpec("the CPU", CPU[0], ("fp32",), _cpu_options, then=()),
-    "cuda": DeviceSpec("CUDA", "CUDAExecutionProvider", ("fp32",), _cuda_options),
-    "tensorrt": DeviceSpec(
-        "TensorRT",
-        "TensorrtExecutionProvider",
-        ("fp32", "fp16", "bf16"),
-        _tensorrt_options,
-        then=(("CUDAExecutionProvider", {}), CPU),
-    ),
+    "cpu": DeviceSpec("the CPU", CPU, ("fp32",), then=()),
+    "cuda": DeviceSpec("CUDA", CUDA, ("fp32",)),
+    "tensorrt": DeviceSpec("TensorRT", "TensorrtExecutionProvider", ("fp32", "fp16", "bf16"), then=(CUDA, CPU)),
 }
 
 
@@ -282,11 +256,18 @@ def providers_for(
             f"{' or '.join(spec.precisions)} what the graph does not fix; leave it out, or choose a backend that has "
             f"{PRECISION_WORDS[precision]}: openvino on a CPU with it, or onnxruntime-tensorrt"
         )
-    folder = None
-    if cache and device == "tensorrt":
-        folder = compiled_models_folder(path, library="tensorrt", options={"precision": precision})
-    wanted = spec.provider, spec.options(precision, folder)
-    return [wanted, *(each for each in spec.then if each[0] in available)]
+    options: dict[str, str] = {}
+    if device == "cuda" and precision == "fp32":
+        # From Ampere on, matrix products of float32 are done in TF32, with 10 bits of mantissa, unless it is asked not
+        # to.
+        options = {"use_tf32": "0"}
+    elif device == "tensorrt":
+        options = {f"trt_{precision}_enable": "1"} if precision in ("fp16", "bf16") else {}
+        folder = compiled_models_folder(path, library="tensorrt", options={"precision": precision}) if cache else None
+        if folder is not None:
+            # Building an engine takes minutes.
+            options |= {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(folder)}
+    return [(spec.provider, options), *((each, {}) for each in spec.then if each in available)]
 
 
 class _Profile:
