@@ -1,4 +1,4 @@
-"""The most memory that a model needs, measured in a process of its own."""
+"""The most memory that a model needs, measured in a process of its own, which runs this file."""
 
 from __future__ import annotations
 
@@ -8,16 +8,24 @@ import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import numpy as np
+
+from sfpp.runtime.backends import BackendOptions, backend_choices
+from sfpp.runtime.bench.measured_model import BenchFrame, open_model
+from sfpp.runtime.cli.console import exit_code_of
 from sfpp.runtime.errors import BackendError
 from sfpp.runtime.files import python_module
 
 _STATUS = Path("/proc/self/status")
-_CHILD = "sfpp.runtime.bench.memory_child"
 
 
 @dataclass(frozen=True)
 class MemoryRequest:
-    """What the child process opens: a model as :func:`open_model` takes it, with the frame in a ``.npy`` file."""
+    """What the child process opens: a model as :func:`open_model` takes it.
+
+    ``frame`` is a ``.npy`` file, for a model with a contract: a video library that is loaded for one frame would count
+    as the model's memory.
+    """
 
     model: str
     backend: str | None
@@ -37,7 +45,7 @@ def model_peak_bytes(request: MemoryRequest) -> int:
     Raises:
         BackendError: the process failed, was killed, or this system does not tell a process's peak.
     """
-    return module_peak_bytes(_CHILD, json.dumps(asdict(request)))
+    return module_peak_bytes("sfpp.runtime.bench.memory", json.dumps(asdict(request)))
 
 
 def module_peak_bytes(module: str, *arguments: str) -> int:
@@ -79,3 +87,22 @@ def process_peak_bytes() -> int:
         ) from error
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, the others KiB
+
+
+def _run(request: MemoryRequest) -> int:
+    # Without a cache the library compiles, which is when it needs most; a device must survive its first start, too.
+    options = BackendOptions(threads=request.threads, precision=request.precision, cache=False)  # type: ignore[arg-type]
+    model, _ = open_model(
+        backend_choices(Path(request.model), backend=request.backend, options=options)[0],
+        bench_frame=lambda: BenchFrame(np.load(str(request.frame)), fitted=request.fitted),
+        shapes={name: tuple(shape) for name, shape in request.shapes.items()},
+        seed=request.seed,
+    )
+    for _ in range(2):  # some buffers are made in the first run, and others only before the second
+        model.run()
+    print(process_peak_bytes())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(exit_code_of("memory", lambda: _run(MemoryRequest(**json.loads(sys.argv[1])))))

@@ -16,7 +16,6 @@ from sfpp.runtime.bench.settings import AUTO, BenchSettings
 from sfpp.runtime.files import write_text
 from sfpp.runtime.text import aligned
 
-__all__ = ["BenchReport", "Row"]
 _NOTHING = "-"
 _MIB = 2**20
 _TEXT_COLUMNS = 3  # model, backend and self-test; what follows are numbers

@@ -60,7 +60,7 @@ def test_nothing_in_the_current_folder_is_run(trap):
 def test_no_child_that_sfpp_starts_runs_it(trap):
     with pytest.raises(BackendError, match="memory: error: "):
         module_peak_bytes(
-            "sfpp.runtime.bench.memory_child",
+            "sfpp.runtime.bench.memory",
             '{"model": "no.onnx", "backend": null, "precision": null, "threads": 1, "frame": null, "fitted": false}',
         )
     with pytest.raises(UsageError, match="there is no 'none'"):
