@@ -52,7 +52,7 @@ def test_a_changed_figure_is_put_right(tmp_path, monkeypatch):
 
 def test_the_front_page_quotes_what_was_measured(speedups):
     text = words("README.md")
-    assert f"within {MAX_ERROR:.0e}".replace("e-0", "e-") in text
+    assert f"within {MAX_ERROR:.0e}".replace("e-0", "e-") in text  # 1e-4
     builds = rows("engines", Build)
     assert not any(build.failure for build in builds)
     assert f"{len(builds)} engines were built" in text
@@ -73,7 +73,7 @@ def test_the_front_page_quotes_what_was_measured(speedups):
 
 
 def test_the_front_page_promises_what_the_merging_variants_reach(speedups):
-    assert "two to five times as fast as a plain ONNX export at 1024x1024 and above" in words("README.md")
+    assert "with token merging two to five times as fast as a plain ONNX export at 1024x1024 and above" in words("README.md")
     backends = ("onnxruntime", "openvino:fp32")
     factors = [speedups[each] for each in itertools.product(MERGING, backends, SIZES)]
     assert min(factors) >= 2
