@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnx_graphsurgeon as gs
 import torch
 from torch import Tensor
 from torch.func import functional_call
@@ -43,17 +42,19 @@ def multiply_adds(model: onnx.ModelProto | str | Path) -> Counter[str]:
     """
     if not isinstance(model, onnx.ModelProto):
         model = onnx.load(str(model))
+    shapes = {name: shape for name, (shape, _) in _tensors(model.graph).items()}
+    shapes.update((each.name, tuple(each.dims)) for each in model.graph.initializer)
     counts: Counter[str] = Counter()
-    for node in gs.import_onnx(model).nodes:
-        if node.op == "MatMul":
-            counts[node.op] += math.prod(node.outputs[0].shape) * node.inputs[0].shape[-1]
-        elif node.op == "Conv":
+    for node in model.graph.node:
+        if node.op_type == "MatMul":
+            counts[node.op_type] += math.prod(shapes[node.output[0]]) * shapes[node.input[0]][-1]
+        elif node.op_type == "Conv":
             # Each output value is a product over the kernel and the input channels of its group.
-            counts[node.op] += math.prod(node.outputs[0].shape) * math.prod(node.inputs[1].shape[1:])
-        elif node.op == "MultiHeadAttention":
+            counts[node.op_type] += math.prod(shapes[node.output[0]]) * math.prod(shapes[node.input[1]][1:])
+        elif node.op_type == "MultiHeadAttention":
             # Scores and their product with the values; (batch, tokens, channels) of queries, keys, and values.
-            query, key, value = (each.shape for each in node.inputs[:3])
-            counts[node.op] += query[0] * query[1] * key[1] * (query[2] + value[2])
+            query, key, value = (shapes[name] for name in node.input[:3])
+            counts[node.op_type] += query[0] * query[1] * key[1] * (query[2] + value[2])
     return counts
 
 
@@ -62,11 +63,8 @@ def activation_bytes(model: onnx.ModelProto) -> int:
 
     A backend that fuses nodes moves less.
     """
-    total = 0
-    for node in gs.import_onnx(model).nodes:
-        tensors = [each for each in (*node.inputs, *node.outputs) if isinstance(each, gs.Variable) and each.shape]
-        total += sum(math.prod(each.shape) * np.dtype(each.dtype).itemsize for each in tensors)
-    return total
+    sizes = _sizes(model.graph)
+    return sum(sizes.get(name, 0) for node in model.graph.node for name in (*node.input, *node.output))
 
 
 def live_bytes(model: onnx.ModelProto, *, fused: bool = False) -> int:
@@ -102,13 +100,22 @@ def live_bytes(model: onnx.ModelProto, *, fused: bool = False) -> int:
 def _sizes(graph: onnx.GraphProto) -> dict[str, int]:
     """Return the bytes of each tensor that is no constant, as far as its shape is known."""
     constants = {each.name for each in graph.initializer}
-    sizes = {}
+    return {
+        name: math.prod(shape) * dtype.itemsize
+        for name, (shape, dtype) in _tensors(graph).items()
+        if name not in constants
+    }
+
+
+def _tensors(graph: onnx.GraphProto) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
+    """Return the shape and type of each tensor, as far as the graph says them."""
+    found = {}
     for info in (*graph.input, *graph.value_info, *graph.output):
         kind = info.type.tensor_type
-        if info.name not in constants and kind.elem_type:
-            dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)
-            sizes[info.name] = math.prod(each.dim_value for each in kind.shape.dim) * dtype.itemsize
-    return sizes
+        if kind.elem_type:
+            shape = tuple(each.dim_value for each in kind.shape.dim)
+            found[info.name] = shape, onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)
+    return found
 
 
 def check_bytes(network: Network, recipe: Recipe, contract: ModelContract) -> int:
