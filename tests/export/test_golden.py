@@ -23,33 +23,34 @@ pytestmark = pytest.mark.skipif(not CASES, reason=f"no golden cases in {FOLDER}"
 
 
 # Of each network and recipe one size is enough for every target, every backend and TensorRT.
-WHOLE = {case.name.rpartition("_")[0]: case for case in reversed(CASES)}.values()
-# The graphs of these take a minute to lower, run and build, or differ from others in strides or sizes alone.
+WHOLE = list({case.name.rpartition("_")[0]: case for case in reversed(CASES)}.values())
+# The graphs of these take a minute to make and run, or differ from others in strides or sizes alone.
 SLOW = (
-    *("b5", "segformer_b2", "edaformer_b", "edaformer_t_2222-222", "edaformer_t_1111-111"),
+    *("b5", "b2", "b1", "edaformer_b", "edaformer_t_2222-222", "edaformer_t_1111-111"),
     *("hq_250x333", "2x2_250x333", "b0_none"),
 )
+# Both kinds of merging, spatial reduction and pose: what the targets spell in different ways.
+QUICK_EVERYWHERE = ("segformerpp_b0_fast", "edaformer_t_2211-222", "pose_b0_fast")
 
 
-@pytest.mark.parametrize(
-    "case",
-    [pytest.param(case, marks=pytest.mark.slow) if any(map(case.name.count, SLOW)) else case for case in CASES],
-    ids=lambda case: case.name,
-)
+def cases(chosen, *, slow):
+    """Return the cases for a test, those that ``slow`` picks marked as such."""
+    return [pytest.param(case, marks=[pytest.mark.slow] * slow(case.name), id=case.name) for case in chosen]
+
+
+@pytest.mark.parametrize("case", cases(CASES, slow=lambda name: any(map(name.count, SLOW))))
 def test_golden_case(case, tmp_path):
-    """In PyTorch, and in the graph for each target in every backend that takes it."""
+    """In PyTorch, and in the exported graph."""
     weights, variant = case.save_checkpoint(tmp_path), case.variant(tmp_path)
 
     checkpoint = read_checkpoint(weights)
-    model = learned_model(checkpoint)
     spec = case.facts["input"]
     image = (torch.from_numpy(case.frame_rgb).float() - torch.tensor(spec["mean"])) / torch.tensor(spec["std"])
-    recipe = variant_for(checkpoint.family, variant.get("variant", "original"), variant.get("isr")).recipe
     with torch.no_grad():
-        case.assert_close(model(image.permute(2, 0, 1)[None], recipe).numpy())
+        logits = learned_model(checkpoint)(image.permute(2, 0, 1)[None], recipe_of(checkpoint, variant))
+    case.assert_close(logits.numpy())
 
-    size = f"{spec['width']}x{spec['height']}"
-    report = export_onnx(weights, tmp_path / "model.onnx", res=size, **variant)
+    report = export_onnx(weights, tmp_path / "model.onnx", res=size_of(case), **variant)
     case.assert_close(run_in_onnxruntime(report.path, case.frame_rgb))
 
     contract = contract_from_json(metadata_of(report.path)[METADATA_KEY])
@@ -57,14 +58,29 @@ def test_golden_case(case, tmp_path):
     assert contract.size == case.facts["backbone"].removeprefix("eft_")
     assert contract.task == case.facts.get("task", "segmentation")
     assert contract.input.size_hw == case.frame_rgb.shape[:2]
-    if case not in WHOLE:
-        return
 
+
+@pytest.mark.parametrize("case", cases(WHOLE, slow=lambda name: not name.startswith(QUICK_EVERYWHERE)))
+def test_golden_case_everywhere(case, tmp_path):
+    """In the graph for each target, in every backend that takes it; TensorRT builds it."""
+    weights, variant = case.save_checkpoint(tmp_path), case.variant(tmp_path)
+    report = export_onnx(weights, tmp_path / "model.onnx", res=size_of(case), **variant)
     case.assert_close(run_in_openvino(report.path, case.frame_rgb))
     assert build_engine(report.path)
-    other = dataclasses.replace(contract, target="onnxruntime")
-    onnx.save(graph_from_model(model, recipe, other, case.frame_rgb[None]), tmp_path / "onnxruntime.onnx")
+
+    checkpoint = read_checkpoint(weights)
+    other = dataclasses.replace(report.contract, target="onnxruntime")
+    graph = graph_from_model(learned_model(checkpoint), recipe_of(checkpoint, variant), other, case.frame_rgb[None])
+    onnx.save(graph, tmp_path / "onnxruntime.onnx")
     case.assert_close(run_in_onnxruntime(tmp_path / "onnxruntime.onnx", case.frame_rgb))
+
+
+def size_of(case):
+    return f"{case.facts['input']['width']}x{case.facts['input']['height']}"
+
+
+def recipe_of(checkpoint, variant):
+    return variant_for(checkpoint.family, variant.get("variant", "original"), variant.get("isr")).recipe
 
 
 def run_in_onnxruntime(path, frame_rgb):
