@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -50,11 +51,13 @@ def _without_shape_arithmetic(graph: gs.Graph) -> gs.Graph:
 
     Each round reveals the shapes up to the next tensor whose shape was computed.
     """
-    count = len(graph.nodes) + 1
-    while len(graph.nodes) < count:
-        count = len(graph.nodes)
+    before = math.inf
+    while (count := len(graph.nodes)) < before:
+        before = count
         graph = gs.import_onnx(_with_shapes(graph))
         graph.fold_constants(error_ok=False).cleanup()
+        if not any(node.op == "Shape" for node in graph.nodes):
+            break
     return graph
 
 
