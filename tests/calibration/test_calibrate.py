@@ -174,6 +174,7 @@ def test_the_report_is_a_page_and_data(run):
     assert data["files"][2]["drop"] == pytest.approx(report.files[2].drop)
 
 
+@pytest.mark.slow
 def test_ranges_are_known_the_second_time(model, frames, tmp_path, monkeypatch):
     monkeypatch.setenv("SFPP_CACHE", str(tmp_path / "cache"))
 
@@ -317,7 +318,8 @@ def test_a_model_with_open_sizes_is_refused(model, frames, tmp_path):
         calibrate(tmp_path / "open.onnx", frames, output=tmp_path)
 
 
-def test_pose_is_evaluated_by_keypoints(frames, tmp_path):
+@pytest.mark.parametrize("precisions", [["fp16"], pytest.param(["fp16", "int8"], marks=pytest.mark.slow)], ids="+".join)
+def test_pose_is_evaluated_by_keypoints(frames, tmp_path, precisions):
     model = export_onnx(path=tmp_path / "pose.onnx", task="pose").path
     names = [file.name for file in frames.iterdir()]
     joints = np.random.default_rng(0).uniform(10, 100, (len(names), 14, 3)).astype(np.float32)
@@ -329,10 +331,11 @@ def test_pose_is_evaluated_by_keypoints(frames, tmp_path):
         frames=3,
         held_out=2,
         output=tmp_path,
+        precision=precisions,
         ranges="minmax",
         latency=False,
     )
-    assert [each.precision for each in report.files] == ["fp32", "fp16", "int8"]
+    assert [each.precision for each in report.files] == ["fp32", *precisions]
     for each in report.files:
         assert 0 <= each.accuracy.pck <= 1
         assert len(each.accuracy.pck_by_keypoint) == 14

@@ -29,6 +29,10 @@ CASES = {
 }
 
 
+# The others are of the same kinds; tests take them by name.
+QUICK = [pytest.param(each, marks=[pytest.mark.slow] * (each in ("original", "pose, fast, batch"))) for each in CASES]
+
+
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
     folder = tmp_path_factory.mktemp("exported")
@@ -47,7 +51,7 @@ def run_test(path, *, backend="onnxruntime", precision="fp32"):
         return self_test(model)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", QUICK)
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
 def test_every_kind_of_export_passes_its_own_test(exported, name, backend):
     pytest.importorskip(backend)
@@ -56,7 +60,7 @@ def test_every_kind_of_export_passes_its_own_test(exported, name, backend):
     assert result.threshold == 0.98
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", QUICK)
 def test_every_kind_of_export_is_replayed_on_first_use(exported, name, monkeypatch, tmp_path):
     monkeypatch.setenv("SFPP_CACHE", str(tmp_path))
     plant(monkeypatch)

@@ -179,7 +179,11 @@ def random_state(style, size, *, width, classes):
 
 @pytest.mark.parametrize(
     ("style", "size", "width", "classes"),
-    [(OFFICIAL, "b1", 256, 150), pytest.param(OFFICIAL, "b2", 768, 19, marks=pytest.mark.slow), (MMSEG, "b1", 256, 21)],
+    [
+        (OFFICIAL, "b1", 256, 150),
+        pytest.param(OFFICIAL, "b2", 768, 19, marks=pytest.mark.slow),
+        pytest.param(MMSEG, "b1", 256, 21, marks=pytest.mark.slow),
+    ],
 )
 def test_checkpoints_of_the_authors_export(tmp_path, style, size, width, classes):
     torch.save({"state_dict": random_state(style, size, width=width, classes=classes)}, tmp_path / "weights.pth")

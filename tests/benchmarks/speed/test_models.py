@@ -122,6 +122,7 @@ def test_pytorch_gives_the_same_labels_and_holds_its_scores(checkpoint, exported
     assert answer.attentions[0].shape == (1, 1, 16 * 24, 2 * 3)
 
 
+@pytest.mark.slow
 def test_pytorchs_memory_is_that_of_its_own_process(checkpoint, exported, picture, tmp_path):
     np.save(tmp_path / "frame.npy", picture.frame_bgr)
     request = EagerRequest(str(checkpoint), exported[1].to_json(), autocast=True)

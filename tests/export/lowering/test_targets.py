@@ -108,7 +108,9 @@ def test_the_tokens_are_counted_in_every_target(exported, target):
     assert [(each.query, each.key_value) for each in tokens] == [pair for pair in expected for _ in range(2)]
 
 
-@pytest.mark.parametrize("target", LOWERINGS)
+@pytest.mark.parametrize(
+    "target", [each if each in DISTINCT else pytest.param(each, marks=pytest.mark.slow) for each in LOWERINGS]
+)
 def test_the_contract_says_what_the_graph_is(exported, target):
     report = exported("hq", "local", target)
     contract = report.contract
@@ -167,7 +169,9 @@ def test_fused_attention_counts_as_its_two_products(exported):
     assert exported("original", "exact", "onnxruntime").multiply_adds == portable
 
 
-@pytest.mark.parametrize(("matching", "share"), [("exact", 1), ("exact", 0), ("local", 2)])
+@pytest.mark.parametrize(
+    ("matching", "share"), [pytest.param("exact", 1, marks=pytest.mark.slow), ("exact", 0), ("local", 2)]
+)
 def test_blocks_share_their_matching_in_the_graph(tmp_path, matching, share):
     report = export_onnx(path=tmp_path / "model.onnx", variant="fast", matching=matching, share_matching=share, res=ODD)
     names = [node.name for node in onnx.load(report.path).graph.node]
@@ -178,7 +182,7 @@ def test_blocks_share_their_matching_in_the_graph(tmp_path, matching, share):
 
 
 @pytest.mark.parametrize("size", ["b2", pytest.param("b5", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("share", [pytest.param(1, marks=pytest.mark.slow), 2, 0])
+@pytest.mark.parametrize("share", [*(pytest.param(each, marks=pytest.mark.slow) for each in (1, 0)), 2])
 def test_deep_networks_share_their_matching(size, share):
     """The depths of B2 and B5 with narrow channels: graph and network answer alike, block by block."""
     depths = MIT_SIZES[size][1]
@@ -211,7 +215,7 @@ def lowered_graph(model, recipe):
     return lowered(traced, "portable"), image
 
 
-@pytest.mark.parametrize("target", DISTINCT)
+@pytest.mark.parametrize("target", [pytest.param("portable", marks=pytest.mark.slow), "onnxruntime"])
 def test_every_target_takes_every_option(tmp_path, target):
     options = {"batch": 2, "output": "labels", "opset": 20, "share_matching": 2}
     report = export_onnx(

@@ -122,6 +122,7 @@ def test_pinning_takes_near_ties_out_of_the_comparison(exported, tmp_path):
     assert report.outputs[1].same == 1
 
 
+@pytest.mark.slow
 def test_several_runs_show_what_one_does(exported, pictures, monkeypatch):
     one = parity(exported("fast").path, images=pictures, frames=1)
     make = probed_model.ProbedModel
@@ -177,7 +178,7 @@ def test_pose(exported):
         parity(exported("pose").path, labels="anywhere")
 
 
-@pytest.mark.parametrize("precision", ["fp32", None])
+@pytest.mark.parametrize("precision", [pytest.param("fp32", marks=pytest.mark.slow), None])
 def test_another_backend_shows_its_insides_too(exported, precision):
     pytest.importorskip("openvino")
     report = parity(exported("fast").path, backend="openvino", precision=precision, frames=1)

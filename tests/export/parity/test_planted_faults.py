@@ -87,7 +87,12 @@ def test_a_layer_twice_too_large(exported, tmp_path, name):
             "stages.2/blocks.4/attention/key_value",
             marks=pytest.mark.slow,
         ),
-        ("edaformer", "head/stages.2.1/ffn/expand/Conv", "head/stages.2.1/ffn/expand"),
+        pytest.param(
+            "edaformer",
+            "head/stages.2.1/ffn/expand/Conv",
+            "head/stages.2.1/ffn/expand",
+            marks=pytest.mark.slow,
+        ),
         pytest.param("edaformer", "head/fusion/parts.0.2/Conv", "head/fusion", marks=pytest.mark.slow),
     ],
 )
@@ -218,7 +223,12 @@ def test_converted_weights_are_a_note_only(exported, tmp_path):
         ),
         ("fast", "original", "expected 1536 and 24; these are the tokens of the variant 'fast'"),
         ("original", "fast", "expected 1536 and 3; these are the tokens of the variant 'original'"),
-        ("edaformer", "1111-111", "1536 queries and 6 keys/values, expected 1536 and 24; these are the tokens of the"),
+        pytest.param(
+            "edaformer",
+            "1111-111",
+            "1536 queries and 6 keys/values, expected 1536 and 24; these are the tokens of the",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_wrong_recipe(exported, tmp_path, name, said, words):
