@@ -8,10 +8,14 @@ VENV ?= .venv
 OUT ?= out
 WORKERS ?= 2
 BIN := $(VENV)/bin
+# Compiling all of what is installed takes longer than installing it, and most of it is never imported.
+INSTALL := $(BIN)/pip install -q --no-compile
+# Tests start many processes: what they import is compiled by the first of them.
+unexport PYTHONDONTWRITEBYTECODE
 # Threads that wait by spinning slow a busy machine down several times.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: demo test test-slow test-newest test-oldest test-arm64 test-arm64-all lint types format clean
+.PHONY: demo test pytest test-slow test-newest test-oldest test-arm64 test-arm64-all lint types format clean
 
 demo: $(VENV)/.demo
 	mkdir -p $(OUT)
@@ -21,8 +25,12 @@ demo: $(VENV)/.demo
 	@echo "video:   $(CURDIR)/$(OUT)/demo.mp4"
 	@echo "picture: $(CURDIR)/$(OUT)/demo.png"
 
+# Types beside the tests: at the end there are seldom tests for every core.
+test: lint
+	$(MAKE) -j2 types pytest
+
 # By file, since tests of one file share what takes long to make.
-test: lint types
+pytest: $(VENV)/.dev
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 test-slow: $(VENV)/.dev
@@ -65,13 +73,13 @@ $(BIN)/python:
 # The CPU build of torch is a tenth of the default one. Where the index has no such build, the plain version is taken.
 $(VENV)/.torch: constraints.txt | $(BIN)/python
 	version=$$(sed -n 's/^torch==//p' constraints.txt); \
-	$(BIN)/pip install -q "torch==$$version+cpu" 2>/dev/null || $(BIN)/pip install -q "torch==$$version"
+	$(INSTALL) "torch==$$version+cpu" 2>/dev/null || $(INSTALL) "torch==$$version"
 	touch $@
 
 $(VENV)/.demo: $(VENV)/.torch pyproject.toml
-	$(BIN)/pip install -q -c constraints.txt -e '.[cpu,video,export]'
+	$(INSTALL) -c constraints.txt -e '.[cpu,video,export]'
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.torch pyproject.toml
-	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
+	$(INSTALL) -c constraints.txt -e '.[dev]'
 	touch $@ $(VENV)/.demo
