@@ -142,13 +142,13 @@ def summary(rounds: Sequence[Throughput], *, cores: int) -> dict[str, float | st
 
 def markdown_table(rounds: Sequence[Throughput], *, cores: int) -> str:
     """Return the stages alone, and beneath them both ways and both bounds."""
-    lines = ["| stage alone | time | processor time | frames a second |", "|---|---|---|---|"]
+    lines = ["| stage alone | time | processor time | frames per second |", "|---|---|---|---|"]
     lines += [
         f"| {each.stage} | {each.latency_ms:.1f} ms | {each.cpu_ms:.1f} ms | {each.frames_per_second:.1f} |"
         for each in _median_stages(rounds)
     ]
     facts = summary(rounds, cores=cores)
-    lines += ["", "| | frames a second |", "|---|---|"]
+    lines += ["", "| | frames per second |", "|---|---|"]
     lines.append(f"| one after the other | {facts['sequential']:.1f} |")
     lines.append(f"| pipeline | {facts['pipeline']:.1f} |")
     lines.append(f"| the slowest stage, {facts['slowest']}, alone | {facts['slowest_alone']:.1f} |")

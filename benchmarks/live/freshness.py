@@ -32,7 +32,7 @@ class Freshness:
     def sentence(self) -> str:
         """Return it in words."""
         return (
-            f"60 frames a second, and a network that takes {self.inference_ms:.0f} ms: {self.dropped} frames dropped, "
+            f"60 frames per second, a network that takes {self.inference_ms:.0f} ms: {self.dropped} frames dropped, "
             f"{self.answers} answered at an age of {self.median:.2f} inference times (median), {self.p90:.2f} (90 %), "
             f"{self.p99:.2f} (99 %), {self.oldest:.2f} (oldest)"
         )

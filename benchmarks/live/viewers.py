@@ -52,7 +52,7 @@ class Viewers:
     def sentence(self) -> str:
         """Return it in words."""
         return (
-            f"{self.pages} pages that come, look and vanish: with a network that waits {_words(self.waiting)}; "
+            f"{self.pages} pages that connect, watch and vanish: with a network that waits {_words(self.waiting)}; "
             f"with one on the same cores as the pages {_words(self.computing)}"
         )
 
@@ -60,7 +60,7 @@ class Viewers:
 def _words(rounds: tuple[Pair, ...]) -> str:
     ratio = statistics.median(each.ratio for each in rounds)
     alone = statistics.median(each.alone for each in rounds)
-    return f"{ratio:.0%} of the {alone:.1f} frames a second without them"
+    return f"{ratio:.0%} of the {alone:.1f} frames per second without them"
 
 
 def viewers(model: Path) -> Viewers:

@@ -6,6 +6,7 @@ import importlib
 import importlib.metadata
 import re
 import shlex
+import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
@@ -174,6 +175,21 @@ def test_relative_links_lead_somewhere(page):
         assert found.is_relative_to(ROOT), f"{name_of(page)} links to {target}, outside of the repository"
         if fragment and found.suffix == ".md":
             assert fragment in anchors(found), f"{name_of(page)} links to {target}, and there is no such heading"
+
+
+def test_links_of_the_front_page_can_be_made_absolute(tmp_path):
+    """By the command in CONTRIBUTING.md, for a package index."""
+    (line,) = (each.text for each in shell_lines(ROOT / "CONTRIBUTING.md") if each.text.startswith("sed "))
+    line = line.replace("RAW_ADDRESS", "https://raw.example/main").replace("ADDRESS", "https://example/main")
+    (tmp_path / "README.md").write_bytes((ROOT / "README.md").read_bytes())
+    subprocess.run(shlex.split(line), cwd=tmp_path, check=True)
+    targets = re.findall(
+        r"(!?)\[[^]]*\]\(([^)\s]+)\)", CODE.sub("", (tmp_path / "README.md").read_text(encoding="utf-8"))
+    )
+    assert len(targets) > 10
+    for picture, target in targets:
+        assert target.startswith(("#", "https://raw.example/main/docs/" if picture else "https://")), target
+        assert target.count("https://") <= 1
 
 
 def named_files(text):

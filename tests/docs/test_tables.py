@@ -73,7 +73,9 @@ def test_the_front_page_quotes_what_was_measured(speedups):
 
 
 def test_the_front_page_promises_what_the_merging_variants_reach(speedups):
-    assert "with token merging two to five times as fast as a plain ONNX export at 1024x1024 and above" in words("README.md")
+    assert "with token merging two to five times as fast as a plain ONNX export at 1024x1024 and above" in words(
+        "README.md"
+    )
     backends = ("onnxruntime", "openvino:fp32")
     factors = [speedups[each] for each in itertools.product(MERGING, backends, SIZES)]
     assert min(factors) >= 2
