@@ -1,7 +1,7 @@
 """How much memory the commands take for 3840x2160: the highest of each command's processes, with the time it took.
 
     python -m benchmarks.memory --images FRAMES                        # B0 and B2; an hour and a half on two cores
-    python -m benchmarks.memory --images FRAMES --models b0 --variants fast
+    python -m benchmarks.memory --images FRAMES --models b0 --variants fast --works export
 
 Weights are random for B2 and those of the demonstration model for B0: they change no size. Exports of every variant and
 target, what makes lower precisions of them, and a comparison with PyTorch. Every row is written as soon as it is there
@@ -30,6 +30,7 @@ from sfpp.runtime.files import python_module
 VARIANTS = ("original", "hq", "fast", "2x2", "downsample", "kv2x2")
 TARGETS = ("portable", "openvino", "onnxruntime", "tensorrt")
 CALIBRATED = ("original", "fast")
+WORKS = ("export", "fp16", "int8", "parity")
 
 
 @dataclass(frozen=True)
@@ -91,26 +92,38 @@ def measured(case: Case, work: str, command: list[str]) -> Row:
 
 def markdown_table(rows: list[Row]) -> str:
     """Return the highest of each kind of work, a line a model and variant."""
-    works = ("export", "fp16", "int8", "parity")
-    lines = ["| model | variant | " + " | ".join(works) + " |", "|---|---|" + "---:|" * len(works)]
+    lines = ["| model | variant | " + " | ".join(WORKS) + " |", "|---|---|" + "---:|" * len(WORKS)]
     for model, variant in dict.fromkeys((row.model, row.variant) for row in rows):
         of = [row for row in rows if (row.model, row.variant) == (model, variant)]
-        peaks = [max((row.peak_bytes for row in of if row.work == work), default=None) for work in works]
+        peaks = [max((row.peak_bytes for row in of if row.work == work), default=None) for work in WORKS]
         cells = ["" if peak is None else f"{peak / 1e9:.1f} GB" for peak in peaks]
         lines.append(f"| {model.upper()} | `{variant}` | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def measure(cases: list[Case], weights: dict[str, Path], images: Path, *, size: str, output: Path, again: bool) -> None:
-    """Run the commands of all cases of which the results lack one, and keep each result at once."""
+def measure(
+    cases: list[Case],
+    weights: dict[str, Path],
+    images: Path,
+    *,
+    size: str,
+    output: Path,
+    again: bool,
+    works: Sequence[str] = WORKS,
+) -> None:
+    """Run the commands of all cases of which the results lack one, and keep each result at once.
+
+    An export is run also where only what follows it is missing, since that needs its file.
+    """
     rows = {row.key: row for row in read(output)}
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.onnx"
         for case in cases:
             commands = dict(case.commands(file, weights[case.model], images, size))
-            if not again and all((*astuple(case), work) in rows for work in commands):
-                continue
+            missing = {each for each in commands if each in works and (again or (*astuple(case), each) not in rows)}
             for work, command in commands.items():
+                if not missing or work not in {"export", *missing}:
+                    continue
                 row = measured(case, work, command)
                 print(*row.key, f"{row.peak_bytes / 1e9:.2f} GB", f"{row.seconds:.0f} s", flush=True)
                 rows[row.key] = row
@@ -129,17 +142,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--models", nargs="+", default=["b0", "b2"])
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS))
     parser.add_argument("--targets", nargs="+", default=list(TARGETS))
+    parser.add_argument("--works", nargs="+", choices=WORKS, default=list(WORKS), help="what is measured")
     parser.add_argument("--res", default="3840x2160")
     parser.add_argument("--again", action="store_true", help="measure also what is there already")
     parser.add_argument("--output", type=Path, default=RESULTS / "memory.json")
     options = parser.parse_args(argv)
     cases = [Case(*each) for each in itertools.product(options.models, options.variants, options.targets)]
+    facts = {"size": options.res, "output": options.output, "again": options.again, "works": options.works}
     with tempfile.TemporaryDirectory() as folder:
         weights = {
             name: demo_checkpoint() if name == "b0" else save_checkpoint(name, Path(folder) / name)
             for name in options.models
         }
-        measure(cases, weights, options.images, size=options.res, output=options.output, again=options.again)
+        measure(cases, weights, options.images, **facts)
     print(markdown_table(read(options.output)))
 
 
