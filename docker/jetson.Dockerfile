@@ -19,7 +19,9 @@
 FROM python:3.12-slim AS wheel
 WORKDIR /source
 COPY pyproject.toml README.md LICENSE NOTICE ./
+COPY package package
 COPY runtime runtime
+COPY tooling tooling
 COPY export export
 COPY calibration calibration
 RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheel .

@@ -1,10 +1,12 @@
 """Promises about structure: floors, light imports, a complete wheel, samples that run."""
 
 import ast
+import os
 import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from collections import Counter
 from contextlib import nullcontext
@@ -13,6 +15,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.metadata import Metadata
 
 import sfpp
 from sfpp import export
@@ -206,24 +209,77 @@ def test_what_exports_names_the_extra_where_torch_is_missing():
     assert "pip install 'sfpp[export]'" in run_python("-c", script).stdout
 
 
-def test_the_wheel_is_complete(tmp_path):
-    """Build from a copy, as setuptools leaves its work beside the source."""
-    source = tmp_path / "source"
-    skip = shutil.ignore_patterns(".venv", ".git", "build", "out", "*.egg-info", "__pycache__", ".*_cache")
-    exports = {path.name for path in ROOT.glob("*.onnx")}  # in the root lies what somebody exported there
-    shutil.copytree(ROOT, source, ignore=lambda folder, names: {*skip(folder, names), *(exports & set(names))})
-    run_python("-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", tmp_path, source)
-    (wheel,) = tmp_path.glob("*.whl")
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """Wheel and source archive of sfpp, the wheel of its demonstration weights, and the copy they were built from."""
+    source, folder = tmp_path_factory.mktemp("source") / "sfpp", tmp_path_factory.mktemp("dist")
+    skip = shutil.ignore_patterns(".venv", ".git", "build", "out", "*.egg-info", "__pycache__", ".*_cache", "*.onnx")
+    shutil.copytree(ROOT, source, ignore=skip)  # setuptools leaves its work beside the source
+    for path in (source, source / "demo"):
+        run_python("-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", folder, path)
+    run_python("-c", f"from setuptools import build_meta; build_meta.build_sdist({str(folder)!r})", cwd=source)
+    return folder, source
+
+
+def test_the_wheel_is_complete(built):
+    folder, source = built
+    (wheel,) = folder.glob("sfpp-*.whl")
     with zipfile.ZipFile(wheel) as archive:
         packed = {name for name in archive.namelist() if ".dist-info/" not in name}
     expected = {
         f"sfpp/{path.relative_to(source).as_posix()}"
-        for folder in FLOORS
-        for path in (source / folder).rglob("*")
+        for floor in FLOORS
+        for path in (source / floor).rglob("*")
         if path.is_file() and path.name != "ruff.toml" and "__pycache__" not in path.parts
     } | {"sfpp/__init__.py", "sfpp/py.typed"}
     assert packed == expected
-    assert wheel.stat().st_size < 10e6 + 8e6 + 500_000  # segmentation weights and clip 10 MB, pose weights 8 MB
+    assert wheel.stat().st_size < 3e6  # half of it is the clip
+
+
+def test_weights_on_other_terms_are_a_package_of_their_own(built):
+    (wheel,), (weights,) = built[0].glob("sfpp-*.whl"), built[0].glob("sfpp_demo-*.whl")
+    (source,) = built[0].glob("sfpp-*.tar.gz")
+    with zipfile.ZipFile(wheel) as archive, tarfile.open(source) as sources:
+        assert not [name for name in (*archive.namelist(), *sources.getnames()) if name.endswith(".safetensors")]
+    with zipfile.ZipFile(weights) as archive:
+        assert sum(name.endswith(".safetensors") for name in archive.namelist()) == 2
+        (facts,) = (archive.read(name) for name in archive.namelist() if name.endswith("METADATA"))
+    assert Metadata.from_email(facts).license_expression == "LicenseRef-sfpp-demo"
+    script = (
+        "import sys; sys.modules['sfpp_demo'] = None\nfrom sfpp.export import demo\n"
+        "try: demo.demo_checkpoint()\nexcept Exception as e: print(e)"
+    )
+    assert re.search(r"with --weights, or pip install sfpp-demo", run_python("-c", script).stdout)
+
+
+def test_the_metadata_is_what_an_index_takes(built):
+    (wheel,) = built[0].glob("sfpp-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        (facts,) = (archive.read(name) for name in archive.namelist() if name.endswith("METADATA"))
+    found = Metadata.from_email(facts)  # refuses what the specification does not know
+    assert (found.name, found.license_expression) == ("sfpp", "Apache-2.0")
+    assert found.description_content_type == "text/markdown"
+    assert set(found.provides_extra) == {"bench", "calibrate", "cpu", "demo", "dev", "export", "openvino"} | {
+        *("rtx", "tensorrt", "video", "viewer"),
+    }
+
+
+@pytest.mark.parametrize("kind", ["*.whl", "*.tar.gz"])
+def test_what_is_installed_runs_without_the_source(built, model, tmp_path, kind):
+    (packed,) = built[0].glob(f"sfpp-{kind}")
+    options = ["-q", "--no-deps", "--no-build-isolation", "--no-compile", "--target", tmp_path / "site"]
+    run_python("-m", "pip", "install", *options, packed)
+    script = (
+        "import sys, sfpp; assert sfpp.__file__.startswith(sys.argv[1]); from sfpp.runtime.cli.run import main; "
+        "sys.exit(main(sys.argv[2:]))"
+    )
+    paths = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
+    run_python(
+        *("-c", script, tmp_path / "site", model, "test://?frames=2", "-o", tmp_path / "out.mp4"),
+        env=paths,
+        cwd=tmp_path,
+    )
+    assert (tmp_path / "out.mp4").stat().st_size > 500
 
 
 @pytest.fixture(scope="module")

@@ -1,35 +1,57 @@
-"""The demonstration weights and picture that ship with the package; see the README beside them for data and terms."""
+"""The demonstration weights, which are a package of their own, and the pictures that exports are checked with."""
 
 from __future__ import annotations
 
 from importlib import resources
 from pathlib import Path
 
+from sfpp.runtime.errors import MissingDependencyError
+
 _WEIGHTS = "segformer_b0_camvid.safetensors"
 _POSE_WEIGHTS = "segformer_b0_lsp14_pose.safetensors"
-_FRAME = "street.jpg"
 
 
 def demo_checkpoint() -> Path:
-    """Return the path of the shipped SegFormer-B0 trained on CamVid: 11 classes, float16 safetensors."""
-    return _shipped(_WEIGHTS)
+    """Return the path of the SegFormer-B0 trained on CamVid: 11 classes, float16 safetensors.
+
+    Raises:
+        MissingDependencyError: the package ``sfpp-demo`` is not installed.
+    """
+    return _weights(_WEIGHTS)
+
+
+def demo_pose_checkpoint() -> Path:
+    """Return the path of the SegFormer-B0 for human pose: 14 joints, crops of 192x256 pixels, float16.
+
+    Raises:
+        MissingDependencyError: the package ``sfpp-demo`` is not installed.
+    """
+    return _weights(_POSE_WEIGHTS)
 
 
 def demo_person() -> Path:
     """Return the path of the shipped picture of a person before a camera, 640x480 pixels, JPEG."""
-    return _shipped("person.jpg")
-
-
-def demo_pose_checkpoint() -> Path:
-    """Return the path of the shipped SegFormer-B0 for human pose: 14 joints, crops of 192x256 pixels, float16."""
-    return _shipped(_POSE_WEIGHTS)
+    return _file(__name__, "person.jpg")
 
 
 def demo_frame() -> Path:
     """Return the path of the shipped picture: a motorway seen from a car, 960x540 pixels, JPEG."""
-    return _shipped(_FRAME)
+    return _file(__name__, "street.jpg")
 
 
-def _shipped(name: str) -> Path:
-    # sfpp is always installed as plain files (never run from a zip), so a resource has a path of its own.
-    return Path(str(resources.files(__name__).joinpath(name)))
+def _weights(name: str) -> Path:
+    try:
+        return _file("sfpp_demo", name)
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(
+            "sfpp-demo",
+            extra="demo",
+            purpose="the demonstration model",
+            advice="its weights are not for commercial use and therefore a package of their own; give a checkpoint of your "
+            "own with --weights, or pip install sfpp-demo (in a clone of the repository: pip install ./demo)",
+        ) from error
+
+
+def _file(package: str, name: str) -> Path:
+    # Packages are always installed as plain files (never run from a zip), so a resource has a path of its own.
+    return Path(str(resources.files(package).joinpath(name)))

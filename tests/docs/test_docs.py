@@ -268,7 +268,11 @@ def test_images_copy_what_is_there(path):
         assert (ROOT / source).exists(), f"{path.name} copies {source}, which does not exist"
         assert is_in_context(source), f"{path.name} copies {source}, which .dockerignore leaves out"
     # All that a wheel is made of: without one of these it cannot be built.
-    assert {"pyproject.toml", "README.md", "LICENSE", "NOTICE", "runtime", "export", "calibration"} <= copied
+    folders = set(
+        re.findall(r'^"sfpp[\w.]*" = "(\w+)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)
+    )
+    assert {"package", "tooling"} < folders
+    assert {"pyproject.toml", "README.md", "LICENSE", "NOTICE", *folders} <= copied
 
 
 @pytest.mark.parametrize("path", IMAGES, ids=name_of)
