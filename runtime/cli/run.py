@@ -277,7 +277,7 @@ class _Runs:
             host=host,
             port=port,
             token=self._arguments.token,
-            on_control=lambda control: self.stop(),
+            on_stop=self.stop,
         )
         stack.enter_context(viewer)
         note(f"open {viewer.url} in a browser")

@@ -9,9 +9,9 @@
 ``show`` never waits: the server has a thread of its own, keeps only the newest update of each source, and draws and
 encodes only what is being watched.
 
-Pictures go through a WebSocket, as JPEG, and not as a motion-JPEG stream: the page acknowledges every picture, so a
-slow network or a sleeping tab holds one picture and never a queue of old ones, figures and pictures stay together, a
-lost connection is noticed at both ends, and browsers do not run out of their six connections a host.
+Frames go through a WebSocket, each as a JPEG, and not as a motion-JPEG stream: the page acknowledges every one, so a
+slow network or a sleeping tab holds one and never a queue of old ones, figures and frames stay together, a lost
+connection is noticed at both ends, and browsers do not run out of their six connections a host.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING
 
 from sfpp.runtime.imports import lazy_names
 from sfpp.runtime.viewer.listening import address_from
-from sfpp.runtime.viewer.update import Control, Limits, ViewerUpdate
+from sfpp.runtime.viewer.update import Limits, ViewerUpdate
 
 if TYPE_CHECKING:
     from sfpp.runtime.viewer.viewer import Viewer
 
-__all__ = ["Control", "Limits", "Viewer", "ViewerUpdate", "address_from"]
+__all__ = ["Limits", "Viewer", "ViewerUpdate", "address_from"]
 
 __getattr__, _ = lazy_names(
     __name__, {"sfpp.runtime.viewer.viewer": "Viewer"}, extra="viewer", purpose="the browser viewer"

@@ -1,6 +1,6 @@
 """Who may look: a token beyond this machine, checks that keep foreign web pages out, limits on connections.
 
-What every request passes before it is answered is :func:`gate`; what is logged never has a token in it.
+What every request passes before it is answered is :meth:`Access.middleware`; what is logged never has a token in it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import cast
 from urllib.parse import SplitResult, urlencode, urlsplit
 
 from aiohttp import http_exceptions, web
-from aiohttp.typedefs import Handler, Middleware
+from aiohttp.typedefs import Handler
 
 from sfpp.runtime.errors import UsageError
 
@@ -82,20 +82,35 @@ class Access:
 
     def __init__(self, token: str | None, *, port: int) -> None:
         self._token = token
-        self.cookie = f"sfpp-viewer-{port}"
+        self._cookie = f"sfpp-viewer-{port}"
 
-    @property
-    def demands_token(self) -> bool:
-        """Whether a token is needed."""
-        return self._token is not None
+    @web.middleware
+    async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Let requests in.
 
-    def admits(self, *given: str | None) -> bool:
-        """Whether one of the given texts is the token, found out in a time that tells nothing about it."""
-        if self._token is None:
-            return True
-        token = self._token.encode()
-        # An ordinary comparison ends at the first wrong letter, and so spells the token to who measures long enough.
-        return any(hmac.compare_digest(text.encode("utf-8", "replace"), token) for text in given if text)
+        401 without a token that is demanded; 403 for what a page of another site wants to load; 421 for a host's name
+        that is not this machine's own, where no token protects the viewer.
+        """
+        if not self.knows_host(request.headers.get("Host", "")):
+            raise web.HTTPMisdirectedRequest(
+                text="421: not served under this name; open it as 127.0.0.1 or localhost\n"
+            )
+        if _is_embedded_elsewhere(request):
+            raise web.HTTPForbidden(text="403: not for pages of other sites\n")
+        if request.path not in OPEN_PATHS and not self.admits(request):
+            raise web.HTTPUnauthorized(text="401: Unauthorized\n", headers={"WWW-Authenticate": "Bearer"})
+        if request.path == "/" and self._token is not None and self._is_token(request.query.get("token")):
+            return _welcome(request, cookie=self._cookie)
+        return await handler(request)
+
+    def admits(self, request: web.Request) -> bool:
+        """Whether a request has the token, if one is demanded: in its cookie, its ``Authorization``, or its address."""
+        scheme, _, bearer = request.headers.get("Authorization", "").partition(" ")
+        return self._token is None or self._is_token(
+            request.cookies.get(self._cookie),
+            bearer.strip() if scheme.lower() == "bearer" else None,
+            request.query.get("token"),
+        )
 
     def knows_host(self, host: str) -> bool:
         """Whether a request's ``Host`` is one under which the viewer is served.
@@ -103,13 +118,20 @@ class Access:
         A web page elsewhere can let its own name point to 127.0.0.1 and would then count as the same origin. It still
         sends that name. With a token the name does not matter: cookies belong to names, so that page has none.
         """
-        name = _hostname(host)
+        parts = _split(f"//{host}")
+        name = ((parts and parts.hostname) or "").rstrip(".")
         if self._token is not None or name == "localhost":
             return True
         try:
             return ipaddress.ip_address(name).is_loopback
         except ValueError:
             return False
+
+    def _is_token(self, *given: str | None) -> bool:
+        """Whether one of the given texts is the token, found out in a time that tells nothing about it."""
+        token = (self._token or "").encode()
+        # An ordinary comparison ends at the first wrong letter, and so spells the token to who measures long enough.
+        return any(hmac.compare_digest(text.encode("utf-8", "replace"), token) for text in given if text)
 
 
 def origin_fits(origin: str | None, host: str) -> bool:
@@ -134,47 +156,8 @@ def _split(address: str) -> SplitResult | None:
     return parts
 
 
-def _hostname(host: str) -> str:
-    parts = _split(f"//{host}")
-    return ((parts and parts.hostname) or "").rstrip(".")
-
-
 def _host_and_port(parts: SplitResult | None) -> tuple[str | None, int | None]:
     return (None, None) if parts is None else (parts.hostname, parts.port or _DEFAULT_PORTS.get(parts.scheme))
-
-
-def gate(access: Access) -> Middleware:
-    """Return the middleware that lets requests in.
-
-    401 without a token that is demanded; 403 for what a page of another site wants to load; 421 for a host's name that
-    is not this machine's own, where no token protects the viewer.
-    """
-
-    @web.middleware
-    async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if not access.knows_host(request.headers.get("Host", "")):
-            raise web.HTTPMisdirectedRequest(
-                text="421: not served under this name; open it as 127.0.0.1 or localhost\n"
-            )
-        if _is_embedded_elsewhere(request):
-            raise web.HTTPForbidden(text="403: not for pages of other sites\n")
-        if request.path not in OPEN_PATHS and not is_admitted(request, access):
-            raise web.HTTPUnauthorized(text="401: Unauthorized\n", headers={"WWW-Authenticate": "Bearer"})
-        if request.path == "/" and access.demands_token and access.admits(request.query.get("token")):
-            return _welcome(request, access)
-        return await handler(request)
-
-    return guard
-
-
-def is_admitted(request: web.Request, access: Access) -> bool:
-    """Whether a request has the token, if one is demanded: in its cookie, its ``Authorization``, or its address."""
-    scheme, _, bearer = request.headers.get("Authorization", "").partition(" ")
-    return access.admits(
-        request.cookies.get(access.cookie),
-        bearer.strip() if scheme.lower() == "bearer" else None,
-        request.query.get("token"),
-    )
 
 
 async def add_security_headers(request: web.Request, response: web.StreamResponse) -> None:
@@ -189,7 +172,7 @@ def _is_embedded_elsewhere(request: web.Request) -> bool:
     return site not in _TRUSTED_SITES and mode != "navigate"
 
 
-def _welcome(request: web.Request, access: Access) -> web.Response:
+def _welcome(request: web.Request, *, cookie: str) -> web.Response:
     """Put the token into a cookie and send the browser to the same address without it.
 
     By a page that goes on by itself and not by a status 303: after a link from elsewhere, a chain of redirects still
@@ -199,8 +182,7 @@ def _welcome(request: web.Request, access: Access) -> web.Response:
     rest = [(name, value) for name, value in request.query.items() if name != "token"]
     address = html.escape(f"./{'?' if rest else ''}{urlencode(rest)}")
     response = web.Response(text=_WELCOME.format(address=address), content_type="text/html")
-    token = request.query["token"]
-    response.set_cookie(access.cookie, token, httponly=True, samesite="Strict", path="/")
+    response.set_cookie(cookie, request.query["token"], httponly=True, samesite="Strict", path="/")
     return response
 
 

@@ -1,4 +1,4 @@
-"""What the server and a page say to each other, as JSON; a picture is a short JSON header and a JPEG in one message."""
+"""What the server and a page say to each other, as JSON; a frame is a short JSON header and a JPEG in one message."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import math
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, get_args
+from typing import Any
 
 from sfpp.runtime.errors import UsageError
-from sfpp.runtime.model import SelfTestState
+from sfpp.runtime.events import Event
 from sfpp.runtime.viewer.drawing import VIEWS, ViewSetting
-from sfpp.runtime.viewer.store import KEPT_S, NumberedEvent, Sample, SourceFacts
-from sfpp.runtime.viewer.update import Control, ControlAction, Limits, Scene, ViewerUpdate
+from sfpp.runtime.viewer.store import KEPT_S, Sample, SourceFacts
+from sfpp.runtime.viewer.update import Limits, Scene, ViewerUpdate
 
 # What a page may send at once, in bytes: 256 classes switched off and a long name of a source.
 LARGEST_MESSAGE = 8192
@@ -24,7 +24,7 @@ _HEADER_LENGTH = struct.Struct(">I")
 
 @dataclass(frozen=True)
 class PageView:
-    """What a page wants: a view, and whether pictures shall go on (``playing``) or come at all (``visible``)."""
+    """What a page wants: a view, and whether frames shall go on (``playing``) or come at all (``visible``)."""
 
     setting: ViewSetting = field(default_factory=ViewSetting)
     playing: bool = True
@@ -33,66 +33,71 @@ class PageView:
 
 @dataclass(frozen=True)
 class Acknowledgment:
-    """The page has shown its last picture."""
+    """The page has shown the last frame that it was sent."""
+
+
+@dataclass(frozen=True)
+class Stop:
+    """The page asks the run to end."""
 
 
 def hello(scene: Scene, limits: Limits, *, client: str) -> str:
     """Return the first message to a page: what does not change while it looks."""
     legend = [{"name": name, "color": color} for name, color in scene.legend()]
+    tested = scene.self_test
     return _json(
         type="hello",
         client=client,
         task=scene.task,
         title=scene.title,
         legend=legend,
-        controls=scene.controls,
-        selfTest=None if scene.self_test is None else _self_test(scene.self_test),
+        canStop=scene.can_stop,
+        selfTest=tested and {**vars(tested), "agreement": _number(tested.agreement, digits=4)},
         width=limits.width,
         largestWidth=limits.largest_width,
         keptSeconds=KEPT_S,
     )
 
 
-@dataclass(frozen=True)
-class Status:
-    """How things stand, for one page.
+def status(
+    scene: Scene,
+    *,
+    now_s: float,
+    clients: int,
+    fresh_s: float,
+    sources: Sequence[SourceFacts],
+    source: str,
+    samples: Sequence[Sample],
+    events: Sequence[tuple[int, Event]],
+) -> str:
+    """Return how things stand, for one page.
 
-    Attributes:
+    Args:
+        scene: what every page shows.
         now_s: the time on the clock of the samples.
         clients: how many pages look.
         fresh_s: a source that is idle for longer has stopped delivering.
         sources: all of them.
         source: the one that the page looks at.
         samples: of that source, those that the page does not have.
-        events: those that the page does not have.
+        events: those that the page does not have, with their numbers.
     """
-
-    now_s: float
-    clients: int
-    fresh_s: float
-    sources: Sequence[SourceFacts]
-    source: str
-    samples: Sequence[Sample]
-    events: Sequence[NumberedEvent]
-
-    def message(self, scene: Scene) -> str:
-        """Return the message to the page."""
-        looked_at = next((each for each in self.sources if each.name == self.source), None)
-        return _json(
-            type="status",
-            now=_number(self.now_s),
-            clients=self.clients,
-            source=self.source,
-            sources=[_source(each, self.fresh_s) for each in self.sources],
-            shares=[] if looked_at is None else _shares(looked_at.newest, scene),
-            people=None if looked_at is None else looked_at.newest.people,
-            samples=[_sample(each) for each in self.samples],
-            events=[_event(each) for each in self.events],
-        )
+    looked_at = next((each.newest for each in sources if each.name == source), None)
+    return _json(
+        type="status",
+        now=_number(now_s),
+        clients=clients,
+        source=source,
+        sources=[_source(each, fresh_s) for each in sources],
+        shares=[_number(looked_at.shares.get(name), digits=4) for name in scene.classes] if looked_at else [],
+        people=looked_at.people if looked_at else None,
+        samples=[_sample(each) for each in samples],
+        events=[{**vars(each), "number": number, "time_s": _number(each.time_s)} for number, each in events],
+    )
 
 
-def picture_message(update: ViewerUpdate, setting: ViewSetting, jpeg: bytes) -> bytes:
-    """Return a picture as a page takes it: the header's length as four bytes, the header as JSON, the JPEG."""
+def image_message(update: ViewerUpdate, setting: ViewSetting, jpeg: bytes) -> bytes:
+    """Return a view of a frame as a page takes it: the header's length as four bytes, the header as JSON, the JPEG."""
     height, width = update.size_hw
     header = _json(
         source=update.source,
@@ -106,7 +111,7 @@ def picture_message(update: ViewerUpdate, setting: ViewSetting, jpeg: bytes) -> 
     return _HEADER_LENGTH.pack(len(header)) + header + jpeg
 
 
-def message_from_page(text: str, limits: Limits) -> PageView | Acknowledgment | Control:
+def message_from_page(text: str, limits: Limits) -> PageView | Acknowledgment | Stop:
     """Read what a page has sent.
 
     Raises:
@@ -122,9 +127,8 @@ def message_from_page(text: str, limits: Limits) -> PageView | Acknowledgment | 
         return Acknowledgment()
     if kind == "view":
         return PageView(setting_from(data, limits), _flag(data, "playing"), _flag(data, "visible"))
-    for action in get_args(ControlAction):
-        if kind == action:
-            return Control(action)
+    if kind == "stop":
+        return Stop()
     raise UsageError("a page sent a message of no known type")
 
 
@@ -151,10 +155,6 @@ def setting_from(data: Mapping[str, Any], limits: Limits) -> ViewSetting:
     )
 
 
-def _self_test(state: SelfTestState) -> dict[str, Any]:
-    return {"outcome": state.outcome, "agreement": _number(state.agreement, digits=4), "detail": state.detail}
-
-
 def _source(facts: SourceFacts, fresh_s: float) -> dict[str, Any]:
     height, width = facts.newest.size_hw
     return {
@@ -168,29 +168,12 @@ def _source(facts: SourceFacts, fresh_s: float) -> dict[str, Any]:
     }
 
 
-def _shares(update: ViewerUpdate, scene: Scene) -> list[float | None]:
-    """Return each class's share in the order of the legend."""
-    return [_number(update.shares.get(name), digits=4) for name in scene.classes]
-
-
 def _sample(sample: Sample) -> dict[str, Any]:
     return {
         "time": _number(sample.time_s),
         "age": _number(sample.age_ms),
         "fps": _number(sample.frames_per_second),
         "stages": {stage: _number(duration_ms) for stage, duration_ms in sample.stages_ms.items()},
-    }
-
-
-def _event(numbered: NumberedEvent) -> dict[str, Any]:
-    event = numbered.event
-    return {
-        "number": numbered.number,
-        "time": _number(event.time_s),
-        "kind": event.kind,
-        "source": event.source,
-        "detail": event.detail,
-        "count": event.count,
     }
 
 

@@ -1,24 +1,22 @@
-"""What can be asked of the viewer: the page and its files, the stream of pictures, snapshots, metrics, health."""
+"""What can be asked of the viewer: the page and its files, the stream of frames, snapshots, metrics, health."""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import re
 from collections.abc import Mapping
-from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
 from aiohttp import WSCloseCode, web
 
 from sfpp.runtime.errors import MediaError, UsageError
-from sfpp.runtime.viewer.access import Access, add_security_headers, gate, is_admitted, origin_fits
+from sfpp.runtime.viewer.access import Access, add_security_headers, origin_fits
 from sfpp.runtime.viewer.drawing import PictureFormat, ViewSetting, draw_view, encode
 from sfpp.runtime.viewer.messages import LARGEST_MESSAGE, setting_from
 from sfpp.runtime.viewer.prometheus import CONTENT_TYPE, metrics_text
-from sfpp.runtime.viewer.session import GOODBYE_S, Service, Session, Sessions
+from sfpp.runtime.viewer.session import GOODBYE_S, Hub, Session
 from sfpp.runtime.viewer.update import Limits, ViewerUpdate
 
 # Snapshots that may wait for the one thread that makes them, each with a frame in its hands.
@@ -30,32 +28,28 @@ _TYPES = {
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }
-INDEX = "index.html"
-ICON = "icon.svg"
+_FILES = {path.name: path for path in _FOLDER.iterdir() if path.suffix in _TYPES}
+# Browsers ask for the old name of an icon wherever a page does not name one, as on the way past the token.
+_OTHER_NAMES = {"": "index.html", "favicon.ico": "icon.svg"}
 
 
 class Routes:
     """The handlers of all requests.
 
     Args:
-        service: what sessions share.
-        sessions: the pages that look.
+        hub: what the pages share.
         access: who is let in.
-        executor: where snapshots are made; another one than that of the pictures, which would stop meanwhile.
     """
 
-    def __init__(self, service: Service, sessions: Sessions, access: Access, executor: Executor) -> None:
-        self._service = service
-        self._sessions = sessions
+    def __init__(self, hub: Hub, access: Access) -> None:
+        self._hub = hub
         self._access = access
-        self._executor = executor
-        self._files = page_files()
         self._snapshots = 0
 
     def application(self) -> web.Application:
         """Return the application, which answers GET and HEAD and takes no bodies."""
         # No handler reads a body; a size of 1 byte makes sure that none is ever taken in.
-        application = web.Application(middlewares=[gate(self._access)], client_max_size=1)
+        application = web.Application(middlewares=[self._access.middleware], client_max_size=1)
         application.on_response_prepare.append(add_security_headers)
         application.add_routes(
             [
@@ -70,32 +64,29 @@ class Routes:
         )
         return application
 
-    async def file(self, request: web.Request) -> web.Response:
-        """Answer with a file of the page."""
-        name = request.match_info.get("name", INDEX)
-        # Browsers ask for the old name of an icon wherever a page does not name one, as on the way past the token.
-        found = self._files.get(ICON if name == "favicon.ico" else name)
-        if found is None:
+    async def file(self, request: web.Request) -> web.FileResponse:
+        """Answer with a file of the page. There are no others to be had, whatever path is asked for."""
+        name = request.match_info.get("name", "")
+        path = _FILES.get(_OTHER_NAMES.get(name, name))
+        if path is None:
             raise web.HTTPNotFound(text="404: Not Found\n")
         # Asked for each time, and answered in a few bytes while it is the same: a new sfpp never meets an old script.
-        headers = {"ETag": found.tag, "Cache-Control": "no-cache"}
-        if request.headers.get("If-None-Match") == found.tag:
-            return web.Response(status=304, headers=headers)
-        return web.Response(body=found.body, headers={**headers, "Content-Type": found.content_type})
+        headers = {"Content-Type": _TYPES[path.suffix], "Cache-Control": "no-cache"}
+        return web.FileResponse(path, headers=headers)
 
     async def stream(self, request: web.Request) -> web.WebSocketResponse:
-        """Serve a page with pictures and figures until it goes away."""
+        """Serve a page with frames and figures until it goes away."""
         if not origin_fits(request.headers.get("Origin"), request.headers.get("Host", "")):
             raise web.HTTPForbidden(text="403: not for pages of other sites\n")
-        if self._sessions.full:
+        hub, limits = self._hub, self._hub.limits
+        if len(hub.sessions) >= limits.clients:
             raise _busy("too many pages look already")
-        limits = self._service.limits
         # A JPEG does not become smaller, so nothing is compressed.
         socket = web.WebSocketResponse(
             heartbeat=limits.heartbeat_s, max_msg_size=LARGEST_MESSAGE, compress=False, timeout=GOODBYE_S
         )
-        session = Session(socket, self._service)
-        with self._sessions.joined(session):
+        session = Session(socket, hub)
+        with hub.joined(session):
             await socket.prepare(request)
             await session.run()
         if socket.close_code == WSCloseCode.ABNORMAL_CLOSURE and request.transport is not None:
@@ -105,15 +96,15 @@ class Routes:
 
     async def snapshot(self, request: web.Request) -> web.Response:
         """Answer with a view in the frame's own size, of the newest frame or of the one that a page has paused at."""
-        setting, form = _snapshot_request(request.query, self._service.limits)
+        setting, form = _snapshot_request(request.query, self._hub.limits)
         update = self._frame(setting.source, request.query.get("client"))
         if self._snapshots >= _MOST_SNAPSHOTS:
             raise _busy("too many snapshots are being made")
         self._snapshots += 1
         try:
-            loop = asyncio.get_running_loop()
-            palette = self._service.scene.palette
-            body = await loop.run_in_executor(self._executor, lambda: encode(draw_view(update, setting, palette), form))
+            body = await asyncio.get_running_loop().run_in_executor(
+                self._hub.snapshots, lambda: encode(draw_view(update, setting, self._hub.scene.palette), form)
+            )
         except MediaError as error:
             raise web.HTTPBadRequest(text=f"400: {error}\n") from error
         finally:
@@ -124,16 +115,15 @@ class Routes:
 
     async def metrics(self, request: web.Request) -> web.Response:
         """Answer with all metrics."""
-        service = self._service
-        text = metrics_text(service.store, clients=len(self._sessions), pictures=service.pictures.count)
+        text = metrics_text(self._hub.store, clients=len(self._hub.sessions), drawn=self._hub.renderer.count)
         return web.Response(body=text.encode("utf-8", "replace"), headers={"Content-Type": CONTENT_TYPE})
 
     async def health(self, request: web.Request) -> web.Response:
         """Answer 200 if a frame came within ``fresh_s`` seconds, else 503; the sources' names only to who may look."""
-        sources = self._service.store.sources()
-        healthy = any(each.idle_s <= self._service.limits.fresh_s for each in sources)
+        sources = self._hub.store.sources()
+        healthy = any(each.idle_s <= self._hub.limits.fresh_s for each in sources)
         answer: dict[str, Any] = {"status": "ok" if healthy else "no new frames"}
-        if is_admitted(request, self._access):
+        if self._access.admits(request):
             answer["sources"] = {
                 each.name: {"frames": each.frames, "seconds_since_last_frame": round(each.idle_s, 3)}
                 for each in sources
@@ -142,11 +132,11 @@ class Routes:
 
     def _frame(self, source: str, client: str | None) -> ViewerUpdate:
         if client is not None:
-            held = self._service.held.of(client)
+            held = self._hub.held.get(client)
             if held is None:
                 raise web.HTTPGone(text="410: this frame is not kept any more\n")
             return held
-        newest = self._service.store.newest()
+        newest = self._hub.store.newest()
         update = newest.get(source) or next(iter(newest.values()), None)
         if update is None:
             raise _busy("there is no frame yet")
@@ -177,22 +167,3 @@ def _busy(why: str) -> web.HTTPServiceUnavailable:
 def _plain_name(source: str) -> str:
     """Return the source's name as part of a file's name on any system."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", source).strip("-.")[:80] or "frame"
-
-
-@dataclass(frozen=True)
-class PageFile:
-    """A file of the page: its bytes, its type, and a tag that changes with the bytes."""
-
-    body: bytes
-    content_type: str
-    tag: str
-
-
-def page_files() -> dict[str, PageFile]:
-    """Return all files of the page by name. There are no others to be had, whatever path is asked for."""
-    return {path.name: _read(path) for path in sorted(_FOLDER.iterdir()) if path.suffix in _TYPES}
-
-
-def _read(path: Path) -> PageFile:
-    body = path.read_bytes()
-    return PageFile(body, _TYPES[path.suffix], f'"{hashlib.sha256(body).hexdigest()[:20]}"')

@@ -42,22 +42,6 @@ class SourceFacts:
         return self.newest.source
 
 
-@dataclass(frozen=True)
-class SourceLatencies:
-    """Quantiles of a source's stages, by name, and of the age of its frames."""
-
-    stages: Mapping[str, Quantiles]
-    age: Quantiles
-
-
-@dataclass(frozen=True)
-class NumberedEvent:
-    """An event and its place among all events, from 0."""
-
-    number: int
-    event: Event
-
-
 class Store:
     """What was shown, for any number of threads.
 
@@ -69,7 +53,7 @@ class Store:
         self.clock = clock
         self._lock = threading.Lock()
         self._records: dict[str, _Record] = {}
-        self._events: deque[NumberedEvent] = deque(maxlen=_EVENTS_KEPT)
+        self._events: deque[tuple[int, Event]] = deque(maxlen=_EVENTS_KEPT)
         self._events_seen = 0
         self._event_counts: Counter[tuple[str, str]] = Counter()
         self._dropped: Counter[str] = Counter()
@@ -119,10 +103,10 @@ class Store:
             record = self._records.get(source)
             return [] if record is None else record.history.since(number)
 
-    def events(self, number: int) -> list[NumberedEvent]:
-        """Return the events from this number on, as far as they are kept."""
+    def events(self, number: int) -> list[tuple[int, Event]]:
+        """Return the events from this number on, as far as they are kept, with their place among all events."""
         with self._lock:
-            return [each for each in self._events if each.number >= number]
+            return [each for each in self._events if each[0] >= number]
 
     def event_counts(self) -> dict[tuple[str, str], int]:
         """Return how many events there were, by source and kind."""
@@ -134,24 +118,21 @@ class Store:
         with self._lock:
             return dict(self._dropped)
 
-    def latencies(self, source: str) -> SourceLatencies | None:
-        """Return quantiles of a source's latest frames; None of a source that is not known."""
+    def latencies(self, source: str) -> tuple[dict[str, Quantiles], Quantiles]:
+        """Return quantiles of a source's stages, by name, and of the age of its frames; of the latest of them."""
         with self._lock:
             record = self._records.get(source)
-            if record is None:
-                return None
-            stages = {name: each.copy() for name, each in record.stages.items()}
-            age = record.age.copy()
+            stages = {name: each.copy() for name, each in record.stages.items()} if record else {}
+            age = record.age.copy() if record else LatencyWindow()
         # Sorting takes longer than copying, so the lock is free again.
-        return SourceLatencies({name: each.quantiles() for name, each in stages.items()}, age.quantiles())
+        return {name: each.quantiles() for name, each in stages.items()}, age.quantiles()
 
     def _keep(self, event: Event) -> None:
-        last = next((each for each in reversed(self._events) if each.event.source == event.source), None)
-        kept = event
-        if last is not None and last.event.kind == event.kind == "dropped":
+        last = next((each for each in reversed(self._events) if each[1].source == event.source), None)
+        if last is not None and last[1].kind == event.kind == "dropped":
             self._events.remove(last)
-            kept = replace(event, count=last.event.count + event.count)
-        self._events.append(NumberedEvent(self._events_seen, kept))
+            event = replace(event, count=last[1].count + event.count)
+        self._events.append((self._events_seen, event))
         self._events_seen += 1
 
     def _make_room(self) -> None:

@@ -1,10 +1,9 @@
-"""What the pipeline hands to the viewer and gets back, what every page shows, and how much the viewer does."""
+"""What the pipeline hands to the viewer, what every page shows, and how much the viewer does."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 
@@ -16,7 +15,6 @@ from sfpp.runtime.model import SelfTestState
 from sfpp.runtime.overlay import Palette
 from sfpp.runtime.skeleton import SIDE_COLORS_BGR
 
-ControlAction = Literal["stop"]
 _SIDE_NAMES = {"left": "Left side", "right": "Right side", "middle": "Middle"}
 
 
@@ -72,13 +70,6 @@ class ViewerUpdate:
 
 
 @dataclass(frozen=True)
-class Control:
-    """What a page asks of the pipeline: ``stop`` asks the run to end."""
-
-    action: ControlAction
-
-
-@dataclass(frozen=True)
 class Scene:
     """What every page shows.
 
@@ -87,7 +78,7 @@ class Scene:
         classes: the classes' names.
         palette: an (R, G, B) color, 0..255, for each class.
         title: a line about the model.
-        controls: what a page may ask of the pipeline.
+        can_stop: whether a page may ask the run to end.
         self_test: the model's; None where nothing is known of it.
 
     Raises:
@@ -98,7 +89,7 @@ class Scene:
     classes: tuple[str, ...] = ()
     palette: Palette = ()
     title: str = ""
-    controls: tuple[ControlAction, ...] = ()
+    can_stop: bool = False
     self_test: SelfTestState | None = None
 
     def __post_init__(self) -> None:

@@ -8,7 +8,7 @@ import logging
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from types import TracebackType
 
 from aiohttp import web
@@ -21,11 +21,10 @@ from sfpp.runtime.model import SelfTestState
 from sfpp.runtime.overlay import Palette
 from sfpp.runtime.viewer.access import Access, ConnectionLimits, checked_token, new_token, viewer_logger
 from sfpp.runtime.viewer.listening import DEFAULT_HOST, is_loopback, listening_socket, origin_of
-from sfpp.runtime.viewer.pictures import Pictures
 from sfpp.runtime.viewer.routes import Routes
-from sfpp.runtime.viewer.session import GOODBYE_S, Held, Service, Sessions, Ticker
+from sfpp.runtime.viewer.session import GOODBYE_S, Hub
 from sfpp.runtime.viewer.store import Store
-from sfpp.runtime.viewer.update import Control, ControlAction, Limits, Scene, ViewerUpdate
+from sfpp.runtime.viewer.update import Limits, Scene, ViewerUpdate
 
 DEFAULT_PORT = 8080
 _PATIENCE_S = 6.0
@@ -45,8 +44,7 @@ class Viewer:
         host: the address to listen on; 127.0.0.1 is for this machine alone, 0.0.0.0 and :: for the network.
         port: 0 takes one that is free.
         token: the token that a page must have, 16 characters or more; None makes one where one is demanded.
-        on_control: called with what a page asks of the pipeline, in a thread of the viewer's; without it, pages cannot
-            ask.
+        on_stop: called, in a thread of the viewer's, when a page asks the run to end; without it, pages cannot ask.
         limits: how much the viewer does.
 
     Raises:
@@ -65,19 +63,18 @@ class Viewer:
         host: str = DEFAULT_HOST,
         port: int = DEFAULT_PORT,
         token: str | None = None,
-        on_control: Callable[[Control], object] | None = None,
+        on_stop: Callable[[], object] | None = None,
         limits: Limits | None = None,
     ) -> None:
         import_cv2(purpose="the browser viewer")  # otherwise it would be missed only when a page is opened
-        controls: tuple[ControlAction, ...] = ("stop",) if on_control is not None else ()
-        self._scene = Scene(task, tuple(classes), tuple(palette), title, controls, self_test)
+        self._scene = Scene(task, tuple(classes), tuple(palette), title, on_stop is not None, self_test)
         self._host, self._port = host, port
         self._token = None if token is None else checked_token(token)
-        self._on_control = on_control
+        self._on_stop = on_stop
         self._limits = limits or Limits()
         self._store = Store()
         self._origin = ""
-        self._running: _Running | None = None
+        self._running: _Server | None = None
 
     def start(self) -> None:
         """Listen and serve, in a thread of its own. A viewer is started once.
@@ -92,8 +89,13 @@ class Viewer:
         self._origin = origin_of(listening)
         if self._token is None and not is_loopback(listening):
             self._token = new_token()
-        access = Access(self._token, port=listening.getsockname()[1])
-        self._running = _Running(lambda: self._server(access), listening)
+        access, logger = Access(self._token, port=listening.getsockname()[1]), viewer_logger(self._token)
+        self._running = _Server(
+            lambda: Hub(self._scene, self._store, limits=self._limits, on_stop=self._on_stop, logger=logger),
+            access,
+            listening,
+            logger,
+        )
 
     @property
     def url(self) -> str:
@@ -133,30 +135,30 @@ class Viewer:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
-    def _server(self, access: Access) -> Server:
-        logger = viewer_logger(self._token)
-        return Server(self._scene, self._store, access, limits=self._limits, on_control=self._on_control, logger=logger)
 
-
-class _Running:
+class _Server:
     """The thread with the event loop and the server in it.
 
     Args:
-        make_server: called within the event loop.
+        make_hub: called within the event loop.
+        access: who is let in.
         listening: the socket, which the server closes at its end.
+        logger: gets what goes wrong.
     """
 
-    def __init__(self, make_server: Callable[[], Server], listening: socket.socket) -> None:
-        self._make_server = make_server
-        self._ready: Future[tuple[Server, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
+    def __init__(
+        self, make_hub: Callable[[], Hub], access: Access, listening: socket.socket, logger: logging.Logger
+    ) -> None:
+        self._make_hub = make_hub
+        self._access = access
+        self._listening = listening
+        self._logger = logger
+        self._ready: Future[tuple[Hub, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
         # A daemon: a program that forgets to close its viewer still ends.
-        self._thread = threading.Thread(target=self._serve, args=(listening,), name="sfpp-viewer", daemon=True)
+        self._thread = threading.Thread(target=self._serve, name="sfpp-viewer", daemon=True)
         self._thread.start()
-        self._server, self._loop, self._stopping = self._ready.result()
-
-    def notify(self) -> None:
-        """Say that there is a newer frame."""
-        self._server.ticker.notify()
+        hub, self._loop, self._stopping = self._ready.result()
+        self.notify = hub.notify
 
     def stop(self) -> None:
         """End the server and wait for it, though not for ever."""
@@ -164,124 +166,45 @@ class _Running:
             self._loop.call_soon_threadsafe(self._stopping.set)
         self._thread.join(_PATIENCE_S)
 
-    def _serve(self, listening: socket.socket) -> None:
-        with listening:
+    def _serve(self) -> None:
+        with self._listening:
             try:
-                asyncio.run(self._run(listening))
+                asyncio.run(self._run())
             except BaseException as error:
                 if self._ready.done():
                     raise
                 self._ready.set_exception(error)
 
-    async def _run(self, listening: socket.socket) -> None:
-        server, stopping = self._make_server(), asyncio.Event()
-        found = server, asyncio.get_running_loop(), stopping
-        await server.run(listening, ready=lambda: self._ready.set_result(found), stopping=stopping)
-
-
-class Server:
-    """Everything that belongs to one event loop; to be made within it.
-
-    Args:
-        scene: what every page shows.
-        store: what the pipeline has shown.
-        access: who is let in.
-        limits: how much is done.
-        on_control: called, in a thread of its own, with what a page asks of the pipeline.
-        logger: gets what goes wrong.
-    """
-
-    def __init__(
-        self,
-        scene: Scene,
-        store: Store,
-        access: Access,
-        *,
-        limits: Limits,
-        on_control: Callable[[Control], object] | None,
-        logger: logging.Logger,
-    ) -> None:
-        self._limits = limits
-        self._logger = logger
-        self._on_control = on_control
-        self._asked: Future[None] | None = None
-        self._store = store
-        # A snapshot of a 4K frame takes a second, and what the pipeline does about a control may take any time; live
-        # pictures go on meanwhile.
-        self._executors = {
-            name: ThreadPoolExecutor(1, thread_name_prefix=f"sfpp-viewer-{name}")
-            for name in ("pictures", "snapshots", "control")
-        }
-        self._pictures = Pictures(
-            self._executors["pictures"], scene.palette, jpeg_quality=limits.jpeg_quality, logger=logger
-        )
-        self._sessions = Sessions(limits.clients, self._on_change)
-        self.ticker = Ticker(asyncio.get_running_loop(), 1 / limits.frames_per_second, self._tick)
-        service = Service(
-            scene=scene,
-            limits=limits,
-            store=store,
-            pictures=self._pictures,
-            held=Held(limits.held),
-            control=self._control,
-            client_count=self._sessions.__len__,
-        )
-        self._routes = Routes(service, self._sessions, access, self._executors["snapshots"])
-
-    async def run(self, listening: socket.socket, *, ready: Callable[[], None], stopping: asyncio.Event) -> None:
+    async def _run(self) -> None:
         """Serve until asked to stop; pages are then informed that the viewer ends."""
+        hub, stopping = self._make_hub(), asyncio.Event()
         try:
-            async with self._serving(listening):
-                ready()
+            async with self._serving(hub):
+                self._ready.set_result((hub, asyncio.get_running_loop(), stopping))
                 await stopping.wait()
         finally:
-            for executor in self._executors.values():
-                # Without waiting: a painter or a pipeline that is stuck must not keep the program from ending.
-                executor.shutdown(wait=False, cancel_futures=True)
+            hub.end()
 
     @contextlib.asynccontextmanager
-    async def _serving(self, listening: socket.socket) -> AsyncIterator[None]:
-        limits = ConnectionLimits(most=self._limits.connections, patience_s=self._limits.idle_s)
-        application = self._routes.application()
+    async def _serving(self, hub: Hub) -> AsyncIterator[None]:
+        limits = ConnectionLimits(most=hub.limits.connections, patience_s=hub.limits.idle_s)
+        application = Routes(hub, self._access).application()
         application.middlewares.insert(0, limits.middleware)
         runner = web.AppRunner(
             application,
             access_log=None,  # it would hold addresses with tokens in them
             logger=self._logger,
-            keepalive_timeout=self._limits.idle_s,
+            keepalive_timeout=hub.limits.idle_s,
             shutdown_timeout=GOODBYE_S,
         )
         await runner.setup()
         assert runner.server is not None
-        accepting = await asyncio.get_running_loop().create_server(limits.around(runner.server), sock=listening)
+        accepting = await asyncio.get_running_loop().create_server(limits.around(runner.server), sock=self._listening)
         try:
             yield
         finally:
             # First no new pages, then a message to the open ones, then the end for those that do not answer.
             accepting.close()
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._sessions.close(), 2 * GOODBYE_S)
+                await asyncio.wait_for(hub.close(), 2 * GOODBYE_S)
             await runner.cleanup()
-
-    def _tick(self) -> None:
-        if len(self._sessions):
-            self._pictures.advance(self._store.newest())
-            self._sessions.wake()
-
-    def _on_change(self, anybody: bool) -> None:
-        self.ticker.watched = anybody
-        if anybody:
-            self._tick()  # who comes sees at once what there is, even of a pipeline that stands still
-        else:
-            self._pictures.forget()
-
-    def _control(self, control: Control) -> None:
-        # One at a time: who asks again before the pipeline has answered, or asks a thousand times, asks once.
-        if self._on_control is not None and (self._asked is None or self._asked.done()):
-            self._asked = self._executors["control"].submit(self._tell, self._on_control, control)
-
-    def _tell(self, on_control: Callable[[Control], object], control: Control) -> None:
-        try:
-            on_control(control)
-        except Exception:  # foreign code; the viewer outlives it
-            self._logger.exception("the pipeline failed to take %s from the viewer", control.action)

@@ -77,11 +77,11 @@ export class Events {
   }
 }
 
-function row({ time, kind, source, detail, count }) {
+function row({ time_s, kind, source, detail, count }) {
   const item = document.createElement("li");
   Object.assign(item.dataset, { source, kind });
   const when = document.createElement("time");
-  const date = new Date(1000 * time);
+  const date = new Date(1000 * time_s);
   when.dateTime = date.toISOString();
   when.textContent = date.toLocaleTimeString([], TIME);
   when.className = "soft figures";

@@ -31,7 +31,7 @@ function begin(message) {
   at("title").textContent = at("title").title = message.title;
   showSelfTest(message.selfTest);
   at("mask-name").textContent = message.task === "pose" ? "Skeletons" : "Mask";
-  at("stop").hidden = !message.controls.includes("stop");
+  at("stop").hidden = !message.canStop;
   // Colors cover what is below them; skeletons leave it free.
   settings.opacity ??= message.task === "pose" ? 100 : 50;
   legend.build(message.legend, message.task !== "pose");

@@ -4,9 +4,9 @@ import pytest
 
 from sfpp.runtime import UsageError
 from sfpp.runtime.model import SelfTestState
-from sfpp.runtime.viewer import Control, Limits
+from sfpp.runtime.viewer import Limits
 from sfpp.runtime.viewer.drawing import ViewSetting
-from sfpp.runtime.viewer.messages import Acknowledgment, PageView, Status, hello, message_from_page
+from sfpp.runtime.viewer.messages import Acknowledgment, PageView, Stop, hello, message_from_page, status
 from sfpp.runtime.viewer.store import Store
 from sfpp.runtime.viewer.update import Scene
 from tests.runtime.viewer.looking import CLASSES, PALETTE, update
@@ -20,7 +20,7 @@ def read(**message):
 
 def test_messages_of_a_page_are_read():
     assert read(type="shown") == Acknowledgment()
-    assert read(type="stop") == Control("stop")
+    assert read(type="stop") == Stop()
     assert read(type="view") == PageView(ViewSetting(width=1000))
     whole = {"source": "rear", "view": "mask", "opacity": 30, "hidden": [2, 0, 2], "width": 640}
     setting = ViewSetting("rear", "mask", 30, frozenset({0, 2}), 640)
@@ -82,7 +82,7 @@ def test_hello_tells_what_does_not_change():
     message = strictly(hello(Scene(classes=CLASSES, palette=PALETTE, title="a model"), LIMITS, client="me"))
     assert message["type"] == "hello"
     assert message["legend"][2] == {"name": "car", "color": "#0000c8"}
-    assert (message["task"], message["title"], message["controls"]) == ("segmentation", "a model", [])
+    assert (message["task"], message["title"], message["canStop"]) == ("segmentation", "a model", False)
     assert (message["width"], message["largestWidth"]) == (1000, 2000)
     assert message["selfTest"] is None
 
@@ -98,8 +98,17 @@ def test_hello_tells_how_the_self_test_stands():
 def test_status_is_json_whatever_the_numbers_are():
     store = Store(clock=lambda: 7.0)
     store.put(update(age_ms=float("nan"), frames_per_second=float("inf"), shares={"sky": 0.25, "sea": 1.0}))
-    status = Status(7.0, 1, 10.0, store.sources(), "front", store.samples("front", 0), store.events(0))
-    message = strictly(status.message(Scene(classes=CLASSES, palette=PALETTE)))
+    text = status(
+        Scene(classes=CLASSES, palette=PALETTE),
+        now_s=7.0,
+        clients=1,
+        fresh_s=10.0,
+        sources=store.sources(),
+        source="front",
+        samples=store.samples("front", 0),
+        events=store.events(0),
+    )
+    message = strictly(text)
     assert message["shares"] == [None, 0.25, None]
     assert message["sources"][0] == {
         "name": "front", "frames": 1, "fps": None, "idle": 0.0, "fresh": True, "width": 64, "height": 36,

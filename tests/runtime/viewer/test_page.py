@@ -12,7 +12,7 @@ import pytest
 
 from sfpp.runtime.events import Event
 from sfpp.runtime.model import SelfTestState
-from sfpp.runtime.viewer import Control, Limits, ViewerUpdate
+from sfpp.runtime.viewer import Limits, ViewerUpdate
 from tests.runtime.viewer.looking import CLASSES, PALETTE, Viewer
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
@@ -374,7 +374,7 @@ def test_a_pipeline_that_stands_still_is_told_from_one_that_runs(open_viewer, op
 
 def test_a_run_is_stopped_only_after_a_question(open_viewer, open_page):
     asked = []
-    viewer = open_viewer(on_control=asked.append)
+    viewer = open_viewer(on_stop=lambda: asked.append("stop"))
     with showing(viewer):
         page = open_page(viewer.url)
         wait_for_frames(page)
@@ -385,7 +385,7 @@ def test_a_run_is_stopped_only_after_a_question(open_viewer, open_page):
         assert asked == []
         page.click("#stop")
         page.click("#stop-dialog button:has-text('Stop run')")
-        wait_until(page, lambda: asked == [Control("stop")])
+        wait_until(page, lambda: asked == ["stop"])
 
 
 def test_a_pose_has_skeletons_and_no_switches(open_viewer, open_page):

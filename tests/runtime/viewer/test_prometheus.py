@@ -48,7 +48,7 @@ def store():
 
 
 def test_metrics_say_what_happened_in_base_units(store):
-    samples, families = parsed(metrics_text(store, clients=3, pictures=7))
+    samples, families = parsed(metrics_text(store, clients=3, drawn=7))
     front = (("source", "front"),)
     infer = (("source", "front"), ("stage", "infer"))
     expected = {
@@ -81,7 +81,7 @@ def test_metrics_say_what_happened_in_base_units(store):
 def test_people_are_counted_where_they_are():
     store = Store()
     store.put(update(people=2, shares={}))
-    samples, families = parsed(metrics_text(store, clients=0, pictures=0))
+    samples, families = parsed(metrics_text(store, clients=0, drawn=0))
     assert samples["sfpp_people", (("source", "front"),)] == 2
     assert "sfpp_class_share_ratio" not in families
 
@@ -91,7 +91,7 @@ def test_hostile_names_are_escaped_and_come_back():
     store = Store()
     store.put(update(source=hostile, shares={hostile: 0.5}, stages_ms={hostile: 1.0}))
     store.add_event(Event("note", hostile, "text"))
-    samples, _ = parsed(metrics_text(store, clients=0, pictures=0))
+    samples, _ = parsed(metrics_text(store, clients=0, drawn=0))
     assert samples["sfpp_class_share_ratio", (("source", hostile), ("class", hostile))] == 0.5
     assert samples["sfpp_stage_latency_seconds_count", (("source", hostile), ("stage", hostile))] == 1
     assert samples["sfpp_events_total", (("source", hostile), ("kind", "note"))] == 1
@@ -100,9 +100,9 @@ def test_hostile_names_are_escaped_and_come_back():
 def test_what_is_not_known_is_left_out():
     store = Store()
     store.put(update(age_ms=None, frames_per_second=float("nan"), shares={"road": float("inf")}, stages_ms={}))
-    _, families = parsed(metrics_text(store, clients=0, pictures=0))
+    _, families = parsed(metrics_text(store, clients=0, drawn=0))
     assert not {"sfpp_frame_age_seconds", "sfpp_frames_per_second", "sfpp_class_share_ratio"} & set(families)
-    assert parsed(metrics_text(Store(), clients=0, pictures=0))[0] == {
+    assert parsed(metrics_text(Store(), clients=0, drawn=0))[0] == {
         ("sfpp_viewer_clients", ()): 0,
         ("sfpp_viewer_pictures_total", ()): 0,
     }

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from sfpp.runtime.events import Event
-from sfpp.runtime.viewer import Control, Limits
+from sfpp.runtime.viewer import Limits
 from tests.runtime.viewer.looking import PALETTE, Shown, aiohttp, ask, close_to, opened, update
 
 LARGE_HW = (90, 320)
@@ -282,11 +282,11 @@ def test_only_so_many_pages_may_look(open_viewer):
     asyncio.run(look())
 
 
-def test_controls_reach_the_pipeline_only_where_it_listens(open_viewer):
+def test_a_page_can_stop_the_pipeline_only_where_it_listens(open_viewer):
     heard, told = [], threading.Event()
 
-    def control(asked):
-        heard.append(asked)
+    def on_stop():
+        heard.append("stop")
         told.set()
         raise RuntimeError("the pipeline does not like that")
 
@@ -294,23 +294,23 @@ def test_controls_reach_the_pipeline_only_where_it_listens(open_viewer):
         async with opened(viewer.url) as page:
             await page.send(type="stop")
             await page.status()
-            return page.hello["controls"]
+            return page.hello["canStop"]
 
-    assert asyncio.run(stop(open_viewer(on_control=control))) == ["stop"]
+    assert asyncio.run(stop(open_viewer(on_stop=on_stop))) is True
     assert told.wait(10)
-    assert heard == [Control("stop")]
-    assert asyncio.run(stop(open_viewer())) == []
+    assert heard == ["stop"]
+    assert asyncio.run(stop(open_viewer())) is False
 
 
 def test_asking_a_thousand_times_is_asking_once(open_viewer):
     heard, release = [], threading.Event()
 
-    def control(asked):
-        heard.append(asked)
+    def on_stop():
+        heard.append("stop")
         release.wait(20)
 
     async def ask_often():
-        async with opened(open_viewer(on_control=control).url) as page:
+        async with opened(open_viewer(on_stop=on_stop).url) as page:
             for _ in range(1000):
                 await page.send(type="stop")
             await page.send(type="view", source="x")
@@ -319,7 +319,7 @@ def test_asking_a_thousand_times_is_asking_once(open_viewer):
         release.set()
 
     asyncio.run(ask_often())
-    assert heard == [Control("stop")]
+    assert heard == ["stop"]
 
 
 def test_a_page_learns_that_the_viewer_ends(viewer):
