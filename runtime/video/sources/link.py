@@ -70,14 +70,17 @@ class Feed:
         self._link = link
         self._on_event = on_event
         self._warnings = warnings
-        self._handover = Handover()
         self._outages = Outages(self._tell, tries=link.tries, now_s=time.monotonic())
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
+        self._closed = False
         self._made: Connection | None = None  # in the caller's thread, and nobody reads it yet
+        # Of the present connection. Whoever reads it waits for room, so that nothing piles up.
         self._thread: threading.Thread | None = None
+        self._box: Mailbox[Message] = Mailbox(changed=self._changed)
         self._opened: Opened | None = None
         self._patience_s: float | None = None
-        self._numbering = _Numbering(link.name)
+        self._count = 0  # pictures, over all connections
+        self._first_s = 0.0
 
     def connect(self) -> Clip | None:
         """Make the first connection; return what it found out if that is a plain file.
@@ -112,7 +115,9 @@ class Feed:
 
     def close(self) -> None:
         """End everything. If a library's call holds the thread that reads, that ends by itself, when the call does."""
-        self._handover.close()
+        with self._changed:
+            self._closed = True
+            self._box.close()
         made = self._take_made()
         if made is not None:
             made.close()
@@ -121,25 +126,31 @@ class Feed:
             thread.join(_CLOSING_S)
 
     def _start(self, connect: Callable[[], Connection]) -> None:
-        self._handover.welcome()
         self._patience_s = self._link.connecting_s
-        self._thread = start_reader(connect, self._handover, name=self._link.name)
+        with self._changed:
+            self._box = Mailbox(changed=self._changed)
+            if self._closed:
+                self._box.close()
+        # A daemon: a driver that never comes back must not keep the program from ending.
+        self._thread = threading.Thread(
+            target=_read, args=(connect, self._box, self._changed), name=f"sfpp-live-{self._link.name}", daemon=True
+        )
+        self._thread.start()
 
     def _take_made(self) -> Connection | None:
-        with self._lock:
+        with self._changed:
             made, self._made = self._made, None
             return made
 
     def _take_opened(self) -> None:
-        message = self._handover.take(self._link.connecting_s)
+        message = self._box.take(self._link.connecting_s)
         if isinstance(message, Ended):
             raise message.error or MediaError(f"{self._link.address}: {message.reason}")
         if not isinstance(message, Opened):
             raise MediaError(self._link.unanswered or f"{self._link.address} does not answer")
         self._note_opened(message)
-        if message.clip is None:
-            # Until somebody takes frames, what has come only gets older; a model may have to be built first.
-            self._handover.keep_newest()
+        # Until somebody takes frames, what has come only gets older; a model may have to be built first.
+        self._box.newest = message.clip is None
 
     def _note_opened(self, opened: Opened) -> None:
         if self._opened is None:
@@ -152,30 +163,45 @@ class Feed:
         if self._thread is None:
             made = self._take_made()
             self._start(self._link.connect if made is None else lambda: made)
+        self._box.newest = False
         while True:
-            message = self._handover.take(self._patience_s)
+            message = self._box.take(self._patience_s)
             if isinstance(message, Picture):
                 self._patience_s = self._link.timeout_s
                 self._outages.picture_came(message.arrived_s)
-                yield self._numbering.decoded(message, clip=self._opened.clip if self._opened else None)
+                yield self._decoded(message)
             elif isinstance(message, Opened):
                 self._note_opened(message)
             elif isinstance(message, Ended):
                 self._thread = None
                 return message
             else:
-                return None if self._handover.closed else self._silence()
+                return None if self._closed else self._silence()
             del message  # or the frame would stay in memory while the next one is awaited
+
+    def _decoded(self, picture: Picture) -> Decoded:
+        """Give a picture its name and its time: that of its coming, or in a plain file its own."""
+        time_s = picture.arrived_s
+        if self._opened is not None and self._opened.clip is not None:
+            by_rate_s = float(self._count / self._opened.clip.frames_per_second)
+            time_s = by_rate_s if picture.stamp_s is None else picture.stamp_s
+        self._first_s = self._first_s if self._count else time_s
+        self._count += 1
+        name = f"{self._link.name}-{self._count - 1:06d}"
+        return Decoded(picture.image_bgr, time_s - self._first_s, name, picture.arrived_s)
 
     def _silence(self) -> Ended | None:
         """Nothing came for too long: end the connection, and wait until it is released."""
-        silent = Ended(f"no picture for {self._patience_s:g} s")
-        self._handover.dismiss()
+        thread, silent = self._thread, Ended(f"no picture for {self._patience_s:g} s")
+        assert thread is not None
+        self._box.close()
         self._outages.begin(silent.reason)
-        if isinstance(self._handover.take(_STUCK_S), Ended):
+        with self._changed:
+            wait_until(self._changed, lambda: self._closed or not thread.is_alive(), _STUCK_S)
+        if not thread.is_alive():
             self._thread = None
             return silent
-        if not self._handover.closed:
+        if not self._closed:
             self._give_up(f"{silent.reason}, and the driver does not return")
         return None
 
@@ -190,7 +216,7 @@ class Feed:
         if ended.error is not None and not isinstance(ended.error, SfppError):
             raise ended.error
         finite = self._opened is not None and self._opened.finite
-        if not self._numbering.count and (finite or not self._link.wait):
+        if not self._count and (finite or not self._link.wait):
             raise MediaError(self._never_came(ended.reason))
         if finite:
             self._note_end_of_file(ended)
@@ -200,7 +226,8 @@ class Feed:
         if pause is None:
             self._give_up(ended.reason)
             return False
-        return self._handover.pause(pause)
+        with self._changed:
+            return not wait_until(self._changed, lambda: self._closed, pause)
 
     def _never_came(self, reason: str) -> str:
         hint = "check that it plays elsewhere, or give it more time with ?timeout=10"
@@ -214,34 +241,15 @@ class Feed:
         clip = self._opened.clip if self._opened is not None else None
         of = f" of {clip.count}" if clip is not None and clip.count else ""
         self._warnings.append(
-            f"{self._link.name} breaks off after {self._numbering.count}{of} frames: {ended.reason}; kept what came"
+            f"{self._link.name} breaks off after {self._count}{of} frames: {ended.reason}; kept what came"
         )
 
     def _give_up(self, reason: str) -> None:
         why = self._outages.give_up(reason)
-        self._warnings.append(f"{self._link.name} delivers no more frames after {self._numbering.count}: {why}")
+        self._warnings.append(f"{self._link.name} delivers no more frames after {self._count}: {why}")
 
     def _tell(self, kind: EventKind, detail: str) -> None:
         self._on_event(Event(kind, self._link.name, detail))
-
-
-class _Numbering:
-    """Counts the pictures over all connections."""
-
-    def __init__(self, name: str) -> None:
-        self.count = 0
-        self._name = name
-        self._first_s: float | None = None
-
-    def decoded(self, picture: Picture, *, clip: Clip | None) -> Decoded:
-        """Give a picture its name and its time: that of its coming, or in a plain file its own."""
-        time_s = picture.arrived_s
-        if clip is not None:
-            time_s = float(self.count / clip.frames_per_second) if picture.stamp_s is None else picture.stamp_s
-        self._first_s = time_s if self._first_s is None else self._first_s
-        self.count += 1
-        name = f"{self._name}-{self.count - 1:06d}"
-        return Decoded(picture.image_bgr, time_s - self._first_s, name, picture.arrived_s)
 
 
 class Connection(Protocol):
@@ -308,40 +316,32 @@ def with_options(link: Link, options: Options) -> Link:
     )
 
 
-def start_reader(connect: Callable[[], Connection], handover: Handover, *, name: str) -> threading.Thread:
-    """Connect and read in a thread of its own, which ends when the connection does or the handover is closed.
+def _read(connect: Callable[[], Connection], box: Mailbox[Message], changed: threading.Condition) -> None:
+    """Connect, put :class:`Opened`, pictures, and at last :class:`Ended`, when everything is released.
 
-    It puts :class:`Opened`, pictures, and at last :class:`Ended`, when everything is released.
+    It ends when the connection does, or the mailbox is closed. ``changed`` is the mailbox's.
     """
-    # A daemon: a driver that never comes back must not keep the program from ending.
-    thread = threading.Thread(target=_read, args=(connect, handover), name=f"sfpp-live-{name}", daemon=True)
-    thread.start()
-    return thread
-
-
-def _read(connect: Callable[[], Connection], handover: Handover) -> None:
     try:
         connection = connect()
     except BaseException as error:  # noqa: BLE001 - whatever it is, it is raised again where frames are taken
-        handover.put(Ended(str(error), error))
+        box.put(Ended(str(error), error))
         return
-    handover.put(_delivered(connection, handover))
+    box.put(_delivered(connection, box, changed))
 
 
-def _delivered(connection: Connection, handover: Handover) -> Ended:
+def _delivered(connection: Connection, box: Mailbox[Message], changed: threading.Condition) -> Ended:
     """Deliver all pictures, close the connection, and return why it ended."""
     pace = StampPace(slack_s=_LATE_S, jump_s=_JUMP_S) if connection.paced else None
     try:
-        handover.put(connection.opened)
+        box.put(connection.opened)
         for picture in connection.pictures():
-            if picture is None:
-                wanted = handover.wanted
-            else:
+            if picture is not None:
                 if pace is not None and picture.stamp_s is not None:
-                    handover.pause(pace.delay_s(picture.stamp_s))
-                wanted = handover.put(picture._replace(arrived_s=time.monotonic()))
+                    with changed:
+                        wait_until(changed, lambda: box.closed, pace.delay_s(picture.stamp_s))
+                box.put(picture._replace(arrived_s=time.monotonic()))
             del picture  # or it would stay in memory while the next one is awaited
-            if not wanted:
+            if box.closed:
                 return Ended("it was closed")
     except SfppError as error:
         return Ended(str(error), error)
@@ -396,60 +396,6 @@ class Ended:
 
 
 Message = Picture | Opened | Ended
-
-
-class Handover:
-    """Room for one message. Whoever reads waits for room, so that nothing piles up; closing lets everybody go."""
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._box: Mailbox[Message] = Mailbox(changed=self._changed)
-        self._wanted = True
-
-    @property
-    def closed(self) -> bool:
-        """Whether nobody takes anything any more."""
-        return self._box.closed
-
-    @property
-    def wanted(self) -> bool:
-        """Whether the present connection shall go on."""
-        return self._wanted and not self.closed
-
-    def keep_newest(self) -> None:
-        """Until the next message is taken, let a newer picture replace the one that waits."""
-        with self._changed:
-            self._box.newest = True
-
-    def put(self, message: Message) -> bool:
-        """Wait for room and put the message; False if nobody wants it. Only pictures can be unwanted."""
-        return self._box.put(message, unless=lambda: isinstance(message, Picture) and not self._wanted)
-
-    def take(self, timeout_s: float | None) -> Message | None:
-        """Wait for the next message and return it; None when none came in time (None: for ever), or when closed."""
-        with self._changed:
-            self._box.newest = False
-            return self._box.take(timeout_s)
-
-    def dismiss(self) -> None:
-        """End the present connection: its pictures are not wanted any more, only the word that it has ended."""
-        with self._changed:
-            self._wanted = False
-            self._box.discard(lambda message: isinstance(message, Picture))
-
-    def welcome(self) -> None:
-        """Want pictures again, from a new connection."""
-        with self._changed:
-            self._wanted = True
-
-    def pause(self, seconds: float) -> bool:
-        """Wait; return at once when closed. Whether it is still open."""
-        with self._changed:
-            return not wait_until(self._changed, lambda: self.closed, seconds)
-
-    def close(self) -> None:
-        """Let go of what is in it, and of whoever waits."""
-        self._box.close()
 
 
 def pause_s(tries: int) -> float:
