@@ -16,7 +16,6 @@ if TYPE_CHECKING:
         Sink as Sink,
         folder_sink as folder_sink,
         open_sink as open_sink,
-        picture_sink as picture_sink,
         snapshot_sink as snapshot_sink,
     )
     from sfpp.runtime.video.sinks.records import (
@@ -35,7 +34,7 @@ __getattr__, __all__ = lazy_names(
         "sfpp.runtime.video.frame": "Frame Source",
         "sfpp.runtime.video.mailbox": "Policy",
         "sfpp.runtime.video.pipeline": "Answer Pipeline",
-        "sfpp.runtime.video.sinks.opening": "Sink folder_sink open_sink picture_sink snapshot_sink",
+        "sfpp.runtime.video.sinks.opening": "Sink folder_sink open_sink snapshot_sink",
         "sfpp.runtime.video.sinks.records": "frame_record keypoints_file record_lines",
         "sfpp.runtime.video.sinks.thread": "SinkThread",
         "sfpp.runtime.video.sources.opening": "open_source",

@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from av.container import OutputContainer
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv")
-DEFAULT_CRF = 20
 MILLISECOND = Fraction(1, 1000)
+# Of libx264: 18 cannot be told from the original, 23 is its default, 6 more halve the size.
+_CRF = 20
 # The model needs the cores more than the encoder: veryfast takes 0.4 of the default preset's time and, on the shipped
 # clip, not one byte more.
 _PRESET = "veryfast"
@@ -48,7 +49,7 @@ class _NothingWritten(Exception):  # noqa: N818 - a signal within this file
 
 
 @contextlib.contextmanager
-def video_sink(path: Path, *, frames_per_second: Fraction | None, crf: int = DEFAULT_CRF) -> Iterator[VideoEncoder]:
+def video_sink(path: Path, *, frames_per_second: Fraction | None) -> Iterator[VideoEncoder]:
     """Write a video that appears under its name when it is complete.
 
     Ctrl-C within the block completes the video with the frames written so far; any other error leaves nothing behind.
@@ -56,7 +57,6 @@ def video_sink(path: Path, *, frames_per_second: Fraction | None, crf: int = DEF
     Args:
         path: ends in .mp4, .mov or .mkv.
         frames_per_second: None gives each frame its own time, as live pictures need.
-        crf: quality of libx264; 18 cannot be told from the original, 23 is its default, 6 more halve the size.
 
     Raises:
         MissingDependencyError: PyAV is not installed.
@@ -64,7 +64,7 @@ def video_sink(path: Path, *, frames_per_second: Fraction | None, crf: int = DEF
     """
     interruption: KeyboardInterrupt | None = None
     with contextlib.suppress(_NothingWritten), whole_file(path) as temporary:
-        encoder = VideoEncoder(path, temporary, frames_per_second=frames_per_second, crf=crf)
+        encoder = VideoEncoder(path, temporary, frames_per_second=frames_per_second)
         try:
             try:
                 yield encoder
@@ -82,18 +82,17 @@ def video_sink(path: Path, *, frames_per_second: Fraction | None, crf: int = DEF
 class VideoEncoder:
     """Encodes frames of one size into ``temporary``; messages speak of ``path``. Use it through :func:`video_sink`."""
 
-    def __init__(self, path: Path, temporary: Path, *, frames_per_second: Fraction | None, crf: int) -> None:
+    def __init__(self, path: Path, temporary: Path, *, frames_per_second: Fraction | None) -> None:
         av = import_av(purpose=f"writing {path.name}")
         self.path = path
         self.frames_written = 0
         self._rate = frames_per_second
-        self._last_pts = -1
-        self._crf = crf
-        self._size_hw = (0, 0)
-        self._stream: H264Stream | None = None
+        self._stamps = LiveStamps()
+        self._size_hw: tuple[int, ...] = ()
         # With the index in front, a browser plays the file while it still loads. Matroska has no such option.
         options = {} if path.suffix.lower() == ".mkv" else {"movflags": "+faststart"}
         self._container: OutputContainer = av.open(str(temporary.absolute()), mode="w", options=options)
+        self._stream: VideoStream | None = None
 
     def write(self, frame: Frame, image: NDArray[np.uint8]) -> None:
         """Encode ``image``, (H, W, 3) uint8 BGR; an odd height or width grows by one repeated row or column.
@@ -102,19 +101,18 @@ class VideoEncoder:
             MediaError: another size than the first frame's, or the encoder failed.
             OSError: the disk is full, or similar.
         """
+        size_hw = image.shape[:2]
         if self._stream is None:
-            height, width = self._size_hw = image.shape[:2]
-            time_base = MILLISECOND if self._rate is None else 1 / self._rate
-            self._stream = H264Stream(
-                self._container, (height, width), time_base=time_base, rate=self._rate, crf=self._crf
-            )
-        if image.shape[:2] != self._size_hw:
+            self._size_hw = size_hw
+            self._stream = add_h264(self._container, size_hw, crf=_CRF, rate=self._rate)
+        if size_hw != self._size_hw:
             raise MediaError(
-                f"frame {frame.name} is {size_words(image.shape[:2])}, but {self.path.name} began with "
-                f"{size_words(self._size_hw)}, and a video has one size; give a folder as output"
+                f"frame {frame.name} is {_words(size_hw)}, but {self.path.name} began with {_words(self._size_hw)}, "
+                "and a video has one size; give a folder as output"
             )
+        stamp = self.frames_written if self._rate is not None else self._stamps.of(frame.time_s)[0]
         with self._errors_named():
-            self._stream.write(picture_from_bgr(image), self._next_pts(frame))
+            encode(self._stream, picture_from_bgr(image), stamp)
         self.frames_written += 1
 
     def finish(self) -> None:
@@ -126,7 +124,7 @@ class VideoEncoder:
         """
         assert self._stream is not None
         with self._errors_named():
-            self._stream.finish()
+            encode(self._stream, None)
         self._container.close()
 
     def release(self) -> None:
@@ -135,12 +133,6 @@ class VideoEncoder:
 
         with contextlib.suppress(av.FFmpegError):
             self._container.close()
-
-    def _next_pts(self, frame: Frame) -> int:
-        """Time stamps must rise; two live frames may arrive within a millisecond."""
-        stamp = self.frames_written if self._rate is not None else round(frame.time_s / MILLISECOND)
-        self._last_pts = max(self._last_pts + 1, stamp)
-        return self._last_pts
 
     @contextlib.contextmanager
     def _errors_named(self) -> Iterator[None]:
@@ -156,71 +148,64 @@ class VideoEncoder:
             ) from error
 
 
-class H264Stream:
-    """The one stream of a container: pictures in, H.264 out.
+def _words(size_hw: tuple[int, ...]) -> str:
+    return f"{size_hw[1]} wide and {size_hw[0]} high"
+
+
+def add_h264(
+    container: OutputContainer,
+    size_hw: tuple[int, ...],
+    *,
+    crf: int,
+    rate: Fraction | None = None,
+    options: Mapping[str, str] | None = None,
+) -> VideoStream:
+    """Add the one stream to a container.
 
     Args:
         container: PyAV's, opened for writing; the caller closes it.
         size_hw: height and width of the pictures before :func:`picture_from_bgr`; odd sides grow by one.
-        time_base: seconds that a time stamp counts, also in the file.
-        rate: frames a second; None where frames come when they come.
         crf: quality of libx264; lower is better.
+        rate: frames a second, whose numbers are then the time stamps; None where frames come when they come, and time
+            stamps count milliseconds.
         options: more of libx264's own options.
     """
+    stream: VideoStream = container.add_stream(
+        "libx264", rate=rate or _NOMINAL_LIVE_RATE, options={"crf": str(crf), "preset": _PRESET, **(options or {})}
+    )
+    stream.height, stream.width = (side + side % 2 for side in size_hw)
+    stream.pix_fmt = "yuv420p"
+    # Without these notes players guess the colors by the size of the picture, and guess differently.
+    context: Any = stream.codec_context
+    context.color_primaries = context.color_trc = context.colorspace = BT709
+    context.color_range = _LIMITED_RANGE
+    context.time_base = MILLISECOND if rate is None else 1 / rate
+    return stream
 
-    def __init__(
-        self,
-        container: OutputContainer,
-        size_hw: tuple[int, int],
-        *,
-        time_base: Fraction,
-        rate: Fraction | None,
-        crf: int,
-        options: Mapping[str, str] | None = None,
-    ) -> None:
-        self._container = container
-        self._time_base = time_base
-        stream: VideoStream = container.add_stream(
-            "libx264", rate=rate or _NOMINAL_LIVE_RATE, options={"crf": str(crf), "preset": _PRESET, **(options or {})}
-        )
-        stream.height, stream.width = (side + side % 2 for side in size_hw)
-        stream.pix_fmt = "yuv420p"
-        # Without these notes players guess the colors by the size of the picture, and guess differently.
-        context: Any = stream.codec_context
-        context.color_primaries = context.color_trc = context.colorspace = BT709
-        context.color_range = _LIMITED_RANGE
-        context.time_base = time_base
-        self._stream = stream
 
-    def write(self, picture: VideoFrame, pts: int, *, key: bool = False) -> None:
-        """Encode a picture of :func:`picture_from_bgr`; ``key`` makes it one that decoding can begin with.
+def encode(stream: VideoStream, picture: VideoFrame | None, stamp: int = 0, *, key: bool = False) -> None:
+    """Encode a picture of :func:`picture_from_bgr`, or with None write what the encoder still holds.
 
-        Raises:
-            av.FFmpegError: the encoder failed, or what is written to did; often an OSError too.
-        """
-        from av.video.frame import PictureType
+    Args:
+        stream: of :func:`add_h264`.
+        picture: the picture.
+        stamp: its time stamp.
+        key: makes it one that decoding can begin with.
 
-        picture.pts, picture.time_base = pts, self._time_base
+    Raises:
+        av.FFmpegError: the encoder failed, or what is written to did; often an OSError too.
+    """
+    from av.video.frame import PictureType
+
+    if picture is not None:
+        picture.pts, picture.time_base = stamp, stream.codec_context.time_base
         if key:
             picture.pict_type = PictureType.I
-        self._container.mux(self._stream.encode(picture))
-
-    def finish(self) -> None:
-        """Write what the encoder still holds; the container's end is the caller's to write.
-
-        Raises:
-            av.FFmpegError: as for :meth:`write`.
-        """
-        self._container.mux(self._stream.encode(None))
-
-
-def size_words(size_hw: tuple[int, ...]) -> str:
-    """Return a size (height, width, ...) in words."""
-    return f"{size_hw[1]} wide and {size_hw[0]} high"
+    stream.container.mux(stream.encode(picture))
 
 
 @contextlib.contextmanager
-def recording_sink(path: Path, *, crf: int = DEFAULT_CRF, on_event: EventHandler = ignore) -> Iterator[Recording]:
+def recording_sink(path: Path, *, on_event: EventHandler = ignore) -> Iterator[Recording]:
     """Record live pictures: whatever ends the program, all can be played but a quarter of a second and a frame.
 
     Other videos of sfpp appear under their name when they are complete. This one does not wait for that, on purpose:
@@ -238,7 +223,6 @@ def recording_sink(path: Path, *, crf: int = DEFAULT_CRF, on_event: EventHandler
 
     Args:
         path: ends in .mp4, .mov or .mkv.
-        crf: quality of libx264; 18 cannot be told from the original, 23 is its default, 6 more halve the size.
         on_event: told of changes of size, and of an older file's new name.
 
     Raises:
@@ -247,7 +231,7 @@ def recording_sink(path: Path, *, crf: int = DEFAULT_CRF, on_event: EventHandler
     """
     import_av(purpose=f"writing {path.name}")
     # In place and not in one step, so a link has to be followed here, and what is no file cannot be one that grows.
-    recording = Recording(ordinary_place(path), crf=crf, on_event=on_event)
+    recording = Recording(ordinary_place(path), on_event=on_event)
     try:
         yield recording
     except BaseException:
@@ -260,15 +244,14 @@ def recording_sink(path: Path, *, crf: int = DEFAULT_CRF, on_event: EventHandler
 class Recording:
     """Encodes frames into a file in pieces that are complete in themselves; use it through :func:`recording_sink`."""
 
-    def __init__(self, path: Path, *, crf: int, on_event: EventHandler) -> None:
+    def __init__(self, path: Path, *, on_event: EventHandler) -> None:
         self.path = path
         self.frames_written = 0
-        self._crf = crf
         self._on_event = on_event
         self._fitting = FirstSize(path.name, on_event)
         self._stamps = LiveStamps()
         self._container: Any = None
-        self._stream: H264Stream | None = None
+        self._stream: VideoStream | None = None
 
     def write(self, frame: Frame, image: NDArray[np.uint8]) -> None:
         """Encode ``image``, (H, W, 3) uint8 BGR; it is in the file with the first frame that is 0.25 s younger.
@@ -283,7 +266,7 @@ class Recording:
             if self._stream is None:
                 self._stream = self._open()
             stamp_ms, key = self._stamps.of(frame.time_s)
-            self._stream.write(picture_from_bgr(fitted), stamp_ms, key=key)
+            encode(self._stream, picture_from_bgr(fitted), stamp_ms, key=key)
         self.frames_written += 1
 
     def close(self) -> None:
@@ -299,13 +282,13 @@ class Recording:
         with self._errors_named():
             try:
                 if stream is not None:
-                    stream.finish()
+                    encode(stream, None)
             finally:
                 container.close()
                 if not self.frames_written:
                     self.path.unlink(missing_ok=True)
 
-    def _open(self) -> H264Stream:
+    def _open(self) -> VideoStream:
         import av
 
         # An absolute path, since a relative one with a colon would be taken for the name of a protocol.
@@ -314,14 +297,7 @@ class Recording:
         )
         now = datetime.datetime.now(datetime.timezone.utc)
         self._container.metadata["creation_time"] = now.isoformat(timespec="milliseconds")
-        return H264Stream(
-            self._container,
-            self._fitting.size_hw,
-            time_base=MILLISECOND,
-            rate=None,
-            crf=self._crf,
-            options=LIVE_OPTIONS,
-        )
+        return add_h264(self._container, self._fitting.size_hw, crf=_CRF, options=LIVE_OPTIONS)
 
     @contextlib.contextmanager
     def _errors_named(self) -> Iterator[None]:

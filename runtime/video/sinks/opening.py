@@ -77,20 +77,24 @@ def open_sink(
         UsageError: a suffix or an address that is none of these, or a picture file for more than one picture.
     """
     check_sink(path, count=count)
-    text = os.fspath(path)
-    if is_uri(text):
-        return _address_sink(
-            text, frames_per_second=None if live else frames_per_second, on_event=on_event, on_stop=on_stop
-        )
-    target = Path(path)
+    text, target, scheme = os.fspath(path), Path(path), _scheme(path)
+    if scheme == _WINDOW:
+        return window_sink(on_stop=on_stop)
+    if scheme == _RAW:
+        rate = None if live else frames_per_second
+        return raw_sink(RawTarget.from_uri(text), frames_per_second=rate, on_event=on_event)
+    if scheme:
+        return push_sink(text, on_event=on_event)
     suffix = target.suffix.lower()
     if text == STANDARD_OUTPUT or (suffix == RECORD_SUFFIX and not target.is_dir()):
         return record_lines(text, live=live, on_event=on_event)
     if is_folder(text):
         return folder_sink(target, keep_older=live)
-    if suffix in VIDEO_SUFFIXES:
-        return _video(target, frames_per_second=frames_per_second, live=live, on_event=on_event)
-    return picture_sink(target)
+    if suffix not in VIDEO_SUFFIXES:
+        return contextlib.nullcontext(_Image(target))
+    if live:
+        return recording_sink(target, on_event=on_event)
+    return video_sink(target, frames_per_second=frames_per_second)
 
 
 def check_sink(path: str | os.PathLike[str], *, count: int | None = None) -> None:
@@ -101,7 +105,7 @@ def check_sink(path: str | os.PathLike[str], *, count: int | None = None) -> Non
         SfppError: the folder does not exist, or it is a disk or a socket.
     """
     place, name = sink_place(path), sink_name(path)
-    if is_uri(os.fspath(path)) or not isinstance(place, Path):
+    if _scheme(path) or not isinstance(place, Path):
         return
     if is_folder(path):
         _check_no_half_address(name)
@@ -136,10 +140,7 @@ def sink_name(path: str | os.PathLike[str]) -> str:
         UsageError: an address of no known kind, or one that is not complete.
     """
     text = os.fspath(path)
-    if not is_uri(text):
-        return text
-    scheme = _scheme(text)
-    return Receiver.from_uri(text).name if scheme in PROTOCOLS else text
+    return Receiver.from_uri(text).name if _scheme(path) in PROTOCOLS else text
 
 
 def sink_place(path: str | os.PathLike[str]) -> Path | str:
@@ -148,37 +149,16 @@ def sink_place(path: str | os.PathLike[str]) -> Path | str:
     Raises:
         UsageError: as for :func:`sink_name`.
     """
-    text = os.fspath(path)
-    if is_uri(text):
-        if _scheme(text) != _RAW:
-            return text
-        text = RawTarget.from_uri(text).place
+    text, scheme = os.fspath(path), _scheme(path)
+    if scheme and scheme != _RAW:
+        return text
+    text = RawTarget.from_uri(text).place if scheme else text
     return STANDARD_OUTPUT if text == STANDARD_OUTPUT or open_number(Path(text)) == _STDOUT else Path(text)
 
 
 def shows_all_sources(path: str | os.PathLike[str]) -> bool:
     """Whether one sink of this name takes the pictures of several sources and keeps them apart."""
-    text = os.fspath(path)
-    return is_uri(text) and _scheme(text) == _WINDOW
-
-
-def _video(
-    path: Path, *, frames_per_second: Fraction | None, live: bool, on_event: EventHandler
-) -> AbstractContextManager[Sink]:
-    if live:
-        return recording_sink(path, on_event=on_event)
-    return video_sink(path, frames_per_second=frames_per_second)
-
-
-def _address_sink(
-    uri: str, *, frames_per_second: Fraction | None, on_event: EventHandler, on_stop: Callable[[], object]
-) -> AbstractContextManager[Sink]:
-    scheme = _scheme(uri)
-    if scheme == _WINDOW:
-        return window_sink(on_stop=on_stop)
-    if scheme == _RAW:
-        return raw_sink(RawTarget.from_uri(uri), frames_per_second=frames_per_second, on_event=on_event)
-    return push_sink(uri, on_event=on_event)
+    return _scheme(path) == _WINDOW
 
 
 def _check_no_half_address(text: str) -> None:
@@ -189,13 +169,16 @@ def _check_no_half_address(text: str) -> None:
         raise UsageError(f"{shown} would be a folder; did you mean {scheme}://{host.lstrip('/')}?")
 
 
-def _scheme(uri: str) -> str:
-    """Return the kind of an address.
+def _scheme(path: str | os.PathLike[str]) -> str:
+    """Return the kind of an address; nothing for a path.
 
     Raises:
         UsageError: there is none of that kind.
     """
-    scheme = uri.partition(":")[0].lower()
+    text = os.fspath(path)
+    if not is_uri(text):
+        return ""
+    scheme = text.partition(":")[0].lower()
     if scheme not in SINK_SCHEMES:
         known = ", ".join(f"{each}://" for each in SINK_SCHEMES)
         hint = did_you_mean(scheme, SINK_SCHEMES)
@@ -204,19 +187,7 @@ def _scheme(uri: str) -> str:
 
 
 @contextlib.contextmanager
-def picture_sink(path: Path) -> Iterator[Sink]:
-    """Write one picture; its suffix chooses the format.
-
-    Raises:
-        UsageError: a suffix of no picture format.
-        MediaError: the folder does not exist.
-    """
-    check_picture_path(path)
-    yield _Picture(path)
-
-
-@contextlib.contextmanager
-def folder_sink(path: Path, *, suffix: str = FOLDER_SUFFIX, keep_older: bool = False) -> Iterator[Sink]:
+def folder_sink(path: Path, *, keep_older: bool = False) -> Iterator[Sink]:
     """Write every picture into a folder under its frame's name; the folder is created, with its parents.
 
     A file of that name is overwritten, or with ``keep_older`` left, and the picture gets a number behind its name.
@@ -230,7 +201,7 @@ def folder_sink(path: Path, *, suffix: str = FOLDER_SUFFIX, keep_older: bool = F
     except OSError as error:
         raise MediaError(f"cannot create the folder {path}: {error.strerror}; give another place") from error
     try:
-        yield _Folder(path, suffix, keep_older=keep_older)
+        yield _Folder(path, keep_older=keep_older)
     finally:
         if not existed and not any(path.iterdir()):
             path.rmdir()
@@ -244,7 +215,7 @@ def snapshot_sink(path: Path, *, count: int | None = None) -> Iterator[Sink]:
 
     Raises:
         UsageError: a suffix of no picture format.
-        MediaError: the folder does not exist.
+        SfppError: the folder does not exist.
     """
     check_picture_path(path)
     snapshot = _Snapshot(path, count)
@@ -257,14 +228,13 @@ def snapshot_sink(path: Path, *, count: int | None = None) -> Iterator[Sink]:
 
 
 def check_picture_path(path: Path) -> None:
-    """Refuse early what would fail after the work is done."""
+    """Refuse early what would fail after the work is done; raises as :func:`snapshot_sink`."""
     if path.suffix.lower() not in PICTURE_SUFFIXES:
         raise UsageError(f"{path} is no name for a picture: expected it to end in {', '.join(PICTURE_SUFFIXES)}")
-    if not path.parent.is_dir():
-        raise MediaError(f"cannot write {path}: the folder {path.parent} does not exist; create it first")
+    check_destinations(path)
 
 
-class _Picture:
+class _Image:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._written = False
@@ -277,13 +247,12 @@ class _Picture:
 
 
 class _Folder:
-    def __init__(self, path: Path, suffix: str, *, keep_older: bool) -> None:
+    def __init__(self, path: Path, *, keep_older: bool) -> None:
         self.path = path
-        self._suffix = suffix
         self._keep_older = keep_older
 
     def write(self, frame: Frame, image: NDArray[np.uint8]) -> None:
-        path = self.path / f"{frame.name}{self._suffix}"
+        path = self.path / f"{frame.name}{FOLDER_SUFFIX}"
         images.write_image(free_path(path) if self._keep_older else path, image)
 
 

@@ -26,7 +26,6 @@ from sfpp.runtime.video.sinks.fitting import FirstSize
 from sfpp.runtime.video.sources.address import without_credentials
 from sfpp.runtime.video.sources.link import pause_s
 
-_CRF = 23
 _PATIENCE_S = 8.0
 _FAREWELL_S = 2.0
 # A connection that held for so long was a good one: the next pauses are short again.
@@ -42,8 +41,6 @@ TIME = struct.Struct("<d")
 def push_sink(
     uri: str,
     *,
-    crf: int = _CRF,
-    most_kilobits_s: int | None = None,
     pause_s: Callable[[int], float] = pause_s,
     patience_s: float = _PATIENCE_S,
     on_event: EventHandler = ignore,
@@ -60,8 +57,6 @@ def push_sink(
 
     Args:
         uri: the receiver's address.
-        crf: quality of libx264; 6 more halve the bits.
-        most_kilobits_s: limits the bits on average and in bursts; None: what the quality needs.
         pause_s: seconds before the next try, after so many in vain.
         patience_s: how long connecting, or sending one picture, may take.
         on_event: told what becomes of the connection, and of changes of size.
@@ -73,8 +68,7 @@ def push_sink(
     """
     receiver = Receiver.from_uri(uri)
     check_protocol(receiver)
-    limit = {} if most_kilobits_s is None else {"maxrate": f"{most_kilobits_s}k", "bufsize": f"{most_kilobits_s}k"}
-    push = Push(receiver, crf=crf, encoder_options=limit, pause_s=pause_s, patience_s=patience_s, on_event=on_event)
+    push = Push(receiver, pause_s=pause_s, patience_s=patience_s, on_event=on_event)
     try:
         yield push
     finally:
@@ -90,8 +84,6 @@ class Push:
         self,
         receiver: Receiver,
         *,
-        crf: int,
-        encoder_options: dict[str, str],
         pause_s: Callable[[int], float],
         patience_s: float,
         on_event: EventHandler,
@@ -99,8 +91,7 @@ class Push:
     ) -> None:
         self.name = receiver.name
         self.frames_sent = 0
-        container, options = receiver.protocol.container, receiver.protocol.options
-        self._job = PushJob(receiver.uri, container, options, encoder_options, crf, patience_s)
+        self._job = PushJob(receiver.uri, receiver.protocol.container, receiver.protocol.options, patience_s)
         self._pause_s = pause_s
         self._on_event = on_event
         self._clock = clock
@@ -284,8 +275,6 @@ class PushJob:
         uri: the receiver's address.
         container: FFmpeg's name of the container format.
         options: for it.
-        encoder_options: for libx264, beside those that make it live.
-        crf: quality of libx264.
         patience_s: how long connecting, or sending one picture, may take.
         size_hw: height and width of the pictures, even.
     """
@@ -293,8 +282,6 @@ class PushJob:
     uri: str = field(repr=False)
     container: str
     options: dict[str, str]
-    encoder_options: dict[str, str]
-    crf: int
     patience_s: float
     size_hw: tuple[int, int] = (0, 0)
 

@@ -116,7 +116,7 @@ def test_whatever_ends_it_what_was_recorded_stays(tmp_path, error):
 
 def test_pictures_of_another_size_are_fitted(tmp_path):
     events = []
-    with recording_sink(tmp_path / "out.mp4", crf=5, on_event=events.append) as sink:
+    with recording_sink(tmp_path / "out.mp4", on_event=events.append) as sink:
         sink.write(frame(0), picture(0))
         sink.write(frame(1, time_s=0.1), np.full((48, 32, 3), 180, np.uint8))
         sink.write(frame(2, time_s=0.2), picture(2)[..., 0])
@@ -156,7 +156,7 @@ from sfpp.runtime.video.sinks.h264 import recording_sink
 from tests.runtime.video.clips import frame, picture
 written = 0
 try:
-    with recording_sink(Path(sys.argv[1]), crf=5) as sink:
+    with recording_sink(Path(sys.argv[1])) as sink:
         for index in range(500):
             sink.write(frame(index, time_s=index / 30), picture(index))
             written += 1

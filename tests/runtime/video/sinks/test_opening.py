@@ -10,6 +10,7 @@ import pytest
 
 from sfpp.runtime import MediaError, MissingDependencyError, SfppError, UsageError
 from sfpp.runtime.video import Frame, folder_sink, open_sink, open_source, snapshot_sink
+from sfpp.runtime.video.sinks import h264
 from sfpp.runtime.video.sinks.h264 import Recording, video_sink
 from sfpp.runtime.video.sinks.opening import sink_name
 from sfpp.runtime.video.sinks.push import Push
@@ -72,8 +73,9 @@ def test_colors_survive_the_video(tmp_path, color_bgr):
 
 
 @pytest.mark.parametrize("size_hw", [(47, 64), (48, 63), (47, 63)])
-def test_odd_sizes_grow_by_a_repeated_row_or_column(tmp_path, size_hw):
-    with video_sink(tmp_path / "out.mp4", frames_per_second=RATE, crf=5) as sink:
+def test_odd_sizes_grow_by_a_repeated_row_or_column(tmp_path, monkeypatch, size_hw):
+    monkeypatch.setattr(h264, "_CRF", 5)
+    with video_sink(tmp_path / "out.mp4", frames_per_second=RATE) as sink:
         write_frames(sink, 2, size_hw=size_hw)
     decoded = read_clip(tmp_path / "out.mp4")[1].astype(int)
     assert decoded.shape == (48, 64, 3)

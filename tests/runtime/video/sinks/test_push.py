@@ -1,15 +1,12 @@
 import contextlib
 import errno
-import json
 import os
 import shutil
 import socket
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
-from unittest.mock import Mock
 
 import av
 import numpy as np
@@ -17,7 +14,7 @@ import pytest
 
 from sfpp.runtime import MediaError, UsageError
 from sfpp.runtime.video.sinks import push
-from sfpp.runtime.video.sinks.push import TIME, Push, PushJob, Receiver, push_sink
+from sfpp.runtime.video.sinks.push import Push, Receiver, push_sink
 from tests.runtime.video.clips import frame, picture, read_clip
 from tests.runtime.video.sinks.receiving import Receiving, free_port, write_until
 
@@ -42,7 +39,7 @@ def kinds(events):
 )
 def test_ffmpeg_receives_what_is_sent(uri, events):
     uri = uri.format(free_port(socket.SOCK_DGRAM if uri.startswith("udp") else socket.SOCK_STREAM))
-    with Receiving(uri, most=45) as receiving, push_sink(uri, crf=10, on_event=events.append, **SOON) as sink:
+    with Receiving(uri, most=45) as receiving, push_sink(uri, on_event=events.append, **SOON) as sink:
         write_until(sink, lambda: receiving.has(45), pause_s=0.02)
     first = receiving.indices[0]
     assert receiving.indices == [(first + step) % 60 for step in range(45)]
@@ -102,7 +99,7 @@ def test_a_receiver_that_takes_nothing_any_more_is_lost(events):
         answering = threading.Thread(target=answer_and_stop_reading, args=(server, enough), daemon=True)
         answering.start()
         uri = f"rtsp://127.0.0.1:{server.getsockname()[1]}/x"
-        with push_sink(uri, crf=0, patience_s=1.5, on_event=events.append, **SOON) as sink:
+        with push_sink(uri, patience_s=1.5, on_event=events.append, **SOON) as sink:
             rng = np.random.default_rng(0)
             noise = [rng.integers(0, 255, (480, 640, 3), dtype=np.uint8) for _ in range(4)]
             index = 0
@@ -161,7 +158,7 @@ def test_a_protocol_that_ffmpeg_lacks_is_given_up(events):
     except av.FFmpegError as error:
         if not isinstance(error, av.error.ProtocolNotFoundError):
             pytest.skip("this FFmpeg has SRT")
-    options = {"crf": 23, "encoder_options": {}, "patience_s": 5.0, "on_event": events.append, **SOON}
+    options = {"patience_s": 5.0, "on_event": events.append, **SOON}
     sink = Push(receiver, **options)
     write_until(sink, lambda: bool(events))
     sink.write(frame(0), picture(0))
@@ -182,34 +179,6 @@ def test_pictures_of_another_size_are_fitted(events):
             time.sleep(0.01)
     assert {image.shape for image in receiving.images} == {(48, 64, 3)}
     assert "size-changed" in kinds(events)
-
-
-def encoder_options(monkeypatch, **options):
-    """What the sending process would be told for its encoder."""
-    jobs = []
-    monkeypatch.setattr(push, "PusherProcess", lambda job: jobs.append(job) or Mock())
-    with push_sink("udp://127.0.0.1:9", **options) as sink:
-        sink.write(frame(0), picture(0))
-    return jobs[0].encoder_options
-
-
-def test_bits_are_limited_when_asked(tmp_path, monkeypatch):
-    """The receiver is a file here: what is counted is what the encoder makes."""
-    rng = np.random.default_rng(0)
-    pictures = [rng.integers(0, 255, (288, 320), dtype=np.uint8) for _ in range(30)]
-    sizes = []
-    for limit in ({}, {"most_kilobits_s": 400}):
-        path = tmp_path / f"{len(sizes)}.ts"
-        job = PushJob(str(path), "mpegts", {}, encoder_options(monkeypatch, **limit), 10, 20.0, (192, 320))
-        given = json.dumps(vars(job)).encode() + b"\n"
-        given += b"".join(TIME.pack(index / 10) + image.tobytes() for index, image in enumerate(pictures))
-        command = [sys.executable, "-m", "sfpp.runtime.video.sinks.push_child"]
-        told = subprocess.run(command, input=given, check=True, capture_output=True)
-        assert (json.loads(told.stdout), told.stderr) == ({"connected": True}, b"")
-        assert len(read_clip(path)) == 30
-        sizes.append(path.stat().st_size)
-    assert sizes[0] > 1_000_000
-    assert sizes[1] < 300_000  # 400 kbit/s for 3 s are 150 000 bytes; the first picture has to be there at once
 
 
 def test_a_process_that_cannot_be_started_is_an_outage(events, monkeypatch):
@@ -245,7 +214,7 @@ def test_pauses_grow_until_a_connection_holds(events, monkeypatch):
         return 1.0
 
     monkeypatch.setattr(push, "PusherProcess", Process)
-    options = {"crf": 23, "encoder_options": {}, "patience_s": 5.0, "on_event": events.append, "pause_s": pause_s}
+    options = {"patience_s": 5.0, "on_event": events.append, "pause_s": pause_s}
     sink = Push(Receiver.from_uri("udp://127.0.0.1:9"), clock=lambda: now_s[0], **options)
     for held_s in (0.5, 0.5, 9.5, 10.5, 0.5):
         sink.write(frame(0), picture(0))  # connects
