@@ -14,6 +14,7 @@ from typing import Any
 
 from sfpp.runtime.errors import SfppError
 
+COMMAND = "sfpp-run"  # of this package; others name their own
 _PATIENCE_S = 2.0  # what is over sooner needs no bar
 INTERRUPTED = 130  # exit code: 128 + SIGINT, as shells report it
 _LARGEST_INT = 2**31 - 1  # what the libraries take that such numbers are handed on to

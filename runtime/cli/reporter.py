@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
-from sfpp.runtime.cli.console import notes_of, progress_bar
-from sfpp.runtime.cli.options import COMMAND
+from sfpp.runtime.cli.console import COMMAND, notes_of, progress_bar
 from sfpp.runtime.events import Event
 from sfpp.runtime.model import SelfTestState
 from sfpp.runtime.timing import RateMeter

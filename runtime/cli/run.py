@@ -3,26 +3,59 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
 
-from sfpp.runtime.cli.console import exit_code_of
-from sfpp.runtime.cli.options import COMMAND, check_sources, check_task, files_read, given, hint_of_second, parsed
+from sfpp.runtime.cli.console import COMMAND, exit_code_of, positive_int, unit_interval
+from sfpp.runtime.errors import UsageError
+from sfpp.runtime.video.sources.address import is_uri, without_credentials
 
-if TYPE_CHECKING:
-    from sfpp.runtime.cli.reporter import Reporter
-    from sfpp.runtime.model import Model
-    from sfpp.runtime.pose import PoseEstimator
-    from sfpp.runtime.segmentation import Segmenter
-    from sfpp.runtime.video import Policy, Source
-    from sfpp.runtime.video.outputs import Plan, Sinks
-    from sfpp.runtime.video.pipeline import Pipeline
-    from sfpp.runtime.viewer import Viewer
+# What names files or folders, and never an address.
+_FILES = {
+    "model": "MODEL, which comes first,",
+    "contract": "--contract",
+    "detector": "--detector",
+    "boxes": "--boxes",
+    "masks": "--masks",
+    "json": "--json",
+    "snapshot": "--snapshot",
+    "keypoints_json": "--keypoints-json",
+}
 
-# Shells report a program that a signal has ended as this plus the signal's number.
-_SIGNAL_EXIT = 128
+_EPILOG = """\
+examples, segmentation:
+  sfpp-run model.onnx demo                        the clip that ships with sfpp, to highway-sfpp.mp4
+  sfpp-run model.onnx street.mp4                  to street-sfpp.mp4 in the current folder
+  sfpp-run model.onnx street.mp4 out/street.mkv   to this file
+  sfpp-run model.onnx photo.jpg                   to photo-sfpp.png, and the share of each class
+  sfpp-run model.onnx images/ overlays/           a folder of images, one picture each
+  sfpp-run model.onnx *.mp4                       each to a NAME-sfpp.mp4 of its own
+  sfpp-run model.onnx *.mp4 -o overlays/          the same in a folder; or -o 'overlays/{source}.mkv'
+  sfpp-run model.onnx street.mp4 --masks labels/  only the labels: PNGs whose pixels are class numbers
+
+examples, cameras and streams:
+  sfpp-run model.onnx 0 -o camera.mp4             a webcam, until Ctrl-C
+  sfpp-run model.onnx rtsp://camera/street --view 8080        look at it in a browser
+  sfpp-run model.onnx test:// --view 8080                     try that without a camera
+  sfpp-run model.onnx rtsp://a/1 rtsp://b/2 --view 0.0.0.0:8080 --json all.jsonl
+  sfpp-run model.onnx camera://0 -o rtsp://server/out -o day-{source}.mp4 --smooth 0.3
+
+examples, human pose:
+  sfpp-run pose.onnx jump.mp4 --detector yolox.onnx --detect-every 5
+  sfpp-run pose.onnx jump.mp4 --boxes people.json --flip-test
+  sfpp-run pose.onnx jump.mp4 --keypoints-json jump.jsonl  only the keypoints: one line a person
+  sfpp-run pose.onnx athlete.jpg --person full-frame       a picture cut to one person
+
+examples, the model:
+  sfpp-run model.onnx street.mp4 --backend openvino --precision fp32
+  sfpp-run model.onnx street.mp4 --backend onnxruntime-cuda    an NVIDIA GPU, with onnxruntime-gpu installed
+  sfpp-run model.engine street.mp4                             an engine that sfpp-engine built for this GPU
+  sfpp-run model.onnx --self-test                 after an update: does it still answer as when it was exported?
+  sfpp-run model.onnx 0 --self-test               ask that first, and run only if it does
+
+Ctrl-C ends the run after the current frame; what was written until then is complete and can be played.
+exit codes: 0 done, 1 failed (a self-test too), 2 wrong usage, 130 stopped by Ctrl-C.
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,300 +65,244 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    # Not at the top: --help must not wait for OpenCV, the inference library and the video library.
-    from sfpp.runtime.cli.reporter import Reporter, note
+    # Here, and not at the top: --help must not wait for OpenCV, the inference library and the video library.
+    from sfpp.runtime.cli.running import run
 
-    if not arguments.sources:
-        with _loaded(arguments) as model:
-            return 0 if _passes_self_test(model) else 1
-    if (hint := hint_of_second(arguments)) is not None:
-        note(hint)
-    reporter = Reporter()
-    with contextlib.ExitStack() as stack:
-        sources, one_by_one = _opened(arguments, reporter, stack)
-        # All that can be refused is refused before the model is opened, which may take a while.
-        check_sources(arguments)
-        plan = _plan(arguments, sources)
-        check_task(arguments)
-        model = _loaded(arguments)
-        stack.callback(model.close)
-        check_task(arguments, model.contract)
-        if arguments.self_test and not _passes_self_test(model):
-            return 1
-        run = _Runs(arguments, model, sources, plan, reporter, stack)
-        return run.one_by_one() if one_by_one else run.together()
+    return run(arguments)
 
 
-def _opened(
-    arguments: argparse.Namespace, reporter: Reporter, stack: contextlib.ExitStack
-) -> tuple[list[Source], bool]:
-    """Open the sources; several files only to look at them, since there may be thousands.
+def run_parser() -> argparse.ArgumentParser:
+    """Return the parser of `sfpp-run`."""
+    parser = argparse.ArgumentParser(
+        prog=COMMAND,
+        description="Segment images, videos, cameras and streams with an exported model, or find people's\n"
+        "keypoints in them: the model says which.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("model", metavar="MODEL", help="the .onnx file that sfpp-export wrote, or an engine of it")
+    parser.add_argument(
+        "places",
+        metavar="SOURCE",
+        nargs="*",
+        help="an image, a folder or glob of images, a video, a webcam's number, the word demo, or an address (see "
+        "below); several run one after the other, or live ones in turns; --self-test needs none. A last one that does "
+        "not exist yet is OUTPUT: what exists is never written over unless -o names it",
+    )
+    _add_output_options(parser)
+    _add_frame_options(parser)
+    _add_live_options(parser)
+    _add_model_options(parser)
+    _add_segmentation_options(parser)
+    _add_people_options(parser)
+    _add_pose_options(parser)
+    return parser
 
-    Returns:
-        The sources, of different names, and whether they run one after the other, as several files do.
-    """
-    from sfpp.runtime.video.sources.opening import apart, each_source, open_source, reads_files
 
-    arguments.sources = texts = [each for text in arguments.sources for each in each_source(text)]
-    one_by_one = len(texts) > 1 and all(map(reads_files, texts))
-    if one_by_one:
-        sources = []
-        for text in texts:
-            with open_source(text) as source:
-                sources.append(source)
-    else:
-        sources = [stack.enter_context(open_source(text, on_event=reporter.event)) for text in texts]
-    for source, name in zip(sources, apart([source.name for source in sources]), strict=True):
-        source.name = name
-    return sources, one_by_one
+def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Return the options of a command line; wrong usage is told on stderr and exits with 2."""
+    parser = run_parser()
+    # Options may stand between MODEL and INPUT, which plain parsing of optional arguments does not allow.
+    arguments = parser.parse_intermixed_args(argv)
+    _check_texts(parser, arguments)
+    arguments.sources, arguments.output = _sources_and_output(parser, arguments)
+    if not arguments.sources and not arguments.self_test:
+        parser.error("the following arguments are required: SOURCE (or --self-test, which needs none)")
+    return arguments
 
 
-def _plan(arguments: argparse.Namespace, sources: Sequence[Source]) -> Plan:
-    from sfpp.runtime.cli.reporter import note
-    from sfpp.runtime.video.outputs import Outputs, plan_outputs
-    from sfpp.runtime.video.sources.opening import check_given_once
+def _check_texts(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """Refuse names that are empty, addresses where only a file can be meant, and a token without a page."""
+    files = {name: getattr(arguments, name) for name in _FILES}
+    for text in (*arguments.places, *arguments.outputs, *files.values()):
+        if not text and text is not None:
+            parser.error("an empty name was given, expected a file or an address; is a variable of the shell not set?")
+    for name, text in files.items():
+        if text is not None and is_uri(text):
+            parser.error(
+                f"{_FILES[name]} takes the name of a file, and {without_credentials(text)} is an address; "
+                "addresses are for SOURCE and -o"
+            )
+    if arguments.token is not None and arguments.view is None:
+        parser.error("--token is for the page in the browser; give --view too, or leave it out")
 
-    check_given_once(arguments.sources, sources)
-    overlays = tuple(arguments.outputs) or ((arguments.output,) if arguments.output is not None else ())
-    return plan_outputs(
-        Outputs(overlays, arguments.masks, arguments.json, arguments.snapshot, arguments.keypoints_json),
-        sources,
-        viewed=arguments.view is not None,
-        by_position=arguments.output is not None,
-        also_read=files_read(arguments),
-        max_frames=arguments.max_frames,
-        notify=note,
-        **given(arguments, "every"),
+
+def _sources_and_output(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> tuple[list[str], str | None]:
+    """Tell sources from an output among what stands behind MODEL: only the last can be one, if it is nothing yet."""
+    from sfpp.runtime.video.sinks.push import is_receiver
+
+    places = list(arguments.places)
+    if arguments.outputs or arguments.view is not None or len(places) < 2:
+        return places, None
+    told = any(each is not None for each in (arguments.json, arguments.masks, arguments.keypoints_json))
+    if is_receiver(places[-1]):
+        if told and len(places) > 2:
+            return places, None
+        # What is meant for a server would else go to a camera.
+        shown = without_credentials(places[-1])
+        which = "a second" if len(places) == 2 else "another"
+        parser.error(f"{shown} may be {which} source or the output; say -o {shown} for an output, else --view or -o")
+    return (places[:-1], places[-1]) if _is_new(places[-1]) else (places, None)
+
+
+def _is_new(place: str) -> bool:
+    """Whether a place is written to although no -o says so: it is nothing that could be read, or overwritten."""
+    from sfpp.runtime.video.sinks.opening import SINK_SCHEMES, sink_place
+    from sfpp.runtime.video.sources.opening import SCHEMES, names_input
+
+    if not is_uri(place):
+        return not names_input(place)
+    scheme = place.partition("://")[0].lower()
+    if scheme not in SINK_SCHEMES:
+        return scheme not in SCHEMES  # it is told that there is no such scheme
+    try:
+        written = sink_place(place)
+    except UsageError:  # such as raw:// with the options of a source
+        return scheme not in SCHEMES
+    return not isinstance(written, Path) or not written.is_file()
+
+
+def _add_output_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("where the frames go, with the classes' colors or the skeletons over them")
+    group.add_argument(
+        "-o",
+        "--output",
+        action="append",
+        default=[],
+        dest="outputs",
+        metavar="OUTPUT",
+        help=".mp4, .mov or .mkv for a video (H.264), .png or .jpg for a picture, a name without suffix or with a "
+        "final / for a folder, window:// for a window, raw://- for standard output, rtsp://, rtmp://, srt:// or "
+        "udp:// to push it; may be given several times. For several sources a folder, in which each gets an output, or "
+        "a name with {source}, which stands for each one's name (default: named after SOURCE; the next free name)",
+    )
+    group.add_argument(
+        "--view",
+        type=_page_address,
+        metavar="[HOST:]PORT",
+        help="show it on a page in the browser; on another host than this machine's own, a token is demanded",
+    )
+    group.add_argument("--token", help="the token that --view demands (default: a new one, printed at the start)")
+    group.add_argument(
+        "--json",
+        metavar="FILE",
+        help="a line of JSON a frame: class shares or keypoints, latencies, age; - prints it",
     )
 
 
-class _Runs:
-    """The runs of one command: several files one after the other, all else at once.
+def _page_address(text: str) -> tuple[str, int]:
+    from sfpp.runtime.viewer.listening import address_from
 
-    Args:
-        arguments: of the command line.
-        model: what is run.
-        sources: opened, or closed again if they run one after the other.
-        plan: what is written of them.
-        reporter: knows of the sources' events already.
-        stack: closes what is opened for all runs.
-
-    Raises:
-        SfppError: something cannot be opened.
-    """
-
-    def __init__(
-        self,
-        arguments: argparse.Namespace,
-        model: Segmenter | PoseEstimator,
-        sources: Sequence[Source],
-        plan: Plan,
-        reporter: Reporter,
-        stack: contextlib.ExitStack,
-    ) -> None:
-        from sfpp.runtime.video.sinks.opening import folder_sink
-
-        self._arguments = arguments
-        self._opened = model
-        self._sources = sources
-        self._plan = plan
-        self._shared = plan.shared()
-        self._reporter = reporter
-        self._pipeline: Pipeline | None = None
-        self._stopped = False
-        # Standard output may be the place of the frames themselves.
-        self._file = sys.stderr if plan.writes_to_standard_output() else sys.stdout
-        self._found_by = ""
-        self._model = self._with_finder(stack)
-        for folder in plan.shared_folders:
-            stack.enter_context(folder_sink(folder))  # it is made, and taken away if nothing comes into it
-        self._viewer = self._opened_viewer(stack)
-        reporter.viewer = self._viewer
-
-    def one_by_one(self) -> int:
-        """Run files one after the other; a broken one ends no other. Return the exit code."""
-        from sfpp.runtime.cli.reporter import note, print_written, self_test_line
-        from sfpp.runtime.errors import MediaError
-        from sfpp.runtime.video.sources.opening import open_source
-
-        failed = []
-        with self._sinks() as sinks:
-            for text, looked_at in zip(self._arguments.sources, self._sources, strict=True):
-                try:
-                    with open_source(text, on_event=self._reporter.event) as source:
-                        source.name = looked_at.name
-                        code = self._run([source], sinks)
-                except MediaError as error:
-                    note(f"error: {error}; the others go on")
-                    failed.append(looked_at.name)
-                    continue
-                if code or self._stopped:
-                    return code
-        print_written(self._shared, file=self._file)
-        print(self_test_line(self._opened.self_test), file=self._file)
-        print(f"{len(self._sources) - len(failed)} of {len(self._sources)} sources are done", file=self._file)
-        return 1 if failed else 0
-
-    def together(self) -> int:
-        """Run all sources at once, until they end, and return the exit code."""
-        with self._sinks() as sinks:
-            return self._run(self._sources, sinks)
-
-    def stop(self) -> None:
-        """End soon: a signal, a closed window or somebody at the page asks for it."""
-        self._stopped = True
-        if self._pipeline is not None:
-            self._pipeline.stop()
-
-    def _run(self, sources: Sequence[Source], sinks: Sinks) -> int:
-        from sfpp.runtime.video.delivery import Delivery
-        from sfpp.runtime.video.pipeline import Pipeline
-        from sfpp.runtime.video.stopping import stop_on_signals
-
-        arguments, reporter = self._arguments, self._reporter
-        with contextlib.ExitStack() as stack:
-            stop = stack.enter_context(stop_on_signals())
-            pipeline = self._pipeline = stack.enter_context(
-                Pipeline(
-                    self._model,
-                    sources,
-                    max_frames=arguments.max_frames,
-                    on_event=reporter.event,
-                    **given(arguments, "policy", "smooth", "every"),
-                )
-            )
-            self._note_policy(pipeline)
-            delivery = Delivery(
-                {source.name: stack.enter_context(sinks.of(source)) for source in sources},
-                style=given(arguments, "alpha", "legend", "threshold"),
-                viewer=self._viewer,
-                self_test=self._opened.self_test,
-                timer=pipeline.timer,
-            )
-            stack.enter_context(stop.stops(self.stop))
-            with reporter.run(pipeline):
-                for answer in pipeline:
-                    reporter.saw(answer)
-                    delivery.take(answer)
-                    del answer  # the next one may be long in coming
-        return self._reported(pipeline, stop.signal_number)
-
-    def _reported(self, pipeline: Pipeline, signal_number: int | None) -> int:
-        """Say what one run has done, and return the exit code."""
-        from sfpp.runtime.cli.reporter import print_written, warn
-
-        alone = len(pipeline.sources) == len(self._sources)
-        outputs = [
-            text
-            for text in dict.fromkeys(
-                text for source in pipeline.sources for text in self._plan.by_source[source.name].all()
-            )
-            if alone or text not in self._shared
-        ]
-        failed = self._reporter.unwritten(outputs)
-        for line in failed.values():
-            warn(line)
-        self_test = self._opened.self_test if alone else None
-        self._reporter.finish(pipeline, found_by=self._found_by, self_test=self_test, file=self._file)
-        print_written((text for text in outputs if text not in failed), file=self._file)
-        if signal_number:
-            return _SIGNAL_EXIT + signal_number
-        return 1 if failed else 0
-
-    def _sinks(self) -> Sinks:
-        from sfpp.runtime.video.outputs import Sinks
-        from sfpp.runtime.video.readers import policy_for
-
-        policy: Policy | None = self._arguments.policy
-        return Sinks(
-            self._plan,
-            self._sources,
-            policy_of=lambda source: policy_for(source, policy),
-            on_event=self._reporter.event,
-            on_stop=self.stop,
-            max_frames=self._arguments.max_frames,
-            **given(self._arguments, "every"),
-        )
-
-    def _with_finder(self, stack: contextlib.ExitStack) -> Model:
-        """Return the model; a pose model with what finds the people, which serves one source after the other."""
-        from sfpp.runtime.cli.reporter import note
-        from sfpp.runtime.people import FollowedPose, choose_finder
-        from sfpp.runtime.pose import PoseEstimator
-
-        if not isinstance(self._opened, PoseEstimator):
-            return self._opened
-        finder, self._found_by = choose_finder(**given(self._arguments, "detector", "boxes", "person", "threads"))
-        note(self._found_by)
-        stack.callback(finder.close)
-        return FollowedPose(self._opened, finder, **given(self._arguments, "detect_every", "threshold"))
-
-    def _opened_viewer(self, stack: contextlib.ExitStack) -> Viewer | None:
-        if self._arguments.view is None:
-            return None
-        from sfpp.runtime.cli.reporter import note
-        from sfpp.runtime.viewer import Viewer
-
-        host, port = self._arguments.view
-        contract = self._opened.contract
-        viewer = Viewer(
-            classes=contract.classes,
-            palette=contract.palette,
-            task=contract.task,
-            title=self._opened.description,
-            self_test=self._opened.self_test,
-            host=host,
-            port=port,
-            token=self._arguments.token,
-            on_stop=self.stop,
-        )
-        stack.enter_context(viewer)
-        note(f"open {viewer.url} in a browser")
-        return viewer
-
-    def _note_policy(self, pipeline: Pipeline) -> None:
-        """Say what becomes of frames for which there is no time, where that is not plain: files lose none."""
-        from sfpp.runtime.cli.reporter import note
-
-        if self._arguments.policy is None and not any(source.live for source in pipeline.sources):
-            return
-        waiting = [source.name for source in pipeline.sources if pipeline.policy_of(source) != pipeline.policy]
-        but = f", but none of {', '.join(waiting)}" if waiting else ""
-        note(f"policy {pipeline.policy}: {_POLICY_WORDS[pipeline.policy]}{but}")
+    return address_from(text)
 
 
-_POLICY_WORDS: dict[Policy, str] = {
-    "freshest": "frames that are old by the time the model is free are dropped",
-    "every-frame": "no frame is dropped, and the sources wait",
-}
-
-
-def _loaded(arguments: argparse.Namespace) -> Segmenter | PoseEstimator:
-    import logging
-
-    from sfpp.runtime.cli.reporter import note
-    from sfpp.runtime.model_file import load, read_contract_file
-
-    logging.getLogger("sfpp").addHandler(logging.NullHandler())  # its warnings are printed once, by ``note``
-    return load(
-        arguments.model,
-        contract=read_contract_file(arguments.contract) if arguments.contract else None,
-        backend=arguments.backend,
-        precision=arguments.precision,
-        threads=arguments.threads,
-        build=arguments.build,
-        flip_test=bool(arguments.flip_test),
-        # Asked for, it comes right after: in a library that was named, no other one would take over before.
-        self_test=arguments.self_test is None or (arguments.self_test and arguments.backend is None),
-        notify=note,
+def _add_live_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("cameras and streams")
+    group.add_argument(
+        "--policy",
+        choices=("freshest", "every-frame"),
+        help="freshest drops frames that are old by the time the model is free; every-frame takes all (default: "
+        "freshest for live sources, every-frame for files)",
+    )
+    group.add_argument(
+        "--smooth",
+        type=unit_interval,
+        metavar="A",
+        help="average a segmentation's logits over time: 0 (none) to below 1; steadier, and later to see what moves",
     )
 
 
-def _passes_self_test(model: Segmenter | PoseEstimator) -> bool:
-    """Replay the model's own frame, print how that came out, and return whether it is as expected."""
-    from sfpp.runtime.self_test import self_test
+def _add_frame_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("which frames, and a picture of one")
+    group.add_argument(
+        "--max-frames", type=positive_int, metavar="N", help="stop after N frames; of several files, after N of each"
+    )
+    group.add_argument(
+        "--every", type=positive_int, metavar="N", help="take every Nth frame of each source only (default: 1)"
+    )
+    group.add_argument(
+        "--snapshot", metavar="FILE", help="also write one picture from the middle of the run, to look at"
+    )
 
-    result = self_test(model)
-    model.self_test = result.state
-    print(result.text())
-    return result.passed
+
+def _add_model_options(parser: argparse.ArgumentParser) -> None:
+    from sfpp.runtime.backends import PRECISIONS, backend_names
+
+    group = parser.add_argument_group("the model")
+    group.add_argument(
+        "--backend",
+        choices=backend_names(),
+        help="the library that runs it (default: what suits the model and this machine; a line says which, and why)",
+    )
+    group.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        help="what it computes in; fp32 is exactest (default: bf16 where CPU and backend have it, else as the file is)",
+    )
+    group.add_argument(
+        "--threads", type=positive_int, metavar="N", help="threads within an operator (default: all cores)"
+    )
+    group.add_argument(
+        "--no-build",
+        action="store_false",
+        dest="build",
+        help="build no TensorRT engine, which takes minutes the first time; run what was built, or run elsewhere",
+    )
+    group.add_argument("--contract", metavar="FILE", help="the contract as JSON, for an ONNX file that carries none")
+    group.add_argument(
+        "--self-test",
+        action=argparse.BooleanOptionalAction,
+        help="replay the frame that the file carries, and compare the answer with the stored one; SOURCE is then left "
+        "out, or run only if that passes. --no-self-test never does, and trusts any backend (default: on first use "
+        "with each backend, version, precision and processor; where it fails, the next backend takes over)",
+    )
+
+
+def _add_segmentation_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("segmentation models")
+    group.add_argument(
+        "--masks", metavar="DIR", help="write label values as PNGs into DIR; without OUTPUT, nothing else is written"
+    )
+    group.add_argument("--alpha", type=unit_interval, metavar="X", help="weight of the colors, 0 to 1 (default: 0.5)")
+    group.add_argument(
+        "--no-legend", dest="legend", action="store_false", default=None, help="leave the classes' names out"
+    )
+
+
+def _add_people_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("pose models: how people are found (default: --person hog where OpenCV has it)")
+    way = group.add_mutually_exclusive_group()
+    way.add_argument("--detector", metavar="FILE", help="a YOLOX- or YOLOv8-style detector as an ONNX file")
+    way.add_argument("--boxes", metavar="FILE", help="boxes found beforehand: COCO-style JSON, or JSON lines")
+    way.add_argument(
+        "--person",
+        choices=("hog", "full-frame"),
+        help="hog: OpenCV's own detector of upright people; full-frame: each frame is one person",
+    )
+    group.add_argument(
+        "--detect-every",
+        type=positive_int,
+        metavar="N",
+        help="find people in every Nth frame only, and follow their keypoints in between (default: 1)",
+    )
+
+
+def _add_pose_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("pose models")
+    group.add_argument(
+        "--threshold",
+        type=unit_interval,
+        metavar="X",
+        help="leave out keypoints with a lower score, and people without any other, 0 to 1 (default: 0.3)",
+    )
+    group.add_argument(
+        "--flip-test",
+        action="store_true",
+        default=None,
+        help="average with the mirrored person: more accurate, twice the work",
+    )
+    group.add_argument(
+        "--keypoints-json",
+        metavar="FILE",
+        help="write keypoints as COCO results, one line a person; without OUTPUT, nothing else is written",
+    )

@@ -14,8 +14,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from sfpp.runtime.cli.options import parsed
-from sfpp.runtime.cli.run import main
+from sfpp.runtime.cli.run import main, parsed
 from sfpp.runtime.contract import METADATA_KEY
 from tests.runtime.video.clips import CONTRACT, index_of, picture, read_clip, rgb_segmenter, write_clip
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sfpp.runtime.cli import run as cli
+from sfpp.runtime.cli import running
 from sfpp.runtime.cli.run import main
 from tests.runtime.cli.test_run import Terminal, write_model
 from tests.runtime.video.clips import read_clip, write_clip
@@ -109,7 +109,7 @@ def test_the_whole_of_it_with_a_progress_bar(monkeypatch, capsys):
 )
 @pytest.mark.usefixtures("here")
 def test_what_is_refused_is_refused_before_the_model_is_opened(capsys, monkeypatch, options, words):
-    monkeypatch.setattr(cli, "_loaded", lambda arguments: pytest.fail("the model was opened"))
+    monkeypatch.setattr(running, "_loaded", lambda arguments: pytest.fail("the model was opened"))
     assert main(["model.onnx", "clip.mp4", *options]) in (1, 2)
     assert words in capsys.readouterr().err
 
@@ -131,7 +131,7 @@ def test_the_pages_stop_button_ends_the_run():
 
     async def press_stop():
         async with looking.opened(url) as page:
-            assert page.hello["controls"] == ["stop"]
+            assert page.hello["canStop"] is True
             await page.picture()
             await page.send(type="stop")
 

@@ -14,9 +14,8 @@ import numpy as np
 import onnx
 import pytest
 
-from sfpp.runtime.cli import run as cli
-from sfpp.runtime.cli.options import parsed
-from sfpp.runtime.cli.run import main
+from sfpp.runtime.cli import running
+from sfpp.runtime.cli.run import main, parsed
 from sfpp.runtime.contract import METADATA_KEY
 from sfpp.runtime.segmentation import Segmenter
 from sfpp.runtime.video.sinks.records import RecordLines
@@ -40,7 +39,7 @@ def here(tmp_path, monkeypatch):
 @pytest.fixture
 def unopened(monkeypatch):
     """A model that must not be opened: what is refused is refused before that."""
-    monkeypatch.setattr(cli, "_loaded", lambda arguments: pytest.fail("the model was opened"))
+    monkeypatch.setattr(running, "_loaded", lambda arguments: pytest.fail("the model was opened"))
 
 
 def contents(folder):
@@ -323,7 +322,7 @@ def test_pictures_in_a_folder_overwrite_none(here, capsys, source, words, existi
     (here / existing).write_text("mine")
     before = contents(here)
     with monkeypatch.context() as patched:
-        patched.setattr(cli, "_loaded", lambda arguments: pytest.fail("the model was opened"))
+        patched.setattr(running, "_loaded", lambda arguments: pytest.fail("the model was opened"))
         code, _, err = run(capsys, source, *words)
     assert (code, f"{existing} exists, and would be overwritten; give another folder" in err) == (2, True), err
     assert contents(here) == before

@@ -1,0 +1,374 @@
+"""A run of `sfpp-run`: what is opened, what is refused, and what is said of it."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sfpp.runtime.cli.reporter import Reporter, note, print_written, self_test_line, warn
+from sfpp.runtime.contract import ModelContract, Task
+from sfpp.runtime.errors import MediaError, UsageError
+from sfpp.runtime.files import identity
+from sfpp.runtime.model import Model
+from sfpp.runtime.model_file import contract_of, load, read_contract_file
+from sfpp.runtime.people import FollowedPose, choose_finder
+from sfpp.runtime.pose import PoseEstimator
+from sfpp.runtime.segmentation import Segmenter
+from sfpp.runtime.self_test import self_test
+from sfpp.runtime.tensorrt.sidecar import files_of_model
+from sfpp.runtime.video.delivery import Delivery
+from sfpp.runtime.video.frame import Source
+from sfpp.runtime.video.mailbox import Policy
+from sfpp.runtime.video.outputs import Outputs, Plan, Sinks, plan_outputs
+from sfpp.runtime.video.pipeline import Pipeline
+from sfpp.runtime.video.readers import policy_for
+from sfpp.runtime.video.sinks.opening import folder_sink
+from sfpp.runtime.video.sources.address import is_uri
+from sfpp.runtime.video.sources.opening import apart, check_given_once, each_source, open_source, reads_files
+from sfpp.runtime.video.steady import check_smoothing
+from sfpp.runtime.video.stopping import stop_on_signals
+
+if TYPE_CHECKING:
+    from sfpp.runtime.viewer import Viewer
+
+# Shells report a program that a signal has ended as this plus the signal's number.
+_SIGNAL_EXIT = 128
+_POLICY_WORDS: dict[Policy, str] = {
+    "freshest": "frames that are old by the time the model is free are dropped",
+    "every-frame": "no frame is dropped, and the sources wait",
+}
+
+# By name of the attribute. Their default is None, so that it can be told whether they were given; the library's
+# functions have the real defaults.
+_TASK_OPTIONS: dict[Task, dict[str, str]] = {
+    "segmentation": {"masks": "--masks", "alpha": "--alpha", "legend": "--no-legend"},
+    "pose": {
+        "detector": "--detector",
+        "boxes": "--boxes",
+        "person": "--person",
+        "detect_every": "--detect-every",
+        "threshold": "--threshold",
+        "flip_test": "--flip-test",
+        "keypoints_json": "--keypoints-json",
+    },
+}
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Do what the options of a command line say, and return the exit code; raises SfppError."""
+    if not arguments.sources:
+        with _loaded(arguments) as model:
+            return 0 if _passes_self_test(model) else 1
+    if (hint := _hint_of_second(arguments)) is not None:
+        note(hint)
+    reporter = Reporter()
+    with contextlib.ExitStack() as stack:
+        sources, one_by_one = _opened(arguments, reporter, stack)
+        # All that can be refused is refused before the model is opened, which may take a while.
+        _check_sources(arguments)
+        plan = _plan(arguments, sources)
+        _check_task(arguments)
+        model = _loaded(arguments)
+        stack.callback(model.close)
+        _check_task(arguments, model.contract)
+        if arguments.self_test and not _passes_self_test(model):
+            return 1
+        runs = _Runs(arguments, model, sources, plan, reporter, stack)
+        return runs.one_by_one() if one_by_one else runs.together()
+
+
+def _opened(
+    arguments: argparse.Namespace, reporter: Reporter, stack: contextlib.ExitStack
+) -> tuple[list[Source], bool]:
+    """Open the sources; several files only to look at them, since there may be thousands.
+
+    Returns:
+        The sources, of different names, and whether they run one after the other, as several files do.
+    """
+    arguments.sources = texts = [each for text in arguments.sources for each in each_source(text)]
+    one_by_one = len(texts) > 1 and all(map(reads_files, texts))
+    if one_by_one:
+        sources = []
+        for text in texts:
+            with open_source(text) as source:
+                sources.append(source)
+    else:
+        sources = [stack.enter_context(open_source(text, on_event=reporter.event)) for text in texts]
+    for source, name in zip(sources, apart([source.name for source in sources]), strict=True):
+        source.name = name
+    return sources, one_by_one
+
+
+def _plan(arguments: argparse.Namespace, sources: Sequence[Source]) -> Plan:
+    check_given_once(arguments.sources, sources)
+    overlays = tuple(arguments.outputs) or ((arguments.output,) if arguments.output is not None else ())
+    return plan_outputs(
+        Outputs(overlays, arguments.masks, arguments.json, arguments.snapshot, arguments.keypoints_json),
+        sources,
+        viewed=arguments.view is not None,
+        by_position=arguments.output is not None,
+        also_read=_files_read(arguments),
+        max_frames=arguments.max_frames,
+        notify=note,
+        **_given(arguments, "every"),
+    )
+
+
+class _Runs:
+    """The runs of one command: several files one after the other, all else at once.
+
+    Args:
+        arguments: of the command line.
+        model: what is run.
+        sources: opened, or closed again if they run one after the other.
+        plan: what is written of them.
+        reporter: knows of the sources' events already.
+        stack: closes what is opened for all runs.
+
+    Raises:
+        SfppError: something cannot be opened.
+    """
+
+    def __init__(
+        self,
+        arguments: argparse.Namespace,
+        model: Segmenter | PoseEstimator,
+        sources: Sequence[Source],
+        plan: Plan,
+        reporter: Reporter,
+        stack: contextlib.ExitStack,
+    ) -> None:
+        self._arguments = arguments
+        self._opened = model
+        self._sources = sources
+        self._plan = plan
+        self._shared = plan.shared()
+        self._reporter = reporter
+        self._pipeline: Pipeline | None = None
+        self._stopped = False
+        # Standard output may be the place of the frames themselves.
+        self._file = sys.stderr if plan.writes_to_standard_output() else sys.stdout
+        self._found_by = ""
+        self._model = self._with_finder(stack)
+        for folder in plan.shared_folders:
+            stack.enter_context(folder_sink(folder))  # it is made, and taken away if nothing comes into it
+        self._viewer = reporter.viewer = self._opened_viewer(stack)
+
+    def one_by_one(self) -> int:
+        """Run files one after the other; a broken one ends no other. Return the exit code."""
+        failed = []
+        with self._sinks() as sinks:
+            for text, looked_at in zip(self._arguments.sources, self._sources, strict=True):
+                try:
+                    with open_source(text, on_event=self._reporter.event) as source:
+                        source.name = looked_at.name
+                        code = self._run([source], sinks)
+                except MediaError as error:
+                    note(f"error: {error}; the others go on")
+                    failed.append(looked_at.name)
+                    continue
+                if code or self._stopped:
+                    return code
+        print_written(self._shared, file=self._file)
+        print(self_test_line(self._opened.self_test), file=self._file)
+        print(f"{len(self._sources) - len(failed)} of {len(self._sources)} sources are done", file=self._file)
+        return 1 if failed else 0
+
+    def together(self) -> int:
+        """Run all sources at once, until they end, and return the exit code."""
+        with self._sinks() as sinks:
+            return self._run(self._sources, sinks)
+
+    def stop(self) -> None:
+        """End soon: a signal, a closed window or somebody at the page asks for it."""
+        self._stopped = True
+        if self._pipeline is not None:
+            self._pipeline.stop()
+
+    def _run(self, sources: Sequence[Source], sinks: Sinks) -> int:
+        arguments, reporter = self._arguments, self._reporter
+        with contextlib.ExitStack() as stack:
+            stop = stack.enter_context(stop_on_signals())
+            pipeline = self._pipeline = stack.enter_context(
+                Pipeline(
+                    self._model,
+                    sources,
+                    max_frames=arguments.max_frames,
+                    on_event=reporter.event,
+                    **_given(arguments, "policy", "smooth", "every"),
+                )
+            )
+            self._note_policy(pipeline)
+            delivery = Delivery(
+                {source.name: stack.enter_context(sinks.of(source)) for source in sources},
+                style=_given(arguments, "alpha", "legend", "threshold"),
+                viewer=self._viewer,
+                self_test=self._opened.self_test,
+                timer=pipeline.timer,
+            )
+            stack.enter_context(stop.stops(self.stop))
+            with reporter.run(pipeline):
+                for answer in pipeline:
+                    reporter.saw(answer)
+                    delivery.take(answer)
+                    del answer  # the next one may be long in coming
+        return self._reported(pipeline, stop.signal_number)
+
+    def _reported(self, pipeline: Pipeline, signal_number: int | None) -> int:
+        """Say what one run has done, and return the exit code."""
+        alone = len(pipeline.sources) == len(self._sources)
+        given = (text for source in pipeline.sources for text in self._plan.by_source[source.name].all())
+        outputs = [text for text in dict.fromkeys(given) if alone or text not in self._shared]
+        failed = self._reporter.unwritten(outputs)
+        for line in failed.values():
+            warn(line)
+        state = self._opened.self_test if alone else None
+        self._reporter.finish(pipeline, found_by=self._found_by, self_test=state, file=self._file)
+        print_written((text for text in outputs if text not in failed), file=self._file)
+        if signal_number:
+            return _SIGNAL_EXIT + signal_number
+        return 1 if failed else 0
+
+    def _sinks(self) -> Sinks:
+        policy: Policy | None = self._arguments.policy
+        return Sinks(
+            self._plan,
+            self._sources,
+            policy_of=lambda source: policy_for(source, policy),
+            on_event=self._reporter.event,
+            on_stop=self.stop,
+        )
+
+    def _with_finder(self, stack: contextlib.ExitStack) -> Model:
+        """Return the model; a pose model with what finds the people, which serves one source after the other."""
+        if not isinstance(self._opened, PoseEstimator):
+            return self._opened
+        finder, self._found_by = choose_finder(**_given(self._arguments, "detector", "boxes", "person", "threads"))
+        note(self._found_by)
+        stack.callback(finder.close)
+        return FollowedPose(self._opened, finder, **_given(self._arguments, "detect_every", "threshold"))
+
+    def _opened_viewer(self, stack: contextlib.ExitStack) -> Viewer | None:
+        if self._arguments.view is None:
+            return None
+        from sfpp.runtime.viewer import Viewer
+
+        host, port = self._arguments.view
+        contract = self._opened.contract
+        viewer = Viewer(
+            classes=contract.classes,
+            palette=contract.palette,
+            task=contract.task,
+            title=self._opened.description,
+            self_test=self._opened.self_test,
+            host=host,
+            port=port,
+            token=self._arguments.token,
+            on_stop=self.stop,
+        )
+        stack.enter_context(viewer)
+        note(f"open {viewer.url} in a browser")
+        return viewer
+
+    def _note_policy(self, pipeline: Pipeline) -> None:
+        """Say what becomes of frames for which there is no time, where that is not plain: files lose none."""
+        if self._arguments.policy is None and not any(source.live for source in pipeline.sources):
+            return
+        waiting = [source.name for source in pipeline.sources if pipeline.policy_of(source) != pipeline.policy]
+        but = f", but none of {', '.join(waiting)}" if waiting else ""
+        note(f"policy {pipeline.policy}: {_POLICY_WORDS[pipeline.policy]}{but}")
+
+
+def _loaded(arguments: argparse.Namespace) -> Segmenter | PoseEstimator:
+    logging.getLogger("sfpp").addHandler(logging.NullHandler())  # its warnings are printed once, by ``note``
+    return load(
+        arguments.model,
+        contract=read_contract_file(arguments.contract) if arguments.contract else None,
+        backend=arguments.backend,
+        precision=arguments.precision,
+        threads=arguments.threads,
+        build=arguments.build,
+        flip_test=bool(arguments.flip_test),
+        # Asked for, it comes right after: in a library that was named, no other one would take over before.
+        self_test=arguments.self_test is None or (arguments.self_test and arguments.backend is None),
+        notify=note,
+    )
+
+
+def _passes_self_test(model: Segmenter | PoseEstimator) -> bool:
+    """Replay the model's own frame, print how that came out, and return whether it is as expected."""
+    result = self_test(model)
+    model.self_test = result.state
+    print(result.text())
+    return result.passed
+
+
+def _hint_of_second(arguments: argparse.Namespace) -> str | None:
+    """Return what to say of a second source that may have been meant for an output, as it was when it was new.
+
+    Returns:
+        None where nothing else can have been meant.
+    """
+    if len(arguments.places) != 2 or len(arguments.sources) != 2 or arguments.outputs or arguments.view is not None:
+        return None
+    first, second = map(Path, arguments.places)
+    if is_uri(arguments.places[1]) or not second.exists() or identity(first) == identity(second):
+        return None
+    how = "into" if second.is_dir() else "over"
+    return f"{second} exists, so it is one more source; to write {how} it, say -o {second}"
+
+
+def _check_task(arguments: argparse.Namespace, contract: ModelContract | None = None) -> None:
+    """Refuse options that mean nothing for the model.
+
+    Args:
+        arguments: of the command line.
+        contract: the model's; None reads it from the file, without opening that, and checks nothing if it carries none.
+
+    Raises:
+        UsageError: there are some.
+        ContractError: the contract that was given as a file is none.
+    """
+    if contract is None:
+        contract = read_contract_file(arguments.contract) if arguments.contract else contract_of(arguments.model)
+    if contract is None:
+        return
+    for other, options in _TASK_OPTIONS.items():
+        foreign = [option for name, option in options.items() if getattr(arguments, name) is not None]
+        if other != contract.task and foreign:
+            are = "are" if len(foreign) > 1 else "is"
+            raise UsageError(
+                f"{', '.join(foreign)} {are} for {other} models, but {arguments.model} is a {contract.task} model; "
+                "leave it out, or give another model"
+            )
+    if arguments.smooth:
+        check_smoothing(arguments.smooth, contract)
+
+
+def _check_sources(arguments: argparse.Namespace) -> None:
+    """Refuse options that mean nothing for several sources.
+
+    Raises:
+        UsageError: there are some.
+    """
+    if len(arguments.sources) > 1 and arguments.boxes is not None:
+        raise UsageError(
+            f"--boxes tells the frames of one source, and there are {len(arguments.sources)}; run them one by one, or "
+            "pictures as a folder or a pattern"
+        )
+
+
+def _files_read(arguments: argparse.Namespace) -> list[str]:
+    """Return the files beside the sources that the options name for reading."""
+    others = _given(arguments, "contract", "detector", "boxes").values()
+    return [*map(str, files_of_model(Path(arguments.model))), *others]
+
+
+def _given(arguments: argparse.Namespace, *names: str) -> dict[str, Any]:
+    """Return those of the named options that were given, as arguments for a function that has the defaults."""
+    return {name: value for name in names if (value := getattr(arguments, name)) is not None}
