@@ -102,10 +102,10 @@ def model_stages(model: Segmenter) -> Stages:
 def run_pipeline(model: Segmenter, video: Path, target: Path, *, frames: int) -> None:
     """As `sfpp-run` does it."""
     with open_source(str(video)) as source:
-        plan = Plan({source.name: Outputs((str(target),))})
+        plan = Plan({source.name: Outputs((str(target),))}, max_frames=frames)
         with (
             Pipeline(model, [source], max_frames=frames) as pipeline,
-            Sinks(plan, [source], policy_of=pipeline.policy_of, max_frames=frames) as sinks,
+            Sinks(plan, [source], policy_of=pipeline.policy_of) as sinks,
             sinks.of(source) as opened,
         ):
             delivery = Delivery({source.name: opened}, timer=pipeline.timer)

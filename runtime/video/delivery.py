@@ -28,7 +28,7 @@ class SourceSinks:
     Attributes:
         overlays: take the frames with what was found drawn over them.
         masks: take label values, (H, W) uint8; for segmentation.
-        records: take a :class:`.records.FrameRecord` for each frame.
+        records: take what :func:`sfpp.runtime.video.frame_record` returns of each frame.
         keypoints: files of :func:`sfpp.runtime.video.keypoints_file`; for pose.
         drawing: draws the next frame while the last one is still being encoded; None leaves drawing to the overlays,
             which is less work where they take only some of the frames.

@@ -83,14 +83,18 @@ class Plan:
     Attributes:
         by_source: outputs by the source's name; sources may share some.
         shared_folders: in which each source has an output of its own.
+        every: only every Nth frame is taken: a video then shows fewer frames a second.
+        max_frames: how many frames there will be at most.
     """
 
     by_source: Mapping[str, Outputs]
     shared_folders: tuple[Path, ...] = ()
+    every: int = 1
+    max_frames: int | None = None
 
     def all(self) -> tuple[str, ...]:
         """Every output of every source, those that they share once."""
-        return tuple(dict.fromkeys(self._every()))
+        return tuple(dict.fromkeys(text for outputs in self.by_source.values() for text in outputs.all()))
 
     def shared(self) -> tuple[str, ...]:
         """Return those that several sources share."""
@@ -101,13 +105,15 @@ class Plan:
         """Whether frames or lines go where a report would be printed."""
         return any(sink_place(text) == STANDARD_OUTPUT for text in self.all())
 
-    def check(
-        self, sources: Sequence[Source], *, also_read: Sequence[str] = (), every: int = 1, max_frames: int | None = None
-    ) -> None:
+    def count(self, source: Source) -> int | None:
+        """How many frames of a source will come, as far as it knows its own length."""
+        return expected_frames(source, every=self.every, max_frames=self.max_frames)
+
+    def check(self, sources: Sequence[Source], *, also_read: Sequence[str] = ()) -> None:
         """Refuse outputs that would overwrite an input, other files that are ``also_read``, each other, or pictures.
 
         Files are told by what they are, whatever links and spellings lead to them. What has a name of no known kind, or
-        lies in no folder that exists, is refused too. ``every`` and ``max_frames`` are those of the run.
+        lies in no folder that exists, is refused too.
 
         Raises:
             UsageError: they would, or a name or an address is none.
@@ -120,14 +126,10 @@ class Plan:
                 _check_folder(folder, source)
             # What lies in a folder that sources share has a name of ours, and the folder is made later.
             for text in (text for text in outputs.overlays if Path(text).parent not in self.shared_folders):
-                check_sink(text, count=expected_frames(source, every=every, max_frames=max_frames))
+                check_sink(text, count=self.count(source))
             if outputs.snapshot is not None:
                 check_picture_path(Path(outputs.snapshot))
             check_destinations(*(text for text in (outputs.json, outputs.keypoints) if text not in (None, "-")))
-
-    def _every(self) -> Iterator[str]:
-        for outputs in self.by_source.values():
-            yield from outputs.all()
 
     def _unshared(self) -> Iterator[str]:
         """Yield every output, one that several sources share once, and one that a source has twice as often."""
@@ -183,8 +185,9 @@ def plan_outputs(
             overlays = (_free(default_overlay(source), source, taken, notify),)
         taken.update(map(Path, overlays))
         found[source.name] = replace(outputs, overlays=overlays)
-    plan = Plan(found, tuple(Path(text) for text in wanted.overlays if several and _is_shared(text)))
-    plan.check(sources, also_read=also_read, every=every, max_frames=max_frames)
+    shared_folders = tuple(Path(text) for text in wanted.overlays if several and _is_shared(text))
+    plan = Plan(found, shared_folders, every, max_frames)
+    plan.check(sources, also_read=also_read)
     return plan
 
 
@@ -205,8 +208,6 @@ class Sinks:
         plan: what is written.
         sources: of the plan, opened or closed again.
         policy_of: what becomes of a source's frames for which there is no time.
-        every: take only every Nth frame: a video then shows fewer frames a second.
-        max_frames: how many frames there will be at most.
         on_event: takes what happens to the sinks.
         on_stop: called when a window is closed.
     """
@@ -217,15 +218,11 @@ class Sinks:
         sources: Sequence[Source],
         *,
         policy_of: Callable[[Source], Policy],
-        every: int = 1,
-        max_frames: int | None = None,
         on_event: EventHandler = ignore,
         on_stop: Callable[[], object] = lambda: None,
     ) -> None:
         self._plan = plan
         self._policy_of = policy_of
-        self._every = every
-        self._max_frames = max_frames
         self._on_event = on_event
         self._on_stop = on_stop
         self._stack = contextlib.ExitStack()
@@ -249,19 +246,28 @@ class Sinks:
         Raises:
             SfppError: something cannot be written.
         """
-        outputs, policy = self._plan.by_source[source.name], self._policy_of(source)
+        outputs, policy, live = self._plan.by_source[source.name], self._policy_of(source), source.live
+        tell, count = self._on_event, self._plan.count(source)
+        rate = None if live or source.frames_per_second is None else source.frames_per_second / self._plan.every
         with contextlib.ExitStack() as stack:
 
-            def opened(text: str, opening: Callable[[str], AbstractContextManager[Any]]) -> SinkThread[Any]:
-                return self._thread(text, opening, stack, policy)
+            def opened(
+                stage: str, text: str | None, opening: Callable[[str], AbstractContextManager[Any]]
+            ) -> dict[str, SinkThread[Any]]:
+                return {stage: self._thread(text, opening(text), stack=stack, policy=policy)} if text else {}
 
-            masks = {"masks": opened(outputs.masks, self._folder(source))} if outputs.masks else {}
-            records = {"json": opened(outputs.json, self._lines(source))} if outputs.json else {}
-            keypoints = {"people": opened(outputs.keypoints, keypoints_file)} if outputs.keypoints else {}
-            numbered = enumerate(outputs.overlays, start=1)
-            overlays = {f"encode{f' {n}' * (n > 1)}": opened(text, self._overlay(source)) for n, text in numbered}
-            if outputs.snapshot:
-                overlays["snapshot"] = opened(outputs.snapshot, self._snapshot(source))
+            def overlay(text: str) -> AbstractContextManager[Any]:
+                return open_sink(
+                    text, frames_per_second=rate, count=count, live=live, on_event=tell, on_stop=self._on_stop
+                )
+
+            masks = opened("masks", outputs.masks, lambda text: folder_sink(Path(text), keep_older=live))
+            records = opened("json", outputs.json, lambda text: record_lines(text, live=live, on_event=tell))
+            keypoints = opened("people", outputs.keypoints, keypoints_file)
+            overlays: dict[str, SinkThread[Any]] = {}
+            for number, text in enumerate(outputs.overlays, start=1):
+                overlays |= opened(f"encode{f' {number}' * (number > 1)}", text, overlay)
+            overlays |= opened("snapshot", outputs.snapshot, lambda text: snapshot_sink(Path(text), count=count))
             drawing = None
             if overlays and policy == "every-frame":
                 nothing: AbstractContextManager[Any] = contextlib.nullcontext()
@@ -269,43 +275,19 @@ class Sinks:
             yield SourceSinks(overlays, masks, records, keypoints, drawing)
 
     def _thread(
-        self,
-        text: str,
-        opening: Callable[[str], AbstractContextManager[Any]],
-        stack: contextlib.ExitStack,
-        policy: Policy,
+        self, text: str, opening: AbstractContextManager[Any], *, stack: contextlib.ExitStack, policy: Policy
     ) -> SinkThread[Any]:
-        def threaded(policy: Policy) -> SinkThread[Any]:
-            return SinkThread(opening(text), name=thread_name(text), policy=policy, on_event=self._on_event)
-
-        if text in self._shared:
-            if text not in self._opened:
-                self._opened[text] = self._stack.enter_context(threaded(_of_shared(text, self._policies[text])))
+        """Open what is the source's own, or for all of them what they share."""
+        if text in self._opened:
             return self._opened[text]
-        return stack.enter_context(threaded(policy))
-
-    def _overlay(self, source: Source) -> Callable[[str], AbstractContextManager[Any]]:
-        rate = source.frames_per_second and source.frames_per_second / self._every
-        return lambda text: open_sink(
-            text,
-            frames_per_second=None if source.live else rate,
-            count=self._count(source),
-            live=source.live,
-            on_event=self._on_event,
-            on_stop=self._on_stop,
-        )
-
-    def _snapshot(self, source: Source) -> Callable[[str], AbstractContextManager[Any]]:
-        return lambda text: snapshot_sink(Path(text), count=self._count(source))
-
-    def _folder(self, source: Source) -> Callable[[str], AbstractContextManager[Any]]:
-        return lambda text: folder_sink(Path(text), keep_older=source.live)
-
-    def _lines(self, source: Source) -> Callable[[str], AbstractContextManager[Any]]:
-        return lambda text: record_lines(text, live=source.live, on_event=self._on_event)
-
-    def _count(self, source: Source) -> int | None:
-        return expected_frames(source, every=self._every, max_frames=self._max_frames)
+        shared = text in self._shared
+        if shared:
+            policy = _of_shared(text, self._policies[text])
+        thread = SinkThread(opening, name=thread_name(text), policy=policy, on_event=self._on_event)
+        (self._stack if shared else stack).enter_context(thread)
+        if shared:
+            self._opened[text] = thread
+        return thread
 
 
 def _of_shared(text: str, policies: Collection[Policy]) -> Policy:

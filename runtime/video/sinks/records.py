@@ -8,7 +8,6 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -84,8 +83,8 @@ class RecordLines:
         """
         self.write_record(frame_record(frame))
 
-    def write_record(self, record: FrameRecord) -> None:
-        """Write a line.
+    def write_record(self, record: Mapping[str, Any]) -> None:
+        """Write a record of :func:`frame_record` as a line of JSON; what is no finite number becomes null.
 
         Raises:
             MediaError: the disk is full, or similar.
@@ -93,52 +92,14 @@ class RecordLines:
         if self._ended:
             return
         # A source's name may hold bytes that are no text; JSON has the same escapes as Python for them.
-        line = (record.to_json() + "\n").encode("utf-8", errors="backslashreplace")
+        line = json.dumps(json_ready(dict(record)), ensure_ascii=False).encode("utf-8", errors="backslashreplace")
         try:
-            write_all(self._stream, line)
+            write_all(self._stream, line + b"\n")
         except BrokenPipeError:
             self._ended = True
             self._on_event(Event("ended", self._name, "nobody reads the lines any more"))
         except OSError as error:
             raise MediaError(f"cannot write {self._name}: {error.strerror}; make room or give another place") from error
-
-
-@dataclass(frozen=True)
-class FrameRecord:
-    """What is known of one frame. None, and latencies that nobody measured, are left out of the JSON.
-
-    Attributes:
-        source: the source's name.
-        frame: the frame's number in its source, from 0.
-        frame_name: the frame's name, unique within the source.
-        time_s: seconds since the source's first frame.
-        taken_unix_s: when the frame came, in seconds since 1970; None if that is not known.
-        age_ms: milliseconds from there to when the record was made.
-        latency_ms: milliseconds by stage.
-        self_test: whether the model is known to answer here as it did when it was exported: ``passed``, ``failed``,
-            ``damaged``, ``not carried`` or ``off``.
-        self_test_agreement: the share, 0..1, of its answer that was as expected, if it was replayed in this run.
-        found: what the model found, by name: ``shares``, the part of the frame, 0..1, that each class covers, without
-            those that cover nothing; or ``people``, each as in the keypoints file.
-    """
-
-    source: str
-    frame: int
-    frame_name: str
-    time_s: float
-    taken_unix_s: float | None = None
-    age_ms: float | None = None
-    latency_ms: Mapping[str, float] = field(default_factory=dict)
-    self_test: str | None = None
-    self_test_agreement: float | None = None
-    found: Mapping[str, Any] = field(default_factory=dict)
-
-    def to_json(self) -> str:
-        """Return the record as one line of JSON, without a line break."""
-        values = {name: value for name, value in vars(self).items() if value is not None and name != "found"}
-        if not self.latency_ms:
-            del values["latency_ms"]
-        return json.dumps(json_ready({**values, **self.found}), ensure_ascii=False)
 
 
 def frame_record(
@@ -147,32 +108,39 @@ def frame_record(
     *,
     latency_ms: Mapping[str, float] | None = None,
     self_test: SelfTestState | None = None,
-) -> FrameRecord:
-    """Return what is known of a frame and of what was found in it; its age is that of now.
+) -> dict[str, Any]:
+    """Return what is known of a frame and of what was found in it; what is not known is left out.
 
     Args:
         frame: the frame.
         result: what the model found.
         latency_ms: milliseconds by stage.
-        self_test: the model's; None leaves it out.
+        self_test: the model's.
+
+    Returns:
+        By name: ``source``, ``frame`` (its number in its source, from 0), ``frame_name``, ``time_s`` since the source's
+        first frame, ``taken_unix_s`` (when it came, in seconds since 1970), ``age_ms`` from there to now,
+        ``latency_ms``, ``self_test`` (``passed``, ``failed``, ``damaged``, ``not carried`` or ``off``) and
+        ``self_test_agreement`` (0..1, where it was replayed in this run); then what was found: ``shares``, the part of
+        the frame, 0..1, that each class covers, without those that cover nothing; or ``people``, each as in the
+        keypoints file.
     """
-    taken_unix_s = age_ms = None
+    record: dict[str, Any] = {
+        "source": frame.source,
+        "frame": frame.index,
+        "frame_name": frame.name,
+        "time_s": round(frame.time_s, _TIME_DIGITS),
+    }
     if frame.taken_s:
         age_s = time.monotonic() - frame.taken_s
-        age_ms = round(1000 * age_s, _AGE_DIGITS)
-        taken_unix_s = round(time.time() - age_s, _TIME_DIGITS)
-    return FrameRecord(
-        source=frame.source,
-        frame=frame.index,
-        frame_name=frame.name,
-        time_s=round(frame.time_s, _TIME_DIGITS),
-        taken_unix_s=taken_unix_s,
-        age_ms=age_ms,
-        latency_ms={stage: round(value, _LATENCY_DIGITS) for stage, value in (latency_ms or {}).items()},
-        self_test=self_test.outcome if self_test else None,
-        self_test_agreement=self_test.agreement if self_test else None,
-        found={} if result is None else result.to_record(),
-    )
+        record |= {"taken_unix_s": round(time.time() - age_s, _TIME_DIGITS), "age_ms": round(1000 * age_s, _AGE_DIGITS)}
+    if latency_ms:
+        record["latency_ms"] = {stage: round(value, _LATENCY_DIGITS) for stage, value in latency_ms.items()}
+    if self_test is not None:
+        record["self_test"] = self_test.outcome
+        if self_test.agreement is not None:
+            record["self_test_agreement"] = self_test.agreement
+    return record if result is None else {**record, **result.to_record()}
 
 
 class KeypointsFile:

@@ -1,7 +1,6 @@
 """Answers on their way to sinks and to the page."""
 
 import contextlib
-import json
 import time
 from dataclasses import replace
 
@@ -31,7 +30,7 @@ class Kept:
         self.written.append((given.source, given.index, image))
 
     def write_record(self, record):
-        self.records.append((record.source, record.frame))
+        self.records.append((record["source"], record["frame"]))
 
     @contextlib.contextmanager
     def opened(self):
@@ -108,7 +107,7 @@ def test_records_say_how_the_models_self_test_stands():
         (SelfTestState("passed"), {"self_test": "passed"}),
         (SelfTestState("failed", 0.5), {"self_test": "failed", "self_test_agreement": 0.5}),
     ):
-        record = json.loads(frame_record(answer(1).frame, answer(1).result, self_test=state).to_json())
+        record = frame_record(answer(1).frame, answer(1).result, self_test=state)
         assert {name: value for name, value in record.items() if name.startswith("self_test")} == expected
 
 

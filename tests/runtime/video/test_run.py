@@ -251,11 +251,11 @@ def test_warnings_of_the_source_are_in_the_report(tmp_path):
 
 def test_every_second_frame_makes_half_the_rate(clip, tmp_path):
     with open_source(str(clip)) as source:
-        plan = Plan({source.name: Outputs((str(tmp_path / "out.mp4"),))})
+        plan = Plan({source.name: Outputs((str(tmp_path / "out.mp4"),))}, every=2)
         with (
             rgb_segmenter() as model,
             Pipeline(model, [source], every=2) as pipeline,
-            Sinks(plan, [source], policy_of=pipeline.policy_of, every=2) as sinks,
+            Sinks(plan, [source], policy_of=pipeline.policy_of) as sinks,
             sinks.of(source) as opened,
         ):
             delivery = Delivery({source.name: opened}, style={"alpha": 0, "legend": False})
