@@ -239,27 +239,23 @@ def _begun(frames: tuple[Frame, ...], *, pacer: Pacer | None) -> _Work:
 
 
 def _paced(stages: Sequence[Stage], pacer: Pacer) -> list[Stage]:
-    """Let the pacer know when a frame is prepared, and when the model begins and ends."""
+    """Let the pacer know when a frame is prepared, when the model begins and ends, and when all is done."""
     names = [stage.name for stage in stages]
-    model = names.index("infer") if "infer" in names else 0
-    found = list(stages)
-    found[model] = Stage(names[model], partial(_with_model, inner=stages[model].work, pacer=pacer))
-    if model:
-        found[model - 1] = stages[model - 1].then(partial(_noting, note=pacer.ready))
-    found[-1] = found[-1].then(partial(_noting, note=pacer.finished))
-    return found
+    model, last = names.index("infer") if "infer" in names else 0, len(names) - 1
 
+    def paced(number: int, stage: Stage) -> Stage:
+        def work(item: Any) -> Any:
+            if number == model:
+                pacer.begins()
+            done = stage.work(item)
+            for at, note in ((model - 1, pacer.ready), (model, pacer.ends), (last, pacer.finished)):
+                if number == at:
+                    note()
+            return done
 
-def _with_model(work: Any, *, inner: Callable[[Any], Any], pacer: Pacer) -> Any:
-    pacer.begins()
-    done = inner(work)
-    pacer.ends()
-    return done
+        return Stage(stage.name, work)
 
-
-def _noting(work: Any, *, note: Callable[[], None]) -> Any:
-    note()
-    return work
+    return [paced(number, stage) for number, stage in enumerate(stages)]
 
 
 def _check(policy: str | None, sources: Sequence[object], *, every: int, max_frames: int | None) -> None:

@@ -7,7 +7,6 @@ import weakref
 
 import pytest
 
-from sfpp.runtime import UsageError
 from sfpp.runtime.video import stages as pipeline
 from sfpp.runtime.video.stages import Stage, run_stages
 
@@ -41,9 +40,8 @@ def fail_on(number):
 ADD, DOUBLE = Stage("add", lambda item: item + 1), Stage("double", lambda item: item * 2)
 
 
-@pytest.mark.parametrize("room", [1, 2, 7])
-def test_a_thousand_items_come_out_as_from_a_loop(room):
-    assert collected(range(1000), [ADD, DOUBLE, ADD], room=room) == [(item + 1) * 2 + 1 for item in range(1000)]
+def test_a_thousand_items_come_out_as_from_a_loop():
+    assert collected(range(1000), [ADD, DOUBLE, ADD]) == [(item + 1) * 2 + 1 for item in range(1000)]
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])
@@ -54,16 +52,6 @@ def test_few_items_and_no_stage(count):
 
 def test_none_is_an_item_like_others():
     assert collected([None, 0, None], [Stage("same", lambda item: item)]) == [None, 0, None]
-
-
-def test_more_work_in_the_same_stage():
-    assert collected(range(3), [ADD.then(lambda item: item * 10)]) == [10, 20, 30]
-    assert ADD.then(str).name == "add"
-
-
-def test_no_room_is_refused():
-    with pytest.raises(UsageError, match="room is 0, expected at least 1"), run_stages([], [], room=0):
-        pytest.fail("it started")
 
 
 def test_every_stage_has_a_thread_that_is_called_after_it():
@@ -96,11 +84,10 @@ def test_all_stages_work_at_once():
     assert collected(source, stages) == list(range(count))
 
 
-@pytest.mark.parametrize("room", [1, 3])
 @pytest.mark.parametrize("stages", [0, 1, 3])
-def test_the_source_is_read_ahead_no_further_than_promised(room, stages):
+def test_the_source_is_read_ahead_no_further_than_promised(stages):
     begun, full = [], threading.Event()
-    promised = (stages + 1) * (room + 1)
+    promised = 2 * (stages + 1)
 
     def source():
         for item in range(100):
@@ -109,7 +96,7 @@ def test_the_source_is_read_ahead_no_further_than_promised(room, stages):
                 full.set()
             yield item
 
-    with run_stages(source(), [ADD] * stages, room=room) as results:
+    with run_stages(source(), [ADD] * stages) as results:
         for done, _ in enumerate(results, start=1):
             # A slow consumer. The item that it holds has left the line.
             assert not full.wait(0.05)
