@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sfpp.runtime.errors import SfppError
-from sfpp.runtime.people.detections import Detections
+from sfpp.runtime.people.detections import Detections, PersonFinder
 
 _PERSON = 1  # COCO's number of the category
 _LARGEST = float(np.finfo(np.float32).max)
@@ -23,7 +23,7 @@ _EXPECTED = (
 )
 
 
-class BoxesFile:
+class BoxesFile(PersonFinder):
     """People from a COCO-style JSON file: detections in a list or line by line, or a data set with annotations.
 
     An entry belongs to the frame that its ``file_name`` names (with or without folder and suffix), else to the frame
@@ -61,9 +61,6 @@ class BoxesFile:
         rows = [*self._rows.get(name, ()), *self._rows.get(index, ())]
         table = np.array(rows, np.float32).reshape(-1, 5)
         return Detections(table[:, :4], table[:, 4])
-
-    def close(self) -> None:
-        """Nothing to release."""
 
 
 def _document(path: Path) -> Any:

@@ -45,10 +45,10 @@ class PersonFinder(Protocol):
         """
 
     def close(self) -> None:
-        """Release what the finder holds."""
+        """Release what the finder holds; most hold nothing."""
 
 
-class FullFrame:
+class FullFrame(PersonFinder):
     """The whole frame is one person: for pictures cut to a person, and where nothing better is at hand."""
 
     description = "taking each whole frame as one person"
@@ -58,11 +58,8 @@ class FullFrame:
         height, width = frame_bgr.shape[:2]
         return Detections(np.array([[0, 0, width, height]], np.float32), np.ones(1, np.float32))
 
-    def close(self) -> None:
-        """Nothing to release."""
 
-
-class FirstToFind:
+class FirstToFind(PersonFinder):
     """Asks one finder after the other until one finds somebody.
 
     Args:

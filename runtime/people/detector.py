@@ -24,7 +24,7 @@ from sfpp.runtime.errors import BackendError, ContractError, ModelFileError
 from sfpp.runtime.images import Image, Placement, bgr_from_frame, place_frame
 from sfpp.runtime.imports import import_cv2
 from sfpp.runtime.people.boxes import Boxes, cut_to_frame, kept_by_suppression
-from sfpp.runtime.people.detections import Detections
+from sfpp.runtime.people.detections import Detections, PersonFinder
 from sfpp.runtime.typed_json import dataclass_from_json
 
 _DEFAULT_SIDE = 640  # of detectors whose input may have any size
@@ -33,10 +33,12 @@ Style = Literal["yolox", "yolov8"]
 Letterbox = Literal["top-left", "center"]
 METADATA_KEY = "sfpp.detector"
 _STRIDES = (8, 16, 32)
+_MIN_SCORE = 0.4
+_MAX_IOU = 0.6  # of people that overlap by more than this only the surest stays
 _LARGEST_EXPONENT = 20.0  # e^20 cells are wider than any picture, and no overflow
 
 
-class OnnxDetector:
+class OnnxDetector(PersonFinder):
     """People from a YOLOX- or YOLOv8-style detector.
 
     The style is told from the metadata ``sfpp.detector`` (see :class:`DetectorContract`), else from the shapes that a
@@ -44,8 +46,6 @@ class OnnxDetector:
 
     Args:
         path: the .onnx file; its input is (1, 3, height, width) floating point.
-        min_score: people of a lower score are dropped.
-        max_iou: of people that overlap by more than this only the surest stays.
         threads: threads within an operator; None leaves the choice to the backend.
 
     Raises:
@@ -54,18 +54,10 @@ class OnnxDetector:
         MissingDependencyError: ONNX Runtime is not installed.
     """
 
-    def __init__(
-        self,
-        path: str | os.PathLike[str],
-        *,
-        min_score: float = 0.4,
-        max_iou: float = 0.6,
-        threads: int | None = None,
-    ) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, threads: int | None = None) -> None:
         self._path = Path(path)
         if not self._path.is_file():
             raise ModelFileError(f"{path} is not a file; give a person detector as an ONNX file")
-        self._min_score, self._max_iou = min_score, max_iou
         self._session = _Session(self._path, threads=threads)
         try:
             self._input = self._session.image_input(self._path)
@@ -80,11 +72,6 @@ class OnnxDetector:
         size = f"{self._input.width}x{self._input.height}"
         return f"{self._path.name} ({self._contract.style} style, {size}) in {self._session.description}"
 
-    @property
-    def contract(self) -> DetectorContract:
-        """How the detector is fed and read."""
-        return self._contract
-
     def find(self, frame_bgr: NDArray[Any], *, index: int = 0, name: str = "") -> Detections:
         """Find the people in a frame; see :class:`PersonFinder`.
 
@@ -97,7 +84,7 @@ class OnnxDetector:
         boxes_xywh, scores = people_from_output(output, self._contract, self._input.size_hw)
         if np.isnan(scores).any() or np.isnan(boxes_xywh).any():
             raise BackendError(f"{self.description} gave NaN; if it is a file of lower precision, try the FP32 one")
-        sure = scores >= self._min_score
+        sure = scores >= _MIN_SCORE
         return self._once_each(boxes_in_frame(boxes_xywh[sure], placement), scores[sure])
 
     def close(self) -> None:
@@ -107,7 +94,7 @@ class OnnxDetector:
     def _once_each(self, boxes_xywh: Boxes, scores: NDArray[np.float32]) -> Detections:
         inside = (boxes_xywh[:, 2:] > 0).all(axis=1)
         boxes_xywh, scores = boxes_xywh[inside], scores[inside]
-        kept = kept_by_suppression(boxes_xywh, scores, max_iou=self._max_iou)
+        kept = kept_by_suppression(boxes_xywh, scores, max_iou=_MAX_IOU)
         # Scores come from a foreign graph, in which nothing says that they end at 1.
         return Detections(boxes_xywh[kept], np.minimum(scores[kept], 1))
 

@@ -25,6 +25,8 @@ _STRIDE = (8, 8)
 # Windows are 64x128 (width x height), of which 16 pixels on every side are margin (Dalal and Triggs 2005).
 _WINDOW_WH = (64, 128)
 _MARGIN_SHARE_XY = (16 / 64, 16 / 128)
+_MIN_MARGIN = 0.5  # distance from the classifier's boundary below which a detection is dropped
+_MAX_IOU = 0.5  # of people that overlap by more than this only one stays
 
 
 def choose_finder(
@@ -84,19 +86,15 @@ def hog_available() -> bool:
     return hasattr(import_cv2(purpose=_PURPOSE), "HOGDescriptor")
 
 
-class HogPeople:
+class HogPeople(PersonFinder):
     """People from OpenCV's HOG detector.
-
-    Args:
-        min_margin: distance from the classifier's boundary below which a detection is dropped.
-        max_iou: of people that overlap by more than this only one stays.
 
     Raises:
         BackendError: this OpenCV has no HOG detector.
         MissingDependencyError: OpenCV is not installed.
     """
 
-    def __init__(self, *, min_margin: float = 0.5, max_iou: float = 0.5) -> None:
+    def __init__(self) -> None:
         cv2 = import_cv2(purpose=_PURPOSE)
         if not hog_available():
             raise BackendError(
@@ -106,8 +104,6 @@ class HogPeople:
             )
         self._hog = cv2.HOGDescriptor()
         self._hog.setSVMDetector(cv2.HOGDescriptor_getDefaultPeopleDetector())
-        self._min_margin = min_margin
-        self._max_iou = max_iou
 
     @property
     def description(self) -> str:
@@ -124,15 +120,12 @@ class HogPeople:
         boxes_xywh = _without_margin(np.asarray(windows, np.float32).reshape(-1, 4)) / np.float32(scale)
         return self._detections(boxes_xywh, np.asarray(margins, np.float32).reshape(-1), image.shape[:2])
 
-    def close(self) -> None:
-        """Nothing to release."""
-
     def _detections(
         self, boxes_xywh: NDArray[np.float32], margins: NDArray[np.float32], frame_size_hw: tuple[int, int]
     ) -> Detections:
-        sure = margins >= self._min_margin
+        sure = margins >= _MIN_MARGIN
         boxes_xywh, margins = cut_to_frame(boxes_xywh[sure], frame_size_hw), margins[sure]
-        kept = kept_by_suppression(boxes_xywh, margins, max_iou=self._max_iou)
+        kept = kept_by_suppression(boxes_xywh, margins, max_iou=_MAX_IOU)
         return Detections(boxes_xywh[kept], margins[kept] / (1 + margins[kept]))
 
 

@@ -45,26 +45,18 @@ class Follower:
         finder: finds people.
         detect_every: N.
         threshold: the score, 0..1, from which a keypoint counts as seen.
-        tracker: numbers the people.
 
     Raises:
         UsageError: ``detect_every`` is less than 1.
     """
 
-    def __init__(
-        self,
-        finder: PersonFinder,
-        *,
-        detect_every: int = 1,
-        threshold: float = 0.3,
-        tracker: Tracker | None = None,
-    ) -> None:
+    def __init__(self, finder: PersonFinder, *, detect_every: int = 1, threshold: float = 0.3) -> None:
         if detect_every < 1:
             raise UsageError(f"detect_every is {detect_every}, expected 1 (find people in every frame) or more")
         self._finder = finder
         self._detect_every = detect_every
         self._threshold = threshold
-        self._tracker = Tracker() if tracker is None else tracker
+        self._tracker = Tracker()
         self._frames = 0
         self._seen = People(np.empty((0, 4), np.float32), np.empty(0, np.int64))
 
