@@ -46,6 +46,7 @@ class PersonFinder(Protocol):
 
     def close(self) -> None:
         """Release what the finder holds; most hold nothing."""
+        return
 
 
 class FullFrame(PersonFinder):

@@ -7,7 +7,7 @@ import datetime
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -201,7 +201,7 @@ def encode(stream: VideoStream, picture: VideoFrame | None, stamp: int = 0, *, k
         picture.pts, picture.time_base = stamp, stream.codec_context.time_base
         if key:
             picture.pict_type = PictureType.I
-    stream.container.mux(stream.encode(picture))
+    cast("OutputContainer", stream.container).mux(stream.encode(picture))
 
 
 @contextlib.contextmanager

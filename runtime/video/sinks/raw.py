@@ -55,11 +55,6 @@ class RawTarget:
             )
         return cls(place, pixel_format)
 
-    @property
-    def name(self) -> str:
-        """What to call it in messages."""
-        return "standard output" if self.place == STANDARD_OUTPUT else Path(self.place).name
-
 
 @contextlib.contextmanager
 def raw_sink(
@@ -85,36 +80,22 @@ def raw_sink(
     Raises:
         SfppError: the folder does not exist.
     """
-    if target.place != STANDARD_OUTPUT:
-        check_destinations(target.place)
-    with contextlib.ExitStack() as stack:
-        yield RawPictures(
-            target,
-            lambda: stack.enter_context(open_stream(target.place)),
-            frames_per_second=frames_per_second,
-            on_event=on_event,
-        )
+    with ByteStream(target.place, "pictures", on_event) as stream:
+        yield RawPictures(target.format, stream, frames_per_second=frames_per_second, on_event=on_event)
 
 
 class RawPictures:
     """Writes pictures as bytes; use it through :func:`raw_sink`."""
 
     def __init__(
-        self,
-        target: RawTarget,
-        open_target: Callable[[], io.FileIO],
-        *,
-        frames_per_second: Fraction | None,
-        on_event: EventHandler,
+        self, pixel_format: str, stream: ByteStream, *, frames_per_second: Fraction | None, on_event: EventHandler
     ) -> None:
-        self.path = None if target.place == STANDARD_OUTPUT else Path(target.place)
-        self._target = target
-        self._open_target = open_target
+        self.path = stream.path
+        self._format = pixel_format
+        self._stream = stream
         self._rate = frames_per_second
         self._on_event = on_event
-        self._fitting = FirstSize(target.name, on_event)
-        self._stream: io.FileIO | None = None
-        self._ended = False
+        self._fitting = FirstSize(stream.name, on_event)
 
     def write(self, frame: Frame, image: NDArray[np.uint8]) -> None:
         """Write ``image``: (H, W, 3) uint8 BGR, or (H, W) uint8 labels.
@@ -122,29 +103,20 @@ class RawPictures:
         Raises:
             MediaError: the disk is full, or similar.
         """
-        if self._ended:
+        if self._stream.ended:
             return
-        data = np.ascontiguousarray(FORMATS[self._target.format].convert(self._fitting.fit(image)))
-        try:
-            if self._stream is None:
-                self._stream = self._open_target()
-                self._on_event(Event("opened", self._target.name, self._reading_words()))
-            write_all(self._stream, data.data)
-        except BrokenPipeError:
-            self._ended = True
-            self._on_event(Event("ended", self._target.name, "nobody reads the pictures any more"))
-        except OSError as error:
-            raise MediaError(
-                f"cannot write {self._target.name}: {error.strerror}; make room or give another place"
-            ) from error
+        data = np.ascontiguousarray(FORMATS[self._format].convert(self._fitting.fit(image)))
+        if self._stream.open():
+            self._on_event(Event("opened", self._stream.name, self._reading_words()))
+        self._stream.write(data.data)
 
     def _reading_words(self) -> str:
-        raw = FORMATS[self._target.format]
+        raw = FORMATS[self._format]
         height, width = (side + side % raw.multiple for side in self._fitting.size_hw)
         times = "-use_wallclock_as_timestamps 1" if self._rate is None else f"-framerate {self._rate}"
         place = STANDARD_OUTPUT if self.path is None else str(self.path)
         return (
-            f"{width}x{height} {self._target.format}; FFmpeg reads it with: ffmpeg -f rawvideo "
+            f"{width}x{height} {self._format}; FFmpeg reads it with: ffmpeg -f rawvideo "
             f"-pixel_format {raw.ffmpeg_name} -video_size {width}x{height} {times} -i {place}"
         )
 
@@ -191,22 +163,78 @@ FORMATS = {
 }
 
 
-@contextlib.contextmanager
-def open_stream(target: str) -> Iterator[io.FileIO]:
-    """Open standard output (``-``) or a path for bytes, unbuffered: what is written is written.
+class ByteStream:
+    """Standard output (``-``) or a path that bytes go to, unbuffered: what is written is written.
 
-    A file is emptied; what is none is opened by :func:`sfpp.runtime.files.open_special`.
+    A reader that goes away ends the bytes, with an event, and not the program. It is a context manager.
+
+    Args:
+        place: where to.
+        contents: what the bytes are, for events.
+        on_event: told when the reader has gone.
+
+    Attributes:
+        path: None for standard output.
+        name: what to call it in messages.
+        ended: nobody reads it any more.
 
     Raises:
-        SfppError: it is a disk or a socket.
-        OSError: it cannot be opened, or nobody reads the pipe.
+        SfppError: the folder does not exist, or it is a disk or a socket.
     """
-    if target != STANDARD_OUTPUT:
-        path = Path(target)
-        with open_special(path) or path.open("wb", buffering=0) as file:
-            yield file
-        return
-    sys.stdout.flush()  # what was printed before comes first
-    # A handle of its own: when the reader goes away, Python's own standard output has nothing left to complain of.
-    with os.fdopen(os.dup(1), "wb", buffering=0) as file:
-        yield file
+
+    def __init__(self, place: str, contents: str, on_event: EventHandler) -> None:
+        self.path = None if place == STANDARD_OUTPUT else Path(place)
+        self.name = "standard output" if self.path is None else self.path.name
+        self.ended = False
+        self._contents = contents
+        self._on_event = on_event
+        self._file: io.FileIO | None = None
+        if self.path is not None:
+            check_destinations(self.path)
+
+    def open(self) -> bool:
+        """Open it, unless it is open; tell whether it was not.
+
+        A file is emptied; what is none is opened by :func:`sfpp.runtime.files.open_special`.
+
+        Raises:
+            MediaError: it cannot be opened, or nobody reads the pipe.
+        """
+        if self._file is not None:
+            return False
+        with self._errors_named():
+            if self.path is not None:
+                self._file = open_special(self.path) or self.path.open("wb", buffering=0)
+            else:
+                sys.stdout.flush()  # what was printed before comes first
+                # A handle of its own: when the reader goes away, Python's own output has nothing left to complain of.
+                self._file = os.fdopen(os.dup(1), "wb", buffering=0)
+        return True
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Write bytes to what is open.
+
+        Raises:
+            MediaError: the disk is full, or similar.
+        """
+        assert self._file is not None
+        with self._errors_named():
+            try:
+                write_all(self._file, data)
+            except BrokenPipeError:
+                self.ended = True
+                self._on_event(Event("ended", self.name, f"nobody reads the {self._contents} any more"))
+
+    def __enter__(self) -> ByteStream:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    @contextlib.contextmanager
+    def _errors_named(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise MediaError(f"cannot write {self.name}: {error.strerror}; make room or give another place") from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import os
 import time
@@ -14,14 +13,13 @@ from typing import Any, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from sfpp.runtime.errors import MediaError
-from sfpp.runtime.events import Event, EventHandler, ignore
-from sfpp.runtime.files import check_destinations, whole_file, write_all
+from sfpp.runtime.events import EventHandler, ignore
+from sfpp.runtime.files import whole_file
 from sfpp.runtime.model import Result, SelfTestState
 from sfpp.runtime.typed_json import json_ready
 from sfpp.runtime.video.frame import Frame
 from sfpp.runtime.video.sinks.h264 import keep_older
-from sfpp.runtime.video.sinks.raw import STANDARD_OUTPUT, open_stream
+from sfpp.runtime.video.sinks.raw import ByteStream
 
 RECORD_SUFFIX = ".jsonl"
 _TIME_DIGITS = 3  # of seconds
@@ -48,18 +46,11 @@ def record_lines(
     Raises:
         SfppError: the folder does not exist, or the file cannot be written.
     """
-    place = os.fspath(target)
-    name = "standard output" if place == STANDARD_OUTPUT else Path(place).name
-    if place != STANDARD_OUTPUT:
-        check_destinations(place)
-        if live:
-            keep_older(Path(place), on_event)
-    with contextlib.ExitStack() as stack:
-        try:
-            stream = stack.enter_context(open_stream(place))
-        except OSError as error:
-            raise MediaError(f"cannot write {place}: {error.strerror}; give another place") from error
-        yield RecordLines(None if place == STANDARD_OUTPUT else Path(place), stream, name=name, on_event=on_event)
+    with ByteStream(os.fspath(target), "lines", on_event) as stream:
+        if live and stream.path is not None:
+            keep_older(stream.path, on_event)
+        stream.open()
+        yield RecordLines(stream)
 
 
 class RecordLines:
@@ -68,19 +59,12 @@ class RecordLines:
     As a sink for pictures it writes which frames came and when; what was seen in them is in the records.
     """
 
-    def __init__(self, path: Path | None, stream: io.FileIO, *, name: str, on_event: EventHandler) -> None:
-        self.path = path
+    def __init__(self, stream: ByteStream) -> None:
+        self.path = stream.path
         self._stream = stream
-        self._name = name
-        self._on_event = on_event
-        self._ended = False
 
     def write(self, frame: Frame, image: NDArray[np.uint8]) -> None:
-        """Write the record of a frame of which only the picture is known; the picture itself is not written.
-
-        Raises:
-            MediaError: the disk is full, or similar.
-        """
+        """Write the record of a frame of which only the picture is known; the picture itself is not written."""
         self.write_record(frame_record(frame))
 
     def write_record(self, record: Mapping[str, Any]) -> None:
@@ -89,17 +73,10 @@ class RecordLines:
         Raises:
             MediaError: the disk is full, or similar.
         """
-        if self._ended:
-            return
-        # A source's name may hold bytes that are no text; JSON has the same escapes as Python for them.
-        line = json.dumps(json_ready(dict(record)), ensure_ascii=False).encode("utf-8", errors="backslashreplace")
-        try:
-            write_all(self._stream, line + b"\n")
-        except BrokenPipeError:
-            self._ended = True
-            self._on_event(Event("ended", self._name, "nobody reads the lines any more"))
-        except OSError as error:
-            raise MediaError(f"cannot write {self._name}: {error.strerror}; make room or give another place") from error
+        if not self._stream.ended:
+            # A source's name may hold bytes that are no text; JSON has the same escapes as Python for them.
+            line = json.dumps(json_ready(dict(record)), ensure_ascii=False).encode("utf-8", errors="backslashreplace")
+            self._stream.write(line + b"\n")
 
 
 def frame_record(

@@ -102,7 +102,9 @@ class Options:
         """Return the option as it was given."""
         return self._given.get(name, default)
 
-    def integer(self, name: str, default: int | None, *, least: int = 1, most: int = _LARGEST_SIDE) -> int | None:
+    def integer(
+        self, name: str, default: int | None = None, *, least: int = 1, most: int = _LARGEST_SIDE
+    ) -> int | None:
         """Return a whole number within bounds; UsageError otherwise."""
         text = self._given.get(name)
         if text is None:
@@ -111,10 +113,6 @@ class Options:
         if not (text.isascii() and text.isdecimal() and least <= int(text) <= most):
             raise self._wrong(name, f"a whole number from {least} to {most}")
         return int(text)
-
-    def side(self, name: str) -> int | None:
-        """Return a width or height in pixels, None if it was not given; UsageError otherwise."""
-        return self.integer(name, None)
 
     def rate(self, name: str, default: Fraction | None = None) -> Fraction | None:
         """Return frames a second, given as 30, 29.97 or 30000/1001; UsageError otherwise."""

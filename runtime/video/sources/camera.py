@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from fractions import Fraction
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import unquote
@@ -27,34 +25,27 @@ MOST_CAMERA_DIGITS = 9  # more than OpenCV's int takes
 _GONE = "no more frames came; was it unplugged?"
 
 
-@dataclass(frozen=True)
-class CameraMode:
-    """What a camera is asked for; None leaves it to the driver."""
-
-    width: int | None = None
-    height: int | None = None
-    frames_per_second: Fraction | None = None
-    fourcc: str | None = None
-
-
 def open_camera(address: Address, *, on_event: EventHandler) -> Source:
     """Open ``camera://0``, or ``camera:///dev/video2``; names in /dev/v4l/by-id stay the same when it is plugged again.
 
-    Raises:
-        UsageError: an option that cannot be meant.
-        MediaError: there is no such camera.
-        MissingDependencyError: OpenCV is not installed.
+    Raises as :func:`.open_source`.
     """
     options = Options(address, known=_OPTIONS, example=EXAMPLE)
-    device = _device(address)
-    mode = CameraMode(options.side("width"), options.side("height"), options.rate("fps"), _fourcc(options))
+    device, fourcc, rate = _device(address), _fourcc(options), options.rate("fps")
     cv2 = import_cv2(purpose="reading a camera")
+    # The format comes first: many cameras have their large sizes only as MJPEG.
+    asked = {
+        cv2.CAP_PROP_FOURCC: fourcc and cv2.VideoWriter_fourcc(*fourcc),
+        cv2.CAP_PROP_FRAME_WIDTH: options.integer("width"),
+        cv2.CAP_PROP_FRAME_HEIGHT: options.integer("height"),
+        cv2.CAP_PROP_FPS: rate and float(rate),
+    }
     # OpenCV's other ways to a camera know nothing of its formats.
     library = (cv2.CAP_V4L2,) if sys.platform.startswith("linux") else ()
     link = Link(
         name=f"camera{device}" if isinstance(device, int) else f"camera-{name_from(PurePosixPath(device).name)}",
         address=address.shown,
-        connect=lambda: _connect(cv2, lambda: cv2.VideoCapture(device, *library), mode, name=address.shown),
+        connect=lambda: _connect(cv2, lambda: cv2.VideoCapture(device, *library), asked, name=address.shown),
         connects_in_caller=True,
     )
     return open_live(with_options(link, options), kind="camera", on_event=on_event)
@@ -63,23 +54,24 @@ def open_camera(address: Address, *, on_event: EventHandler) -> Source:
 def open_webcam(number: int, *, on_event: EventHandler) -> Source:
     """Open the webcam ``number`` as OpenCV likes best; the first is 0. When it vanishes, the source ends.
 
-    Raises:
-        MediaError: there is no such camera.
-        MissingDependencyError: OpenCV is not installed.
+    Raises as :func:`.open_source`.
     """
     cv2 = import_cv2(purpose="reading a webcam")
     name = f"webcam {number}"
     link = Link(
         name=f"webcam{number}",
         address=name,
-        connect=lambda: _connect(cv2, lambda: cv2.VideoCapture(number), CameraMode(), name=name),
+        connect=lambda: _connect(cv2, lambda: cv2.VideoCapture(number), {}, name=name),
         tries=0,
         connects_in_caller=True,
     )
     return open_live(link, kind="camera", on_event=on_event)
 
 
-def _connect(cv2: Any, open_capture: Callable[[], Any], mode: CameraMode, *, name: str) -> CaptureConnection:
+def _connect(
+    cv2: Any, open_capture: Callable[[], Any], asked: Mapping[int, float | None], *, name: str
+) -> CaptureConnection:
+    """Open a camera and set what was asked for, by OpenCV's names; None leaves it to the driver."""
     with silenced(cv2):
         capture = open_capture()
     if not capture.isOpened():
@@ -88,31 +80,22 @@ def _connect(cv2: Any, open_capture: Callable[[], Any], mode: CameraMode, *, nam
             f"{name} cannot be opened; the first camera is 0. Check that it is plugged in, that no other "
             "program uses it, and that this user may read it (on Linux: the group video)"
         )
-    _ask(cv2, capture, mode)
+    for key, value in asked.items():
+        if value is not None:
+            capture.set(key, value)
     # A model slower than the camera would otherwise work through a queue of old frames. Not every driver obeys.
     capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
-    return CaptureConnection(capture, detail=_detail(cv2, capture, mode), gone=_GONE)
+    return CaptureConnection(capture, detail=_detail(cv2, capture, asked), gone=_GONE)
 
 
-def _ask(cv2: Any, capture: Any, mode: CameraMode) -> None:
-    """Set what was asked for. The format comes first: many cameras have their large sizes only as MJPEG."""
-    if mode.fourcc is not None:
-        capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter_fourcc(*mode.fourcc))
-    if mode.width is not None:
-        capture.set(cv2.CAP_PROP_FRAME_WIDTH, mode.width)
-    if mode.height is not None:
-        capture.set(cv2.CAP_PROP_FRAME_HEIGHT, mode.height)
-    if mode.frames_per_second is not None:
-        capture.set(cv2.CAP_PROP_FPS, float(mode.frames_per_second))
-
-
-def _detail(cv2: Any, capture: Any, mode: CameraMode) -> str:
+def _detail(cv2: Any, capture: Any, asked: Mapping[int, float | None]) -> str:
     """Say what the camera delivers, and what was asked for where that differs: drivers take the nearest they have."""
-    width, height = (int(capture.get(key)) for key in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
+    keys = cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT
+    width, height = found = [int(capture.get(key)) for key in keys]
     if width <= 0 or height <= 0:
         return "of a size that its driver does not tell"
-    asked = (mode.width or width, mode.height or height)
-    differs = f" (asked for {asked[0]}x{asked[1]}, which it does not have)" if asked != (width, height) else ""
+    wanted = [asked.get(key) or side for key, side in zip(keys, found, strict=True)]
+    differs = f" (asked for {wanted[0]}x{wanted[1]}, which it does not have)" if wanted != found else ""
     return f"{width}x{height}{differs}"
 
 

@@ -50,12 +50,7 @@ _HOW_TO_GET_IT = (
 def open_gst(address: Address, *, on_event: EventHandler) -> Source:
     """Open ``gst://PIPELINE``; an appsink for BGR is appended if it does not end in one.
 
-    It is started anew when it ends, unless it reads a file or counts its buffers.
-
-    Raises:
-        UsageError: no pipeline.
-        MediaError: this OpenCV has no GStreamer, or the pipeline does not start.
-        MissingDependencyError: OpenCV is not installed.
+    It is started anew when it ends, unless it reads a file or counts its buffers. Raises as :func:`.open_source`.
     """
     if not address.place.strip():
         raise UsageError(f"gst:// holds no pipeline; expected one as in {GST_EXAMPLE!r}")
@@ -77,10 +72,7 @@ def open_gst(address: Address, *, on_event: EventHandler) -> Source:
 def open_csi(address: Address, *, on_event: EventHandler) -> Source:
     """Open ``csi://0``, a Jetson's camera by its number, at ``?width=&height=&fps=``, turned by ``flip=0..7``.
 
-    Raises:
-        UsageError: an option that cannot be meant.
-        MediaError: this OpenCV has no GStreamer, or there is no such camera.
-        MissingDependencyError: OpenCV is not installed.
+    Raises as :func:`.open_source`.
     """
     options = Options(address, known=_CSI_OPTIONS, example=CSI_EXAMPLE)
     place = address.place
@@ -88,8 +80,8 @@ def open_csi(address: Address, *, on_event: EventHandler) -> Source:
         raise UsageError(f"{address.shown} names no sensor; expected its number as in {CSI_EXAMPLE}")
     text = csi_pipeline(
         int(place),
-        width=options.side("width") or _CSI_WIDTH,
-        height=options.side("height") or _CSI_HEIGHT,
+        width=options.integer("width") or _CSI_WIDTH,
+        height=options.integer("height") or _CSI_HEIGHT,
         frames_per_second=options.rate("fps") or _CSI_RATE,
         flip=options.integer("flip", 0, least=0, most=_MOST_FLIP) or 0,
     )
@@ -154,10 +146,6 @@ class _Pipeline:
         text: what OpenCV is given.
         what: begins the messages.
         check: what to check if it cannot be opened.
-
-    Raises:
-        MediaError: this OpenCV has no GStreamer.
-        MissingDependencyError: OpenCV is not installed.
     """
 
     def __init__(self, text: str, *, what: str, check: str) -> None:
@@ -173,11 +161,7 @@ class _Pipeline:
             )
 
     def connect(self) -> CaptureConnection:
-        """Start the pipeline.
-
-        Raises:
-            MediaError: it does not start.
-        """
+        """Start the pipeline; MediaError if it does not."""
         missing = missing_elements(self._text)
         if missing:
             raise MediaError(self.failed(f"GStreamer has no {', '.join(missing)}"))

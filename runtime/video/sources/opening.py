@@ -107,7 +107,7 @@ def open_source(text: str, *, on_event: EventHandler = ignore) -> Source:
         MissingDependencyError: reading it needs a library that is not installed.
     """
     if is_uri(text):
-        return open_uri(text, on_event=on_event)
+        return _open_uri(text, on_event=on_event)
     source = _open_path(text, on_event=on_event)
     source.on_event = on_event
     return source
@@ -118,13 +118,13 @@ def _open_path(text: str, *, on_event: EventHandler) -> Source:
     if path.is_dir():
         return open_folder(path)
     if path.exists():
-        return open_image(path) if path.suffix.lower() in IMAGE_SUFFIXES else open_video(path)
+        return _open_image(path) if path.suffix.lower() in IMAGE_SUFFIXES else open_video(path)
     if text == _DEMO:
         return open_video(demo_clip())
     if _is_camera(text):
         return open_webcam(int(text), on_event=on_event)
     if _WILDCARDS.search(text):
-        return open_pattern(path)
+        return _open_pattern(path)
     raise MediaError(_missing(path))
 
 
@@ -136,12 +136,8 @@ def _is_camera(text: str) -> bool:
     return text.isdecimal() and len(text) <= MOST_CAMERA_DIGITS
 
 
-def open_image(path: Path) -> Source:
-    """A source of one picture.
-
-    Raises:
-        MediaError: the file is not a picture that OpenCV reads.
-    """
+def _open_image(path: Path) -> Source:
+    """A source of one picture."""
     return Source(
         _picture(path), kind="picture", name=path.stem, frames_per_second=_PICTURES_PER_SECOND, count=1, paths=(path,)
     )
@@ -151,9 +147,6 @@ def open_folder(path: Path) -> Source:
     """The pictures that lie directly in a folder, sorted as people count: ``frame9`` before ``frame10``.
 
     Pictures may differ in size. One that cannot be read is skipped and named in ``warnings``.
-
-    Raises:
-        MediaError: the folder holds no picture, or none that can be read.
     """
     files = _pictures_among(path.iterdir())
     if not files:
@@ -162,12 +155,8 @@ def open_folder(path: Path) -> Source:
     return _pictures_source(files, name=path.resolve().name or "images")
 
 
-def open_pattern(pattern: Path) -> Source:
-    """The pictures that match a pattern such as ``images/*.png`` or ``images/**/*.png``, in a folder's order.
-
-    Raises:
-        MediaError: no picture matches, or none of them can be read.
-    """
+def _open_pattern(pattern: Path) -> Source:
+    """The pictures that match a pattern such as ``images/*.png`` or ``images/**/*.png``, in a folder's order."""
     matching = _matching(pattern)
     files = _pictures_among(matching)
     if not files:
@@ -283,14 +272,8 @@ _OPENERS: dict[str, _Opener] = {
 SCHEMES = tuple(_OPENERS)
 
 
-def open_uri(text: str, *, on_event: EventHandler) -> Source:
-    """Open a camera, a stream, a pipeline, raw frames or the synthetic scene by its URI.
-
-    Raises:
-        UsageError: an unknown scheme, or an option that cannot be meant.
-        MediaError: it cannot be opened, or delivers nothing.
-        MissingDependencyError: reading it needs a library that is not installed.
-    """
+def _open_uri(text: str, *, on_event: EventHandler) -> Source:
+    """Open a camera, a stream, a pipeline, raw frames or the synthetic scene by its URI."""
     address = address_from(text)
     opener = _OPENERS.get(address.scheme)
     if opener is None:

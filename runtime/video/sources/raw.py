@@ -65,11 +65,7 @@ def open_raw(address: Address, *, on_event: EventHandler) -> Source:
     """Open ``raw://-`` for standard input, or ``raw:///path`` for a FIFO or a file.
 
     Width, height and format are required. A pipe counts as live unless ``live=0`` says that all its frames are wanted.
-    A pipe that has ended stays so: there is nothing to reconnect to.
-
-    Raises:
-        UsageError: an option is missing or cannot be meant.
-        MediaError: there is nothing to read.
+    A pipe that has ended stays so: there is nothing to reconnect to. Raises as :func:`.open_source`.
     """
     options = Options(address, known=_OPTIONS, example=EXAMPLE)
     layout = _format(address, options)
@@ -103,8 +99,8 @@ def open_raw(address: Address, *, on_event: EventHandler) -> Source:
 
 
 def _format(address: Address, options: Options) -> RawFormat:
-    width = options.required("width", options.side("width"))
-    height = options.required("height", options.side("height"))
+    width = options.required("width", options.integer("width"))
+    height = options.required("height", options.integer("height"))
     layout = options.choice("format", FORMATS, options.required("format", options.text("format")))
     if (layout in ("nv12", "yuyv") and width % 2) or (layout == "nv12" and height % 2):
         raise UsageError(

@@ -58,10 +58,7 @@ _NEARLY = 0.9
 def open_stream(address: Address, *, on_event: EventHandler) -> Source:
     """Open a stream; the options ``transport``, ``timeout``, ``reconnect`` and ``wait`` are ours, others the server's.
 
-    Raises:
-        UsageError: an option of ours cannot be meant.
-        MediaError: it cannot be opened.
-        MissingDependencyError: PyAV is not installed.
+    Raises as :func:`.open_source`.
     """
     av = import_av(purpose=f"reading {address.shown}")
     options = Options(address, known=_OURS, example=_EXAMPLE, strict=False)
@@ -137,11 +134,7 @@ class _StreamConnection:
         self.paced = clip is None and is_playlist
 
     def pictures(self) -> Iterator[Picture | None]:
-        """Decode until the end, past broken packets.
-
-        Raises:
-            MediaError: reading failed.
-        """
+        """Decode until the end, past broken packets; see :class:`.link.Connection`."""
         for packet in self._packets():
             # All streams are read, since a wish to stop must be heard between packets of sound too.
             if packet.stream.index != self._video.index:
@@ -217,13 +210,7 @@ def _detail(video: VideoStream) -> str:
 
 
 def reason_for(error: Exception, *, timeout_s: float, seconds: float = 0.0) -> str:
-    """Return what went wrong, in a few words.
-
-    Args:
-        error: what PyAV raised.
-        timeout_s: how long the call might have taken.
-        seconds: how long it took.
-    """
+    """Return what went wrong in a call of PyAV's that took ``seconds`` of the ``timeout_s`` that it had."""
     if _is_overdue(error, timeout_s=timeout_s, seconds=seconds):
         return f"nothing came for {timeout_s:g} s"
     # Only the library's own word for the number: any other text may hold the address.
@@ -232,7 +219,7 @@ def reason_for(error: Exception, *, timeout_s: float, seconds: float = 0.0) -> s
 
 
 def hint_for(error: Exception, *, timeout_s: float, seconds: float = 0.0) -> str:
-    """Return what to check, beginning with a semicolon; nothing if there is nothing to say. For arguments see above."""
+    """Return what to check, beginning with a semicolon; nothing if there is nothing to say."""
     if _is_overdue(error, timeout_s=timeout_s, seconds=seconds):
         return f"; {_OVERDUE_HINT}"
     hint = next((_HINTS[kind] for kind in _kinds(error) if kind in _HINTS), None)

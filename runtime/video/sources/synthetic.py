@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Generator
-from dataclasses import dataclass
 from fractions import Fraction
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,7 @@ _LANES = (-0.62, -0.2, 0.2, 0.62)  # of the road's half width
 _DASHES = 8
 _DASHES_PER_FRAME = 0.012
 _PEOPLE = 2
-_ROAD, _GRASS, _WHITE, _TIRE = (96, 92, 92), (60, 120, 70), (225, 225, 225), (30, 30, 30)
+_ROAD, _GRASS, _WHITE, _TIRE, _SKIN = (96, 92, 92), (60, 120, 70), (225, 225, 225), (30, 30, 30), (130, 160, 200)
 # Rows of a 3x5 font, three bits each.
 _DIGITS = ("75557", "26227", "71747", "71717", "55711", "74717", "74757", "71111", "75757", "75717")
 _COUNTER_DIGITS = 6
@@ -37,10 +37,7 @@ _COUNTER_DIGITS = 6
 def open_synthetic(address: Address, *, on_event: EventHandler) -> Source:
     """Open ``test://``: frames by the clock like a camera's, or with ``pace=0`` as fast as they are taken.
 
-    ``frames=N`` ends it after N.
-
-    Raises:
-        UsageError: an option that cannot be meant.
+    ``frames=N`` ends it after N. Raises as :func:`.open_source`.
     """
     options = Options(address, known=_OPTIONS, example=EXAMPLE)
     if address.place:
@@ -84,14 +81,17 @@ def _frames(
         index += 1
 
 
-@dataclass(frozen=True)
-class _Mover:
+class _Mover(NamedTuple):
     """A car, whose place is its lane, or a person, whose place is how near; where it begins, and its speed a frame."""
 
     place: float
     begin: float
     speed: float
     color: Color
+
+    def at(self, index: int) -> float:
+        """How far it has come in a frame, 0..1."""
+        return (self.begin + index * self.speed) % 1
 
 
 class Scene:
@@ -103,88 +103,78 @@ class Scene:
     """
 
     def __init__(self, *, width: int, height: int, seed: int) -> None:
-        self.width = width
-        self.height = height
-        random = np.random.default_rng(seed)
+        self._height, self._width = height, width
         self._horizon = round(height * _HORIZON)
+        random = np.random.default_rng(seed)
         self._background = self._painted(random)
-        self._cars = [
-            _Mover(lane, float(random.random()), float(random.uniform(0.004, 0.01)), _color(random)) for lane in _LANES
-        ]
-        self._people = [
-            _Mover(float(random.uniform(0.1, 0.5)), float(random.random()), float(random.uniform(-0.006, 0.006)), color)
-            for color in (_color(random) for _ in range(_PEOPLE))
-        ]
+
+        def mover(place: float, slowest: float, fastest: float) -> _Mover:
+            begin, speed = float(random.random()), float(random.uniform(slowest, fastest))
+            return _Mover(place, begin, speed, tuple(random.integers(40, 230, 3).tolist()))
+
+        self._cars = [mover(lane, 0.004, 0.01) for lane in _LANES]
+        self._people = [mover(float(random.uniform(0.1, 0.5)), -0.006, 0.006) for _ in range(_PEOPLE)]
 
     def draw(self, index: int) -> NDArray[np.uint8]:
         """Return frame ``index`` as (H, W, 3) uint8 BGR."""
         image: NDArray[np.uint8] = self._background.copy()
         for dash in range(_DASHES):
-            self._draw_dash(image, (dash / _DASHES + index * _DASHES_PER_FRAME) % 1)
-        depths = [((car.begin + index * car.speed) % 1, car) for car in self._cars]
+            depth = (dash / _DASHES + index * _DASHES_PER_FRAME) % 1
+            top, bottom = self._row(depth), self._row(min(1.0, depth + 0.4 / _DASHES))
+            self._fill(image, top, bottom, 0, 0.02 * self._half_road(bottom), _WHITE)
         # The nearer ones cover the farther ones.
-        for depth, car in sorted(depths, key=lambda pair: pair[0]):
-            self._draw_car(image, depth, car)
+        for car in sorted(self._cars, key=lambda car: car.at(index)):
+            self._draw_car(image, self._row(car.at(index)), car)
         for person in self._people:
-            self._draw_person(image, (person.begin + index * person.speed) % 1, person)
+            self._draw_person(image, 2 * person.at(index) - 1, person)
         draw_counter(image, index)
         return image
 
     def _painted(self, random: np.random.Generator) -> NDArray[np.uint8]:
         """Return what does not move."""
-        image = np.empty((self.height, self.width, 3), np.uint8)
+        image = np.empty((self._height, self._width, 3), np.uint8)
         fade = np.linspace(0, 1, self._horizon)[:, np.newaxis]
         image[: self._horizon] = ((1 - fade) * (200, 150, 90) + fade * (235, 215, 190)).astype(np.uint8)[:, np.newaxis]
         image[self._horizon :] = _GRASS
         left = 0
-        while left < self.width:
-            width = int(random.uniform(0.05, 0.12) * self.width) + 1
-            top = self._horizon - int(random.uniform(0.1, 0.35) * self.height)
+        while left < self._width:
+            width = int(random.uniform(0.05, 0.12) * self._width) + 1
+            top = self._horizon - int(random.uniform(0.1, 0.35) * self._height)
             image[top : self._horizon, left : left + width] = random.integers(70, 170, 3)
             left += width
-        for row in range(self._horizon, self.height):
-            half = self._half_road(row)
-            image[row, self._column(-half) : self._column(half)] = _ROAD
-        grain = random.integers(-6, 7, (self.height - self._horizon, self.width, 1), np.int16)
+        for row in range(self._horizon, self._height):
+            self._fill(image, row, row + 1, 0, self._half_road(row), _ROAD)
+        grain = random.integers(-6, 7, (self._height - self._horizon, self._width, 1), np.int16)
         image[self._horizon :] = np.clip(image[self._horizon :] + grain, 0, 255)
         return image
 
-    def _draw_dash(self, image: NDArray[np.uint8], depth: float) -> None:
-        top, bottom = self._row(depth), self._row(min(1.0, depth + 0.4 / _DASHES))
-        half = 0.02 * self._half_road(bottom)
-        image[top:bottom, self._column(-half) : self._column(half) + 1] = _WHITE
+    def _draw_car(self, image: NDArray[np.uint8], bottom: int, car: _Mover) -> None:
+        road = self._half_road(bottom)
+        middle, tall = car.place * road, round(0.2 * road * self._width / 2)
+        self._fill(image, bottom - tall, bottom, middle, 0.14 * road, car.color)
+        self._fill(image, bottom - 7 * tall // 8, bottom - tall // 2, middle, 0.1 * road, _TIRE)
+        for side in (-1, 1):
+            self._fill(image, bottom - tall // 6, bottom, middle + side * 0.11 * road, 0.03 * road, _TIRE)
 
-    def _draw_car(self, image: NDArray[np.uint8], depth: float, car: _Mover) -> None:
-        bottom = self._row(depth)
-        half_road = self._half_road(bottom)
-        half, middle = 0.14 * half_road, car.place * half_road
-        tall = round(0.2 * half_road * self.width / 2)
-        left, right = self._column(middle - half), self._column(middle + half)
-        body = max(0, bottom - tall)
-        image[body:bottom, left:right] = car.color
-        image[body + tall // 8 : body + tall // 2, left + (right - left) // 8 : right - (right - left) // 8] = _TIRE
-        image[bottom - tall // 6 : bottom, left : left + (right - left) // 5] = _TIRE
-        image[bottom - tall // 6 : bottom, right - (right - left) // 5 : right] = _TIRE
-
-    def _draw_person(self, image: NDArray[np.uint8], across: float, person: _Mover) -> None:
+    def _draw_person(self, image: NDArray[np.uint8], middle: float, person: _Mover) -> None:
         bottom = self._row(0.3 + person.place)
-        tall = max(4, round(0.25 * (bottom - self._horizon)) + self.height // 20)
-        middle, half = round(across * self.width), max(1, tall // 7)
-        top = max(0, bottom - tall)
-        image[top + tall // 5 : bottom, max(0, middle - half) : middle + half] = person.color
-        image[top : top + tall // 5, max(0, middle - half // 2) : middle + half // 2 + 1] = (130, 160, 200)
+        tall = max(4, round(0.25 * (bottom - self._horizon)) + self._height // 20)
+        half = 2 * max(1, tall // 7) / self._width
+        self._fill(image, bottom - 4 * tall // 5, bottom, middle, half, person.color)
+        self._fill(image, bottom - tall, bottom - 4 * tall // 5, middle, half / 2, _SKIN)
+
+    def _fill(self, image: NDArray[np.uint8], top: int, bottom: int, middle: float, half: float, color: Color) -> None:
+        """Fill rows from top to bottom around a middle that, like half the width, is in half widths of the picture."""
+        left, right = (round((1 + across) * self._width / 2) for across in (middle - half, middle + half))
+        image[max(0, top) : bottom, max(0, left) : max(0, right)] = color
 
     def _row(self, depth: float) -> int:
         """The row of what is as near as ``depth`` says: 0 at the horizon, 1 at the lower edge."""
-        return self._horizon + round((self.height - self._horizon) * depth**2)
+        return self._horizon + round((self._height - self._horizon) * depth**2)
 
     def _half_road(self, row: int) -> float:
         """Half the road's width in that row, in half widths of the picture."""
-        return 0.04 + 0.9 * (row - self._horizon) / (self.height - self._horizon)
-
-    def _column(self, across: float) -> int:
-        """The column of what lies so far from the middle, in half widths of the picture."""
-        return min(max(round((1 + across) * self.width / 2), 0), self.width)
+        return 0.04 + 0.9 * (row - self._horizon) / (self._height - self._horizon)
 
 
 def draw_counter(image: NDArray[np.uint8], number: int) -> None:
@@ -197,8 +187,3 @@ def draw_counter(image: NDArray[np.uint8], number: int) -> None:
     dots = np.pad(np.concatenate(digits, axis=1), ((1, 1), (1, 0))).repeat(scale, 0).repeat(scale, 1)
     dots = dots[: image.shape[0], : image.shape[1]]
     image[: dots.shape[0], : dots.shape[1]] = (255 * dots[..., np.newaxis]).astype(np.uint8)
-
-
-def _color(random: np.random.Generator) -> Color:
-    blue, green, red = (int(value) for value in random.integers(40, 230, 3))
-    return blue, green, red

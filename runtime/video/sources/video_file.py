@@ -28,9 +28,7 @@ _LARGEST_DENOMINATOR = 1001  # that of the NTSC rates: 30000/1001, 24000/1001
 def open_video(path: Path) -> Source:
     """Open a video file; a damaged one yields what can be decoded and says in ``warnings`` what could not.
 
-    Raises:
-        MediaError: the file is empty, is no video, or holds no frame that can be decoded.
-        MissingDependencyError: neither PyAV nor OpenCV is installed.
+    Raises as :func:`.open_source`.
     """
     if path.stat().st_size == 0:
         raise MediaError(f"{path} is empty (0 bytes); {_EXPECTED}")
@@ -164,12 +162,7 @@ def _raw_frames(container: InputContainer, stream: VideoStream, tally: _Tally) -
 
 
 def open_video_with_opencv(path: Path) -> Source:
-    """Open a video file; OpenCV turns the frames upright itself.
-
-    Raises:
-        MediaError: the file is no video that this OpenCV decodes.
-        MissingDependencyError: OpenCV is not installed.
-    """
+    """Open a video file; OpenCV turns the frames upright itself. Raises as :func:`.open_source`."""
     cv2 = import_cv2(purpose=f"reading {path.name}")
     if cv2_text(str(path)) != str(path):
         raise MediaError(

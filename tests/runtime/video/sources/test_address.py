@@ -32,7 +32,7 @@ def test_paths_are_no_uris(text):
 
 def test_options_that_are_right():
     given = options("width=640&fps=30000/1001&timeout=2.5&wait=1&format=b")
-    assert given.side("width") == 640
+    assert given.integer("width") == 640
     assert given.rate("fps") == Fraction(30000, 1001)
     assert given.seconds("timeout", 5.0) == 2.5
     assert given.flag("wait", default=False)
@@ -40,7 +40,7 @@ def test_options_that_are_right():
     assert options("fps=29.97").rate("fps") == Fraction(2997, 100)
     assert options("fps=23.976023976").rate("fps") == Fraction(24000, 1001)
     absent = options("")
-    assert absent.side("width") is None
+    assert absent.integer("width") is None
     assert absent.rate("fps", Fraction(25)) == 25
     assert absent.seconds("timeout", 5.0) == 5.0
     assert not absent.flag("wait", default=False)
@@ -51,7 +51,7 @@ def test_an_unknown_option_of_ours_names_the_nearest():
         options("widht=640")
     with pytest.raises(UsageError, match="width is given twice"):
         options("width=640&width=320")
-    assert options("widht=640&width=5", strict=False).side("width") == 5
+    assert options("widht=640&width=5", strict=False).integer("width") == 5
 
 
 @pytest.mark.parametrize(
@@ -59,12 +59,12 @@ def test_an_unknown_option_of_ours_names_the_nearest():
     [
         (
             "width=0",
-            lambda o: o.side("width"),
+            lambda o: o.integer("width"),
             "width is '0'; expected a whole number from 1 to 16384, as in camera://0",
         ),
-        ("width=-1", lambda o: o.side("width"), "width is '-1'"),
-        ("width=\u0661", lambda o: o.side("width"), "expected a whole number"),
-        ("width", lambda o: o.side("width"), "width is ''"),
+        ("width=-1", lambda o: o.integer("width"), "width is '-1'"),
+        ("width=\u0661", lambda o: o.integer("width"), "expected a whole number"),
+        ("width", lambda o: o.integer("width"), "width is ''"),
         ("fps=0", lambda o: o.rate("fps"), "expected frames a second above 0"),
         ("fps=1/0", lambda o: o.rate("fps"), "fps is '1/0'"),
         ("fps=fast", lambda o: o.rate("fps"), "such as 30 or 30000/1001"),
