@@ -19,10 +19,10 @@ from sfpp.runtime.events import EventHandler, ignore
 from sfpp.runtime.files import check_destinations, free_path, open_number
 from sfpp.runtime.video.frame import Frame
 from sfpp.runtime.video.sinks.h264 import VIDEO_SUFFIXES, recording_sink, video_sink
-from sfpp.runtime.video.sinks.push import PROTOCOLS, Receiver, push_sink
-from sfpp.runtime.video.sinks.raw import STANDARD_OUTPUT, RawTarget, raw_sink
+from sfpp.runtime.video.sinks.push import PROTOCOLS, PushSink, Receiver
+from sfpp.runtime.video.sinks.raw import STANDARD_OUTPUT, RawSink, RawTarget
 from sfpp.runtime.video.sinks.records import RECORD_SUFFIX, record_lines
-from sfpp.runtime.video.sinks.window import window_sink
+from sfpp.runtime.video.sinks.window import WindowSink
 from sfpp.runtime.video.sources.address import is_uri
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
@@ -79,12 +79,12 @@ def open_sink(
     check_sink(path, count=count)
     text, target, scheme = os.fspath(path), Path(path), _scheme(path)
     if scheme == _WINDOW:
-        return window_sink(on_stop=on_stop)
+        return WindowSink(on_stop)
     if scheme == _RAW:
         rate = None if live else frames_per_second
-        return raw_sink(RawTarget.from_uri(text), frames_per_second=rate, on_event=on_event)
+        return RawSink(RawTarget.from_uri(text), frames_per_second=rate, on_event=on_event)
     if scheme:
-        return push_sink(text, on_event=on_event)
+        return PushSink(text, on_event=on_event)
     suffix = target.suffix.lower()
     if text == STANDARD_OUTPUT or (suffix == RECORD_SUFFIX and not target.is_dir()):
         return record_lines(text, live=live, on_event=on_event)

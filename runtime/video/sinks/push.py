@@ -8,7 +8,7 @@ import struct
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -37,15 +37,8 @@ PusherState = Literal["connecting", "connected", "failed"]
 TIME = struct.Struct("<d")
 
 
-@contextlib.contextmanager
-def push_sink(
-    uri: str,
-    *,
-    pause_s: Callable[[int], float] = pause_s,
-    patience_s: float = _PATIENCE_S,
-    on_event: EventHandler = ignore,
-) -> Iterator[Push]:
-    """Send every picture as low-latency H.264, with a key frame each second.
+class PushSink:
+    """Sends every picture as low-latency H.264, with a key frame each second; a context manager that ends it.
 
     ``rtsp://`` and ``rtsps://`` publish (ANNOUNCE, RECORD) within one TCP connection, ``rtmp://`` and ``rtmps://`` send
     FLV, ``srt://`` and ``udp://`` an MPEG transport stream. The connection is made with the first picture, and again
@@ -60,35 +53,26 @@ def push_sink(
         pause_s: seconds before the next try, after so many in vain.
         patience_s: how long connecting, or sending one picture, may take.
         on_event: told what becomes of the connection, and of changes of size.
+        clock: seconds from any origin.
 
     Raises:
         UsageError: the address is not complete.
-        MissingDependencyError: PyAV is not installed.
-        MediaError: its FFmpeg knows no SRT.
+        MissingDependencyError: when it is entered: PyAV is not installed.
+        MediaError: likewise: its FFmpeg knows no SRT.
     """
-    receiver = Receiver.from_uri(uri)
-    check_protocol(receiver)
-    push = Push(receiver, pause_s=pause_s, patience_s=patience_s, on_event=on_event)
-    try:
-        yield push
-    finally:
-        push.close()
-
-
-class Push:
-    """Sends pictures as long as there is a receiver; use it through :func:`push_sink`."""
 
     path = None
 
     def __init__(
         self,
-        receiver: Receiver,
+        uri: str,
         *,
-        pause_s: Callable[[int], float],
-        patience_s: float,
-        on_event: EventHandler,
+        pause_s: Callable[[int], float] = pause_s,
+        patience_s: float = _PATIENCE_S,
+        on_event: EventHandler = ignore,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        receiver = self._receiver = Receiver.from_uri(uri)
         self.name = receiver.name
         self.frames_sent = 0
         self._job = PushJob(receiver.uri, receiver.protocol.container, receiver.protocol.options, patience_s)
@@ -103,6 +87,13 @@ class Push:
         self._missed = 0  # pictures, since the last connection
         self._lost_reason: str | None = None
         self._ended = False
+
+    def __enter__(self) -> PushSink:
+        check_protocol(self._receiver)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
     def write(self, frame: Frame, image: NDArray[np.uint8]) -> None:
         """Send ``image``, (H, W, 3) uint8 BGR, or leave it out while there is no connection.

@@ -56,11 +56,8 @@ class RawTarget:
         return cls(place, pixel_format)
 
 
-@contextlib.contextmanager
-def raw_sink(
-    target: RawTarget, *, frames_per_second: Fraction | None = None, on_event: EventHandler = ignore
-) -> Iterator[RawPictures]:
-    """Write the bytes of every picture one after the other: no header, no times, rows from the top, no padding.
+class RawSink:
+    """Writes the bytes of every picture one after the other: no header, no times, no padding.
 
     The formats are ``bgr24`` and ``rgb24`` (3 bytes a pixel), ``nv12`` (a plane of Y and one of U and V at half the
     size, 1.5 bytes a pixel, BT.601 limited range; odd sides grow by one), and ``gray8`` (1 byte a pixel: labels as they
@@ -80,22 +77,22 @@ def raw_sink(
     Raises:
         SfppError: the folder does not exist.
     """
-    with ByteStream(target.place, "pictures", on_event) as stream:
-        yield RawPictures(target.format, stream, frames_per_second=frames_per_second, on_event=on_event)
-
-
-class RawPictures:
-    """Writes pictures as bytes; use it through :func:`raw_sink`."""
 
     def __init__(
-        self, pixel_format: str, stream: ByteStream, *, frames_per_second: Fraction | None, on_event: EventHandler
+        self, target: RawTarget, *, frames_per_second: Fraction | None = None, on_event: EventHandler = ignore
     ) -> None:
-        self.path = stream.path
-        self._format = pixel_format
-        self._stream = stream
+        self._stream = ByteStream(target.place, "pictures", on_event)
+        self.path = self._stream.path
+        self._format = target.format
         self._rate = frames_per_second
         self._on_event = on_event
-        self._fitting = FirstSize(stream.name, on_event)
+        self._fitting = FirstSize(self._stream.name, on_event)
+
+    def __enter__(self) -> RawSink:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stream.close()
 
     def write(self, frame: Frame, image: NDArray[np.uint8]) -> None:
         """Write ``image``: (H, W, 3) uint8 BGR, or (H, W) uint8 labels.
@@ -166,7 +163,7 @@ FORMATS = {
 class ByteStream:
     """Standard output (``-``) or a path that bytes go to, unbuffered: what is written is written.
 
-    A reader that goes away ends the bytes, with an event, and not the program. It is a context manager.
+    A reader that goes away ends the bytes, with an event, and not the program.
 
     Args:
         place: where to.
@@ -225,10 +222,8 @@ class ByteStream:
                 self.ended = True
                 self._on_event(Event("ended", self.name, f"nobody reads the {self._contents} any more"))
 
-    def __enter__(self) -> ByteStream:
-        return self
-
-    def __exit__(self, *error: object) -> None:
+    def close(self) -> None:
+        """Close it."""
         if self._file is not None:
             self._file.close()
 

@@ -46,7 +46,7 @@ def record_lines(
     Raises:
         SfppError: the folder does not exist, or the file cannot be written.
     """
-    with ByteStream(os.fspath(target), "lines", on_event) as stream:
+    with contextlib.closing(ByteStream(os.fspath(target), "lines", on_event)) as stream:
         if live and stream.path is not None:
             keep_older(stream.path, on_event)
         stream.open()

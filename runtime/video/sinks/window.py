@@ -6,7 +6,7 @@ import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,49 +20,40 @@ from sfpp.runtime.video.frame import Frame
 _ESCAPE = 27
 _STOP_KEYS = (ord("q"), ord("Q"), _ESCAPE)
 _LARGEST_WH = (1280, 720)  # a 4K picture would not fit on most screens; the window can be enlarged by hand
+_TITLE = "sfpp"  # of frames that name no source
 _PROBE = "import cv2; cv2.namedWindow('sfpp', cv2.WINDOW_NORMAL); cv2.destroyAllWindows()"
 _PROBE_TIMEOUT_S = 30
 _INSTEAD = "look at the pictures with the browser viewer instead, or write them to a file"
 
 
-@contextlib.contextmanager
-def window_sink(
-    title: str = "sfpp", *, on_stop: Callable[[], object] = lambda: None, check: Callable[[], None] | None = None
-) -> Iterator[Windows]:
-    """Show every picture in a window, one for each source.
+class WindowSink:
+    """Shows every picture in a window, one for each source; a context manager that closes them.
 
     ``q``, Esc and closing a window close them all and call ``on_stop``, once; what comes afterwards is not shown. A
     window opens with its first picture. All calls have to come from one thread, which on macOS has to be the main one.
 
     Args:
-        title: of the window of frames that name no source.
         on_stop: told that the user has seen enough.
-        check: raises where no window can be opened; None finds it out.
 
     Raises:
-        MediaError: OpenCV was built without windows, or there is no display.
+        MediaError: when it is entered: OpenCV was built without windows, or there is no display.
         MissingDependencyError: OpenCV is not installed.
     """
-    cv2 = import_cv2(purpose="showing a window")
-    (check or (lambda: _check_windows(cv2)))()
-    windows = Windows(cv2, title, on_stop)
-    try:
-        yield windows
-    finally:
-        windows.close()
-
-
-class Windows:
-    """Shows pictures; use it through :func:`window_sink`."""
 
     path = None
 
-    def __init__(self, cv2: Any, title: str, on_stop: Callable[[], object]) -> None:
-        self._cv2 = cv2
-        self._title = title
+    def __init__(self, on_stop: Callable[[], object] = lambda: None) -> None:
+        self._cv2 = import_cv2(purpose="showing a window")
         self._on_stop = on_stop
         self._open: list[str] = []
         self._ended = False
+
+    def __enter__(self) -> WindowSink:
+        _check_windows(self._cv2)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
     def write(self, frame: Frame, image: NDArray[np.uint8]) -> None:
         """Show ``image``, (H, W, 3) uint8 BGR or (H, W), and hear the keyboard.
@@ -72,7 +63,7 @@ class Windows:
         """
         if self._ended:
             return
-        title = cv2_text(frame.source or self._title)
+        title = cv2_text(frame.source or _TITLE)
         try:
             if title not in self._open:
                 self._open_for(image, title)

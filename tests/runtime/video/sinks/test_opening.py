@@ -13,8 +13,8 @@ from sfpp.runtime.video import Frame, folder_sink, open_sink, open_source, snaps
 from sfpp.runtime.video.sinks import h264
 from sfpp.runtime.video.sinks.h264 import Recording, video_sink
 from sfpp.runtime.video.sinks.opening import sink_name
-from sfpp.runtime.video.sinks.push import Push
-from sfpp.runtime.video.sinks.raw import RawPictures
+from sfpp.runtime.video.sinks.push import PushSink
+from sfpp.runtime.video.sinks.raw import RawSink
 from sfpp.runtime.video.sinks.records import RecordLines
 from tests.runtime.video.clips import frame, index_of, picture, read_clip
 
@@ -183,11 +183,11 @@ def test_live_videos_are_recordings_that_keep_their_own_times(tmp_path):
         ("out.jsonl", RecordLines),
         ("OUT.JSONL", RecordLines),
         ("-", RecordLines),
-        ("raw://-?format=gray8", RawPictures),
-        ("raw://out.raw", RawPictures),
-        ("rtsp://user:pw@127.0.0.1:1/x", Push),
-        ("RTMP://127.0.0.1/app/key", Push),
-        ("udp://127.0.0.1:9", Push),
+        ("raw://-?format=gray8", RawSink),
+        ("raw://out.raw", RawSink),
+        ("rtsp://user:pw@127.0.0.1:1/x", PushSink),
+        ("RTMP://127.0.0.1/app/key", PushSink),
+        ("udp://127.0.0.1:9", PushSink),
     ],
 )
 def test_addresses_and_lines_choose_live_sinks(tmp_path, monkeypatch, name, kind):

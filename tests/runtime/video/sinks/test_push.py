@@ -14,7 +14,7 @@ import pytest
 
 from sfpp.runtime import MediaError, UsageError
 from sfpp.runtime.video.sinks import push
-from sfpp.runtime.video.sinks.push import Push, Receiver, push_sink
+from sfpp.runtime.video.sinks.push import PushSink
 from tests.runtime.video.clips import frame, picture, read_clip
 from tests.runtime.video.sinks.receiving import Receiving, free_port, write_until
 
@@ -39,7 +39,7 @@ def kinds(events):
 )
 def test_ffmpeg_receives_what_is_sent(uri, events):
     uri = uri.format(free_port(socket.SOCK_DGRAM if uri.startswith("udp") else socket.SOCK_STREAM))
-    with Receiving(uri, most=45) as receiving, push_sink(uri, on_event=events.append, **SOON) as sink:
+    with Receiving(uri, most=45) as receiving, PushSink(uri, on_event=events.append, **SOON) as sink:
         write_until(sink, lambda: receiving.has(45), pause_s=0.02)
     first = receiving.indices[0]
     assert receiving.indices == [(first + step) % 60 for step in range(45)]
@@ -54,7 +54,7 @@ def test_ffmpeg_receives_what_is_sent(uri, events):
 
 def test_a_receiver_that_goes_and_comes_back(events):
     uri = f"rtmp://127.0.0.1:{free_port()}/app/geheim"
-    with push_sink(uri, on_event=events.append, **SOON) as sink:
+    with PushSink(uri, on_event=events.append, **SOON) as sink:
         with Receiving(uri, most=10) as receiving:
             count = write_until(sink, lambda: receiving.has(10))
         count += write_until(sink, lambda: "lost" in kinds(events), start=count)
@@ -75,7 +75,7 @@ def test_nobody_there_is_told_once_and_tried_less_and_less_often(events):
         asked.append(tries)
         return 0.01
 
-    with push_sink(f"rtsp://annika:geheim@127.0.0.1:{free_port()}/x", pause_s=pause_s, on_event=events.append) as sink:
+    with PushSink(f"rtsp://annika:geheim@127.0.0.1:{free_port()}/x", pause_s=pause_s, on_event=events.append) as sink:
         write_until(sink, lambda: len(asked) >= 3)
     assert asked[:3] == [0, 1, 2]
     assert [event.line().partition(": ")[2] for event in events] == ["lost: connection refused; connecting again"]
@@ -86,7 +86,7 @@ def test_a_silent_receiver_stops_nobody(events):
     """It accepts and says nothing, where PyAV in this process would stop all its threads for ever."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         uri = f"rtsp://annika:geheim@127.0.0.1:{server.getsockname()[1]}/x"
-        with push_sink(uri, patience_s=1.5, on_event=events.append, **SOON) as sink:
+        with PushSink(uri, patience_s=1.5, on_event=events.append, **SOON) as sink:
             count = write_until(sink, lambda: bool(events))
     assert events[0].line().partition(": ")[2] == "lost: no answer in time; connecting again"
     assert count > 20
@@ -99,7 +99,7 @@ def test_a_receiver_that_takes_nothing_any_more_is_lost(events):
         answering = threading.Thread(target=answer_and_stop_reading, args=(server, enough), daemon=True)
         answering.start()
         uri = f"rtsp://127.0.0.1:{server.getsockname()[1]}/x"
-        with push_sink(uri, patience_s=1.5, on_event=events.append, **SOON) as sink:
+        with PushSink(uri, patience_s=1.5, on_event=events.append, **SOON) as sink:
             rng = np.random.default_rng(0)
             noise = [rng.integers(0, 255, (480, 640, 3), dtype=np.uint8) for _ in range(4)]
             index = 0
@@ -152,25 +152,24 @@ def received(connection):
 
 
 def test_a_protocol_that_ffmpeg_lacks_is_given_up(events):
-    receiver = Receiver.from_uri("srt://127.0.0.1:9000?passphrase=geheim")
     try:
         av.open("srt://")
     except av.FFmpegError as error:
         if not isinstance(error, av.error.ProtocolNotFoundError):
             pytest.skip("this FFmpeg has SRT")
     options = {"patience_s": 5.0, "on_event": events.append, **SOON}
-    sink = Push(receiver, **options)
+    sink = PushSink("srt://127.0.0.1:9000?passphrase=geheim", **options)
     write_until(sink, lambda: bool(events))
     sink.write(frame(0), picture(0))
     sink.close()
     assert [event.line() for event in events] == ["srt://127.0.0.1:9000: gave-up: protocol not found"]
     with pytest.raises(MediaError, match="was built without SRT"):
-        push_sink("srt://127.0.0.1:9000?passphrase=geheim").__enter__()
+        PushSink("srt://127.0.0.1:9000?passphrase=geheim").__enter__()
 
 
 def test_pictures_of_another_size_are_fitted(events):
     uri = f"rtmp://127.0.0.1:{free_port()}/app/x"
-    with Receiving(uri, most=20) as receiving, push_sink(uri, on_event=events.append, **SOON) as sink:
+    with Receiving(uri, most=20) as receiving, PushSink(uri, on_event=events.append, **SOON) as sink:
         count = write_until(sink, lambda: receiving.has(5))
         index = count
         while not receiving.has(20):
@@ -186,7 +185,7 @@ def test_a_process_that_cannot_be_started_is_an_outage(events, monkeypatch):
         raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
 
     monkeypatch.setattr(push, "PusherProcess", refused)
-    with push_sink("udp://127.0.0.1:9", on_event=events.append, **SOON) as sink:
+    with PushSink("udp://127.0.0.1:9", on_event=events.append, **SOON) as sink:
         sink.write(frame(0), picture(0))
     assert events[0].detail == "the sending process cannot be started (Cannot allocate memory); connecting again"
 
@@ -215,7 +214,7 @@ def test_pauses_grow_until_a_connection_holds(events, monkeypatch):
 
     monkeypatch.setattr(push, "PusherProcess", Process)
     options = {"patience_s": 5.0, "on_event": events.append, "pause_s": pause_s}
-    sink = Push(Receiver.from_uri("udp://127.0.0.1:9"), clock=lambda: now_s[0], **options)
+    sink = PushSink("udp://127.0.0.1:9", clock=lambda: now_s[0], **options)
     for held_s in (0.5, 0.5, 9.5, 10.5, 0.5):
         sink.write(frame(0), picture(0))  # connects
         sink.write(frame(1), picture(1))  # is sent
@@ -233,14 +232,14 @@ def test_pauses_grow_until_a_connection_holds(events, monkeypatch):
 
 def test_the_address_is_in_no_list_of_processes(events):
     uri = f"rtsp://annika:geheim@127.0.0.1:{free_port()}/x"
-    with push_sink(uri, on_event=events.append, **SOON) as sink:
+    with PushSink(uri, on_event=events.append, **SOON) as sink:
         sink.write(frame(0), picture(0))
         command = sink._process._process.args
         assert not any(secret in part for part in command for secret in ("geheim", "127.0.0.1"))
 
 
 def test_the_process_ends_with_the_sink():
-    with push_sink(f"rtsp://127.0.0.1:{free_port()}/x", **SOON) as sink:
+    with PushSink(f"rtsp://127.0.0.1:{free_port()}/x", **SOON) as sink:
         sink.write(frame(0), picture(0))
         process = sink._process._process
     assert process.poll() is not None
@@ -251,7 +250,7 @@ def test_the_process_ends_with_the_sink():
 
 def test_what_cannot_work_is_told_before_any_frame():
     with pytest.raises(UsageError, match="not complete"):
-        push_sink("rtsp://host").__enter__()
+        PushSink("rtsp://host").__enter__()
 
 
 SERVER = Path(__file__).with_name("rtsp_server.py")
@@ -276,7 +275,7 @@ def media_server(tmp_path):
 
 def test_a_media_server_with_a_password_records_it(media_server, events):
     port, recorded = media_server
-    with push_sink(f"rtsp://annika:geheim@127.0.0.1:{port}/cam", on_event=events.append, **SOON) as sink:
+    with PushSink(f"rtsp://annika:geheim@127.0.0.1:{port}/cam", on_event=events.append, **SOON) as sink:
         write_until(sink, lambda: sink.frames_sent >= 60, pause_s=0.02)
     assert kinds(events) == ["opened"]
     while not recorded.exists() or recorded.stat().st_size < 1000:
@@ -286,6 +285,6 @@ def test_a_media_server_with_a_password_records_it(media_server, events):
 
 def test_a_wrong_password_is_told(media_server, events):
     port, _ = media_server
-    with push_sink(f"rtsp://annika:falsch@127.0.0.1:{port}/cam", on_event=events.append, **SOON) as sink:
+    with PushSink(f"rtsp://annika:falsch@127.0.0.1:{port}/cam", on_event=events.append, **SOON) as sink:
         write_until(sink, lambda: bool(events))
     assert events[0].detail.startswith("server returned 401 unauthorized")

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from sfpp.runtime import MediaError, SfppError, UsageError, files
-from sfpp.runtime.video.sinks.raw import RawTarget, raw_sink
+from sfpp.runtime.video.sinks.raw import RawSink, RawTarget
 from sfpp.runtime.video.sinks.records import record_lines
 from tests.runtime.video.clips import frame, picture
 
@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[4]
 
 def written(tmp_path, pixel_format, images, *, on_event=lambda event: None):
     path = tmp_path / "out.raw"
-    with raw_sink(RawTarget(str(path), pixel_format), on_event=on_event) as sink:
+    with RawSink(RawTarget(str(path), pixel_format), on_event=on_event) as sink:
         for index, image in enumerate(images):
             sink.write(frame(index), image)
     return np.frombuffer(path.read_bytes(), np.uint8)
@@ -78,7 +78,7 @@ def test_ffmpeg_reads_it_with_the_words_of_the_event(tmp_path):
 def test_a_known_rate_is_told(tmp_path):
     events = []
     target = RawTarget(str(tmp_path / "out.raw"))
-    with raw_sink(target, frames_per_second=Fraction(30000, 1001), on_event=events.append) as sink:
+    with RawSink(target, frames_per_second=Fraction(30000, 1001), on_event=events.append) as sink:
         sink.write(frame(0), picture(0))
     assert "-framerate 30000/1001 -i" in events[0].detail
 
@@ -92,10 +92,10 @@ def test_another_size_is_fitted(tmp_path):
 
 PIPED = """
 import sys
-from sfpp.runtime.video.sinks.raw import RawTarget, raw_sink
+from sfpp.runtime.video.sinks.raw import RawTarget, RawSink
 from sfpp.runtime.video.sinks.records import record_lines
 from tests.runtime.video.clips import frame, picture
-with raw_sink(RawTarget("-"), on_event=lambda event: print(event.line(), file=sys.stderr)) as sink:
+with RawSink(RawTarget("-"), on_event=lambda event: print(event.line(), file=sys.stderr)) as sink:
     for index in range(int(sys.argv[1])):
         sink.write(frame(index), picture(index))
 print("went on", file=sys.stderr)
@@ -126,7 +126,7 @@ def test_a_named_pipe_that_nobody_reads_is_an_error_and_no_hang(tmp_path, monkey
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     monkeypatch.setattr(files, "_PIPE_PATIENCE_S", 0.1)
-    with raw_sink(RawTarget(str(pipe))) as sink, pytest.raises(MediaError, match="nobody reads this pipe"):
+    with RawSink(RawTarget(str(pipe))) as sink, pytest.raises(MediaError, match="nobody reads this pipe"):
         sink.write(frame(0), picture(0))
     with pytest.raises(MediaError, match="nobody reads this pipe"):
         record_lines(pipe).__enter__()
@@ -142,7 +142,7 @@ def test_a_named_pipe_waits_for_its_reader_and_ends_with_it(tmp_path):
             got.append(stream.read(48 * 64 * 3 * 2))
 
     reader = threading.Thread(target=read)
-    with raw_sink(RawTarget(str(pipe)), on_event=events.append) as sink:
+    with RawSink(RawTarget(str(pipe)), on_event=events.append) as sink:
         reader.start()
         for index in range(60):
             sink.write(frame(index), picture(index))
@@ -178,12 +178,12 @@ def test_addresses_that_cannot_be_meant(uri, words):
 
 
 def test_a_missing_folder_and_a_full_disk_are_errors(tmp_path):
-    with pytest.raises(SfppError, match="create it first"), raw_sink(RawTarget(str(tmp_path / "no" / "x"))):
+    with pytest.raises(SfppError, match="create it first"), RawSink(RawTarget(str(tmp_path / "no" / "x"))):
         pytest.fail("it opened")
     full = Path(os.devnull).with_name("full")
     if not full.exists():
         pytest.skip("needs the device of Linux that is full")
-    with pytest.raises(MediaError, match="cannot write full: No space left"), raw_sink(RawTarget(str(full))) as sink:
+    with pytest.raises(MediaError, match="cannot write full: No space left"), RawSink(RawTarget(str(full))) as sink:
         sink.write(frame(0), picture(0))
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from sfpp.runtime import MediaError
 from sfpp.runtime.video.sinks import window
-from sfpp.runtime.video.sinks.window import window_sink
+from sfpp.runtime.video.sinks.window import WindowSink
 from tests.runtime.video.clips import frame, picture
 
 
@@ -50,16 +50,17 @@ class Desktop:
 
 def opened(monkeypatch, desktop, **options):
     monkeypatch.setattr(window, "import_cv2", lambda purpose: desktop)
-    return window_sink(check=lambda: None, **options)
+    monkeypatch.setattr(window, "_check_windows", lambda cv2: None)
+    return WindowSink(**options)
 
 
 def test_every_picture_is_shown_and_the_window_closed(monkeypatch):
     desktop, stops = Desktop(), []
-    with opened(monkeypatch, desktop, title="door", on_stop=lambda: stops.append(1)) as sink:
+    with opened(monkeypatch, desktop, on_stop=lambda: stops.append(1)) as sink:
         assert desktop.open == []
         for index in range(3):
             sink.write(frame(index), picture(index))
-        assert desktop.open == ["door"]
+        assert desktop.open == ["sfpp"]
     assert desktop.open == []
     np.testing.assert_array_equal(desktop.shown, [picture(index) for index in range(3)])
     assert desktop.sizes == [(64, 48)]
@@ -123,7 +124,7 @@ def test_a_display_that_goes_is_an_error(monkeypatch):
 
 def without_windows(monkeypatch, desktop):
     monkeypatch.setattr(window, "import_cv2", lambda purpose: desktop)
-    window_sink().__enter__()
+    WindowSink().__enter__()
 
 
 def test_an_opencv_without_windows_names_the_browser_viewer(monkeypatch):
