@@ -85,18 +85,16 @@ class OnnxDetector(PersonFinder):
         if np.isnan(scores).any() or np.isnan(boxes_xywh).any():
             raise BackendError(f"{self.description} gave NaN; if it is a file of lower precision, try the FP32 one")
         sure = scores >= _MIN_SCORE
-        return self._once_each(boxes_in_frame(boxes_xywh[sure], placement), scores[sure])
-
-    def close(self) -> None:
-        """Release the model."""
-        self._session.close()
-
-    def _once_each(self, boxes_xywh: Boxes, scores: NDArray[np.float32]) -> Detections:
+        boxes_xywh, scores = boxes_in_frame(boxes_xywh[sure], placement), scores[sure]
         inside = (boxes_xywh[:, 2:] > 0).all(axis=1)
         boxes_xywh, scores = boxes_xywh[inside], scores[inside]
         kept = kept_by_suppression(boxes_xywh, scores, max_iou=_MAX_IOU)
         # Scores come from a foreign graph, in which nothing says that they end at 1.
         return Detections(boxes_xywh[kept], np.minimum(scores[kept], 1))
+
+    def close(self) -> None:
+        """Release the model."""
+        self._session.close()
 
     def _first_run(self) -> tuple[str, DetectorContract]:
         """Tell the style, and which output has it, from a run on an empty picture: declared shapes may be symbolic."""
@@ -107,7 +105,12 @@ class OnnxDetector(PersonFinder):
             style = style_of_output(values.shape, self._input.size_hw)
             if style is not None and (given is None or given.style == style):
                 contract = given or STYLES[style]
-                _check_person_class(contract, class_count(values.shape, style), self._path)
+                classes = values.shape[2] - 5 if style == "yolox" else values.shape[1] - 4
+                if contract.person_class >= classes:
+                    raise ModelFileError(
+                        f"{self._path} has {classes} classes, but its contract has the person_class "
+                        f"{contract.person_class}, counted from 0"
+                    )
                 return name, contract
         raise ModelFileError(_no_style(self._path, outputs, self._input.size_hw, given))
 
@@ -146,16 +149,9 @@ def _takes_a_picture(declared: Any) -> bool:
     )
 
 
-def _check_person_class(contract: DetectorContract, count: int, path: Path) -> None:
-    if contract.person_class >= count:
-        raise ModelFileError(
-            f"{path} has {count} classes, but its contract has the person_class {contract.person_class}, counted from 0"
-        )
-
-
 def _no_style(path: Path, outputs: Arrays, size_hw: tuple[int, int], given: DetectorContract | None) -> str:
     shapes = ", ".join(f"{name} {'x'.join(map(str, values.shape))}" for name, values in outputs.items())
-    anchors = _anchor_count(size_hw)
+    anchors = sum(rows * columns for rows, columns in _grids_hw(size_hw))
     expected = {
         "yolox": f"1x{anchors}x(5 + classes) as YOLOX gives",
         "yolov8": f"1x(4 + classes)x{anchors} as YOLOv8 gives",
@@ -252,18 +248,13 @@ def detector_contract_from_json(text: str, *, origin: str) -> DetectorContract:
 
 def style_of_output(shape: tuple[int, ...], input_size_hw: tuple[int, int]) -> Style | None:
     """Tell the style from the shape of an output; None if it is neither."""
-    anchors = _anchor_count(input_size_hw)
+    anchors = sum(rows * columns for rows, columns in _grids_hw(input_size_hw))
     if len(shape) != 3 or shape[0] != 1:
         return None
     # YOLOv5 looks like YOLOX, but has three anchors a cell.
     if shape[1] == anchors and shape[2] >= 6:
         return "yolox"
     return "yolov8" if shape[2] == anchors and shape[1] >= 5 else None
-
-
-def class_count(shape: tuple[int, ...], style: Style) -> int:
-    """How many classes an output of this shape has."""
-    return shape[2] - 5 if style == "yolox" else shape[1] - 4
 
 
 def people_from_output(
@@ -290,10 +281,6 @@ def people_from_output(
             boxes_cxcywh = _decoded(boxes_cxcywh, input_size_hw)
     size_wh = boxes_cxcywh[:, 2:]
     return np.concatenate([boxes_cxcywh[:, :2] - size_wh / 2, size_wh], axis=1), scores
-
-
-def _anchor_count(input_size_hw: tuple[int, int]) -> int:
-    return sum(rows * columns for rows, columns in _grids_hw(input_size_hw))
 
 
 def _grids_hw(input_size_hw: tuple[int, int]) -> list[tuple[int, int]]:

@@ -98,12 +98,30 @@ class SinkThread(Generic[AnySink]):
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        """Let the sink write what waits, close it, and wait for that.
+
+        A sink that is stuck then is left behind: its thread ends, and closes it, should it ever come back.
+
+        Raises:
+            SfppError: under ``every-frame``, what the sink raised, unless a write has raised it already, or the block
+                ends with an error of its own.
+        """
+        assert self._thread is not None
         self._given = error
-        try:
-            self.close(self._close_timeout_s)
-        except Exception:
-            if error is None:
-                raise  # else the caller's own error is the one to be told of
+        with self._changed:
+            self._closing = True
+            for box in self._boxes.values():
+                # Where every frame counts, those before an error or Ctrl-C are written still.
+                box.close(discard=error is not None and self._freshest)
+            self._changed.notify_all()
+        self._thread.join(self._close_timeout_s)
+        self._drops.report(self.dropped, always=True)
+        if self._thread.is_alive():
+            detail = f"does not end within {self._close_timeout_s:g} s; left behind"
+            self._on_event(Event("sink-failed", self.name, detail))
+        if self._error is not None and not self._freshest and not self._raised and error is None:
+            self._raised = True
+            raise self._error
 
     def write(self, frame: Frame, image: NDArray[np.uint8]) -> None:
         """Hand over a picture; it must not be changed afterwards.
@@ -139,39 +157,6 @@ class SinkThread(Generic[AnySink]):
             raise self._error
         if self._thread is None or self._closing:
             raise UsageError(f"the sink {self.name} is closed; write within its block")
-
-    def close(self, timeout_s: float | None = None) -> bool:
-        """Let the sink write what waits, close it, and wait for that.
-
-        Args:
-            timeout_s: how long to wait at most; None as long as it takes. A sink that is stuck then is left behind: its
-                thread ends, and closes it, should it ever come back.
-
-        Returns:
-            Whether the sink is closed.
-
-        Raises:
-            SfppError: under ``every-frame``, what the sink raised, unless a write has raised it already.
-        """
-        with self._changed:
-            first = not self._closing
-            self._closing = True
-            for box in self._boxes.values():
-                # Where every frame counts, those before an error or Ctrl-C are written still.
-                box.close(discard=self._given is not None and self._freshest)
-            self._changed.notify_all()
-        if self._thread is None:
-            return True
-        self._thread.join(timeout_s)
-        closed = not self._thread.is_alive()
-        if first:
-            self._drops.report(self.dropped, always=True)
-            if not closed:
-                self._on_event(Event("sink-failed", self.name, f"does not end within {timeout_s:g} s; left behind"))
-        if self._error is not None and not self._freshest and not self._raised:
-            self._raised = True
-            raise self._error
-        return closed
 
     def _serve(self) -> None:
         sink = cast("AnySink", self._sink)  # what the opening gave, which may be None

@@ -35,10 +35,10 @@ def open_camera(address: Address, *, on_event: EventHandler) -> Source:
     cv2 = import_cv2(purpose="reading a camera")
     # The format comes first: many cameras have their large sizes only as MJPEG.
     asked = {
-        cv2.CAP_PROP_FOURCC: fourcc and cv2.VideoWriter_fourcc(*fourcc),
+        cv2.CAP_PROP_FOURCC: cv2.VideoWriter_fourcc(*fourcc) if fourcc else None,
         cv2.CAP_PROP_FRAME_WIDTH: options.integer("width"),
         cv2.CAP_PROP_FRAME_HEIGHT: options.integer("height"),
-        cv2.CAP_PROP_FPS: rate and float(rate),
+        cv2.CAP_PROP_FPS: float(rate) if rate else None,
     }
     # OpenCV's other ways to a camera know nothing of its formats.
     library = (cv2.CAP_V4L2,) if sys.platform.startswith("linux") else ()
