@@ -11,16 +11,7 @@ from sfpp.runtime.errors import UsageError
 from sfpp.runtime.video.sources.address import is_uri, without_credentials
 
 # What names files or folders, and never an address.
-_FILES = {
-    "model": "MODEL, which comes first,",
-    "contract": "--contract",
-    "detector": "--detector",
-    "boxes": "--boxes",
-    "masks": "--masks",
-    "json": "--json",
-    "snapshot": "--snapshot",
-    "keypoints_json": "--keypoints-json",
-}
+_FILES = ("model", "contract", "detector", "boxes", "masks", "json", "snapshot", "keypoints_json")
 
 _EPILOG = """\
 examples, segmentation:
@@ -119,8 +110,9 @@ def _check_texts(parser: argparse.ArgumentParser, arguments: argparse.Namespace)
             parser.error("an empty name was given, expected a file or an address; is a variable of the shell not set?")
     for name, text in files.items():
         if text is not None and is_uri(text):
+            option = "MODEL, which comes first," if name == "model" else f"--{name.replace('_', '-')}"
             parser.error(
-                f"{_FILES[name]} takes the name of a file, and {without_credentials(text)} is an address; "
+                f"{option} takes the name of a file, and {without_credentials(text)} is an address; "
                 "addresses are for SOURCE and -o"
             )
     if arguments.token is not None and arguments.view is None:

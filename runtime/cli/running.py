@@ -45,17 +45,9 @@ _POLICY_WORDS: dict[Policy, str] = {
 
 # By name of the attribute. Their default is None, so that it can be told whether they were given; the library's
 # functions have the real defaults.
-_TASK_OPTIONS: dict[Task, dict[str, str]] = {
-    "segmentation": {"masks": "--masks", "alpha": "--alpha", "legend": "--no-legend"},
-    "pose": {
-        "detector": "--detector",
-        "boxes": "--boxes",
-        "person": "--person",
-        "detect_every": "--detect-every",
-        "threshold": "--threshold",
-        "flip_test": "--flip-test",
-        "keypoints_json": "--keypoints-json",
-    },
+_TASK_OPTIONS: dict[Task, tuple[str, ...]] = {
+    "segmentation": ("masks", "alpha", "legend"),
+    "pose": ("detector", "boxes", "person", "detect_every", "threshold", "flip_test", "keypoints_json"),
 }
 
 
@@ -339,7 +331,9 @@ def _check_task(arguments: argparse.Namespace, contract: ModelContract | None = 
     if contract is None:
         return
     for other, options in _TASK_OPTIONS.items():
-        foreign = [option for name, option in options.items() if getattr(arguments, name) is not None]
+        foreign = [
+            "--no-legend" if name == "legend" else f"--{name.replace('_', '-')}" for name in _given(arguments, *options)
+        ]
         if other != contract.task and foreign:
             are = "are" if len(foreign) > 1 else "is"
             raise UsageError(

@@ -1,26 +1,13 @@
 """Where the boxes of people come from, and who is who from frame to frame."""
 
-from __future__ import annotations
-
-from sfpp.runtime.people.boxes_file import BoxesFile
-from sfpp.runtime.people.detections import Detections, FirstToFind, FullFrame, PersonFinder
-from sfpp.runtime.people.detector import DetectorContract, OnnxDetector
-from sfpp.runtime.people.finders import HogPeople, choose_finder
-from sfpp.runtime.people.followed import FollowedPose
-from sfpp.runtime.people.tracking import Follower, People, Tracker
-
-__all__ = [
-    "BoxesFile",
-    "Detections",
-    "DetectorContract",
-    "FirstToFind",
-    "FollowedPose",
-    "Follower",
-    "FullFrame",
-    "HogPeople",
-    "OnnxDetector",
-    "People",
-    "PersonFinder",
-    "Tracker",
-    "choose_finder",
-]
+from sfpp.runtime.people.boxes_file import BoxesFile as BoxesFile
+from sfpp.runtime.people.detections import (
+    Detections as Detections,
+    FirstToFind as FirstToFind,
+    FullFrame as FullFrame,
+    PersonFinder as PersonFinder,
+)
+from sfpp.runtime.people.detector import DetectorContract as DetectorContract, OnnxDetector as OnnxDetector
+from sfpp.runtime.people.finders import HogPeople as HogPeople, choose_finder as choose_finder
+from sfpp.runtime.people.followed import FollowedPose as FollowedPose
+from sfpp.runtime.people.tracking import Follower as Follower, People as People, Tracker as Tracker

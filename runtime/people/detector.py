@@ -23,8 +23,7 @@ from sfpp.runtime.contract import InputSpec
 from sfpp.runtime.errors import BackendError, ContractError, ModelFileError
 from sfpp.runtime.images import Image, Placement, bgr_from_frame, place_frame
 from sfpp.runtime.imports import import_cv2
-from sfpp.runtime.people.boxes import Boxes, cut_to_frame, kept_by_suppression
-from sfpp.runtime.people.detections import Detections, PersonFinder
+from sfpp.runtime.people.detections import Boxes, Detections, PersonFinder, cut_to_frame, kept_by_suppression
 from sfpp.runtime.typed_json import dataclass_from_json
 
 _DEFAULT_SIDE = 640  # of detectors whose input may have any size

@@ -11,9 +11,15 @@ from numpy.typing import NDArray
 from sfpp.runtime.errors import BackendError, UsageError
 from sfpp.runtime.images import bgr_from_frame
 from sfpp.runtime.imports import import_cv2
-from sfpp.runtime.people.boxes import cut_to_frame, kept_by_suppression
 from sfpp.runtime.people.boxes_file import BoxesFile
-from sfpp.runtime.people.detections import Detections, FirstToFind, FullFrame, PersonFinder
+from sfpp.runtime.people.detections import (
+    Detections,
+    FirstToFind,
+    FullFrame,
+    PersonFinder,
+    cut_to_frame,
+    kept_by_suppression,
+)
 from sfpp.runtime.people.detector import OnnxDetector
 
 PersonKind = Literal["hog", "full-frame"]

@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sfpp.runtime.errors import UsageError
-from sfpp.runtime.people.boxes import Boxes, cut_to_frame, iou_matrix, kept_by_suppression
-from sfpp.runtime.people.detections import PersonFinder
+from sfpp.runtime.people.detections import Boxes, PersonFinder, cut_to_frame, iou_matrix, kept_by_suppression
 
 # Fewer points say nothing about where the person is and how large.
 _FEWEST_KEYPOINTS = 3

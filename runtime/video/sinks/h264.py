@@ -116,12 +116,7 @@ class VideoEncoder:
         self.frames_written += 1
 
     def finish(self) -> None:
-        """Write what the encoder still holds, and the index.
-
-        Raises:
-            MediaError: the encoder failed.
-            OSError: the disk is full, or similar.
-        """
+        """Write what the encoder still holds, and the index; raises as :meth:`write`."""
         assert self._stream is not None
         with self._errors_named():
             encode(self._stream, None)
@@ -225,9 +220,7 @@ def recording_sink(path: Path, *, on_event: EventHandler = ignore) -> Iterator[R
         path: ends in .mp4, .mov or .mkv.
         on_event: told of changes of size, and of an older file's new name.
 
-    Raises:
-        MissingDependencyError: PyAV is not installed.
-        SfppError: the folder does not exist, the disk is full, or the encoder failed.
+    Raises as :func:`video_sink`.
     """
     import_av(purpose=f"writing {path.name}")
     # In place and not in one step, so a link has to be followed here, and what is no file cannot be one that grows.
@@ -270,11 +263,7 @@ class Recording:
         self.frames_written += 1
 
     def close(self) -> None:
-        """Complete the file.
-
-        Raises:
-            MediaError: the disk is full; what was written before can be played.
-        """
+        """Complete the file; raises as :meth:`write`."""
         container, stream = self._container, self._stream
         self._container = None
         if container is None:

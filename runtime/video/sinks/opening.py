@@ -146,8 +146,7 @@ def sink_name(path: str | os.PathLike[str]) -> str:
 def sink_place(path: str | os.PathLike[str]) -> Path | str:
     """Return what would be written: a path, ``-`` for standard output by any name, or another address as it is.
 
-    Raises:
-        UsageError: as for :func:`sink_name`.
+    Raises as :func:`sink_name`.
     """
     text, scheme = os.fspath(path), _scheme(path)
     if scheme and scheme != _RAW:
@@ -170,11 +169,7 @@ def _check_no_half_address(text: str) -> None:
 
 
 def _scheme(path: str | os.PathLike[str]) -> str:
-    """Return the kind of an address; nothing for a path.
-
-    Raises:
-        UsageError: there is none of that kind.
-    """
+    """Return the kind of an address, nothing for a path; UsageError if there is none of that kind."""
     text = os.fspath(path)
     if not is_uri(text):
         return ""

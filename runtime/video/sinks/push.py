@@ -99,9 +99,6 @@ class PushSink:
         """Send ``image``, (H, W, 3) uint8 BGR, or leave it out while there is no connection.
 
         It waits for the encoder, and where the receiver is stuck, until patience is at an end.
-
-        Raises:
-            MediaError: not an image.
         """
         if self._ended:
             return

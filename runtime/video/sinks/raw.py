@@ -95,11 +95,7 @@ class RawSink:
         self._stream.close()
 
     def write(self, frame: Frame, image: NDArray[np.uint8]) -> None:
-        """Write ``image``: (H, W, 3) uint8 BGR, or (H, W) uint8 labels.
-
-        Raises:
-            MediaError: the disk is full, or similar.
-        """
+        """Write ``image``: (H, W, 3) uint8 BGR, or (H, W) uint8 labels; raises as :class:`ByteStream`."""
         if self._stream.ended:
             return
         data = np.ascontiguousarray(FORMATS[self._format].convert(self._fitting.fit(image)))

@@ -56,11 +56,7 @@ class WindowSink:
         self.close()
 
     def write(self, frame: Frame, image: NDArray[np.uint8]) -> None:
-        """Show ``image``, (H, W, 3) uint8 BGR or (H, W), and hear the keyboard.
-
-        Raises:
-            MediaError: the display has gone.
-        """
+        """Show ``image``, (H, W, 3) uint8 BGR or (H, W), and hear the keyboard; MediaError if the display has gone."""
         if self._ended:
             return
         title = cv2_text(frame.source or _TITLE)
@@ -93,11 +89,7 @@ class WindowSink:
 
 
 def _check_windows(cv2: Any) -> None:
-    """Find out whether a window can be opened, before frames are spent on it.
-
-    Raises:
-        MediaError: it cannot.
-    """
+    """Find out whether a window can be opened, before frames are spent on it; MediaError if it cannot."""
     framework = getattr(cv2, "currentUIFramework", None)  # OpenCV before 4.5.5 lacks it
     if framework is not None and not framework():
         raise MediaError(

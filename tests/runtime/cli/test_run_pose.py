@@ -212,14 +212,6 @@ def test_a_failure_is_one_line_and_leaves_nothing(here, capsys, arguments, words
     assert new_files(here) == []
 
 
-def test_help_teaches_pose(capsys):
-    with pytest.raises(SystemExit):
-        main(["--help"])
-    out = capsys.readouterr().out
-    assert "sfpp-run pose.onnx jump.mp4 --detector yolox.onnx --detect-every 5" in out
-    assert "segmentation models:" in out
-
-
 SLOW_COMMAND = """
 import sys, time
 from sfpp.runtime.cli.run import main

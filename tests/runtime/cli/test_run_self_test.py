@@ -203,11 +203,3 @@ def test_without_an_input_a_self_test_must_be_asked_for(here, capsys):
         main(["model.onnx"])
     assert end.value.code == 2
     assert "required: SOURCE (or --self-test, which needs none)" in capsys.readouterr().err
-
-
-def test_the_help_tells_of_it(capsys):
-    with pytest.raises(SystemExit):
-        main(["--help"])
-    out = capsys.readouterr().out
-    assert "sfpp-run model.onnx --self-test " in out
-    assert "1 failed (a self-test too)" in out

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from sfpp.runtime.people.boxes import cut_to_frame, iou_matrix, kept_by_suppression
+from sfpp.runtime.people.detections import cut_to_frame, iou_matrix, kept_by_suppression
 
 
 def random_boxes(count, *, seed):
