@@ -70,9 +70,8 @@ class Routes:
         path = _FILES.get(_OTHER_NAMES.get(name, name))
         if path is None:
             raise web.HTTPNotFound(text="404: Not Found\n")
-        # Asked for each time, and answered in a few bytes while it is the same: a new sfpp never meets an old script.
-        headers = {"Content-Type": _TYPES[path.suffix], "Cache-Control": "no-cache"}
-        return web.FileResponse(path, headers=headers)
+        # No browser keeps it (see ``add_security_headers``), so that a new sfpp never meets an old script.
+        return web.FileResponse(path, headers={"Content-Type": _TYPES[path.suffix]})
 
     async def stream(self, request: web.Request) -> web.WebSocketResponse:
         """Serve a page with frames and figures until it goes away."""
