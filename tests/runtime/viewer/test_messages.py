@@ -3,6 +3,7 @@ import json
 import pytest
 
 from sfpp.runtime import UsageError
+from sfpp.runtime.events import Event
 from sfpp.runtime.model import SelfTestState
 from sfpp.runtime.viewer import Limits
 from sfpp.runtime.viewer.drawing import ViewSetting
@@ -98,6 +99,7 @@ def test_hello_tells_how_the_self_test_stands():
 def test_status_is_json_whatever_the_numbers_are():
     store = Store(clock=lambda: 7.0)
     store.put(update(age_ms=float("nan"), frames_per_second=float("inf"), shares={"sky": 0.25, "sea": 1.0}))
+    store.add_event(Event("note", "front", "a detail", time_s=5.0))
     text = status(
         Scene(classes=CLASSES, palette=PALETTE),
         now_s=7.0,
@@ -113,4 +115,7 @@ def test_status_is_json_whatever_the_numbers_are():
     assert message["sources"][0] == {
         "name": "front", "frames": 1, "fps": None, "idle": 0.0, "fresh": True, "width": 64, "height": 36,
     }  # fmt: skip
+    assert message["events"] == [
+        {"number": 0, "kind": "note", "source": "front", "detail": "a detail", "count": 0, "time_s": 5.0}
+    ]
     assert message["samples"] == [{"time": 7.0, "age": None, "fps": None, "stages": {"decode": 2.0, "infer": 20.0}}]
