@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -87,8 +87,10 @@ class TensorRtBackend:
         self._lock = threading.Lock()
         self._stream: int | None = None
         self._graph: Any = None
-        self._warm = self._refused_to_record = False
-        self._runtime_cache: _RuntimeCache | None = None
+        # TensorRT-RTX records by itself, and layers are only timed when they are launched one by one.
+        self._records = not self._library.is_rtx and not options.profile
+        self._warm = False
+        self._store: Callable[[], object] | None = None
         self._engine: Any = None
         self._context: Any = None
         self._profile: _Profile | None = None
@@ -99,8 +101,7 @@ class TensorRtBackend:
         self._logger = keeping_logger(self._library.module, messages)  # the library keeps only a pointer to it
         try:
             self._engine = _deserialized(self._library, self._logger, path, messages, host_code=host_code)
-            self._runtime_cache = _RuntimeCache(self._library, self._engine, path, keep=options.cache)
-            self._context = self._runtime_cache.context()
+            self._context, self._store = _context(self._library, self._engine, path, keep=options.cache)
             self._profile = _Profile(self._library, self._context) if options.profile else None
             self._stream = self._cuda.stream()
             self._sources, self._results = self._bound()
@@ -135,10 +136,10 @@ class TensorRtBackend:
         """Free the engine and all its memory."""
         with self._lock:
             stream, self._stream = self._stream, None
-            if self._runtime_cache is not None:
-                self._runtime_cache.store()
+            if self._store is not None:
+                self._store()
             # In this order: a context must go before its engine, and both before the memory that they use.
-            self._context = self._profile = self._runtime_cache = None
+            self._context = self._profile = self._store = None
             self._engine = None
             self._cuda.release(stream=stream, graph=self._graph, device=self._memory, pinned=self._pinned)
             self._graph, self._memory, self._pinned = None, [], []
@@ -187,20 +188,13 @@ class TensorRtBackend:
     def _launch(self) -> None:
         """Copy in, compute, copy out: launched as one graph from the second run on."""
         assert self._stream is not None
+        if self._graph is None and self._warm and self._records:
+            self._record()
         if self._graph is not None:
             self._cuda.launch(self._graph, self._stream)
             return
-        if self._warm and self._may_record():
-            self._record()
-            if self._graph is not None:
-                self._cuda.launch(self._graph, self._stream)
-                return
         self._enqueue()
         self._warm = True
-
-    def _may_record(self) -> bool:
-        # TensorRT-RTX records by itself, and layers are only timed when they are launched one by one.
-        return self._profile is None and not self._library.is_rtx and not self._refused_to_record
 
     def _record(self) -> None:
         """Record a run as a graph, which spares the CPU hundreds of launches per frame; some engines refuse."""
@@ -209,7 +203,7 @@ class TensorRtBackend:
             # The first run has been: some memory is only taken there, which cannot be recorded.
             self._graph = self._cuda.record(self._stream, self._enqueue)
         except BackendError as error:
-            self._refused_to_record = True
+            self._records = False
             warn(
                 f"{self.description} cannot be recorded as a CUDA graph ({error}); its layers are launched one by one",
                 self._notify,
@@ -278,58 +272,43 @@ def _deserialized(library: Library, logger: Any, path: Path, messages: list[str]
     return engine
 
 
-class _RuntimeCache:
-    """The compiled kernels of an engine; for TensorRT, whose engines hold them already, there is nothing to keep.
+def _context(library: Library, engine: Any, path: Path, *, keep: bool) -> tuple[Any, Callable[[], object] | None]:
+    """Return an execution context, and what keeps the kernels that it compiles, if there are any to keep.
 
-    Args:
-        library: the library.
-        engine: deserialized.
-        path: its file.
-        keep: whether to keep anything on disk.
+    TensorRT's engines hold their kernels already; TensorRT-RTX takes them from a cache, and puts new ones there.
+
+    Raises:
+        BackendError: there is not enough memory on the card.
     """
+    if not library.is_rtx:
+        return _created(library, engine.create_execution_context()), None
+    config = engine.create_runtime_config()
+    config.cuda_graph_strategy = library.module.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+    options = {"version": library.version}
+    folder = compiled_models_folder(path, library=library.name, options=options) if keep else None
+    if folder is None:
+        return _created(library, engine.create_execution_context(config)), None
+    file, cache = folder / "kernels.bin", config.create_runtime_cache()
+    known = file.read_bytes() if file.is_file() else b""
+    if known:
+        cache.deserialize(known)  # one of another card or driver is refused, and made anew
+    config.set_runtime_cache(cache)
 
-    def __init__(self, library: Library, engine: Any, path: Path, *, keep: bool) -> None:
-        self._library = library
-        self._engine = engine
-        self._file: Path | None = None
-        self._cache: Any = None
-        self._known = b""
-        if keep and library.is_rtx:
-            folder = compiled_models_folder(path, library=library.name, options={"version": library.version})
-            self._file = None if folder is None else folder / "kernels.bin"
+    def store() -> None:
+        compiled = bytes(cache.serialize())
+        # What cannot be written is compiled again next time.
+        with contextlib.suppress(SfppError, OSError):
+            if compiled != known:
+                with whole_file(file) as temporary:
+                    temporary.write_bytes(compiled)
 
-    def context(self) -> Any:
-        """Return an execution context that takes kernels from the cache and puts new ones there.
+    return _created(library, engine.create_execution_context(config)), store
 
-        Raises:
-            BackendError: there is not enough memory on the card.
-        """
-        if not self._library.is_rtx:
-            return self._created(self._engine.create_execution_context())
-        config = self._engine.create_runtime_config()
-        config.cuda_graph_strategy = self._library.module.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
-        if self._file is not None:
-            self._cache = config.create_runtime_cache()
-            self._known = self._file.read_bytes() if self._file.is_file() else b""
-            if self._known:
-                self._cache.deserialize(self._known)  # one of another card or driver is refused, and made anew
-            config.set_runtime_cache(self._cache)
-        return self._created(self._engine.create_execution_context(config))
 
-    def store(self) -> None:
-        """Keep what was compiled; where that cannot be written, it is compiled again next time."""
-        if self._cache is None or self._file is None:
-            return
-        compiled = bytes(self._cache.serialize())
-        self._cache = None
-        if compiled != self._known:
-            with contextlib.suppress(SfppError, OSError), whole_file(self._file) as temporary:
-                temporary.write_bytes(compiled)
-
-    def _created(self, context: Any) -> Any:
-        if context is None:
-            raise BackendError(
-                f"{self._library.title} has no execution context for this engine, most likely because the card's "
-                "memory is full; close other programs on it, or take a smaller input size"
-            )
-        return context
+def _created(library: Library, context: Any) -> Any:
+    if context is None:
+        raise BackendError(
+            f"{library.title} has no execution context for this engine, most likely because the card's memory is "
+            "full; close other programs on it, or take a smaller input size"
+        )
+    return context

@@ -240,8 +240,8 @@ class EngineSettings:
 
     def __post_init__(self) -> None:
         if self.devices is not None:
-            devices = devices_from(self.devices) if isinstance(self.devices, str) else tuple(self.devices)
-            object.__setattr__(self, "devices", devices)
+            given = self.devices.split(",") if isinstance(self.devices, str) else self.devices
+            object.__setattr__(self, "devices", tuple(each.strip().lower() for each in given))
         if isinstance(self.workspace_bytes, str):
             object.__setattr__(self, "workspace_bytes", bytes_from(self.workspace_bytes))
         if self.timing_cache is not None:
@@ -286,11 +286,6 @@ class EngineSettings:
                 f"TensorRT-RTX has no {', no '.join(wanted)}: its engines belong to one version, run on all cards "
                 "they are built for, and choose kernels there; leave that off"
             )
-
-
-def devices_from(text: str | None) -> tuple[str, ...] | None:
-    """Read ``sm86,sm89`` as compute capabilities; None stays None."""
-    return None if text is None else tuple(part.strip().lower() for part in text.split(","))
 
 
 def bytes_from(text: str) -> int:

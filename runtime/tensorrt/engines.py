@@ -104,11 +104,11 @@ def build_engine(
     start = time.perf_counter()
     # The contract takes its place first: an engine without one cannot be opened.
     with whole_file(engine) as temporary, whole_file(sidecar_of(engine)) as sidecar:
-        built = build_in_process_of_its_own(
+        card = build_in_process_of_its_own(
             library, file, temporary, settings, precision=contract.precision, progress=progress
         )
         size = temporary.stat().st_size
-        contract = replace(contract, engine=_record(library, built, settings, file))
+        contract = replace(contract, engine=_record(library, card, settings, file))
         sidecar.write_text(contract.to_json() + "\n", encoding="utf-8")
     return EngineReport(engine, contract, sidecar_of(engine), size, time.perf_counter() - start, command)
 
@@ -134,14 +134,14 @@ def _check_destination(engine: Path, model: Path, timing_cache: Path | None) -> 
     check_destinations(engine, sidecar_of(engine), timing_cache, also_read=[model])
 
 
-def _record(library: Library, built: Built, settings: EngineSettings, model: Path) -> EngineRecord:
+def _record(library: Library, card: Card | None, settings: EngineSettings, model: Path) -> EngineRecord:
     on_this_card = not library.is_rtx or settings.devices == (CURRENT,)
-    here = (built.capability,) if built.capability else ()
+    here = () if card is None else (card.capability,)
     return EngineRecord(
         library=library.name,
-        version=built.version,
+        version=library.version,
         devices=here if on_this_card else settings.devices or (),
-        card=built.card if on_this_card else "",
+        card=card.name if card and on_this_card else "",
         platform=this_platform(),
         onnx_sha256=sha256_of([model]),
         version_compatible=settings.version_compatible,
@@ -242,15 +242,6 @@ def trtexec_line(library: Library, model: Path, engine: Path, settings: EngineSe
     return shlex.join([*words, "--skipInference"])
 
 
-@dataclass(frozen=True)
-class Built:
-    """What a finished build tells: the library's version, and this machine's card, if there is one."""
-
-    version: str
-    card: str
-    capability: str
-
-
 def build_in_process_of_its_own(
     library: Library,
     model: Path,
@@ -260,8 +251,10 @@ def build_in_process_of_its_own(
     precision: str,
     progress: PhaseProgress,
     parse_only: bool = False,
-) -> Built:
-    """Build ``model`` into the file ``engine``; arguments and errors are those of :func:`.building.engine_bytes`.
+) -> Card | None:
+    """Build ``model`` into the file ``engine``, and return this machine's card, if there is one.
+
+    Arguments and errors are those of :func:`.building.engine_bytes`.
 
     Raises:
         BackendError: also where the process is killed or crashes.
@@ -284,7 +277,7 @@ def build_in_process_of_its_own(
             elif "error" in message:
                 raise _as_raised(message["error"])
             else:
-                return Built(**message["done"])
+                return Card(**message["done"]) if message["done"] else None
         code = process.wait()
         words.seek(0)
         raise _ended(code, library, words.read())
@@ -313,10 +306,8 @@ def _worker(job: dict[str, Any], words: IO[str]) -> Iterator[subprocess.Popen[st
 
 def _as_raised(error: dict[str, str]) -> SfppError:
     """Return the worker's error as it was raised there."""
-    kind = getattr(errors, error["kind"], BackendError)
-    found: SfppError = BackendError(error["message"])
-    if kind is not errors.MissingDependencyError:
-        found = kind(error["message"])
+    kind = getattr(errors, error["kind"])
+    found: SfppError = (BackendError if kind is errors.MissingDependencyError else kind)(error["message"])
     return found
 
 

@@ -1,7 +1,7 @@
 """The process that builds an engine: reads what to build from standard input, and tells how far it is.
 
 It speaks in lines of JSON on standard output, each an object with one of the keys ``phase`` (name, steps done, steps),
-``error`` (kind, message) and ``done`` (library's version, device's name). The engine goes into a file.
+``error`` (kind, message) and ``done`` (this machine's card, or null). The engine goes into a file.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -39,24 +40,18 @@ def main() -> int:
     return 0
 
 
-def _build(job: dict[str, Any], reporter: _Reporter) -> dict[str, str]:
-    library = library_of(job["library"], purpose="building an engine")
-    settings = EngineSettings(**job["settings"])
+def _build(job: dict[str, Any], reporter: _Reporter) -> dict[str, str] | None:
     built = engine_bytes(
-        library,
+        library_of(job["library"], purpose="building an engine"),
         Path(job["model"]),
-        settings,
+        EngineSettings(**job["settings"]),
         precision=job["precision"],
         progress=reporter,
         parse_only=job["parse_only"],
     )
     Path(job["engine"]).write_bytes(built)
     card = card_of_this_machine()
-    return {
-        "version": library.version,
-        "card": card.name if card else "",
-        "capability": card.capability if card else "",
-    }
+    return None if card is None else asdict(card)
 
 
 class _Reporter:

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from sfpp.runtime.errors import UsageError
-from sfpp.runtime.tensorrt.building import EngineSettings, bytes_from, devices_from
+from sfpp.runtime.tensorrt.building import EngineSettings, bytes_from
 
 
 @pytest.mark.parametrize(
@@ -21,8 +21,8 @@ def test_what_is_no_amount_of_memory(text):
 
 
 def test_devices_are_named_by_compute_capability():
-    assert devices_from(None) is None
-    assert devices_from("sm86, SM120") == ("sm86", "sm120")
+    assert EngineSettings().devices is None
+    assert EngineSettings(devices="sm86, SM120").devices == ("sm86", "sm120")
     assert EngineSettings(devices=("current",)).devices == ("current",)
 
 
