@@ -92,7 +92,7 @@ def describe(report: ExportReport) -> str:
         f"{report.path}  ({report.size_bytes / 1e6:.1f} MB, {total:.1f} s)",
         f"  {contract.family}-{contract.size} {_variant(contract)}, {spec.width}x{spec.height} (width x height), "
         f"{_names(contract)}, {contract.outputs[0].kind}, opset {contract.opset}, "
-        f"{report.multiply_adds / 1e9:.1f} G multiply-adds",
+        f"{(contract.multiply_adds or 0) / 1e9:.1f} G multiply-adds",
         f"  against PyTorch: {report.parity.summary()}",
     ]
     for stage in report.planned_tokens:

@@ -36,14 +36,7 @@ from sfpp.export.parity.exported import (
 from sfpp.export.parity.probed_model import require_onnxruntime
 from sfpp.export.settings import ExportSettings
 from sfpp.runtime.backends import Notify
-from sfpp.runtime.contract import (
-    METADATA_KEY,
-    InputSpec,
-    ModelContract,
-    SelfTest,
-    Target,
-    Task,
-)
+from sfpp.runtime.contract import METADATA_KEY, InputSpec, ModelContract, SelfTest, Target, Task
 from sfpp.runtime.errors import SfppError, UsageError
 from sfpp.runtime.files import check_destinations, whole_file
 from sfpp.runtime.images import Image, batch_from_frames, input_from_frame, read_image
@@ -65,8 +58,7 @@ _TIMES_PYTORCH = 3
 class ExportReport:
     """What an export made and how well it agrees with PyTorch.
 
-    ``planned_tokens`` has one entry per stage; ``multiply_adds`` are those of one run; ``seconds`` is the time of each
-    step by name.
+    ``planned_tokens`` has one entry per stage; ``seconds`` is the time of each step by name.
     """
 
     path: Path
@@ -74,7 +66,6 @@ class ExportReport:
     size_bytes: int
     parity: ParityReport
     planned_tokens: tuple[StageTokens, ...]
-    multiply_adds: int
     seconds: dict[str, float]
 
 
@@ -122,10 +113,9 @@ def export_onnx(
     model = learned_model(checkpoint)
     with clock.step(f"tracing at {contract.input.width}x{contract.input.height}"):
         graph = graph_from_model(model, chosen.recipe, contract, frames)
-        arithmetic = multiply_adds(graph).total()
         contract = dataclasses.replace(
             contract,
-            multiply_adds=arithmetic,
+            multiply_adds=multiply_adds(graph).total(),
             activation_bytes=activation_bytes(graph),
             live_bytes=live_bytes(graph),
         )
@@ -155,7 +145,7 @@ def export_onnx(
         contract = dataclasses.replace(contract, self_test=test)
         with clock.step("writing"), whole_file(destination) as whole:
             onnx.save(with_contract(onnx.load(str(checked)), contract), str(whole))
-    return ExportReport(destination, contract, destination.stat().st_size, parity, plan, arithmetic, clock.seconds)
+    return ExportReport(destination, contract, destination.stat().st_size, parity, plan, clock.seconds)
 
 
 def learned_model(checkpoint: Checkpoint) -> Network:
