@@ -92,7 +92,7 @@ def draw_legend(image_bgr: Image, entries: Sequence[LegendEntry]) -> None:
     layout = _layout(image_bgr.shape[:2], [_texts(entry) for entry in present])
     if layout is None:
         return
-    _darken(image_bgr[layout.margin :, layout.margin :][: layout.box_hw[0], : layout.box_hw[1]])
+    darken(image_bgr[layout.margin :, layout.margin :][: layout.box_hw[0], : layout.box_hw[1]])
     for row, entry in enumerate(present[: layout.rows]):
         _draw_entry(image_bgr, entry, layout, top=layout.margin + layout.padding + row * layout.line)
 
@@ -126,7 +126,7 @@ class _Layout:
 
 def _layout(image_hw: tuple[int, ...], texts: list[tuple[str, str]]) -> _Layout | None:
     line = max(_SMALLEST_LINE, round(min(image_hw) * _LINE_SHARE))
-    name_width, share_width = (max(_text_width(text, line) for text in column) for column in zip(*texts, strict=True))
+    name_width, share_width = (max(text_width(text, line) for text in column) for column in zip(*texts, strict=True))
     whole = _Layout(line=line, rows=len(texts), name_width=name_width, share_width=share_width)
     room = image_hw[0] - 2 * whole.margin - 2 * whole.padding
     rows = min(len(texts), room // line)
@@ -150,11 +150,12 @@ def _draw_entry(image: Image, entry: LegendEntry, layout: _Layout, *, top: int) 
     name_left = left + layout.swatch + layout.padding
     share_right = name_left + layout.name_width + layout.line + layout.share_width
     baseline = top + round(layout.line * 0.72)
-    _put_text(image, name, (name_left, baseline), layout.line)
-    _put_text(image, share, (share_right - _text_width(share, layout.line), baseline), layout.line)
+    put_text(image, name, (name_left, baseline), layout.line)
+    put_text(image, share, (share_right - text_width(share, layout.line), baseline), layout.line)
 
 
-def _darken(area: Image) -> None:
+def darken(area: Image) -> None:
+    """Make a part of an image the ground of white text, in place."""
     np.multiply(area, _SEE_THROUGH, out=area, casting="unsafe")
 
 
@@ -163,14 +164,16 @@ def _font(line: int) -> tuple[float, int]:
     return line / 42, max(1, round(line / 24))
 
 
-def _text_width(text: str, line: int) -> int:
+def text_width(text: str, line: int) -> int:
+    """Return the width in pixels of a text in lines of this height."""
     cv2 = import_cv2(purpose=_PURPOSE)
     scale, thickness = _font(line)
     (width, _), _ = cv2.getTextSize(cv2_text(text), cv2.FONT_HERSHEY_SIMPLEX, scale, thickness)
     return int(width)
 
 
-def _put_text(image: Image, text: str, left_baseline_xy: tuple[int, int], line: int) -> None:
+def put_text(image: Image, text: str, left_baseline_xy: tuple[int, int], line: int) -> None:
+    """Write a white text into an image, in place."""
     cv2 = import_cv2(purpose=_PURPOSE)
     scale, thickness = _font(line)
     font = cv2.FONT_HERSHEY_SIMPLEX

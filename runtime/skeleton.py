@@ -12,6 +12,7 @@ from sfpp.runtime.contract import KeypointSpec
 from sfpp.runtime.errors import UsageError
 from sfpp.runtime.images import Image, bgr_from_frame
 from sfpp.runtime.imports import import_cv2
+from sfpp.runtime.overlay import darken, put_text, text_width
 
 Side = Literal["left", "right", "middle"]
 
@@ -22,9 +23,6 @@ SIDE_COLORS_BGR: dict[Side, tuple[int, int, int]] = {
     "right": (0, 140, 255),
     "middle": (120, 240, 160),
 }
-_TEXT_COLOR = (255, 255, 255)
-# Of a label's background this much is the frame beneath.
-_SEE_THROUGH = 0.35
 # A limb's width, as a share of the person's and at most of the image's size.
 _WIDTH_OF_PERSON = 0.02
 _WIDTH_OF_IMAGE = 0.01
@@ -144,15 +142,11 @@ def _fixed_point(point_xy: NDArray[Any]) -> tuple[int, int]:
 
 def _draw_label(image: Image, text: str, points_xy: NDArray[Any]) -> None:
     """Write the text on a dark ground above the person's highest point, inside the image if it has room for it."""
-    cv2 = import_cv2(purpose=_PURPOSE)
     line = _scaled(points_xy, image, _LINE_OF_PERSON, _LINE_OF_IMAGE, least=_SMALLEST_LINE)
-    font, scale, thickness = cv2.FONT_HERSHEY_SIMPLEX, line / 42, max(1, round(line / 24))
-    (width, _), _ = cv2.getTextSize(text, font, scale, thickness)
+    width = text_width(text, line)
     x, y = points_xy[points_xy[:, 1].argmin()]
     margin = line // 4
     left = max(0, min(round(float(x)) - width // 2 - margin, image.shape[1] - width - 2 * margin))
     top = max(0, min(round(float(y)) - 2 * line, image.shape[0] - line))
-    ground = image[top : top + line, left : left + width + 2 * margin]
-    np.multiply(ground, _SEE_THROUGH, out=ground, casting="unsafe")
-    baseline = left + margin, top + round(line * 0.76)
-    cv2.putText(image, text, baseline, font, scale, _TEXT_COLOR, thickness, lineType=cv2.LINE_AA)
+    darken(image[top : top + line, left : left + width + 2 * margin])
+    put_text(image, text, (left + margin, top + round(line * 0.76)), line)
