@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from sfpp.runtime.backends import PRECISIONS, Precision, backend_names
+from sfpp.runtime.backends import AUTO, PRECISIONS, Precision, backend_names
 from sfpp.runtime.cli.console import positive_int
 from sfpp.runtime.contract import ModelContract
 from sfpp.runtime.errors import UsageError
 from sfpp.runtime.options import option
 
 Modes = Literal["free", "pinned", "both"]
-AUTOMATIC = "auto"
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class ParitySettings:
         "what runs the file: onnxruntime, the strictest, another backend, or auto, as sfpp-run would choose: "
         f"{', '.join(backend_names())}",
         default="onnxruntime",
-        choices=(AUTOMATIC, *backend_names()),
+        choices=(AUTO, *backend_names()),
         metavar="NAME",
     )
     precision: Precision | None = option(
@@ -84,4 +83,4 @@ class ParitySettings:
     @property
     def backend_name(self) -> str | None:
         """The backend; None leaves the choice to the runtime."""
-        return None if self.backend == AUTOMATIC else self.backend
+        return None if self.backend == AUTO else self.backend

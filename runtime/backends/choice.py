@@ -21,6 +21,7 @@ from sfpp.runtime.tensorrt.cuda import card_of_this_machine
 from sfpp.runtime.tensorrt.library import LIBRARIES, LibraryName, is_installed
 from sfpp.runtime.tensorrt.sidecar import SUFFIXES
 
+AUTO = "auto"  # on command lines, for a backend that is to be chosen
 _LOGGER = logging.getLogger("sfpp")
 _ONNX = ".onnx"
 _ENGINES = frozenset(SUFFIXES)

@@ -13,9 +13,8 @@ import numpy as np
 from sfpp.runtime.backends import BackendOptions, backend_choices
 from sfpp.runtime.bench.measured_model import BenchFrame, MeasuredModel, open_model, operator_times_ms
 from sfpp.runtime.bench.memory import MemoryRequest, model_peak_bytes
-from sfpp.runtime.bench.row import Row, with_contract
+from sfpp.runtime.bench.row import Row
 from sfpp.runtime.bench.settings import BackendSpec, BenchSettings
-from sfpp.runtime.contract import ModelContract
 from sfpp.runtime.errors import BackendError, SelfTestError
 from sfpp.runtime.model import SelfTestState
 from sfpp.runtime.self_test import first_that_answers
@@ -34,7 +33,6 @@ class Candidate:
         row: what is known so far.
         used: the backend that measures it, once it was loaded: of several that suit, the first whose self-test passes.
         opened: the model, between ``load`` and ``close``.
-        contract: the model's, once it was loaded; None if it has none.
     """
 
     def __init__(
@@ -43,7 +41,6 @@ class Candidate:
         self.row = Row(model=str(path), backend=str(spec), file_bytes=path.stat().st_size)
         self.spec = self.used = spec
         self.opened: MeasuredModel | None = None
-        self.contract: ModelContract | None = None
         self._path = path
         self._settings = settings
         self._bench_frame = bench_frame
@@ -69,11 +66,12 @@ class Candidate:
         # Whether an earlier run left something in the cache is not known: this fills it, the next one finds it.
         self._open().backend.close()
         self.opened = self._open()
-        self.contract = self.opened.contract
-        self.row = with_contract(self.row, self.contract)
-        backend = self.opened.backend
+        backend, contract = self.opened.backend, self.opened.contract
         self.learn(description=backend.description, precision=backend.precision)
         self.learn(load_ms=fresh.load_ms, cached_load_ms=self.opened.load_ms)
+        if contract is not None:  # older files have no counts
+            counts = {"multiply_adds": contract.multiply_adds, "activation_bytes": contract.activation_bytes}
+            self.learn(task=contract.task, **counts)
 
     def warm_up(self) -> None:
         """Run the opened model a few times."""
@@ -84,7 +82,7 @@ class Candidate:
     def measure_memory(self, folder: Path) -> None:
         """Measure the peak memory in a process of its own; the frame goes there through a file in ``folder``."""
         frame, fitted = None, False
-        if self.contract is not None:
+        if self.row.task is not None:
             frame, fitted = str(folder / "frame.npy"), self._bench_frame().fitted
             np.save(frame, self._bench_frame().frame_bgr)
         request = MemoryRequest(

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sfpp.runtime.bench.settings import AUTO, BenchSettings
+from sfpp.runtime.backends.choice import AUTO
+from sfpp.runtime.bench.settings import BenchSettings
 from sfpp.runtime.cli.console import INTERRUPTED, example_source, exit_code_of, notes_of
 from sfpp.runtime.files import check_destinations
 from sfpp.runtime.options import add_options

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sfpp.runtime.backends.choice import AUTO
 from sfpp.runtime.bench.chart import draw_chart
 from sfpp.runtime.bench.row import Row, backend_label, row_labels
-from sfpp.runtime.bench.settings import AUTO, BenchSettings
+from sfpp.runtime.bench.settings import BenchSettings
 from sfpp.runtime.files import write_text
 from sfpp.runtime.text import aligned
 
 _NOTHING = "-"
-_MIB = 2**20
 _TEXT_COLUMNS = 3  # model, backend and self-test; what follows are numbers
 _OPERATORS = 12
 _LEGEND = """\
@@ -120,41 +120,28 @@ def _was_chosen(row: Row) -> bool:
 
 
 def _cells(row: Row, label: str) -> list[str]:
-    head = [label, backend_label(row), str(row.self_test)]
-    if row.network is None:
-        return [
-            *head,
-            "wrong" if row.self_test.outcome == "failed" else "failed",
-            *[_NOTHING] * (len(_HEADER) - len(head) - 1),
-        ]
-    latencies = (row.network.p50_ms, row.network.p90_ms, row.network.p99_ms, row.network.mean_ms)
+    head, network, speed = [label, backend_label(row), str(row.self_test)], row.network, row.speedup
+    if network is None:
+        outcome = "wrong" if row.self_test.outcome == "failed" else "failed"
+        return [*head, outcome, *[_NOTHING] * (len(_HEADER) - len(head) - 1)]
+    loads_ms = [f"{value:.0f}" for value in (row.load_ms, row.cached_load_ms) if value is not None]
+    quartiles = f"({speed.lower_quartile:.2f}-{speed.upper_quartile:.2f})" if speed else ""
     return [
         *head,
-        *(f"{value:.1f}" for value in latencies),
-        f"{row.network.spread:.0%}",
-        _speed(row),
-        f"{row.whole.p50_ms:.1f}" if row.whole else _NOTHING,
-        _load(row),
-        _number(row.peak_memory_bytes, unit=_MIB, digits=0),
-        _number(row.multiply_adds, unit=1e9, digits=1),
-        _number(row.multiply_adds_per_s, unit=1e9, digits=0),
-        f"{row.share_of_peak:.0%}" if row.share_of_peak is not None else _NOTHING,
+        *(f"{value:.1f}" for value in (network.p50_ms, network.p90_ms, network.p99_ms, network.mean_ms)),
+        f"{network.spread:.0%}",
+        f"{speed.median:.2f}x {quartiles}" if speed else _NOTHING,
+        _number(row.whole.p50_ms if row.whole else None, ".1f"),
+        ", ".join(loads_ms) or _NOTHING,
+        _number(row.peak_memory_bytes, ".0f", unit=2**20),
+        _number(row.multiply_adds, ".1f", unit=1e9),
+        _number(row.multiply_adds_per_s, ".0f", unit=1e9),
+        _number(row.share_of_peak, ".0%"),
     ]
 
 
-def _speed(row: Row) -> str:
-    if row.speedup is None:
-        return _NOTHING
-    return f"{row.speedup.median:.2f}x ({row.speedup.lower_quartile:.2f}-{row.speedup.upper_quartile:.2f})"
-
-
-def _load(row: Row) -> str:
-    times_ms = [value for value in (row.load_ms, row.cached_load_ms) if value is not None]
-    return ", ".join(f"{value:.0f}" for value in times_ms) or _NOTHING
-
-
-def _number(value: float | None, *, unit: float, digits: int) -> str:
-    return _NOTHING if value is None else f"{value / unit:.{digits}f}"
+def _number(value: float | None, form: str, *, unit: float = 1) -> str:
+    return _NOTHING if value is None else f"{value / unit:{form}}"
 
 
 def _peak_lines(rows: Sequence[Row], copy_bytes_per_s: float | None) -> list[str]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from sfpp.runtime.bench.measured_model import StageTimes
 from sfpp.runtime.bench.peak import MatmulPeak
-from sfpp.runtime.contract import ModelContract, Task
+from sfpp.runtime.contract import Task
 from sfpp.runtime.errors import UsageError
 from sfpp.runtime.model import SelfTestState
 
@@ -114,18 +114,6 @@ def with_samples(row: Row, samples: Sequence[StageTimes], *, first: Sequence[Sta
         network=summarize(infer_ms),
         whole=summarize([sample.whole_ms for sample in samples]) if row.task else None,
         speedup=speedup([sample.infer_ms for sample in first], infer_ms),
-    )
-
-
-def with_contract(row: Row, contract: ModelContract | None) -> Row:
-    """Return the row with the task and the counts that a contract carries; older files have no counts."""
-    if contract is None:
-        return row
-    return dataclasses.replace(
-        row,
-        task=contract.task,
-        multiply_adds=contract.multiply_adds,
-        activation_bytes=contract.activation_bytes,
     )
 
 

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from sfpp.runtime.backends.choice import backend_names
+from sfpp.runtime.backends.choice import AUTO, backend_names
 from sfpp.runtime.backends.protocol import PRECISIONS, BackendOptions, Precision
 from sfpp.runtime.cli.console import positive_int
 from sfpp.runtime.errors import ModelFileError, UsageError, did_you_mean
 from sfpp.runtime.options import option
-
-AUTO = "auto"
 
 # Fewer rounds than this say nothing about the spread, however long one takes.
 MIN_ROUNDS = 3
@@ -73,22 +70,6 @@ def input_shape(text: str) -> tuple[str, tuple[int, ...]]:
     return name, tuple(int(part) for part in parts)
 
 
-def _count(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} given, expected a whole number from 0")
-    return int(text)
-
-
-def _positive_number(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} given, expected a number above 0")
-    return value
-
-
 @dataclass(frozen=True)
 class BenchSettings:
     """The settings of one run, for ``sfpp-bench`` and for :func:`sfpp.runtime.bench.bench`.
@@ -119,10 +100,10 @@ class BenchSettings:
     runs: int = option(
         "rounds at most, in each of which every model runs once", default=30, type=positive_int, metavar="N"
     )
-    warmup: int = option("runs of each model before the first round", default=2, type=_count, metavar="N")
+    warmup: int = option("runs of each model before the first round", default=2, type=int, metavar="N")
     # 30 rounds of three models at 3840x2160 would take ten minutes.
     seconds: float = option(
-        "no round begins later than this, but for the first three", default=60.0, type=_positive_number, metavar="S"
+        "no round begins later than this, but for the first three", default=60.0, type=float, metavar="S"
     )
     threads: int | None = option(
         "threads within an operator (default: all cores)", default=None, type=positive_int, metavar="N"
@@ -161,4 +142,4 @@ class BenchSettings:
         if self.runs < 1 or self.warmup < 0:
             raise UsageError(f"runs is {self.runs} and warmup {self.warmup}, expected at least 1 and 0")
         if not 0 < self.seconds < math.inf:
-            raise UsageError(f"seconds is {self.seconds}, expected a positive number")
+            raise UsageError(f"seconds is {self.seconds}, expected a number above 0")

@@ -108,8 +108,9 @@ def test_what_fails_is_a_row_and_alone_an_error(here, capsys):
     ("arguments", "words"),
     [
         (["--runs", "0"], "argument --runs: '0' given, expected a whole number from 1"),
-        (["--warmup", "-1"], "argument --warmup: '-1' given, expected a whole number from 0"),
-        (["--seconds", "0"], "argument --seconds: '0' given, expected a number above 0"),
+        (["--warmup", "-1"], "runs is 30 and warmup -1, expected at least 1 and 0"),
+        (["--warmup", "x"], "argument --warmup"),
+        (["--seconds", "0"], "seconds is 0.0, expected a number above 0"),
         (["--seconds", "inf"], "expected a number above 0"),
         (["--threads", "x"], "argument --threads"),
         (["--input-shape", "1x2x"], "'1x2x' is not a shape"),
