@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import weakref
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,7 +31,7 @@ _PYTORCH = 1.5
 _VIEWS = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity"})
 
 
-def multiply_adds(model: onnx.ModelProto | str | Path) -> Counter[str]:
+def multiply_adds(model: onnx.ModelProto) -> Counter[str]:
     """Count the multiply-adds of every matrix product and convolution of a graph with static shapes.
 
     Additions, norms, softmax and interpolation are not counted, as the papers do not count them.
@@ -40,8 +39,6 @@ def multiply_adds(model: onnx.ModelProto | str | Path) -> Counter[str]:
     Returns:
         Multiply-adds by operator (``Conv``, ``MatMul``); ``.total()`` is the sum.
     """
-    if not isinstance(model, onnx.ModelProto):
-        model = onnx.load(str(model))
     shapes = {name: shape for name, (shape, _) in _tensors(model.graph).items()}
     shapes.update((each.name, tuple(each.dims)) for each in model.graph.initializer)
     counts: Counter[str] = Counter()

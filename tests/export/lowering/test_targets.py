@@ -115,7 +115,7 @@ def test_the_contract_says_what_the_graph_is(exported, target):
     report = exported("hq", "local", target)
     contract = report.contract
     assert (contract.matching, contract.share_matching, contract.target) == ("local", 1, target)
-    assert contract.multiply_adds == report.multiply_adds == multiply_adds(report.path).total()
+    assert contract.multiply_adds == multiply_adds(onnx.load(report.path)).total()
     assert contract.activation_bytes == activation_bytes(onnx.load(report.path))
     assert contract.live_bytes == live_bytes(onnx.load(report.path))
 
