@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -66,7 +65,6 @@ class SelfTestResult:
         compared: what was compared, for people.
         model: the model and the library that ran it, for people.
         advice: what to do about a failure, the likeliest first.
-        latency_ms: from the frame to the answer; as a rule of a model's first run, which takes longer than others.
     """
 
     agreement: float
@@ -74,7 +72,6 @@ class SelfTestResult:
     compared: str
     model: str
     advice: tuple[str, ...]
-    latency_ms: float
 
     @property
     def passed(self) -> bool:
@@ -118,10 +115,7 @@ def self_test(model: Model) -> SelfTestResult:
             "calibrate it or build its engine again from that file"
         )
     frame_bgr, expected = unpacked(test, contract)
-    start = time.perf_counter()
-    answer = _answer(model, frame_bgr)
-    latency_ms = 1000 * (time.perf_counter() - start)
-    agreement, compared = _compared(answer, expected, contract, frame_bgr)
+    agreement, compared = _compared(_answer(model, frame_bgr), expected, contract, frame_bgr)
     computed_in = model.precision
     return SelfTestResult(
         agreement=agreement,
@@ -129,7 +123,6 @@ def self_test(model: Model) -> SelfTestResult:
         compared=compared,
         model=model.description,
         advice=tuple(_advice(contract, computed_in)),
-        latency_ms=latency_ms,
     )
 
 

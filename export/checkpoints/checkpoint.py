@@ -95,7 +95,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     mean, std = read_normalization(stored.folder) if is_transformers else (IMAGENET.mean, IMAGENET.std)
     config = network_config(StoredShapes(name, stored.tensors, spelling), settings)
     is_pose = style.task == "pose"
-    labels = StoredLabels() if is_pose else stored_labels(stored.metadata, settings, _outputs(config))
+    names, palette = (None, None) if is_pose else stored_labels(stored.metadata, settings, _outputs(config))
     return Checkpoint(
         name=name,
         family=style.family,
@@ -104,8 +104,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         size=size_name(config),
         config=config,
         state=canonical_state(stored.tensors, spelling, config, name=name),
-        classes=labels.names,
-        palette=labels.palette,
+        classes=names,
+        palette=palette,
         keypoints=stored_keypoints(stored.metadata) if is_pose else None,
         sha256=stored.sha256,
         licence=str(stored.metadata.get("sfpp.licence", "")),
@@ -118,16 +118,10 @@ def _outputs(config: NetworkConfig) -> int:
     return config.head.classes if isinstance(config, SegFormerConfig) else config.decoder.classes
 
 
-@dataclass(frozen=True)
-class StoredLabels:
-    """Names and palette in the order of the logits; None where the checkpoint does not tell."""
-
-    names: tuple[str, ...] | None = None
-    palette: tuple[Color, ...] | None = None
-
-
-def stored_labels(metadata: Mapping[str, Any], settings: Mapping[str, Any] | None, count: int) -> StoredLabels:
-    """Return the ``count`` class names and colors that were stored with the weights.
+def stored_labels(
+    metadata: Mapping[str, Any], settings: Mapping[str, Any] | None, count: int
+) -> tuple[tuple[str, ...] | None, tuple[Color, ...] | None]:
+    """Return the class names and the palette, in the order of the logits; None for what the checkpoint does not tell.
 
     Args:
         metadata: texts of a safetensors file (``sfpp.classes``, ``sfpp.palette`` as JSON), or mmseg's ``meta``.
@@ -147,7 +141,7 @@ def stored_labels(metadata: Mapping[str, Any], settings: Mapping[str, Any] | Non
         metadata.get("PALETTE"),
         inner.get("palette", inner.get("PALETTE")),
     ]
-    return StoredLabels(_first_valid(names, _valid_names, count), _first_valid(palettes, _valid_palette, count))
+    return _first_valid(names, _valid_names, count), _first_valid(palettes, _valid_palette, count)
 
 
 def stored_keypoints(metadata: Mapping[str, Any]) -> str | None:

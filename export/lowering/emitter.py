@@ -49,16 +49,6 @@ class Emitter:
         return self.constant(f"shape/{'x'.join(map(str, sizes))}", np.array(sizes, np.int64))
 
     def outputs(
-        self, op: str, inputs: list[Any], name: str, *outputs: tuple[DTypeLike, tuple[int, ...]], **attributes: Any
-    ) -> list[gs.Variable]:
-        """Append a node with one output for each (dtype, shape), or find it, and return its outputs."""
-        # By attention too: each reports its own matching, even where queries and keys are the same tokens.
-        key = (self._prefix, self._suffix, op, tuple(map(id, inputs)), repr(sorted(attributes.items())))
-        if key not in self._written.outputs:
-            self._written.outputs[key] = self._append(op, inputs, name, *outputs, **attributes)
-        return self._written.outputs[key]
-
-    def _append(
         self,
         op: str,
         inputs: list[Any],
@@ -67,15 +57,20 @@ class Emitter:
         domain: str | None = None,
         **attributes: Any,
     ) -> list[gs.Variable]:
-        path = f"{self._prefix}/{name}{self._suffix}"
-        names = [path] if len(outputs) == 1 else [f"{path}_{index}" for index in range(len(outputs))]
-        results = [
-            gs.Variable(each, np.dtype(dtype), shape) for each, (dtype, shape) in zip(names, outputs, strict=True)
-        ]
-        self._graph.nodes.append(
-            gs.Node(op=op, name=path, inputs=inputs, outputs=results, attrs=attributes, domain=domain)
-        )
-        return results
+        """Append a node with one output for each (dtype, shape), or find it, and return its outputs."""
+        # By attention too: each reports its own matching, even where queries and keys are the same tokens.
+        key = (self._prefix, self._suffix, op, tuple(map(id, inputs)), repr(sorted(attributes.items())))
+        if key not in self._written.outputs:
+            path = f"{self._prefix}/{name}{self._suffix}"
+            numbers = [f"_{index}" for index in range(len(outputs))] if len(outputs) > 1 else [""]
+            results = [
+                gs.Variable(path + number, np.dtype(dtype), shape)
+                for number, (dtype, shape) in zip(numbers, outputs, strict=True)
+            ]
+            node = gs.Node(op=op, name=path, inputs=inputs, outputs=results, attrs=attributes, domain=domain)
+            self._graph.nodes.append(node)
+            self._written.outputs[key] = results
+        return self._written.outputs[key]
 
     def output(
         self,

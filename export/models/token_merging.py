@@ -181,16 +181,8 @@ def merge_bipartite(
 
 
 @merge_bipartite.register_fake
-def _(
-    tokens: Tensor,
-    kept: Tensor,
-    partner: Tensor,
-    grid_h: int,
-    grid_w: int,
-    cell_h: int,
-    cell_w: int,
-    local: bool = False,
-) -> Tensor:
+def _(tokens: Tensor, kept: Tensor, partner: Tensor, *geometry: int) -> Tensor:
+    grid_h, grid_w, cell_h, cell_w = geometry[:4]
     destinations = len(partition_grid((grid_h, grid_w), (cell_h, cell_w)).destinations)
     return tokens.new_empty((tokens.shape[0], kept.shape[1] + destinations, tokens.shape[2]))
 
