@@ -21,11 +21,10 @@ from sfpp.calibration.settings import CalibrationSettings
 from sfpp.calibration.steps import Int8Findings, make_fp16, make_int8, worst_pictures
 from sfpp.runtime.backends.onnxruntime import session_bytes
 from sfpp.runtime.bench.settings import BackendSpec
-from sfpp.runtime.contract import ModelContract, Task
+from sfpp.runtime.contract import ModelContract, Task, read_contract_file
 from sfpp.runtime.errors import UsageError
 from sfpp.runtime.files import check_destinations, sha256_of, write_text
 from sfpp.runtime.machine import machine
-from sfpp.runtime.model_file import read_contract_file
 from sfpp.runtime.resources import memory_for
 from sfpp.runtime.timing import StepClock
 from sfpp.tooling.graph import check_contract, contract_in, read_model, write_model

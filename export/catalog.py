@@ -10,7 +10,6 @@ A recipe file is JSON: a list of four objects, one per stage, with any of these 
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 from collections.abc import Mapping
@@ -33,6 +32,7 @@ from sfpp.export.models.recipe import (
 )
 from sfpp.runtime.contract import MatchingRule, ModelContract
 from sfpp.runtime.errors import RecipeError, UsageError, did_you_mean
+from sfpp.runtime.typed_json import json_from_file
 
 MODES = ("bsm", "n1d", "n2d")
 # (channels per stage, blocks per stage); arXiv 2105.15203, table 6.
@@ -183,13 +183,9 @@ def recipe_from_file(path: Path) -> MergingRecipe:
     Raises:
         RecipeError: unreadable, not JSON, or not a recipe.
     """
-    try:
-        stages = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_each_key_once)
-    except OSError as error:
-        raise RecipeError(f"the recipe {path} cannot be read: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise RecipeError(f"the recipe {path} is not valid JSON: {error}") from error
-    return recipe_from_words(stages, origin=f"the recipe {path}")
+    origin = f"the recipe {path}"
+    stages = json_from_file(path, where=origin, raising=RecipeError, object_pairs_hook=_each_key_once)
+    return recipe_from_words(stages, origin=origin)
 
 
 def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

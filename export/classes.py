@@ -8,14 +8,13 @@ MIT scene parsing benchmark for ADE20K, and SegNet's for CamVid.
 from __future__ import annotations
 
 import colorsys
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sfpp.runtime.errors import UsageError, did_you_mean
-from sfpp.runtime.typed_json import name_fault
+from sfpp.runtime.typed_json import json_from_file, name_fault
 
 Color = tuple[int, int, int]
 
@@ -90,25 +89,17 @@ def _path_of(text: str) -> Path:
 
 
 def _from_file(path: Path) -> ClassSet:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"the class file {path} cannot be read as UTF-8 text: {error}") from error
+    origin = f"the class file {path}"
     if path.suffix.lower() == ".json":
-        entries = _json_entries(text, path)
-    else:
-        entries = [line for line in text.splitlines() if line]  # an empty line at the end is no class
-    return classes_from_entries(entries, origin=f"the class file {path}")
-
-
-def _json_entries(text: str, path: Path) -> list[Any]:
+        entries = json_from_file(path, where=origin, raising=UsageError)
+        if not isinstance(entries, list):
+            raise UsageError(f"{origin} must be a JSON list of names or of objects with name and color")
+        return classes_from_entries(entries, origin=origin)
     try:
-        entries = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"the class file {path} is not valid JSON: {error}") from error
-    if not isinstance(entries, list):
-        raise UsageError(f"the class file {path} must be a JSON list of names or of objects with name and color")
-    return entries
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{origin} cannot be read as UTF-8 text: {error}") from error
+    return classes_from_entries(list(filter(None, lines)), origin=origin)  # an empty line at the end is no class
 
 
 def classes_from_entries(entries: Sequence[Any], *, origin: str) -> ClassSet:

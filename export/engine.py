@@ -72,7 +72,7 @@ def engine_parser() -> argparse.ArgumentParser:
 
 
 def _build(arguments: argparse.Namespace) -> int:
-    from sfpp.runtime.model_file import read_contract_file
+    from sfpp.runtime.contract import read_contract_file
 
     if arguments.contract:
         engine = Path(arguments.path) if arguments.path else Path(arguments.model).with_suffix(SUFFIX)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         KeypointSpec as KeypointSpec,
         ModelContract as ModelContract,
         OutputSpec as OutputSpec,
+        read_contract_file as read_contract_file,
     )
     from sfpp.runtime.errors import (
         BackendError as BackendError,
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
         load as load,
         load_pose as load_pose,
         load_segmenter as load_segmenter,
-        read_contract_file as read_contract_file,
     )
     from sfpp.runtime.pose import Pose as Pose, PoseEstimator as PoseEstimator
     from sfpp.runtime.segmentation import Segmentation as Segmentation, Segmenter as Segmenter
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 __getattr__, __all__ = lazy_names(
     __name__,
     {
-        "sfpp.runtime.contract": "InputSpec KeypointSpec ModelContract OutputSpec",
+        "sfpp.runtime.contract": "InputSpec KeypointSpec ModelContract OutputSpec read_contract_file",
         "sfpp.runtime.errors": (
             "BackendError ContractError MediaError MissingDependencyError ModelFileError SelfTestError SfppError "
             "UsageError"
@@ -55,7 +55,7 @@ __getattr__, __all__ = lazy_names(
         "sfpp.runtime.images": "read_image write_image",
         "sfpp.runtime.keypoints": "KEYPOINT_SETS keypoint_set",
         "sfpp.runtime.model": "SelfTestState",
-        "sfpp.runtime.model_file": "load load_pose load_segmenter read_contract_file",
+        "sfpp.runtime.model_file": "load load_pose load_segmenter",
         "sfpp.runtime.pose": "Pose PoseEstimator",
         "sfpp.runtime.segmentation": "Segmentation Segmenter",
     },

@@ -9,9 +9,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from sfpp.runtime.errors import ContractError
@@ -310,44 +312,49 @@ def contract_from_json(text: str, *, origin: str = "the contract") -> ModelContr
     return dataclass_from_json(ModelContract, fields, where=origin)
 
 
+def read_contract_file(path: str | os.PathLike[str]) -> ModelContract:
+    """Read a contract from a JSON file, for a model file that carries none.
+
+    Raises:
+        ContractError: the file cannot be read, or is not a contract that this version knows.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ContractError(f"cannot read the contract {path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise ContractError(f"{path} is not a contract: it must be JSON in UTF-8 ({error.reason})") from error
+    return contract_from_json(text, origin=os.fspath(path))
+
+
 def _check_values(contract: ModelContract) -> None:
     """Refuse numbers that no model can mean, before they become shapes and indices."""
-    spec = contract.input
-    problems = []
-    if min(spec.height, spec.width, spec.batch) < 1:
-        problems.append(f"input size {spec.batch}x{spec.height}x{spec.width} must be positive")
-    if spec.batch * spec.height * spec.width > _MOST_PIXELS:
-        problems.append(f"input size {spec.batch}x{spec.height}x{spec.width} is more than fits into memory")
-    if not all(math.isfinite(value) for value in spec.mean) or not all(0 < value < math.inf for value in spec.std):
-        problems.append("mean must be finite and std positive")
-    if spec.dtype == "uint8" and not spec.normalized_in_graph:
-        problems.append("an input of type uint8 cannot hold normalized values, so the graph must normalize")
-    if not contract.outputs:
-        problems.append("there must be at least one output")
-    if any(output.stride < 1 for output in contract.outputs):
-        problems.append("an output's stride must be at least 1")
-    problems += _task_problems(contract)
-    if len(contract.palette) != len(contract.classes):
-        problems.append(f"{len(contract.palette)} colors for {len(contract.classes)} classes")
-    if any(not 0 <= channel <= 255 for color in contract.palette for channel in color):
-        problems.append("palette values must lie in 0..255")
+    spec, classes, kinds = contract.input, len(contract.classes), [output.kind for output in contract.outputs]
+    size = f"input size {spec.batch}x{spec.height}x{spec.width}"
+    normalizes = all(map(math.isfinite, spec.mean)) and all(0 < value < math.inf for value in spec.std)
+    is_pose = contract.task == "pose"
+    wrong = {
+        f"{size} must be positive": min(spec.height, spec.width, spec.batch) < 1,
+        f"{size} is more than fits into memory": spec.batch * spec.height * spec.width > _MOST_PIXELS,
+        "mean must be finite and std positive": not normalizes,
+        "an input of type uint8 cannot hold normalized values, so the graph must normalize": (
+            spec.dtype == "uint8" and not spec.normalized_in_graph
+        ),
+        "there must be at least one output": not kinds,
+        "an output's stride must be at least 1": any(output.stride < 1 for output in contract.outputs),
+        f"there are {classes} classes, expected 1 to {MOST_CLASSES} (labels are uint8)": (
+            not is_pose and not 1 <= classes <= MOST_CLASSES
+        ),
+        "a pose model needs keypoints": is_pose and contract.keypoints is None,
+        "a pose model needs an output of the kind heatmaps": is_pose and "heatmaps" not in kinds,
+        f"{len(contract.palette)} colors for {classes} classes": len(contract.palette) != classes,
+        "palette values must lie in 0..255": not all(0 <= each <= 255 for color in contract.palette for each in color),
+    }
     names = (spec.name, *(output.name for output in contract.outputs), *contract.classes)
     faults = list(filter(None, (*map(name_fault, names), text_fault(contract))))
-    problems += faults[:1]  # the first says enough: there may be hundreds
+    problems = [problem for problem, is_so in wrong.items() if is_so] + faults[:1]  # there may be hundreds
     if problems:
         raise ContractError(f"the contract cannot be right: {'; '.join(problems)}")
-
-
-def _task_problems(contract: ModelContract) -> list[str]:
-    """Name what a model of this task lacks."""
-    problems = []
-    if contract.task == "segmentation" and not 1 <= len(contract.classes) <= MOST_CLASSES:
-        problems.append(f"there are {len(contract.classes)} classes, expected 1 to {MOST_CLASSES} (labels are uint8)")
-    if contract.task == "pose" and contract.keypoints is None:
-        problems.append("a pose model needs keypoints")
-    if contract.task == "pose" and all(output.kind != "heatmaps" for output in contract.outputs):
-        problems.append("a pose model needs an output of the kind heatmaps")
-    return problems
 
 
 def _keypoint_problems(spec: KeypointSpec) -> list[str]:

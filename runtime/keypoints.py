@@ -6,14 +6,13 @@ A keypoint file is JSON: an object with ``names`` (in the order of the model's h
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 from sfpp.runtime.contract import KeypointSpec
 from sfpp.runtime.errors import ContractError, UsageError, did_you_mean
-from sfpp.runtime.typed_json import dataclass_from_json
+from sfpp.runtime.typed_json import dataclass_from_json, json_from_file
 
 _PAIRED = ("skeleton", "flip_pairs")
 _FILE_FIELDS = ("names", *_PAIRED, "box_padding")
@@ -98,13 +97,7 @@ def _set_from_file(text: str) -> KeypointSpec:
             f"expected one of {', '.join(KEYPOINT_SETS)}, or a JSON file"
         )
     where = f"the keypoint file {path}"
-    try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"cannot read {where}: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:  # a file that is not UTF-8 is a ValueError, too
-        raise UsageError(f"{where} is not valid JSON: {error}") from error
-    return _set_from_fields(fields, where)
+    return _set_from_fields(json_from_file(path, where=where, raising=UsageError), where)
 
 
 def _set_from_fields(fields: Any, where: str) -> KeypointSpec:

@@ -10,7 +10,14 @@ from typing import Any
 
 from sfpp.runtime.backends import Backend, BackendOptions, Choice, Notify, Precision, backend_choices
 from sfpp.runtime.backends.protocol import TensorInfo
-from sfpp.runtime.contract import METADATA_KEY, InputSpec, ModelContract, contract_from_json, contract_from_metadata
+from sfpp.runtime.contract import (
+    METADATA_KEY,
+    InputSpec,
+    ModelContract,
+    contract_from_json,
+    contract_from_metadata,
+    read_contract_file,
+)
 from sfpp.runtime.errors import ContractError, SfppError, UsageError
 from sfpp.runtime.onnx_file import metadata_of
 from sfpp.runtime.pose import PoseEstimator
@@ -111,21 +118,6 @@ def load_pose(path: str | os.PathLike[str], **options: Any) -> PoseEstimator:
         return model
     model.close()
     raise UsageError(f"{os.fspath(path)} is a {model.contract.task} model: open it with load_segmenter, or with load")
-
-
-def read_contract_file(path: str | os.PathLike[str]) -> ModelContract:
-    """Read a contract from a JSON file, for a model file that carries none.
-
-    Raises:
-        ContractError: the file cannot be read, or is not a contract that this version knows.
-    """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise ContractError(f"cannot read the contract {path}: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise ContractError(f"{path} is not a contract: it must be JSON in UTF-8 ({error.reason})") from error
-    return contract_from_json(text, origin=os.fspath(path))
 
 
 def contract_of(path: str | os.PathLike[str]) -> ModelContract | None:

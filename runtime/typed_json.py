@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-from sfpp.runtime.errors import ContractError
+from sfpp.runtime.errors import ContractError, SfppError
 
 _T = TypeVar("_T")
 
@@ -44,6 +46,23 @@ def dataclass_from_json(cls: type[_T], fields: Any, *, where: str) -> _T:
         elif field.default is dataclasses.MISSING:
             raise ContractError(f"{where} lacks the field {field.name!r}; export the model again")
     return cls(**values)
+
+
+def json_from_file(path: Path, *, where: str, raising: type[SfppError], **parsing: Any) -> Any:
+    """Return what a JSON file holds.
+
+    Args:
+        path: the file, in UTF-8 with or without a mark at its beginning.
+        where: begins the message of every error.
+        raising: the errors' type.
+        parsing: for ``json.loads``.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"), **parsing)
+    except OSError as error:
+        raise raising(f"{where} cannot be read: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:  # a file that is not UTF-8 is a ValueError, too
+        raise raising(f"{where} is not valid JSON: {error}") from error
 
 
 def json_ready(value: Any) -> Any:

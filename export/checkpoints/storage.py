@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import codecs
 import contextlib
-import json
 import os
 import pickle
 import re
@@ -23,6 +22,7 @@ from torch import Tensor
 from sfpp.runtime.errors import CheckpointError
 from sfpp.runtime.files import sha256_of
 from sfpp.runtime.text import first_line
+from sfpp.runtime.typed_json import json_from_file
 
 _EXPECTED = "a .pth, .pt, .bin or .safetensors file, or a folder with config.json and model.safetensors"
 _INDEX_SUFFIX = ".index.json"
@@ -92,10 +92,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: not JSON, or not an object.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} cannot be read as JSON: {error}") from error
+    content = json_from_file(path, where=str(path), raising=CheckpointError)
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} must hold a JSON object, not a {type(content).__name__}")
     return content

@@ -17,8 +17,7 @@ from sfpp.export.parity.reference import Reference, pytorch_side, reference_for
 from sfpp.export.parity.settings import ParitySettings
 from sfpp.runtime.backends import Backend, BackendOptions, open_backend
 from sfpp.runtime.backends.openvino import OpenVinoBackend
-from sfpp.runtime.contract import ModelContract, contract_from_metadata
-from sfpp.runtime.model_file import read_contract_file
+from sfpp.runtime.contract import ModelContract, contract_from_metadata, read_contract_file
 from sfpp.runtime.resources import memory_for
 from sfpp.tooling.tasks import predictor_of
 

@@ -27,7 +27,7 @@ from sfpp.runtime.backends.protocol import (
     was_closed,
 )
 from sfpp.runtime.cache import compiled_models_folder
-from sfpp.runtime.contract import METADATA_KEY, ModelContract, contract_from_json
+from sfpp.runtime.contract import METADATA_KEY, read_contract_file
 from sfpp.runtime.errors import BackendError, ModelFileError, SfppError
 from sfpp.runtime.files import whole_file
 from sfpp.runtime.tensorrt.cuda import Cuda, PinnedArray
@@ -71,8 +71,9 @@ class TensorRtBackend:
         library: str | None = None,
         notify: Notify | None = None,
     ) -> None:
-        metadata, contract = _beside(path)
-        self.metadata: Final[Mapping[str, str]] = metadata
+        sidecar = sidecar_of(path)
+        contract = read_contract_file(sidecar) if sidecar.is_file() else None
+        self.metadata: Final[Mapping[str, str]] = {} if contract is None else {METADATA_KEY: contract.to_json()}
         record = None if contract is None else contract.engine
         self._library = library_of(record.library if record else library or "tensorrt", purpose=f"running {path.name}")
         self._cuda = Cuda()
@@ -239,18 +240,6 @@ class _Profile:
         """Return the mean of each layer, the largest first."""
         means = {name: sum(each) / len(each) for name, each in self._times.items()}
         return dict(sorted(means.items(), key=lambda item: -item[1]))
-
-
-def _beside(path: Path) -> tuple[dict[str, str], ModelContract | None]:
-    """Return the contract beside an engine, as text and read; nothing where there is none."""
-    sidecar = sidecar_of(path)
-    if not sidecar.is_file():
-        return {}, None
-    try:
-        text = sidecar.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ModelFileError(f"cannot read {sidecar}, the contract of {path.name}: {error}; build it again") from error
-    return {METADATA_KEY: text}, contract_from_json(text, origin=str(sidecar))
 
 
 def _deserialized(library: Library, logger: Any, path: Path, messages: list[str], *, host_code: bool) -> Any:

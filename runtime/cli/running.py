@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sfpp.runtime.cli.reporter import Reporter, note, print_written, self_test_line, warn
-from sfpp.runtime.contract import ModelContract, Task
+from sfpp.runtime.contract import ModelContract, Task, read_contract_file
 from sfpp.runtime.errors import MediaError, UsageError
 from sfpp.runtime.files import identity
 from sfpp.runtime.model import Model
-from sfpp.runtime.model_file import contract_of, load, read_contract_file
+from sfpp.runtime.model_file import contract_of, load
 from sfpp.runtime.people import FollowedPose, choose_finder
 from sfpp.runtime.pose import PoseEstimator
 from sfpp.runtime.segmentation import Segmenter

@@ -184,7 +184,7 @@ def test_settings_that_are_irrelevant(tiny_folder):
 
 def test_a_config_that_is_not_json(tiny_folder):
     (tiny_folder / "config.json").write_text("{")
-    with pytest.raises(CheckpointError, match=r"config\.json cannot be read as JSON"):
+    with pytest.raises(CheckpointError, match=r"config\.json is not valid JSON"):
         read_checkpoint(tiny_folder)
 
 

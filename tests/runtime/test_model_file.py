@@ -10,9 +10,9 @@ import pytest
 from onnx import TensorProto, helper
 
 import sfpp.runtime
-from sfpp.runtime.contract import METADATA_KEY, InputSpec, KeypointSpec, ModelContract, OutputSpec
+from sfpp.runtime.contract import METADATA_KEY, InputSpec, KeypointSpec, ModelContract, OutputSpec, read_contract_file
 from sfpp.runtime.errors import BackendError, ContractError, ModelFileError, UsageError
-from sfpp.runtime.model_file import load, load_pose, load_segmenter, read_contract_file
+from sfpp.runtime.model_file import load, load_pose, load_segmenter
 from sfpp.runtime.pose import PoseEstimator
 from sfpp.runtime.segmentation import Segmenter
 
