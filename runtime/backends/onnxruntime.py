@@ -79,9 +79,10 @@ class OnnxRuntimeBackend:
             self._discard_profile()
             raise
         # The session knows what it uses: a provider whose libraries do not load is dropped without an exception.
-        used = self._session.get_providers()[0]
-        started = used == DEVICES[device].provider
-        self.description: Final = _description(onnxruntime.__version__, device, used)
+        used, wanted = self._session.get_providers()[0], DEVICES[device]
+        started = used == wanted.provider
+        missed = "" if started else f" ({wanted.label} was asked for and did not start)"
+        self.description: Final = f"ONNX Runtime {onnxruntime.__version__} on {_label_of(used)}{missed}"
         # A graph's own FP16 parts are not seen: the session does not tell.
         self.precision: Final[Precision] = options.precision if options.precision and started else "fp32"
         if not started:
@@ -197,13 +198,6 @@ def _warn_of_fallback(path: Path, device: Device, used: str, failure: str, notif
 def _label_of(provider: str) -> str:
     """Return the name for people of an ONNX Runtime provider."""
     return next((spec.label for spec in DEVICES.values() if spec.provider == provider), provider)
-
-
-def _description(version: Any, device: Device, used: str) -> str:
-    """Return library, version and device, with the device that was asked for where it is not the one in use."""
-    wanted = DEVICES[device]
-    missed = "" if used == wanted.provider else f" ({wanted.label} was asked for and did not start)"
-    return f"ONNX Runtime {version} on {_label_of(used)}{missed}"
 
 
 def _load_cuda(onnxruntime: Any) -> None:

@@ -125,8 +125,6 @@ def contract_of_model(file: Path) -> ModelContract:
 
 
 def _check_destination(engine: Path, model: Path, timing_cache: Path | None) -> None:
-    if engine.suffix == ".json":
-        raise UsageError(f"{engine} would be overwritten by the engine's contract; name the engine {SUFFIX}")
     if identity(engine) == identity(model):
         raise UsageError(f"{engine} is the model itself; name the engine otherwise, for example with {SUFFIX}")
     if engine.suffix not in SUFFIXES:

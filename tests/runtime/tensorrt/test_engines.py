@@ -194,7 +194,7 @@ def test_ctrl_c_ends_the_build_and_leaves_nothing(fakes, fault, model):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("model.json", "would be overwritten by the engine's contract"),
+        ("model.json", "is no name that an engine is opened by"),
         ("model.onnx", "is the model itself"),
         ("nowhere/a.engine", "does not exist; create it first"),
         ("street", r"street is no name that an engine is opened by; expected one in \.engine, \.plan, \.trt"),
