@@ -6,15 +6,11 @@ import argparse
 import shlex
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from sfpp.calibration.settings import CalibrationSettings
 from sfpp.runtime.cli.console import Bars, example_source, exit_code_of
 from sfpp.runtime.cli.supervised import supervised
 from sfpp.runtime.options import add_options
-
-if TYPE_CHECKING:
-    from sfpp.calibration.results import CalibrationReport
 
 COMMAND = "sfpp-calibrate"
 
@@ -72,21 +68,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     from sfpp.calibration import calibrate
-    from sfpp.calibration.summary import summary_lines
+    from sfpp.calibration.summary import recommended, summary_lines
 
     with Bars() as bars:
         report = calibrate(**vars(arguments), notify=bars.say, progress=bars)
     print("\n".join(summary_lines(report)))
     print(f"report: {CalibrationSettings(**vars(arguments)).page_path}")
-    print(f"next: {_next(report)}")
+    print(f"next: sfpp-run {shlex.quote(str(recommended(report).path))} {example_source(report.contract.task)}")
     return 0 if report.budget_held is not False else 1
-
-
-def _next(report: CalibrationReport) -> str:
-    """Return the command to go on with: the recommended file, on a source of its task."""
-    chosen = next(each for each in report.files if each.precision == report.recommendation.precision)
-    source = example_source(report.contract.task)
-    return f"sfpp-run {shlex.quote(str(chosen.path))} {source}"
 
 
 if __name__ == "__main__":

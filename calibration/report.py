@@ -18,15 +18,13 @@ from sfpp.calibration.summary import (
     backends,
     budget_verdict,
     failure_lines,
-    file_labels,
     finding,
-    latency_on,
     recommended,
     size_text,
     words,
 )
 from sfpp.runtime.contract import ModelContract
-from sfpp.tooling.figures import DASH, SPACE, common_digits, is_finite, number, percent, seconds_text, small_percent
+from sfpp.tooling.figures import DASH, SPACE, common_digits, number, percent, seconds_text, small_percent
 from sfpp.tooling.metrics import Accuracy
 from sfpp.tooling.page import Bar, Cell, Column, Row, Tile, Tone, render, write_page
 
@@ -61,9 +59,8 @@ def write_report(report: CalibrationReport, path: str | os.PathLike[str]) -> Non
 
 def report_page(report: CalibrationReport) -> str:
     """Return the page, the decision first and what it rests on after it."""
-    contract, unit, index = report.contract, words(report), recommended(report)
+    contract, unit = report.contract, words(report)
     version = f" {contract.sfpp_version}" if contract.sfpp_version else ""
-    disagreements = [each.disagreement for each in (*report.sensitivity, *report.suspects)]
     return render(
         _TEMPLATE,
         title=f"Calibration of {report.model.name}",
@@ -72,7 +69,7 @@ def report_page(report: CalibrationReport) -> str:
         report=report,
         unit=unit,
         finding=finding(report),
-        tiles=[] if index is None else _tiles(report, index),
+        tiles=_tiles(report),
         budget=None if report.max_drop is None else budget_verdict(report),
         columns=_columns(report),
         rows=_rows(report),
@@ -86,7 +83,7 @@ def report_page(report: CalibrationReport) -> str:
             "nodes": [_sensitivity_bar(each) for each in report.suspects],
         },
         # Of all parts: what is folded away is drawn to the same scale.
-        largest=max(filter(math.isfinite, disagreements), default=0.0),
+        largest=max((each.disagreement for each in (*report.sensitivity, *report.suspects)), default=0.0),
         kept_columns=[Column(each, numeric=each == "parts") for each in ("file", "why", "parts", "which")],
         kept=_kept_rows(report),
         missing=not_measured(report),
@@ -110,29 +107,25 @@ def _subtitle(contract: ModelContract) -> str:
     return " \u00b7 ".join([network, f"{contract.task}, {outputs}", size])
 
 
-def _tiles(report: CalibrationReport, index: int) -> list[Tile]:
-    file, reference, unit = report.files[index], report.files[0], words(report)
-    entries = []
-    if is_finite(file.accuracy.against_truth):
-        side = "below" if file.drop >= 0 else "above"
-        note = f"{number(abs(file.drop))} points {side} FP32" if index and is_finite(file.drop) else ""
+def _tiles(report: CalibrationReport) -> list[Tile]:
+    file, reference, unit = recommended(report), report.files[0], words(report)
+    is_made, entries = file is not reference, []
+    if unit.metric:
+        note = f"{number(abs(file.drop))} points {'below' if file.drop >= 0 else 'above'} FP32" if is_made else ""
         entries.append(Tile(unit.metric, f"{percent(file.accuracy.against_truth)}{SPACE}%", note))
-    if index:
+    if is_made:
         name = f"{unit.labels.capitalize()} as FP32's"
         entries.append(Tile(name, f"{percent(file.accuracy.agreement)}{SPACE}%", f"{report.frames.held_out} frames"))
     if (best := fastest(file)) is not None:
-        ratio = f", {number(best.speedup)}\u00d7 FP32 there" if index and is_finite(best.speedup) else ""
+        ratio = f", {number(best.speedup)}\u00d7 FP32 there" if is_made and best.speedup is not None else ""
         time = f"{number(best.p50_ms, common_digits([best.p50_ms]))}{SPACE}ms"
         entries.append(Tile("Latency", time, f"{best.backend}{ratio}"))
-    compared = index and reference.size_bytes
-    note = f"{percent(file.size_bytes / reference.size_bytes, 0)}{SPACE}% of FP32's" if compared else ""
+    note = f"{percent(file.size_bytes / reference.size_bytes, 0)}{SPACE}% of FP32's" if is_made else ""
     return [*entries, Tile("File", f"{size_text(report, file)}{SPACE}MB", note)]
 
 
-def drop_tone(drop: float | None, max_drop: float | None) -> Tone:
+def drop_tone(drop: float, max_drop: float | None) -> Tone:
     """Return what a drop means to the reader, by the limit that was given, else by ours."""
-    if not is_finite(drop):
-        return ""
     if max_drop is not None:
         return "good" if drop <= max_drop else "bad"
     return "good" if drop <= _LITTLE else "warn" if drop <= _MUCH else "bad"
@@ -175,32 +168,31 @@ def _accuracy_columns(unit: Words) -> list[Column]:
 
 def _rows(report: CalibrationReport) -> list[Row]:
     rows = []
-    for index, (label, file) in enumerate(zip(file_labels(report), report.files, strict=True)):
-        is_chosen = recommended(report) == index
+    for index, file in enumerate(report.files):
+        is_chosen = file is recommended(report)
         facts = [f"ranges by {file.method}"] if file.method else []
         facts += [f"rest in {file.rest.upper()}"] if file.rest else []
         note = [file.path.name, ", ".join(facts)] if facts else [file.path.name]
-        name = Cell(label, note=note, chip="recommended" if is_chosen else "")
+        name = Cell(file.precision.upper(), note=note, chip="recommended" if is_chosen else "")
         # The float32 file is what the others are compared with, so that it is neither good nor bad.
         tone = drop_tone(file.drop, report.max_drop) if index else ""
         accuracy = _accuracy_cells(file.accuracy, file.drop, words(report), tone=tone)
         size = Cell(size_text(report, file), value=file.size_bytes)
         rows.append(Row([name, *accuracy, size, *_speed_cells(report, file)], strong=is_chosen))
-        if file.rounded is not None:
-            rows.append(_rounded_row(report, file, file.rounded))
+        if file.rounded is not None and file.drop_rounded is not None:
+            rows.append(_rounded_row(report, file.rounded, file.drop_rounded))
     return rows
 
 
-def _rounded_row(report: CalibrationReport, file: FileResult, rounded: Accuracy) -> Row:
+def _rounded_row(report: CalibrationReport, rounded: Accuracy, drop: float) -> Row:
     """Return the row below FP16's: the same file, so it has no size and time of its own, nor competes with others."""
-    tone = drop_tone(file.drop_rounded, report.max_drop)
-    cells = _accuracy_cells(rounded, file.drop_rounded, words(report), tone=tone)
+    cells = _accuracy_cells(rounded, drop, words(report), tone=drop_tone(drop, report.max_drop))
     name = Cell("as a GPU stores it", note=["every value rounded to float16"])
     blank = [Cell("")] * (1 + 2 * len(backends(report)))
     return Row([name, *(replace(cell, value=None) for cell in cells), *blank], follows=True)
 
 
-def _accuracy_cells(accuracy: Accuracy, drop: float | None, unit: Words, *, tone: Tone) -> list[Cell]:
+def _accuracy_cells(accuracy: Accuracy, drop: float, unit: Words, *, tone: Tone) -> list[Cell]:
     cells = [Cell(percent(accuracy.against_truth), value=accuracy.against_truth)] if unit.metric else []
     cells += [Cell(number(drop), tone=tone), Cell(percent(accuracy.agreement))]
     if unit.labels == "labels":
@@ -210,24 +202,22 @@ def _accuracy_cells(accuracy: Accuracy, drop: float | None, unit: Words, *, tone
 
 def _speed_cells(report: CalibrationReport, file: FileResult) -> list[Cell]:
     cells = []
-    for backend in backends(report):
-        found = latency_on(file, backend)
-        if found is None:
-            cells += [Cell(DASH), Cell(DASH)]
-        elif found.failure:
+    for index, found in enumerate(file.latencies):
+        if found.failure:
             cells += [Cell("failed", tone="bad"), Cell(DASH)]
-        else:
-            # The same decimals in all rows, so that the eye can compare lengths.
-            times = [each.p50_ms for other in report.files if (each := latency_on(other, backend)) is not None]
-            slower = found.speedup is not None and found.speedup < _SLOWER
-            cells.append(Cell(number(found.p50_ms, common_digits(times)), value=found.p50_ms))
-            cells.append(Cell(number(found.speedup), tone="warn" if slower else ""))
+            continue
+        # The same decimals in all rows, so that the eye can compare lengths.
+        digits = common_digits(other.latencies[index].p50_ms for other in report.files)
+        slower = found.speedup is not None and found.speedup < _SLOWER
+        cells.append(Cell(number(found.p50_ms, digits), value=found.p50_ms))
+        cells.append(Cell(number(found.speedup), tone="warn" if slower else ""))
     return cells
 
 
 def _class_columns(report: CalibrationReport, unit: Words) -> list[Column]:
     columns = [Column(unit.one, numeric=False)]
-    for index, label in enumerate(file_labels(report)):
+    for index, file in enumerate(report.files):
+        label = file.precision.upper()
         columns.append(Column(unit.score, "%", group=label))
         if index:
             columns.append(Column("drop", "points", "against FP32; negative where it gains", group=label))
@@ -269,9 +259,8 @@ def _class_cells(scores: Sequence[Mapping[str, float]], name: str) -> list[Cell]
 
 
 def _sensitivity_bar(part: Sensitivity) -> Bar:
-    changed = f"{number(part.disagreement)}{SPACE}%" if is_finite(part.disagreement) else DASH
+    changed, more = f"{number(part.disagreement)}{SPACE}%", (small_percent(part.error), str(part.nodes))
     tag = "kept out of INT8" if part.kept else ""
-    more = small_percent(part.error), str(part.nodes)
     return Bar(part.name, part.disagreement, changed, more=more, tag=tag, is_code=True)
 
 
@@ -286,8 +275,8 @@ def clipped_share(layer: LayerHistogram) -> float | None:
 
 def _kept_rows(report: CalibrationReport) -> list[Row]:
     return [
-        Row([label, reason, str(len(names)), Cell("", names=names)])
-        for label, file in zip(file_labels(report), report.files, strict=True)
+        Row([file.precision.upper(), reason, str(len(names)), Cell("", names=names)])
+        for file in report.files
         for reason, names in _by_reason(file.kept).items()
     ]
 
@@ -301,7 +290,7 @@ def _by_reason(kept: Sequence[Kept]) -> dict[str, list[str]]:
 
 
 def _fact(name: str, value: Any) -> str:
-    if value is None or value == "" or (isinstance(value, float) and not math.isfinite(value)):
+    if value in (None, ""):
         return DASH
     if name.endswith("_bytes") and isinstance(value, int | float):
         return f"{value / _GIBIBYTE:.1f} GiB"
@@ -314,28 +303,12 @@ def _fact(name: str, value: Any) -> str:
 
 def not_measured(report: CalibrationReport) -> list[str]:
     """Return what a reader might look for in vain, and why it is not there, in the order of the page."""
-    unit = words(report)
-    made = {file.precision for file in report.files}
-    by_one = any(file.accuracy.iou_by_class or file.accuracy.pck_by_keypoint for file in report.files)
-    rounded = any(file.rounded for file in report.files if file.precision == "fp16")
+    unit, made = words(report), {file.precision for file in report.files}
     metric = "PCK" if unit.labels == "keypoints" else "mIoU"
     cases = [
         *((each not in made, f"{each.upper()}: no such file was made.") for each in ("fp16", "int8")),
         (not unit.metric, f"{metric}, and {unit.score} by {unit.one}: there is no truth for the frames."),
-        (bool(unit.metric) and not by_one, f"{unit.score} by {unit.one}: only the mean was taken."),
         (report.max_drop is None, "A limit: none was given for what INT8 may lose, so there is no verdict on it."),
         (not backends(report), "Latency: nothing was timed, so the recommendation rests on accuracy and size alone."),
-        *(
-            (latency_on(file, backend) is None, f"{label} on {backend}: not timed.")
-            for label, file in zip(file_labels(report), report.files, strict=True)
-            for backend in backends(report)
-        ),
-        (
-            not rounded and "fp16" in made,
-            "FP16 as a GPU stores it: only what a CPU computes was evaluated, which is float32 between the operators.",
-        ),
-        (not report.sensitivity, "Sensitivity: the parts of the network were not quantized one by one."),
-        (not report.histograms, "Histograms: no layer's values were kept."),
-        (not report.pictures, "Pictures: none were drawn of what changed."),
     ]
     return [line for applies, line in cases if applies]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sfpp.calibration.results import CalibrationReport, FileResult, Latency
 from sfpp.runtime.text import aligned
-from sfpp.tooling.figures import DASH, SPACE, common_digits, is_finite, megabytes, number, percent, plain
+from sfpp.tooling.figures import SPACE, common_digits, megabytes, number, percent, plain
 from sfpp.tooling.metrics import Accuracy
 
 _WIDTH = 100
@@ -50,25 +50,9 @@ def words(report: CalibrationReport) -> Words:
     return Words("labels", "mIoU" if has_truth else "", "class", "IoU")
 
 
-def file_labels(report: CalibrationReport) -> list[str]:
-    """Return a short name for each file: its precision, and what tells it from others of the same precision."""
-    names = [file.precision.upper() for file in report.files]
-    for details in ([file.method for file in report.files], [file.path.name for file in report.files]):
-        names = [
-            f"{name} ({detail})" if detail and names.count(name) > 1 else name
-            for name, detail in zip(names, details, strict=True)
-        ]
-    return names
-
-
 def backends(report: CalibrationReport) -> list[str]:
-    """Return the backends on which anything was timed, in the order of the files."""
-    return list(dict.fromkeys(latency.backend for file in report.files for latency in file.latencies))
-
-
-def latency_on(file: FileResult, backend: str) -> Latency | None:
-    """Return what was found of a file on a backend; None where it was not timed there."""
-    return next((each for each in file.latencies if each.backend == backend), None)
+    """Return the backends on which the files were timed, in the order of each file's latencies."""
+    return [each.backend for each in report.files[0].latencies]
 
 
 def size_text(report: CalibrationReport, file: FileResult) -> str:
@@ -76,10 +60,9 @@ def size_text(report: CalibrationReport, file: FileResult) -> str:
     return megabytes(file.size_bytes, common_digits(each.size_bytes / 1e6 for each in report.files))
 
 
-def recommended(report: CalibrationReport) -> int | None:
-    """Return the index of the file that is recommended; None if it is not among the files."""
-    named = [index for index, file in enumerate(report.files) if file.precision == report.recommendation.precision]
-    return named[0] if named else None
+def recommended(report: CalibrationReport) -> FileResult:
+    """Return the file that is recommended."""
+    return next(each for each in report.files if each.precision == report.recommendation.precision)
 
 
 def finding(report: CalibrationReport) -> str:
@@ -96,22 +79,18 @@ def budget_verdict(report: CalibrationReport) -> tuple[str, str]:
     """Return whether INT8 lost no more than it was allowed to, in a sentence, and by which figures."""
     unit = words(report)
     limit = f"the limit is {unit.drop(report.max_drop or 0.0)}"
-    if report.budget_held is None:
-        return "Nothing can be said on the limit for INT8.", f"No INT8 file was evaluated; {limit}."
+    file = next((each for each in report.files if each.precision == "int8"), None)
+    if file is None:
+        return "Nothing can be said on the limit for INT8.", f"No INT8 file was made; {limit}."
     title = "INT8 keeps to the limit." if report.budget_held else "INT8 does not keep to the limit."
-    losses = [
-        f"{label} {'loses' if file.drop >= 0 else 'gains'} {unit.drop(abs(file.drop))}"
-        for label, file in zip(file_labels(report), report.files, strict=True)
-        if file.precision == "int8" and is_finite(file.drop)
-    ]
-    return title, f"{'; '.join([*losses, limit] if losses else ['No INT8 file was kept', limit])}."
+    return title, f"INT8 {'loses' if file.drop >= 0 else 'gains'} {unit.drop(abs(file.drop))}; {limit}."
 
 
 def failure_lines(report: CalibrationReport) -> list[str]:
     """Return a line for each file that failed on a backend."""
     return [
-        f"{label} on {latency.backend}: {latency.failure}"
-        for label, file in zip(file_labels(report), report.files, strict=True)
+        f"{file.precision.upper()} on {latency.backend}: {latency.failure}"
+        for file in report.files
         for latency in file.latencies
         if latency.failure
     ]
@@ -140,12 +119,10 @@ def _rows(report: CalibrationReport) -> list[list[str]]:
     metric = [f"{unit.metric} %"] if unit.metric else []
     header = ["file", *metric, f"drop, {unit.drop_unit}", "agree %", "MB", *(f"{name} ms" for name in backends(report))]
     rows = [header]
-    chosen = recommended(report)
-    for index, (label, file) in enumerate(zip(file_labels(report), report.files, strict=True)):
-        name = f"{label} *" if index == chosen else label
-        accuracy = _accuracy(file.accuracy, file.drop if index else None, bool(metric))
-        times = [_time(latency_on(file, backend)) for backend in backends(report)]
-        rows.append([name, *accuracy, size_text(report, file), *times])
+    for file in report.files:
+        name = f"{file.precision.upper()}{' *' if file is recommended(report) else ''}"
+        accuracy = _accuracy(file.accuracy, file.drop if file is not report.files[0] else None, bool(metric))
+        rows.append([name, *accuracy, size_text(report, file), *map(_time, file.latencies)])
         if file.rounded is not None:
             cells = _accuracy(file.rounded, file.drop_rounded, bool(metric))
             rows.append(["  as a GPU stores it", *cells, *[""] * (len(header) - len(cells) - 1)])
@@ -157,11 +134,11 @@ def _accuracy(accuracy: Accuracy, drop: float | None, with_metric: bool) -> list
     return [*metric, number(drop), percent(accuracy.agreement)]
 
 
-def _time(latency: Latency | None) -> str:
+def _time(latency: Latency) -> str:
     """Return the time, and in brackets how many times as fast as float32 that is."""
-    if latency is None or latency.failure:
-        return "failed" if latency else DASH
-    ratio = f" ({number(latency.speedup)}x)" if is_finite(latency.speedup) else ""
+    if latency.failure:
+        return "failed"
+    ratio = "" if latency.speedup is None else f" ({number(latency.speedup)}x)"
     return f"{number(latency.p50_ms, common_digits([latency.p50_ms]))}{ratio}"
 
 

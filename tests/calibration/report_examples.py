@@ -171,7 +171,7 @@ def without_truth() -> CalibrationReport:
     whole = segmentation()
     failed = (
         Latency("onnxruntime", 29.4, 1.64),
-        Latency("tensorrt", None, None, failure="no engine for node /a/MatMul"),
+        Latency("openvino", None, None, failure="no engine for node /a/MatMul"),
     )
     files = [
         replace(
@@ -188,7 +188,7 @@ def without_truth() -> CalibrationReport:
         whole,
         files=tuple(files),
         frames=frames(with_truth=False, overlapping=True, held_out=64, calibration=64, source="drive.mp4"),
-        recommendation=Recommendation("fp16", "INT8 changes 1.80 % of the labels, and does not run on tensorrt."),
+        recommendation=Recommendation("fp16", "INT8 changes 1.80 % of the labels, and does not run on openvino."),
         max_drop=None,
         budget_held=None,
         histograms=(),
@@ -303,10 +303,11 @@ def nothing_measured() -> CalibrationReport:
     """Figures that are None, NaN and infinite, and empty everything."""
     nan, inf = math.nan, math.inf
     files = (
-        FileResult(Path("a.onnx"), "fp32", 0, Accuracy(nan)),
-        FileResult(Path("b.onnx"), "int8", 1, Accuracy(nan, mean_iou=nan, iou_by_class={"sky": nan}), drop=nan),
+        FileResult(Path("a.onnx"), "fp32", 1, Accuracy(nan), latencies=(Latency("x", None, None, failure="no"),)),
+        FileResult(Path("b.onnx"), "fp16", 1, Accuracy(nan, mean_iou=nan, iou_by_class={"sky": nan}), drop=nan),
         FileResult(Path("c.onnx"), "int8", 1, Accuracy(inf, boundary_f=nan), latencies=(Latency("x", nan, inf),)),
     )
+    files = (files[0], replace(files[1], latencies=files[0].latencies), files[2])
     return CalibrationReport(
         model=Path("a.onnx"),
         contract=contract(checkpoint_sha256="", sfpp_version=""),
@@ -319,7 +320,7 @@ def nothing_measured() -> CalibrationReport:
             LayerHistogram("infinite", np.ones(8, np.int64), inf, nan, inf),
         ),
         max_drop=1.0,
-        machine={"processor": None, "libraries": [], "memory_bytes": nan},
+        machine={"processor": None, "libraries": [], "memory_bytes": None},
         seconds={"step": nan},
     )
 

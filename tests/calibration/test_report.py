@@ -1,6 +1,5 @@
 """The report says everything that was found, and nothing that was not."""
 
-import math
 import re
 from dataclasses import replace
 
@@ -9,7 +8,7 @@ import pytest
 
 from sfpp.calibration.report import clipped_share, drop_tone, not_measured, report_page, write_report
 from sfpp.calibration.results import Kept, LayerHistogram, Recommendation
-from sfpp.calibration.summary import budget_verdict, file_labels, finding, summary_lines
+from sfpp.calibration.summary import budget_verdict, finding, summary_lines
 from sfpp.runtime.errors import SfppError
 from tests.calibration.report_examples import (
     CLASSES,
@@ -20,7 +19,6 @@ from tests.calibration.report_examples import (
     LOST_BY_INT8,
     hostile,
     many_classes,
-    nothing_measured,
     pictures,
     pose,
     refused,
@@ -127,9 +125,9 @@ def test_the_verdict_on_the_limit_is_plain():
 
 
 def test_a_limit_without_a_file_or_a_verdict_is_said():
-    without_int8 = replace(refused(), files=refused().files[:2])
-    assert budget_verdict(without_int8)[1].startswith("No INT8 file was kept; the limit is 1.00")
-    assert budget_verdict(replace(refused(), budget_held=None))[0] == "Nothing can be said on the limit for INT8."
+    title, reason = budget_verdict(replace(refused(), files=refused().files[:2], budget_held=None))
+    assert title == "Nothing can be said on the limit for INT8."
+    assert reason.startswith("No INT8 file was made; the limit is 1.00")
     gaining = replace(segmentation(), files=(replace(segmentation().files[2], drop=-0.2),))
     assert budget_verdict(gaining)[1].startswith("INT8 gains 0.20 points of mIoU;")
     assert not page_of(replace(segmentation(), max_drop=None)).all("div", of_class="notice")
@@ -176,18 +174,18 @@ def test_the_best_figures_are_those_of_files():
 def test_without_truth_the_drop_is_what_differs_and_failures_are_told():
     part = section_of(without_truth(), "Accuracy and speed")
     assert rows_in(part)[1:] == [
-        ["FP16", "0.04", "99.96", "61.26", "7.6", "52.8", "0.91", "31.1", "1.03", DASH, DASH],
-        ["INT8", "1.80", "98.20", "59.84", "4.3", "29.4", "1.64", DASH, DASH, "failed", DASH],
+        ["FP16", "0.04", "99.96", "61.26", "7.6", "52.8", "0.91", "31.1", "1.03"],
+        ["INT8", "1.80", "98.20", "59.84", "4.3", "29.4", "1.64", "failed", DASH],
     ]
     assert "% of labels" in part.all("thead")[0].text
-    assert "INT8 on tensorrt: no engine for node /a/MatMul" in part.text
+    assert "INT8 on openvino: no engine for node /a/MatMul" in part.text
 
 
 @pytest.mark.parametrize(
     ("drop", "limit", "tone"),
     [
         *[(-1.0, None, "good"), (0.5, None, "good"), (0.51, None, "warn"), (2.0, None, "warn"), (2.1, None, "bad")],
-        *[(3.0, 3.0, "good"), (3.1, 3.0, "bad"), (0.1, 0.0, "bad"), (None, 1.0, ""), (math.nan, None, "")],
+        *[(3.0, 3.0, "good"), (3.1, 3.0, "bad"), (0.1, 0.0, "bad")],
     ],
 )
 def test_a_drop_is_judged_by_the_users_limit_if_there_is_one(drop, limit, tone):
@@ -319,16 +317,7 @@ def test_what_was_not_measured_is_said():
     assert not_measured(segmentation()) == []
     assert not has_section(segmentation(), "Not measured")
     lines = not_measured(without_truth())
-    for word in (
-        "mIoU, and IoU by class",
-        "A limit",
-        "FP16 as a GPU stores it",
-        "Sensitivity",
-        "Histograms",
-        "Pictures",
-    ):
-        assert [word] == [word for line in lines if line.startswith(f"{word}:")]
-    assert "INT8 on openvino: not timed." in lines
+    assert [line.split(":")[0] for line in lines] == ["mIoU, and IoU by class", "A limit"]
     assert [each.text for each in section_of(without_truth(), "Not measured").all("li")] == lines
     untimed = replace(segmentation(), files=tuple(replace(file, latencies=()) for file in segmentation().files[:1]))
     assert [line.split(":")[0] for line in not_measured(untimed)] == ["FP16", "INT8", "Latency"]
@@ -340,13 +329,6 @@ def test_what_was_not_measured_is_said():
 def test_there_is_no_empty_section(heading):
     assert has_section(segmentation(), heading)
     assert not has_section(without_truth(), heading)
-
-
-def test_files_of_one_precision_are_told_apart():
-    fp32, _, int8 = segmentation().files
-    report = replace(segmentation(), files=(fp32, int8, replace(int8, method="minmax")))
-    assert file_labels(report) == ["FP32", "INT8 (entropy)", "INT8 (minmax)"]
-    assert file_labels(nothing_measured()) == ["FP32", "INT8 (b.onnx)", "INT8 (c.onnx)"]
 
 
 def test_the_summary_is_the_table_and_the_decision():
@@ -375,7 +357,7 @@ def test_the_summary_is_short_and_harmless_to_a_terminal(example):
 
 def test_the_summary_tells_failures_and_frames_seen_before():
     text = "\n".join(summary_lines(without_truth()))
-    assert "failed: INT8 on tensorrt: no engine for node /a/MatMul" in text
+    assert "failed: INT8 on openvino: no engine for node /a/MatMul" in text
     assert "Evaluated on the frames that it was calibrated with" in text
     lines = summary_lines(replace(hostile(), files=hostile().files * 2))
     assert sum(line.startswith("failed:") for line in lines) == 4
