@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,8 @@ from sfpp.runtime.files import check_destinations, sha256_of, write_text
 from sfpp.runtime.machine import machine
 from sfpp.runtime.resources import memory_for
 from sfpp.runtime.timing import StepClock
+from sfpp.tooling import tasks
 from sfpp.tooling.graph import check_contract, contract_in, read_model, write_model
-from sfpp.tooling.tasks import task_of
 from sfpp.tooling.truth import annotations_for
 
 # Frames that each backend's predictions are compared on: a backend that is wrong is wrong everywhere, but a frame of a
@@ -140,7 +141,7 @@ def _prepared(
                 settings,
                 annotated=annotations.names(),
                 only_annotated=annotations.in_scenes,
-                progress=lambda done, total: progress("choosing frames", done, total),
+                progress=partial(progress, "choosing frames"),
             )
         )
     for warning in chosen.warnings:
@@ -151,11 +152,11 @@ def _prepared(
     write_model(model, contract, reference)
     with clock.step("evaluating FP32"):
         evaluator = Evaluator(
-            task_of(contract, annotations),
+            tasks.Task(contract, annotations),
             chosen.held_out,
             reference=reference,
             folder=predictions,
-            progress=lambda done, total: progress("evaluating FP32", done, total),
+            progress=partial(progress, "evaluating FP32"),
         )
     return CalibrationContext(
         settings=settings,

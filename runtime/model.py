@@ -120,6 +120,11 @@ class OpenedModel(Generic[ResultT]):
         return self._contract
 
     @property
+    def output(self) -> OutputSpec:
+        """The output that answers are made of."""
+        return self._output
+
+    @property
     def library(self) -> str:
         """Library, version and device that run it, in a few words for people."""
         return self._backend.description
@@ -159,19 +164,7 @@ class OpenedModel(Generic[ResultT]):
         """
         yield from streamed(self, sources, **options)
 
-    def close(self) -> None:
-        """Release the model."""
-        self._backend.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _named_output(self, outputs: Arrays) -> NDArray[Any]:
+    def named_output(self, outputs: Arrays) -> NDArray[Any]:
         """Return the output that the contract names.
 
         Raises:
@@ -183,6 +176,18 @@ class OpenedModel(Generic[ResultT]):
                 f"{', '.join(outputs) or 'nothing'}; export the model again, or give a contract that fits it"
             )
         return outputs[self._output.name]
+
+    def close(self) -> None:
+        """Release the model."""
+        self._backend.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
     def _cells_hw(self) -> tuple[int, int]:
         """Return the rows and columns of the output, as the contract has them."""

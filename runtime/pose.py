@@ -271,7 +271,7 @@ class PoseEstimator(OpenedModel[Pose]):
 
     def _checked_output(self, outputs: Arrays) -> NDArray[Any]:
         """Return the heatmaps of one batch, once their shape and type are what the contract promises."""
-        spec, values = self._contract.input, self._named_output(outputs)
+        spec, values = self._contract.input, self.named_output(outputs)
         leading = spec.batch, len(self._spec.names)
         fits = np.issubdtype(values.dtype, np.floating) and values.shape[:2] == leading
         if not fits or not self._size_fits(values.shape[2:]):

@@ -181,7 +181,7 @@ class Segmenter(OpenedModel[Segmentation]):
         steady: dict[str, Steady] = defaultdict(partial(Steady, amount))
 
         def smoothed(frames: Sequence[Frame], outputs: Arrays) -> Arrays:
-            values = self._named_output(outputs).astype(np.float32)
+            values = self.named_output(outputs).astype(np.float32)
             for row, frame in enumerate(frames):
                 values[row] = steady[frame.source].smoothed(values[row], frame.image_bgr)
             return {**outputs, name: values}
@@ -249,7 +249,7 @@ class Segmenter(OpenedModel[Segmentation]):
     def _checked_output(self, outputs: Arrays) -> NDArray[Any]:
         """Return the output that the contract names, once its shape, type and range are what the contract promises."""
         name, kind = self._output.name, self._output.kind
-        values = self._named_output(outputs)
+        values = self.named_output(outputs)
         leading = (self._contract.input.batch, len(self._contract.classes))[: 2 if kind == "logits" else 1]
         number = np.floating if kind == "logits" else np.integer
         fits = np.issubdtype(values.dtype, number) and values.shape[:-2] == leading

@@ -189,6 +189,10 @@ class ConfusionMatrix:
         with np.errstate(invalid="ignore"):
             return np.asarray(intersection / union, np.float64)
 
+    def iou_of(self, names: Sequence[str]) -> dict[str, float]:
+        """Return :meth:`iou` by the classes' names."""
+        return dict(zip(names, map(float, self.iou()), strict=True))
+
     def mean_iou(self) -> float:
         """Return the mean IoU over the classes present in truth or prediction; NaN before any pixel was counted."""
         iou = self.iou()

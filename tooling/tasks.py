@@ -6,8 +6,9 @@ Frames are prepared and predictions decoded by the runtime itself, so that nothi
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,17 +17,16 @@ from numpy.typing import NDArray
 
 from sfpp.runtime.agreement import label_agreement, unmoved_keypoints
 from sfpp.runtime.backends.protocol import Backend, FunctionBackend, Precision
-from sfpp.runtime.contract import KeypointSpec, ModelContract
+from sfpp.runtime.contract import ModelContract
 from sfpp.runtime.crops import Boxes, box_of_crop
-from sfpp.runtime.errors import ModelFileError
 from sfpp.runtime.images import Image
-from sfpp.runtime.model_file import load_pose, load_segmenter
+from sfpp.runtime.model_file import load
 from sfpp.runtime.pose import Pose, PoseEstimator, PreparedPeople
 from sfpp.runtime.segmentation import PreparedFrames, Segmenter
 from sfpp.tooling.frames import NamedFrame
 from sfpp.tooling.marks import marked_keypoints, marked_labels
 from sfpp.tooling.metrics import Accuracy, ConfusionMatrix, KeypointHits, boundary_f_score
-from sfpp.tooling.truth import Annotations
+from sfpp.tooling.truth import Annotations, PeopleTruth
 
 # Keypoints of which the reference is less sure are left out: the maximum of an empty heatmap is anywhere.
 SURE = 0.3
@@ -110,43 +110,33 @@ class _SegmentationPredictor:
 
     def __init__(self, model: Segmenter) -> None:
         self._model = model
-        self._output = model.contract.output_of_kind("logits", "labels").name
         self.batch = model.contract.input.batch
+        self.close = model.close
 
     def prepare(self, frames: Sequence[NamedFrame]) -> Prepared:
         return Prepared(self._model.prepare_batch([frame.image_bgr for frame in frames]))
 
     def infer(self, prepared: Prepared) -> NDArray[Any]:
         assert isinstance(prepared.details, PreparedFrames)
-        return _named(self._output, self._model.infer(prepared.details))
+        return self._model.named_output(self._model.infer(prepared.details))
 
     def predictions(self, output: NDArray[Any], prepared: Prepared) -> list[NDArray[np.uint8]]:
         assert isinstance(prepared.details, PreparedFrames)
-        return [each.labels for each in self._model.finish_batch({self._output: output}, prepared.details)]
+        outputs = {self._model.output.name: output}
+        return [each.labels for each in self._model.finish_batch(outputs, prepared.details)]
 
     def agreement(self, prediction: NDArray[np.uint8], expected: NDArray[np.uint8]) -> Agreement:
         return Agreement(label_agreement(prediction, expected))
 
-    def close(self) -> None:
-        self._model.close()
-
 
 class _PosePredictor:
-    """A pose model; see :class:`Predictor`.
-
-    Args:
-        model: the opened model.
-        boxes_of: gives the boxes (P, 4) of a frame's people; None takes each frame for the crop of one person.
-    """
+    """A pose model; see :class:`Predictor`. ``boxes_of`` gives the boxes (P, 4) of a frame's people."""
 
     batch = 1  # the model's own batch is people of one frame
 
-    def __init__(self, model: PoseEstimator, boxes_of: Callable[[NamedFrame], Boxes] | None = None) -> None:
-        assert model.contract.keypoints is not None
-        self._model = model
-        self._padding = model.contract.keypoints.box_padding
-        self._boxes_of = boxes_of or (lambda frame: whole_frame(frame, padding=self._padding))
-        self._output = model.contract.output_of_kind("heatmaps").name
+    def __init__(self, model: PoseEstimator, boxes_of: Callable[[NamedFrame], Boxes]) -> None:
+        self._model, self._boxes_of = model, boxes_of
+        self.close = model.close
 
     def prepare(self, frames: Sequence[NamedFrame]) -> Prepared:
         (frame,) = frames
@@ -155,13 +145,13 @@ class _PosePredictor:
     def infer(self, prepared: Prepared) -> NDArray[Any]:
         """Return the heatmaps of all people, (P, K, h, w), those that fill up a batch too; empty without people."""
         assert isinstance(prepared.details, PreparedPeople)
-        outputs = [_named(self._output, each) for each in self._model.infer(prepared.details)]
+        outputs = [self._model.named_output(each) for each in self._model.infer(prepared.details)]
         return outputs[0] if len(outputs) == 1 else np.concatenate(outputs or [np.zeros(0, np.float32)])
 
     def predictions(self, output: NDArray[Any], prepared: Prepared) -> list[Pose]:
         assert isinstance(prepared.details, PreparedPeople)
         batches = np.split(output, len(prepared.tensors)) if prepared.tensors else []
-        return [self._model.finish([{self._output: each} for each in batches], prepared.details)]
+        return [self._model.finish([{self._model.output.name: each} for each in batches], prepared.details)]
 
     def agreement(self, prediction: Pose, expected: Pose) -> Agreement:
         # In pixels of the frame, where people look; heatmap cells are four of the input's.
@@ -171,21 +161,24 @@ class _PosePredictor:
         counted = sure if sure.any() else np.ones_like(sure)
         return Agreement(float(same[counted].mean()), tuple(map(float, distances[counted])))
 
-    def close(self) -> None:
-        self._model.close()
 
+def predictor_of(
+    backend: Backend, contract: ModelContract, boxes_of: Callable[[NamedFrame], Boxes] | None = None
+) -> Predictor:
+    """Return the model that a backend runs, prepared as its contract says.
 
-def predictor_of(backend: Backend, contract: ModelContract) -> Predictor:
-    """Return the model that a backend runs, prepared as its contract says; for pose a frame is one person's crop."""
+    For pose, ``boxes_of`` gives the boxes (P, 4) of a frame's people; without it a frame is one person's crop.
+    """
     if contract.task == "pose":
-        return _PosePredictor(PoseEstimator(backend, contract))
+        return _PosePredictor(PoseEstimator(backend, contract), boxes_of or partial(whole_frame, contract=contract))
     return _SegmentationPredictor(Segmenter(backend, contract))
 
 
-def whole_frame(frame: NamedFrame, *, padding: float) -> Boxes:
-    """Return the box (1, 4) of the person of whom a frame is the crop."""
+def whole_frame(frame: NamedFrame, contract: ModelContract) -> Boxes:
+    """Return the box (1, 4) of the person of whom a frame is the crop that a pose model takes."""
+    assert contract.keypoints is not None
     height, width = frame.image_bgr.shape[:2]
-    return box_of_crop((height, width), padding=padding)
+    return box_of_crop((height, width), padding=contract.keypoints.box_padding)
 
 
 class Tally(Protocol):
@@ -198,79 +191,71 @@ class Tally(Protocol):
         """Sum up."""
 
 
-class Task(Protocol):
-    """A task, with what is known of the frames to evaluate on."""
+class Task:
+    """A contract's task, with what is known of the frames to evaluate on.
+
+    People are where the annotations say; a frame without any is taken for a crop of one person.
+    """
+
+    def __init__(self, contract: ModelContract, annotations: Annotations) -> None:
+        self.contract, self.annotations = contract, annotations
+        self._preparing = predictor_of(FunctionBackend(_not_run, {}), contract, self.boxes_of)
 
     def inputs(self, frame: NamedFrame) -> list[dict[str, NDArray[Any]]]:
         """Return the model's inputs by name for one frame, as the runtime makes them: one, or one for each batch."""
+        return [{self.contract.input.name: each} for each in self._preparing.prepare([frame]).tensors]
 
     def open(self, path: Path, *, backend: str | None, precision: Precision | None) -> Predictor:
         """Open a file; what is None is left to the runtime."""
+        model = load(path, backend=backend, precision=precision, self_test=False)
+        return _SegmentationPredictor(model) if isinstance(model, Segmenter) else _PosePredictor(model, self.boxes_of)
 
     def predict(self, model: Predictor, frame: NamedFrame) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return a frame's prediction, labels (H, W) or keypoints (P, K, 2), and the raw output behind it."""
-
-    def tally(self) -> Tally:
-        """Return a new, empty tally."""
-
-    def marked(self, frame: NamedFrame, prediction: NDArray[Any], expected: NDArray[Any]) -> Image:
-        """Return the frame with what differs between two predictions marked, (H, W, 3) uint8 BGR."""
-
-
-def task_of(contract: ModelContract, annotations: Annotations) -> Task:
-    """Return the contract's task."""
-    if contract.keypoints is None:
-        return _SegmentationTask(contract, annotations)
-    return _PoseTask(contract, contract.keypoints, annotations)
-
-
-class _TaskBase:
-    def __init__(self, contract: ModelContract, preparing: Predictor) -> None:
-        self._contract = contract
-        self._preparing = preparing
-
-    def inputs(self, frame: NamedFrame) -> list[dict[str, NDArray[Any]]]:
-        return [{self._contract.input.name: each} for each in self._preparing.prepare([frame]).tensors]
-
-    def predict(self, model: Predictor, frame: NamedFrame) -> tuple[NDArray[Any], NDArray[Any]]:
         prepared = model.prepare([frame])
         output = model.infer(prepared)
         (found,) = model.predictions(output, prepared)
         return (found.keypoints_xy if isinstance(found, Pose) else found), output
 
-
-class _SegmentationTask(_TaskBase):
-    """Labels at the frame's size; see :class:`Task`."""
-
-    def __init__(self, contract: ModelContract, annotations: Annotations) -> None:
-        super().__init__(contract, predictor_of(FunctionBackend(_not_run, {}), contract))
-        self.classes = contract.classes
-        self.truth = annotations.labels
-
-    def open(self, path: Path, *, backend: str | None, precision: Precision | None) -> Predictor:
-        return _SegmentationPredictor(load_segmenter(path, backend=backend, precision=precision, self_test=False))
-
     def tally(self) -> Tally:
-        return _SegmentationTally(self)
+        """Return a new, empty tally."""
+        return _SegmentationTally(self) if self.contract.keypoints is None else _PoseTally(self)
 
     def marked(self, frame: NamedFrame, prediction: NDArray[Any], expected: NDArray[Any]) -> Image:
-        return marked_labels(frame.image_bgr, prediction, expected, self._contract.palette)
+        """Return the frame with what differs between two predictions marked, (H, W, 3) uint8 BGR."""
+        if self.contract.keypoints is None:
+            return marked_labels(frame.image_bgr, prediction, expected, self.contract.palette)
+        moved = ~unmoved_keypoints(prediction, expected, self.boxes_of(frame))
+        return marked_keypoints(frame.image_bgr, prediction, expected, moved)
+
+    def boxes_of(self, frame: NamedFrame) -> Boxes:
+        """Return the boxes (P, 4) of the frame's people."""
+        people = self.people_in(frame)
+        if people is not None and people.boxes_xywh is not None:
+            return people.boxes_xywh
+        if self.annotations.boxes is not None:
+            return self.annotations.boxes.find(frame.image_bgr, name=frame.name).boxes_xywh
+        return whole_frame(frame, self.contract)
+
+    def people_in(self, frame: NamedFrame) -> PeopleTruth | None:
+        """Return the frame's annotated people, None where nobody annotated it."""
+        return None if self.annotations.keypoints is None else self.annotations.keypoints.find(frame.name)
 
 
 class _SegmentationTally:
-    def __init__(self, task: _SegmentationTask) -> None:
-        self._task = task
+    def __init__(self, task: Task) -> None:
+        self._classes, self._truth = task.contract.classes, task.annotations.labels
         self._confusion: ConfusionMatrix | None = None
         self._agreements: list[float] = []
         self._boundaries: list[float] = []
 
     def add(self, frame: NamedFrame, prediction: NDArray[Any], expected: NDArray[Any]) -> float:
-        source, ignore, reference = self._task.truth, None, expected
+        source, ignore, reference = self._truth, None, expected
         truth = None if source is None else source.find(frame.name, frame.image_bgr.shape[:2])
         if source is not None and truth is not None:
             # Only now: the value to ignore is known once a label image was read.
             ignore, reference = source.ignore, truth
-            self._confusion = self._confusion or ConfusionMatrix(len(self._task.classes), ignore=ignore)
+            self._confusion = self._confusion or ConfusionMatrix(len(self._classes), ignore=ignore)
             self._confusion.update(prediction, truth)
         self._boundaries.append(boundary_f_score(prediction, reference, ignore=ignore))
         self._agreements.append(label_agreement(prediction, expected))
@@ -278,51 +263,16 @@ class _SegmentationTally:
 
     def accuracy(self) -> Accuracy:
         confusion = self._confusion
-        iou = {} if confusion is None else dict(zip(self._task.classes, map(float, confusion.iou()), strict=True))
         return Accuracy(
             agreement=float(np.mean(self._agreements)),
             boundary_f=float(np.mean(self._boundaries)),
             mean_iou=None if confusion is None else confusion.mean_iou(),
-            iou_by_class=iou,
+            iou_by_class={} if confusion is None else confusion.iou_of(self._classes),
         )
 
 
-class _PoseTask(_TaskBase):
-    """Keypoints of each person; see :class:`Task`.
-
-    People are where the annotations say; a frame without any is taken for a crop of one person.
-    """
-
-    def __init__(self, contract: ModelContract, keypoints: KeypointSpec, annotations: Annotations) -> None:
-        estimator = PoseEstimator(FunctionBackend(_not_run, {}), contract)
-        super().__init__(contract, _PosePredictor(estimator, self.boxes_of))
-        self.keypoints = keypoints
-        self.truth = annotations.keypoints
-        self._boxes = annotations.boxes
-
-    def open(self, path: Path, *, backend: str | None, precision: Precision | None) -> Predictor:
-        estimator = load_pose(path, backend=backend, precision=precision, self_test=False)
-        return _PosePredictor(estimator, self.boxes_of)
-
-    def tally(self) -> Tally:
-        return _PoseTally(self)
-
-    def marked(self, frame: NamedFrame, prediction: NDArray[Any], expected: NDArray[Any]) -> Image:
-        moved = ~unmoved_keypoints(prediction, expected, self.boxes_of(frame))
-        return marked_keypoints(frame.image_bgr, prediction, expected, moved)
-
-    def boxes_of(self, frame: NamedFrame) -> Boxes:
-        """Return the boxes (P, 4) of the frame's people."""
-        people = None if self.truth is None else self.truth.find(frame.name)
-        if people is not None and people.boxes_xywh is not None:
-            return people.boxes_xywh
-        if self._boxes is not None:
-            return self._boxes.find(frame.image_bgr, name=frame.name).boxes_xywh
-        return whole_frame(frame, padding=self.keypoints.box_padding)
-
-
 class _PoseTally:
-    def __init__(self, task: _PoseTask) -> None:
+    def __init__(self, task: Task) -> None:
         self._task = task
         self._hits: KeypointHits | None = None
         self._unmoved: list[NDArray[np.bool_]] = []
@@ -330,31 +280,24 @@ class _PoseTally:
     def add(self, frame: NamedFrame, prediction: NDArray[Any], expected: NDArray[Any]) -> float:
         unmoved = unmoved_keypoints(prediction, expected, self._task.boxes_of(frame))
         self._unmoved.append(unmoved.ravel())
-        people = None if self._task.truth is None else self._task.truth.find(frame.name)
-        if people is not None:
-            self._hits = self._hits or KeypointHits(self._task.keypoints.names)
+        people, keypoints = self._task.people_in(frame), self._task.contract.keypoints
+        if people is not None and keypoints is not None:
+            self._hits = self._hits or KeypointHits(keypoints.names)
             for found, true in zip(prediction, people.keypoints, strict=True):
                 self._hits.update(found, true)
-        return float(unmoved.mean()) if unmoved.size else float("nan")
+        return _mean(unmoved)
 
     def accuracy(self) -> Accuracy:
-        hits, unmoved = self._hits, np.concatenate(self._unmoved)
-        return Accuracy(
-            agreement=float(unmoved.mean()) if unmoved.size else float("nan"),
-            pck=None if hits is None else hits.pck(),
-            pck_by_keypoint={} if hits is None else hits.by_keypoint(),
+        hits, agreement = self._hits, _mean(np.concatenate(self._unmoved))
+        return (
+            Accuracy(agreement) if hits is None else Accuracy(agreement, None, None, {}, hits.pck(), hits.by_keypoint())
         )
+
+
+def _mean(values: NDArray[np.bool_]) -> float:
+    return float(values.mean()) if values.size else float("nan")
 
 
 def _not_run(inputs: Any) -> dict[str, NDArray[Any]]:
     """Stand in for a model where only the preparing of its inputs is wanted."""
     raise AssertionError("only the preparing of inputs is asked for")
-
-
-def _named(output: str, outputs: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
-    if output not in outputs:
-        raise ModelFileError(
-            f"the model gives {', '.join(map(repr, outputs))}, but its contract says {output!r}; "
-            "give the contract of this model"
-        )
-    return outputs[output]
