@@ -11,7 +11,7 @@ from sfpp.runtime.bench.settings import BackendSpec, backend_spec
 from sfpp.runtime.cli.console import positive_int
 from sfpp.runtime.contract import FloatType
 from sfpp.runtime.errors import UsageError, did_you_mean
-from sfpp.runtime.options import option
+from sfpp.runtime.options import check_choices, option
 
 Made = Literal["fp16", "int8"]
 Selection = Literal["random", "diverse"]
@@ -53,7 +53,7 @@ class CalibrationSettings:
     )
     frames: int = option("how many frames to calibrate with", default=64, type=positive_int, metavar="N")
     held_out: int = option("how many others to evaluate on", default=24, type=positive_int, metavar="N")
-    select: Selection = option("frames that look least alike, or any", default="diverse", choices=("diverse", "random"))
+    select: Selection = option("frames that look least alike, or any", default="diverse", choices=get_args(Selection))
     seed: int = option("seed of the selection", default=0, type=int, metavar="N")
     precision: tuple[Made, ...] = option(
         "fp16, int8 or both (default: fp16,int8)", default=PRECISIONS, type=_names, metavar="LIST"
@@ -98,34 +98,24 @@ class CalibrationSettings:
         object.__setattr__(self, "precision", tuple(self.precision))
         specs = (each if isinstance(each, BackendSpec) else backend_spec(each) for each in self.backends)
         object.__setattr__(self, "backends", tuple(specs))
-        self._check_choices()
-        self._check_numbers()
-        if self.model.suffix != ".onnx":
-            raise UsageError(f"{self.model.name} is not an ONNX file; give the float32 .onnx file of sfpp-export")
-        if not self.output.is_dir():
-            problem = "is a file; give a folder" if self.output.exists() else "does not exist; create it first"
-            raise UsageError(f"the folder to write to, {self.output}, {problem}")
-
-    def _check_choices(self) -> None:
-        for name, value, known in (
-            *(("precision", each, PRECISIONS) for each in self.precision),
-            ("ranges", self.ranges, get_args(Ranges)),
-            ("select", self.select, get_args(Selection)),
-            *((("rest", self.rest, get_args(FloatType)),) if self.rest is not None else ()),
-        ):
-            if value not in known:
-                hint = did_you_mean(str(value), known)
-                raise UsageError(f"{name} is {value!r}{hint}; expected one of {', '.join(known)}")
+        check_choices(self)
+        if unknown := [each for each in self.precision if each not in PRECISIONS]:
+            raise UsageError(
+                f"precision is {unknown[0]!r}{did_you_mean(str(unknown[0]), PRECISIONS)}; expected fp16, int8, or both"
+            )
         if not self.precision:
             raise UsageError("no precision is asked for; expected fp16, int8, or both")
-
-    def _check_numbers(self) -> None:
         if self.frames < 1 or self.held_out < 1:
             raise UsageError(f"frames is {self.frames} and held_out {self.held_out}, expected at least 1 of each")
         if self.seed < 0:
             raise UsageError(f"seed is {self.seed}, expected a whole number from 0")
         if self.max_drop is not None and not 0 <= self.max_drop <= 100:
             raise UsageError(f"max_drop is {self.max_drop}, expected points or per cent from 0 to 100")
+        if self.model.suffix != ".onnx":
+            raise UsageError(f"{self.model.name} is not an ONNX file; give the float32 .onnx file of sfpp-export")
+        if not self.output.is_dir():
+            problem = "is a file; give a folder" if self.output.exists() else "does not exist; create it first"
+            raise UsageError(f"the folder to write to, {self.output}, {problem}")
 
     def path_of(self, precision: str) -> Path:
         """Return where the file of a precision goes: beside the others, named after the float32 one."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, get_args
 
 from sfpp.runtime.contract import InputDtype, MatchingRule, OutputKind, ResizeRule, Target, Task
 from sfpp.runtime.errors import UsageError
-from sfpp.runtime.options import option
+from sfpp.runtime.options import check_choices, option
 
 MAX_SIDE = 16384
 OPSETS = (17, 18, 19, 20)  # below 17 layer normalization is not one node; above 20 the tracing exporter does not write
@@ -139,13 +139,7 @@ class ExportSettings:
     def __post_init__(self) -> None:
         if self.res is not None:
             resolution_from(self.res)
-        for field in fields(self):
-            name, value, names = field.name, getattr(self, field.name), field.metadata.get("choices")
-            if names is None:
-                continue
-            # None leaves the choice to the weights, where there is one.
-            if value not in names and (value is not None or field.default is not None):
-                raise UsageError(f"{name} is {value!r}, expected one of {', '.join(names)}")
+        check_choices(self)
         if isinstance(self.batch, bool) or not isinstance(self.batch, int) or not 1 <= self.batch <= 64:
             raise UsageError(f"batch is {self.batch!r}, expected a whole number from 1 to 64")
         share = self.share_matching

@@ -6,6 +6,8 @@ import argparse
 import dataclasses
 from typing import Any
 
+from sfpp.runtime.errors import UsageError, did_you_mean
+
 
 def option(meaning: str, *, default: Any = dataclasses.MISSING, **parsing: Any) -> Any:
     """Return a field of a settings class, to be used in Python and on a command line alike.
@@ -47,3 +49,16 @@ def options_of(arguments: argparse.Namespace, settings: type[Any]) -> dict[str, 
     """Return those of the parsed arguments that are fields of the settings."""
     names = {field.name for field in dataclasses.fields(settings)}
     return {name: value for name, value in vars(arguments).items() if name in names}
+
+
+def check_choices(settings: Any) -> None:
+    """Refuse a value that is none of its option's choices; None passes where it is the default.
+
+    Raises:
+        UsageError: there is one.
+    """
+    for field in dataclasses.fields(settings):
+        value, known = getattr(settings, field.name), field.metadata.get("choices")
+        if known is not None and value not in known and (value is not None or field.default is not None):
+            hint = did_you_mean(str(value), known)
+            raise UsageError(f"{field.name} is {value!r}, expected one of {', '.join(known)}{hint}")

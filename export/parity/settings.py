@@ -11,7 +11,7 @@ from sfpp.runtime.backends import AUTO, PRECISIONS, Precision, backend_names
 from sfpp.runtime.cli.console import positive_int
 from sfpp.runtime.contract import ModelContract
 from sfpp.runtime.errors import UsageError
-from sfpp.runtime.options import option
+from sfpp.runtime.options import check_choices, option
 
 Modes = Literal["free", "pinned", "both"]
 
@@ -73,8 +73,7 @@ class ParitySettings:
         for name in ("labels", "contract"):
             value = getattr(self, name)
             object.__setattr__(self, name, Path(value) if isinstance(value, str | os.PathLike) else value)
-        if self.mode not in get_args(Modes):
-            raise UsageError(f"mode is {self.mode!r}, expected one of {', '.join(get_args(Modes))}")
+        check_choices(self)
         if isinstance(self.frames, bool) or not isinstance(self.frames, int) or self.frames < 1:
             raise UsageError(f"frames is {self.frames!r}, expected a whole number from 1")
         if isinstance(self.ignore, bool) or not isinstance(self.ignore, int) or not 0 <= self.ignore <= 255:

@@ -179,5 +179,5 @@ def test_a_diverse_choice_tells_of_what_it_could_not_read(pictures):
 def test_numbers_that_cannot_be_meant_are_refused(pictures):
     with pytest.raises(UsageError, match="expected at least 1 of each"):
         names_of(pictures, frames=0)
-    with pytest.raises(UsageError, match="select is 'best'; expected one of random, diverse"):
+    with pytest.raises(UsageError, match="select is 'best', expected one of random, diverse"):
         names_of(pictures, select="best")
