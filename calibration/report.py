@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sfpp.calibration.recommend import DEFAULT_LIMIT, fastest
 from sfpp.calibration.results import CalibrationReport, FileResult, Kept, LayerHistogram, Sensitivity
@@ -226,36 +227,27 @@ def _class_columns(report: CalibrationReport, unit: Words) -> list[Column]:
 
 def _class_rows(report: CalibrationReport) -> list[Row]:
     """Return a row for each class or keypoint, those that lose most first; nothing without truth."""
-    scores = [file.accuracy.pck_by_keypoint or file.accuracy.iou_by_class for file in report.files]
-    names = dict.fromkeys(name for each in scores for name in each)
-    # By loss rather than by name: who looks at 150 classes looks for those that suffer.
+    known = [file.accuracy.pck_by_keypoint or file.accuracy.iou_by_class for file in report.files]
+    names = list(dict.fromkeys(name for each in known for name in each))
+    scores = np.array([[each.get(name, math.nan) for name in names] for each in known])
+    drops = 100 * (scores[0] - scores[1:])
+    # By loss rather than by name: who looks at 150 classes looks for those that suffer. What does not occur comes last.
+    order = np.lexsort((-np.fmax.reduce(drops, initial=-math.inf), np.isnan(scores).all(axis=0)))
     return [
-        Row([Cell(name), *_class_cells(scores, name)]) for name in sorted(names, key=lambda each: _order(scores, each))
+        Row([names[index], _score_cell(scores[0, index]), *_class_cells(scores[1:, index], drops[:, index])])
+        for index in order
     ]
 
 
-def _drops(scores: Sequence[Mapping[str, float]], name: str) -> list[float]:
-    """Return what each file but the first loses, in points; NaN where it cannot be said."""
-    reference = scores[0].get(name, math.nan)
-    return [100 * (reference - each.get(name, math.nan)) for each in scores[1:]]
+def _class_cells(scores: NDArray[np.float64], drops: NDArray[np.float64]) -> Iterator[Cell]:
+    for score, drop in zip(scores, drops, strict=True):
+        tone: Tone = "bad" if drop > _LARGE else "warn" if drop > _NOTABLE else ""
+        yield _score_cell(score)
+        yield Cell(number(drop), tone="muted" if math.isnan(drop) else tone)
 
 
-def _order(scores: Sequence[Mapping[str, float]], name: str) -> tuple[bool, float]:
-    """Sort by the largest drop; what does not occur comes last, and equals keep their order."""
-    drops = [drop for drop in _drops(scores, name) if not math.isnan(drop)]
-    occurs = any(not math.isnan(each.get(name, math.nan)) for each in scores)
-    return not occurs, -max(drops, default=-math.inf)
-
-
-def _class_cells(scores: Sequence[Mapping[str, float]], name: str) -> list[Cell]:
-    cells = []
-    for each, drop in zip(scores, [None, *_drops(scores, name)], strict=True):
-        score = each.get(name, math.nan)
-        cells.append(Cell(percent(score), tone="muted" if math.isnan(score) else ""))
-        if drop is not None:
-            tone: Tone = "bad" if drop > _LARGE else "warn" if drop > _NOTABLE else ""
-            cells.append(Cell(number(drop), tone="muted" if math.isnan(drop) else tone))
-    return cells
+def _score_cell(score: float) -> Cell:
+    return Cell(percent(score), tone="muted" if math.isnan(score) else "")
 
 
 def _sensitivity_bar(part: Sensitivity) -> Bar:

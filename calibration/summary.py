@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sfpp.calibration.results import CalibrationReport, FileResult, Latency
 from sfpp.runtime.text import aligned
-from sfpp.tooling.figures import SPACE, common_digits, megabytes, number, percent, plain
+from sfpp.tooling.figures import SPACE, common_digits, number, percent, plain
 from sfpp.tooling.metrics import Accuracy
 
 _WIDTH = 100
@@ -57,7 +57,7 @@ def backends(report: CalibrationReport) -> list[str]:
 
 def size_text(report: CalibrationReport, file: FileResult) -> str:
     """Return a file's size in 10^6 bytes, with the decimals that all files' sizes have."""
-    return megabytes(file.size_bytes, common_digits(each.size_bytes / 1e6 for each in report.files))
+    return number(file.size_bytes / 1e6, common_digits(each.size_bytes / 1e6 for each in report.files))
 
 
 def recommended(report: CalibrationReport) -> FileResult:

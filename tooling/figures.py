@@ -13,7 +13,6 @@ _MINUS = "\u2212"
 # Between a figure and its sign, where no line may end.
 SPACE = "\u00a0"
 _SMALLEST = 1e-5
-_MEGABYTE = 1e6
 
 
 def is_finite(value: float | None) -> TypeGuard[float]:
@@ -56,11 +55,6 @@ def small_percent(fraction: float | None) -> str:
 def error(value: float | None) -> str:
     """Return an error in two digits, such as 1.2e-05, or a dash where there is none."""
     return DASH if value is None else f"{value:.1e}"
-
-
-def megabytes(size_bytes: int, digits: int) -> str:
-    """Return a size in 10^6 bytes, without the unit."""
-    return number(size_bytes / _MEGABYTE, digits)
 
 
 def common_digits(values: Iterable[float | None]) -> int:

@@ -46,6 +46,7 @@ _SIGNS = {
 }
 # Marks of single pixels survive this quality; of a photograph it makes a tenth of a PNG's size.
 _JPEG_QUALITY = 88
+_LONGEST_SIDE = 1920  # in pixels: a page of images in 4K is too large to be mailed
 _PURPOSE = "writing pictures into a page"
 
 
@@ -265,35 +266,31 @@ def _length(value: float | None) -> float:
     return value if value is not None and math.isfinite(value) and value > 0 else 0.0
 
 
-def inline_image(
-    image_bgr: NDArray[Any], *, encoding: Literal["jpeg", "png"] = "jpeg", longest_side: int = 1920
-) -> dict[str, Any]:
-    """Return an image as the source of an ``img``, with its width and height.
+def inline_image(image_bgr: NDArray[Any]) -> dict[str, Any]:
+    """Return an image as the source of an ``img``, with its width and height; a large one is shrunk.
 
     Args:
         image_bgr: (H, W, 3) uint8 BGR, or grey or BGRA.
-        encoding: ``png`` for drawings, which JPEG blurs.
-        longest_side: in pixels; a larger image is shrunk, as a page of images in 4K is too large to be mailed.
 
     Raises:
         MediaError: not an image, or OpenCV fails to encode it.
     """
-    image = _shrunk(bgr_from_frame(image_bgr), longest_side)
+    image = _shrunk(bgr_from_frame(image_bgr))
     cv2 = import_cv2(purpose=_PURPOSE)
-    written, data = cv2.imencode(f".{encoding}", image, _jpeg_options(cv2) if encoding == "jpeg" else [])
+    written, data = cv2.imencode(".jpeg", image, _jpeg_options(cv2))
     height, width = image.shape[:2]
     if not written:
-        raise MediaError(f"OpenCV failed to encode an image of {width}x{height} pixels as {encoding}")
-    source = f"data:image/{encoding};base64,{base64.b64encode(data.tobytes()).decode('ascii')}"
+        raise MediaError(f"OpenCV failed to encode an image of {width}x{height} pixels")
+    source = f"data:image/jpeg;base64,{base64.b64encode(data.tobytes()).decode('ascii')}"
     return {"source": source, "width": width, "height": height}
 
 
-def _shrunk(image: Image, longest_side: int) -> Image:
+def _shrunk(image: Image) -> Image:
     height, width = image.shape[:2]
-    if max(height, width) <= longest_side:
+    if max(height, width) <= _LONGEST_SIDE:
         return image
     cv2 = import_cv2(purpose=_PURPOSE)
-    scale = longest_side / max(height, width)
+    scale = _LONGEST_SIDE / max(height, width)
     size_wh = max(1, round(width * scale)), max(1, round(height * scale))
     shrunk: Image = cv2.resize(image, size_wh, interpolation=cv2.INTER_AREA)  # averages, so thin marks stay visible
     return shrunk

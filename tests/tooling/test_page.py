@@ -220,8 +220,8 @@ def test_a_tables_rows_can_be_set_off():
 
 def test_a_picture_comes_back_as_it_was():
     image = np.random.default_rng(0).integers(0, 256, (20, 31, 3), np.uint8)
-    shown = inline_image(image, encoding="png")
-    np.testing.assert_array_equal(picture_in(shown["source"]), image)
+    image = cv2.GaussianBlur(image, (0, 0), 3)  # JPEG keeps no noise
+    assert np.abs(picture_in(inline_image(image)["source"]).astype(int) - image).max() < 12
     figure = read_page(str(blocks().picture(image, ["caption", "below"], "alt")))
     (tag,) = figure.all("img")
     assert (tag.attributes["width"], tag.attributes["height"], tag.attributes["alt"]) == ("31", "20", "alt")
@@ -240,9 +240,10 @@ def test_a_jpeg_keeps_the_color_of_single_pixels():
     assert min(green, red) > blue + 60
 
 
-def test_a_large_picture_is_shrunk():
+def test_a_large_picture_is_shrunk(monkeypatch):
     image = np.zeros((100, 300), np.uint8)  # grey, as any picture of OpenCV's may be
-    decoded = picture_in(inline_image(image, longest_side=150)["source"])
+    monkeypatch.setattr(page, "_LONGEST_SIDE", 150)
+    decoded = picture_in(inline_image(image)["source"])
     assert decoded.shape == (50, 150, 3)
 
 
