@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ import onnx
 
 from sfpp.calibration.chosen_frames import ChosenFrames
 from sfpp.calibration.evaluate import REFERENCE_BACKEND, Evaluation, Evaluator, drop_of
+from sfpp.calibration.int8.int8_model import int8_model
 from sfpp.calibration.int8.quantizable import Int8Form, form_for
+from sfpp.calibration.int8.ranges import Range
 from sfpp.calibration.results import FileResult
 from sfpp.calibration.settings import CalibrationSettings
 from sfpp.runtime.contract import CalibrationRecord, FloatType, ModelContract, SelfTest
@@ -69,7 +72,16 @@ class CalibrationContext:
 
     def part(self, step: str) -> Callable[[int, int], object]:
         """Return the progress of one step."""
-        return lambda done, total: self.progress(step, done, total)
+        return partial(self.progress, step)
+
+    def evaluate(self, model: onnx.ModelProto, precision: str, **options: Any) -> Evaluation:
+        """Evaluate a graph that nobody keeps; for the options see :meth:`.Evaluator.evaluate`."""
+        path = self.folder / "candidate.onnx"
+        write_model(model, replace(self.contract, precision=precision), path)
+        try:
+            return self.evaluator.evaluate(path, **options)
+        finally:
+            path.unlink()
 
     def write(self, model: onnx.ModelProto, precision: str, record: CalibrationRecord) -> Path:
         """Write the file of a precision."""
@@ -94,8 +106,37 @@ class CalibrationContext:
     def result(self, path: Path, precision: str, seen: Evaluation, **facts: Any) -> FileResult:
         """Return a row of the report, and remember on which frames the file differs."""
         self.disagreement[path] = seen.disagreement
-        drop = drop_of(seen.accuracy, self.evaluator.reference.accuracy)
-        return FileResult(path, precision, path.stat().st_size, seen.accuracy, drop, **facts)
+        return FileResult(path, precision, path.stat().st_size, seen.accuracy, self.drop(seen), **facts)
+
+    def drop(self, seen: Evaluation) -> float:
+        """Return what is lost against float32; see :func:`drop_of`."""
+        return drop_of(seen.accuracy, self.evaluator.reference.accuracy)
+
+
+@dataclass(frozen=True, eq=False)
+class Trials:
+    """A network with these or those nodes in INT8, written only to be evaluated.
+
+    It has float32 elsewhere: that is faster on a CPU, and shows what INT8 alone does.
+
+    Attributes:
+        context: what to work on.
+        base: the float32 graph.
+        ranges: of the tensors that are quantized.
+    """
+
+    context: CalibrationContext
+    base: onnx.ModelProto
+    ranges: Mapping[str, Range]
+
+    def evaluate(self, nodes: Collection[str] | None, *, first: int | None = None) -> Evaluation:
+        """Evaluate the network with these nodes in INT8 (None: all) on all frames, or on the ``first`` ones."""
+        model = int8_model(self.base, self.ranges, nodes=nodes, form=self.context.form)
+        return self.context.evaluate(model, "int8", first=first)
+
+    def drop(self, nodes: Collection[str]) -> float:
+        """Return what is lost with these nodes in INT8."""
+        return self.context.drop(self.evaluate(nodes))
 
 
 def fitted_self_test(model: onnx.ModelProto, contract: ModelContract, folder: Path) -> SelfTest | None:

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
 from sfpp.calibration.chosen_frames import Frames
 from sfpp.runtime.bench.settings import BackendSpec
-from sfpp.runtime.contract import ModelContract
 from sfpp.runtime.errors import MediaError
-from sfpp.tooling.graph import write_model
 from sfpp.tooling.metrics import Accuracy
 from sfpp.tooling.tasks import Predictor, Task
 
@@ -159,39 +156,3 @@ def drop_of(accuracy: Accuracy, reference: Accuracy) -> float:
     if accuracy.against_truth is None or reference.against_truth is None:
         return 100 * (1 - accuracy.agreement)
     return 100 * (reference.against_truth - accuracy.against_truth)
-
-
-class Trials:
-    """Files that are written only to be evaluated: the same network with these or those nodes in INT8.
-
-    Args:
-        build: gives the graph with the named nodes in INT8.
-        contract: of the float32 file.
-        evaluator: evaluates it.
-        folder: for the candidate of the moment.
-    """
-
-    def __init__(
-        self,
-        build: Callable[[Collection[str] | None], onnx.ModelProto],
-        contract: ModelContract,
-        evaluator: Evaluator,
-        *,
-        folder: Path,
-    ) -> None:
-        self._build = build
-        self._contract = replace(contract, precision="int8")
-        self._evaluator = evaluator
-        self._path = folder / "candidate.onnx"
-
-    def evaluate(self, nodes: Collection[str] | None, *, first: int | None = None) -> Evaluation:
-        """Evaluate the network with these nodes in INT8 (None: all) on all frames, or on the ``first`` ones."""
-        write_model(self._build(nodes), self._contract, self._path)
-        try:
-            return self._evaluator.evaluate(self._path, first=first)
-        finally:
-            self._path.unlink()
-
-    def drop(self, nodes: Collection[str]) -> float:
-        """Return what is lost with these nodes in INT8; see :func:`drop_of`."""
-        return drop_of(self.evaluate(nodes).accuracy, self._evaluator.reference.accuracy)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,8 +11,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper
 
-from sfpp.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from sfpp.runtime.errors import UsageError
+from sfpp.tooling.graph import add_integers, opened_graph
 
 # Of a larger tensor a sample this large is looked at, beside its largest and smallest value.
 SAMPLE = 1 << 17
@@ -27,27 +25,23 @@ def stride_for(size: int, *, sample: int = SAMPLE) -> int:
     It shares no divisor with the size, hence none with any dimension: a stride of 2 along tokens of 64 channels would
     only ever see the even ones.
     """
-    stride = -(-size // sample)
+    stride = max(-(-size // sample), 1)  # of a size that is not known: all of it
     while math.gcd(stride, size) > 1:
         stride += 1
     return stride
 
 
-def sample_nodes(tensor: str, stride: int, integers: Callable[..., str]) -> Iterator[onnx.NodeProto]:
-    """Yield the nodes that write every so manieth value of a tensor, flat, to ``TENSOR/sample``.
-
-    Args:
-        tensor: its name.
-        stride: from one value to the next.
-        integers: stores whole numbers in the graph, and returns their name.
-    """
-    sample, flat = f"{tensor}/sample", f"{tensor}/flat"
-    if stride == 1:
-        yield helper.make_node("Reshape", [tensor, integers(-1)], [sample], name=sample)
-        return
-    yield helper.make_node("Reshape", [tensor, integers(-1)], [flat], name=flat)
-    limits = [integers(each) for each in (0, _END, 0, stride)]
-    yield helper.make_node("Slice", [flat, *limits], [sample], name=sample)
+def add_sample(graph: onnx.GraphProto, tensor: str, shape: Sequence[int]) -> str:
+    """Add the nodes that write at most ``SAMPLE`` values of a tensor of this shape, flat, and return their name."""
+    stride, sample = stride_for(math.prod(shape)), f"{tensor}/sample"
+    flat = f"{tensor}/flat" if stride > 1 else sample
+    graph.node.append(
+        helper.make_node("Reshape", [tensor, add_integers(graph, "sample/flat", [-1])], [flat], name=flat)
+    )
+    if stride > 1:
+        limits = [add_integers(graph, f"sample/{each}", [each]) for each in (0, _END, 0, stride)]
+        graph.node.append(helper.make_node("Slice", [flat, *limits], [sample], name=sample))
+    return sample
 
 
 def outputs_on(
@@ -65,15 +59,9 @@ def outputs_on(
         BackendError: ONNX Runtime cannot run the model.
         MissingDependencyError: onnxruntime is not installed.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "probed.onnx"
-        onnx.save(model, str(path))
-        backend = OnnxRuntimeBackend(path)
     frame = -1
-    try:
+    with opened_graph(model) as backend:
         for frame, arrays in enumerate(inputs):
             yield frame, backend.run(arrays)
-    finally:
-        backend.close()
     if frame < 0:
         raise UsageError(nothing)

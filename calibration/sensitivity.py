@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from sfpp.calibration.evaluate import Trials
+import numpy as np
+
+from sfpp.calibration.context import Trials
 from sfpp.calibration.int8.quantizable import Quantizable
 from sfpp.calibration.results import Kept, Sensitivity
 
@@ -95,15 +97,21 @@ def within_budget(
     """
     if drop <= max_drop:
         return Fallback(tuple(work), (), drop, held=True, blocks=tuple(ranked))
+
+    def drop_without(kept: Collection[str]) -> float:
+        lost = trials.drop(tuple(node for node in work if node not in kept))
+        notify(f"with {len(kept)} of {len(work)} products kept out of INT8, {lost:.2f} are lost")
+        return lost
+
     names = [each.name for each in ranked]
-    worst = _Search(trials, work, [blocks[name] for name in names], max_drop, notify).fewest()
+    worst = _fewest([blocks[name] for name in names], work, drop_without, max_drop)
     if worst is None:
         return Fallback(tuple(work), (), drop, held=False, blocks=tuple(ranked))
     notify(f"looking into {worst.count} of {len(names)} blocks, node by node")
     suspects = {node: (node,) for name in names[: worst.count] for node in blocks[name]}
     nodes = sensitivities(trials, suspects, frames=frames)
-    finer = _Search(trials, work, [(each.name,) for each in nodes], max_drop, notify).fewest() or worst
-    kept = set(work) - set(finer.nodes)
+    finer = _fewest([(each.name,) for each in nodes], work, drop_without, max_drop) or worst
+    kept = finer.kept
     marked = tuple(replace(each, kept=bool(kept & set(blocks[each.name]))) for each in ranked)
     reasons = tuple(
         Kept(each.name, f"alone in INT8 it changes {each.disagreement:.2f} % of the predictions")
@@ -111,63 +119,44 @@ def within_budget(
         if each.name in kept
     )
     suspected = tuple(replace(each, kept=each.name in kept) for each in nodes)
-    return Fallback(finer.nodes, reasons, finer.drop, held=True, blocks=marked, suspects=suspected)
+    left = tuple(node for node in work if node not in kept)
+    return Fallback(left, reasons, finer.drop, held=True, blocks=marked, suspects=suspected)
 
 
 @dataclass(frozen=True)
 class _Found:
+    """So many of the worst groups are kept out of INT8, which are these nodes, and this is lost."""
+
     count: int
-    nodes: tuple[str, ...]
+    kept: frozenset[str]
     drop: float
 
 
-class _Search:
-    """Finds how many of the worst groups must be kept out of INT8.
+def _fewest(
+    groups: Sequence[Collection[str]],
+    work: Mapping[str, int],
+    drop_without: Callable[[Collection[str]], float],
+    max_drop: float,
+) -> _Found | None:
+    """Return the fewest of the worst groups that will do; None if too little would be left in INT8.
 
     Keeping one more hardly ever loses more, so that bisection is right but for noise; what it returns was measured.
     """
 
-    def __init__(
-        self,
-        trials: Trials,
-        work: Mapping[str, int],
-        groups: Sequence[Collection[str]],
-        max_drop: float,
-        notify: Callable[[str], object],
-    ) -> None:
-        self._trials = trials
-        self._work = work
-        self._groups = groups
-        self._max_drop = max_drop
-        self._notify = notify
+    def without(count: int) -> _Found:
+        kept = frozenset(node for nodes in groups[:count] for node in nodes)
+        return _Found(count, kept, drop_without(kept))
 
-    def fewest(self) -> _Found | None:
-        """Return the fewest groups that will do; None if too little would be left in INT8."""
-        most = self._most()
-        best = self._try(most) if most else None
-        if best is None or best.drop > self._max_drop:
-            return None
-        too_few = 0  # so many kept out lose too much
-        while best.count - too_few > 1:
-            found = self._try((too_few + best.count) // 2)
-            if found.drop <= self._max_drop:
-                best = found
-            else:
-                too_few = found.count
-        return best
-
-    def _most(self) -> int:
-        """Return how many groups can be kept out before too little work is left in INT8."""
-        total, left = sum(self._work.values()), sum(self._work.values())
-        for count, nodes in enumerate(self._groups):
-            left -= sum(self._work[node] for node in nodes)
-            if left < LEAST_PART * total:
-                return count
-        return len(self._groups)
-
-    def _try(self, count: int) -> _Found:
-        kept = {node for nodes in self._groups[:count] for node in nodes}
-        nodes = tuple(node for node in self._work if node not in kept)
-        drop = self._trials.drop(nodes)
-        self._notify(f"with {len(kept)} of {len(self._work)} products kept out of INT8, {drop:.2f} are lost")
-        return _Found(count, nodes, drop)
+    left = sum(work.values()) - np.cumsum([sum(work[node] for node in nodes) for nodes in groups])
+    most = int(np.count_nonzero(left >= LEAST_PART * sum(work.values())))
+    best = without(most) if most else None
+    if best is None or best.drop > max_drop:
+        return None
+    too_few = 0  # so many kept out lose too much
+    while best.count - too_few > 1:
+        found = without((too_few + best.count) // 2)
+        if found.drop <= max_drop:
+            best = found
+        else:
+            too_few = found.count
+    return best

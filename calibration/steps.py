@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
 
-from sfpp.calibration.context import CalibrationContext
-from sfpp.calibration.evaluate import Trials, drop_of
+from sfpp.calibration.context import CalibrationContext, Trials
 from sfpp.calibration.fp16.float16_probe import measure_fp16, nodes_to_keep_float32
 from sfpp.calibration.fp16.fp16_model import fp16_model, rounded_in_float32
 from sfpp.calibration.int8.dense import prepared
@@ -20,10 +19,9 @@ from sfpp.calibration.int8.histogram import Histograms, inputs_sha256, remembere
 from sfpp.calibration.int8.int8_model import int8_model, tensors_to_observe
 from sfpp.calibration.int8.observe import observe
 from sfpp.calibration.int8.quantizable import quantizable, work_of
-from sfpp.calibration.int8.ranges import ChosenRanges, Range, choose_ranges, range_of, worst_layers
+from sfpp.calibration.int8.ranges import ChosenRanges, choose_ranges, range_of, worst_layers
 from sfpp.calibration.results import FileResult, Kept, LayerHistogram, Picture, Sensitivity
 from sfpp.calibration.sensitivity import Fallback, by_block, sensitivities, within_budget
-from sfpp.tooling.graph import write_model
 
 # Frames for what is asked of many candidates: enough to rank by, few enough to wait for.
 _FEW = 6
@@ -45,7 +43,7 @@ class Int8Findings:
 
 def make_fp16(context: CalibrationContext) -> FileResult:
     """Write the FP16 file; nodes that float16 cannot hold on the calibration frames stay float32."""
-    clock, evaluator = context.clock, context.evaluator
+    clock = context.clock
     kept = _float32_nodes(context, context.model)
     names = tuple(each.name for each in kept)
     with clock.step("writing FP16"):
@@ -53,19 +51,17 @@ def make_fp16(context: CalibrationContext) -> FileResult:
         half = fp16_model(context.model, keep=names)
         path = context.write(half, "fp16", record)
     with clock.step("evaluating FP16"):
-        seen = evaluator.evaluate(path, progress=context.part("evaluating FP16"))
+        seen = context.evaluator.evaluate(path, progress=context.part("evaluating FP16"))
     with clock.step("evaluating FP16, rounded as a GPU does"):
-        simulated = context.folder / "simulated.onnx"
-        write_model(rounded_in_float32(half), replace(context.contract, precision="fp16"), simulated)
-        rounded = evaluator.evaluate(simulated, progress=context.part("evaluating FP16, rounded"))
-        simulated.unlink()
+        progress = context.part("evaluating FP16, rounded")
+        rounded = context.evaluate(rounded_in_float32(half), "fp16", progress=progress)
     return context.result(
         path,
         "fp16",
         seen,
         kept=kept,
         rounded=rounded.accuracy,
-        drop_rounded=drop_of(rounded.accuracy, evaluator.reference.accuracy),
+        drop_rounded=context.drop(rounded),
     )
 
 
@@ -81,7 +77,7 @@ def make_int8(context: CalibrationContext, *, float32: Sequence[Kept] | None) ->
     blocks, work = by_block(products), work_of(base, products)
     observed = _observed(context, base, tensors_to_observe(base, context.form))
     chosen = _ranges(context, base, observed)
-    trials = _trials(context, base, chosen.by_tensor)
+    trials = Trials(context, base, chosen.by_tensor)
     with context.clock.step("measuring the sensitivity of the blocks"):
         ranked = sensitivities(trials, blocks, frames=_FEW, progress=context.part("ranking blocks"))
     fallback = _fallback(context, trials, work, blocks, ranked)
@@ -129,7 +125,7 @@ def _error_by_few(context: CalibrationContext, base: onnx.ModelProto) -> float:
     few = context.chosen.calibration.first(_FEW)
     observed = observe(base, tensors_to_observe(base, context.form), context.evaluator.inputs(few))
     ranges = {name: range_of(each, "percentile") for name, each in observed.items()}
-    return _trials(context, base, ranges).evaluate(None, first=_FEW).error
+    return Trials(context, base, ranges).evaluate(None, first=_FEW).error
 
 
 def _float32_nodes(context: CalibrationContext, model: onnx.ModelProto) -> tuple[Kept, ...]:
@@ -137,16 +133,6 @@ def _float32_nodes(context: CalibrationContext, model: onnx.ModelProto) -> tuple
     frames = context.chosen.calibration.first(_FP16_FRAMES)
     with context.clock.step("looking for values that float16 cannot hold"):
         return nodes_to_keep_float32(measure_fp16(model, context.evaluator.inputs(frames)))
-
-
-def _trials(context: CalibrationContext, base: onnx.ModelProto, ranges: Mapping[str, Range]) -> Trials:
-    # Evaluated with a float32 rest: that is faster on a CPU, and shows what INT8 alone does.
-    return Trials(
-        lambda nodes: int8_model(base, ranges, nodes=nodes, form=context.form),
-        context.contract,
-        context.evaluator,
-        folder=context.folder,
-    )
 
 
 def _observed(context: CalibrationContext, base: onnx.ModelProto, tensors: set[str]) -> Histograms:
@@ -180,7 +166,7 @@ def _ranges(context: CalibrationContext, base: onnx.ModelProto, observed: Histog
         return choose_ranges(
             observed,
             context.settings.ranges,
-            error_with=lambda ranges: _trials(context, base, ranges).evaluate(None, first=_FEW).error,
+            error_with=lambda ranges: Trials(context, base, ranges).evaluate(None, first=_FEW).error,
             notify=context.notify,
         )
 

@@ -7,7 +7,6 @@ import weakref
 from collections import Counter
 from typing import Any
 
-import numpy as np
 import onnx
 import torch
 from torch import Tensor
@@ -19,7 +18,7 @@ from sfpp.export.deployable import Network
 from sfpp.export.models.recipe import Recipe
 from sfpp.runtime.backends.onnxruntime import session_bytes
 from sfpp.runtime.contract import InputSpec, ModelContract
-from sfpp.tooling.graph import running_order
+from sfpp.tooling.graph import bytes_of, infos_of, running_order
 
 ADVICE = (
     "take a smaller size (--res) or a variant that merges more, close other programs, or do it on a machine with more "
@@ -39,7 +38,8 @@ def multiply_adds(model: onnx.ModelProto) -> Counter[str]:
     Returns:
         Multiply-adds by operator (``Conv``, ``MatMul``); ``.total()`` is the sum.
     """
-    shapes = {name: shape for name, (shape, _) in _tensors(model.graph).items()}
+    infos = infos_of(model.graph).items()
+    shapes = {name: tuple(each.dim_value for each in info.type.tensor_type.shape.dim) for name, info in infos}
     shapes.update((each.name, tuple(each.dims)) for each in model.graph.initializer)
     counts: Counter[str] = Counter()
     for node in model.graph.node:
@@ -60,7 +60,7 @@ def activation_bytes(model: onnx.ModelProto) -> int:
 
     A backend that fuses nodes moves less.
     """
-    sizes = _sizes(model.graph)
+    sizes = bytes_of(model.graph)
     return sum(sizes.get(name, 0) for node in model.graph.node for name in (*node.input, *node.output))
 
 
@@ -74,7 +74,7 @@ def live_bytes(model: onnx.ModelProto, *, fused: bool = False) -> int:
         model: the graph, with the shape of every tensor.
         fused: whether attention is computed without ever holding scores, as OpenVINO does.
     """
-    sizes, owners = _sizes(model.graph), dict[str, str]()
+    sizes, owners = bytes_of(model.graph), dict[str, str]()
     nodes = [model.graph.node[index] for index in running_order(model.graph.node)]
     for node in nodes:
         if fused and node.op_type == "Softmax":
@@ -92,27 +92,6 @@ def live_bytes(model: onnx.ModelProto, *, fused: bool = False) -> int:
         peak = max(peak, now)
         now -= ending[index]
     return peak
-
-
-def _sizes(graph: onnx.GraphProto) -> dict[str, int]:
-    """Return the bytes of each tensor that is no constant, as far as its shape is known."""
-    constants = {each.name for each in graph.initializer}
-    return {
-        name: math.prod(shape) * dtype.itemsize
-        for name, (shape, dtype) in _tensors(graph).items()
-        if name not in constants
-    }
-
-
-def _tensors(graph: onnx.GraphProto) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
-    """Return the shape and type of each tensor, as far as the graph says them."""
-    found = {}
-    for info in (*graph.input, *graph.value_info, *graph.output):
-        kind = info.type.tensor_type
-        if kind.elem_type:
-            shape = tuple(each.dim_value for each in kind.shape.dim)
-            found[info.name] = shape, onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)
-    return found
 
 
 def check_bytes(network: Network, recipe: Recipe, contract: ModelContract) -> int:

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import tempfile
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import TensorProto, numpy_helper
+from numpy.typing import ArrayLike
+from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
+from sfpp.runtime.backends.choice import open_backend
+from sfpp.runtime.backends.protocol import DEFAULT_OPTIONS, Backend, BackendOptions
 from sfpp.runtime.contract import METADATA_KEY, ModelContract, contract_from_metadata
 from sfpp.runtime.errors import ContractError, ModelFileError
 from sfpp.runtime.files import whole_file
 from sfpp.runtime.onnx_file import not_an_onnx_model
 
 _Proto = TypeVar("_Proto", onnx.ModelProto, onnx.NodeProto, onnx.ValueInfoProto)
+_Value = TypeVar("_Value", int, float, str, list[int])
+_KINDS = {int: AttributeProto.INT, float: AttributeProto.FLOAT, str: AttributeProto.STRING, list: AttributeProto.INTS}
 _BLOCK = re.compile(r"stages\.\d+/blocks\.\d+|blocks\.\d+|stages\.\d+")
 
 
@@ -84,14 +91,72 @@ def write_model(model: onnx.ModelProto, contract: ModelContract, path: Path) -> 
         SfppError: the folder does not exist, or the disk is full.
     """
     onnx.checker.check_model(model)
-    onnx.helper.set_model_props(model, {METADATA_KEY: contract.to_json()})
+    helper.set_model_props(model, {METADATA_KEY: contract.to_json()})
     with whole_file(path) as temporary:
         onnx.save(model, str(temporary))
+
+
+@contextlib.contextmanager
+def opened_graph(
+    model: onnx.ModelProto,
+    *,
+    backend: str | None = "onnxruntime",
+    options: BackendOptions = DEFAULT_OPTIONS,
+    target: str = "portable",
+) -> Iterator[Backend]:
+    """Open a graph that lies in no file, such as one with more outputs than its file, for the length of a block.
+
+    Args:
+        model: the graph.
+        backend, options, target: as for :func:`sfpp.runtime.backends.open_backend`.
+
+    Raises:
+        ModelFileError, BackendError, MissingDependencyError, UsageError: as for ``open_backend``.
+    """
+    with tempfile.TemporaryDirectory(prefix="sfpp-graph-") as folder:
+        path = Path(folder) / "graph.onnx"
+        onnx.save(model, str(path))
+        opened, _ = open_backend(path, backend=backend, options=options, target=target)
+        with contextlib.closing(opened):
+            yield opened
 
 
 def name_of(node: onnx.NodeProto) -> str:
     """Return a node's name, or that of its first output where it has none."""
     return str(node.name or node.output[0])
+
+
+def attribute_of(node: onnx.NodeProto, name: str, default: _Value) -> _Value:
+    """Return an attribute of a node, or the default where the node does not have it, or has one of another kind."""
+    for each in node.attribute:
+        # One that refers to an attribute of an enclosing function has no value of its own.
+        if each.name == name and each.type == _KINDS[type(default)] and not each.ref_attr_name:
+            found = helper.get_attribute_value(each)
+            return cast("_Value", found.decode(errors="replace") if isinstance(found, bytes) else found)
+    return default
+
+
+def constant_in(node: onnx.NodeProto) -> TensorProto | None:
+    """Return what a Constant node gives; None for text, for sparse values, and for any other node."""
+    if node.op_type != "Constant" or node.domain not in ("", "ai.onnx"):
+        return None
+    for each in node.attribute:
+        if each.name == "value":
+            return cast("TensorProto", each.t)
+        if each.name in ("value_int", "value_ints", "value_float", "value_floats"):
+            dtype = np.int64 if "int" in each.name else np.float32
+            return numpy_helper.from_array(np.array(helper.get_attribute_value(each), dtype))
+    return None
+
+
+def graphs_in(node: onnx.NodeProto) -> list[onnx.GraphProto]:
+    """Return the graphs within a node: the branches of an If, the body of a Loop or Scan."""
+    return [graph for each in node.attribute for graph in ([each.g] if each.HasField("g") else each.graphs)]
+
+
+def infos_of(graph: onnx.GraphProto) -> dict[str, onnx.ValueInfoProto]:
+    """Return what a graph says of the type and shape of its inputs, outputs, and tensors between, by name."""
+    return {info.name: info for info in [*graph.input, *graph.value_info, *graph.output]}
 
 
 def opset_of(model: onnx.ModelProto) -> int:
@@ -102,13 +167,24 @@ def opset_of(model: onnx.ModelProto) -> int:
 def shapes_of(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
     """Return the shape of each float32 tensor for which the model says it, without those that hold nothing."""
     shapes = {}
-    for info in [*model.graph.input, *model.graph.value_info, *model.graph.output]:
+    for info in infos_of(model.graph).values():
         kind = info.type.tensor_type
         if kind.elem_type == TensorProto.FLOAT and kind.HasField("shape"):
             shape = tuple(int(each.dim_value) for each in kind.shape.dim)
             if math.prod(shape):
                 shapes[info.name] = shape
     return shapes
+
+
+def bytes_of(graph: onnx.GraphProto) -> dict[str, int]:
+    """Return the bytes of each tensor that is no constant, as far as its type and shape are known."""
+    constants, sizes = {each.name for each in graph.initializer}, {}
+    for name, info in infos_of(graph).items():
+        kind = info.type.tensor_type
+        if name not in constants and kind.elem_type:
+            dtype = helper.tensor_dtype_to_np_dtype(kind.elem_type)
+            sizes[name] = math.prod(each.dim_value for each in kind.shape.dim) * dtype.itemsize
+    return sizes
 
 
 def block_of(node_name: str) -> str:
@@ -151,14 +227,9 @@ class GraphIndex:
 
     def origin(self, tensor: str, operators: Collection[str]) -> str:
         """Follow a tensor back through nodes of these operators, along their first inputs."""
-        return origin_of(tensor, self.producers, operators)
-
-
-def origin_of(tensor: str, producers: Mapping[str, onnx.NodeProto], operators: Collection[str]) -> str:
-    """Follow a tensor back through nodes of these operators, along their first inputs."""
-    while tensor in producers and producers[tensor].op_type in operators:
-        tensor = producers[tensor].input[0]
-    return tensor
+        while tensor in self.producers and self.producers[tensor].op_type in operators:
+            tensor = self.producers[tensor].input[0]
+        return tensor
 
 
 def copy_of(message: _Proto) -> _Proto:
@@ -168,7 +239,7 @@ def copy_of(message: _Proto) -> _Proto:
     return copied
 
 
-def add_integers(graph: onnx.GraphProto, name: str, values: Sequence[int]) -> str:
+def add_integers(graph: onnx.GraphProto, name: str, values: ArrayLike) -> str:
     """Store whole numbers as an initializer unless there is one of this name, and return the name."""
     if all(each.name != name for each in graph.initializer):
         graph.initializer.append(numpy_helper.from_array(np.array(values, np.int64), name))
@@ -220,23 +291,22 @@ def running_order(nodes: Sequence[onnx.NodeProto]) -> list[int]:
 def names_read_by(node: onnx.NodeProto) -> Iterator[str]:
     """Yield the tensors that a node reads, those that its subgraphs (of If, Loop or Scan) read from outside too."""
     yield from node.input
-    for attribute in node.attribute:
-        for subgraph in [attribute.g, *attribute.graphs]:
-            for inner in subgraph.node:
-                yield from names_read_by(inner)
-            yield from (output.name for output in subgraph.output)
+    for subgraph in graphs_in(node):
+        for inner in subgraph.node:
+            yield from names_read_by(inner)
+        yield from (output.name for output in subgraph.output)
 
 
 def _described(value: onnx.ValueInfoProto) -> str:
     kind = value.type.tensor_type
-    dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)
+    dtype = helper.tensor_dtype_to_np_dtype(kind.elem_type)
     return f"{value.name!r} {dtype} {tuple(int(each.dim_value) for each in kind.shape.dim)}"
 
 
 def _open_sizes(model: onnx.ModelProto) -> str:
     """Return the first tensor without a fixed shape, or nothing."""
-    for value in [*model.graph.input, *model.graph.value_info, *model.graph.output]:
+    for name, value in infos_of(model.graph).items():
         kind = value.type.tensor_type
         if not kind.HasField("shape") or not all(each.HasField("dim_value") for each in kind.shape.dim):
-            return str(value.name)
+            return name
     return ""

@@ -21,7 +21,7 @@ from onnx import helper, numpy_helper
 from sfpp.calibration.fp16.float_graph import FloatGraph
 from sfpp.calibration.fp16.float_operators import float16_positions
 from sfpp.calibration.fp16.float_types import FLOAT16_MAX, float_types, rounded_to_float16
-from sfpp.calibration.probing import outputs_on, sample_nodes, stride_for
+from sfpp.calibration.probing import add_sample, outputs_on
 from sfpp.calibration.results import Kept
 from sfpp.tooling.graph import copy_of, running_order
 
@@ -56,15 +56,12 @@ class NodeError:
     overflows: bool
 
 
-def measure_fp16(
-    model: onnx.ModelProto, inputs: Iterable[Mapping[str, NDArray[Any]]], *, candidates: Collection[str] | None = None
-) -> tuple[NodeError, ...]:
+def measure_fp16(model: onnx.ModelProto, inputs: Iterable[Mapping[str, NDArray[Any]]]) -> tuple[NodeError, ...]:
     """Measure every node that :func:`.fp16_model.fp16_model` would compute in float16, in the graph's order.
 
     Args:
         model: float32, as for ``fp16_model``.
         inputs: arrays by input name, one frame at a time; read once.
-        candidates: names of the only nodes to measure; None measures all.
 
     Raises:
         UsageError, ModelFileError: as ``fp16_model``, or there is no frame.
@@ -72,97 +69,81 @@ def measure_fp16(
         MissingDependencyError: onnxruntime is not installed.
     """
     graph = FloatGraph(model)
-    measured = [
-        index for index in sorted(float_types(graph).computing) if candidates is None or graph.name(index) in candidates
-    ]
+    measured = sorted(float_types(graph).computing)
     if not measured:
         return ()
-    probe, seen = Float16ProbeGraph(graph, measured), dict[str, float]()
+    seen: dict[str, float] = {}
     for _, results in outputs_on(
-        probe.model(), inputs, nothing="there are no frames to measure float16 on; give at least one"
+        float16_probe(graph, measured), inputs, nothing="there are no frames to measure float16 on; give at least one"
     ):
         for name, value in results.items():
             together = _TOGETHER[name.rpartition("/")[2]]
             seen[name] = together(seen.get(name, 0.0), float(value))
-    return tuple(_node_error(graph, probe, seen, index) for index in measured)
+    return tuple(_node_error(graph, seen, index) for index in measured)
 
 
-def nodes_to_keep_float32(
-    errors: Iterable[NodeError], *, headroom: float = HEADROOM, largest_error: float = LARGEST_ERROR
-) -> tuple[Kept, ...]:
-    """Return the nodes that must stay float32, with the reason in words.
-
-    Args:
-        errors: of :func:`measure_fp16`.
-        headroom: how many times the largest magnitude that was seen must fit into float16, since other frames differ.
-        largest_error: what a node may lose by rounding, as a fraction of its signal.
-    """
-    reasons = ((each.name, _reason(each, headroom, largest_error)) for each in errors)
-    return tuple(Kept(name, reason) for name, reason in reasons if reason)
+def nodes_to_keep_float32(errors: Iterable[NodeError]) -> tuple[Kept, ...]:
+    """Return the nodes that must stay float32, by what :func:`measure_fp16` found, with the reason in words."""
+    return tuple(Kept(each.name, reason) for each in errors if (reason := _reason(each)))
 
 
-def _reason(error: NodeError, headroom: float, largest_error: float) -> str:
-    if error.overflows or error.largest * headroom > FLOAT16_MAX:
+def _reason(error: NodeError) -> str:
+    if error.overflows or error.largest * HEADROOM > FLOAT16_MAX:
         return f"reaches {error.largest:.3g}, float16 ends at {FLOAT16_MAX:.0f}"
-    if not error.error <= largest_error:
+    if not error.error <= LARGEST_ERROR:
         return f"rounding costs {100 * error.error:.2g} % of the signal"
     return ""
 
 
-def _node_error(graph: FloatGraph, probe: Float16ProbeGraph, seen: Mapping[str, float], index: int) -> NodeError:
+def _node_error(graph: FloatGraph, seen: Mapping[str, float], index: int) -> NodeError:
     """Return what was seen of one node."""
-    tensors, written = probe.tensors(index), list(graph.float_outputs(index))
-    largest = max(max(seen[f"{name}/max"], -seen[f"{name}/min"]) for name in tensors)
+    written = list(graph.float_outputs(index))
+    largest = max(max(seen[f"{name}/max"], -seen[f"{name}/min"]) for name in _tensors(graph, index))
     noise, signal = (sum(seen[f"{name}/{kind}"] for name in written) for kind in ("error", "power"))
     overflows = largest > FLOAT16_MAX or not math.isfinite(noise)
     error = math.sqrt(noise / signal) if signal else 0.0
     return NodeError(graph.name(index), graph.nodes[index].op_type, largest, error, overflows)
 
 
-class Float16ProbeGraph:
-    """Collects the nodes to add to a graph; every output of :meth:`model` is a single number.
+def _tensors(graph: FloatGraph, index: int) -> tuple[str, ...]:
+    """Return the tensors that a node would read and write in float16, weights left out."""
+    node = graph.nodes[index]
+    read = (node.input[position] for position in float16_positions(graph, index))
+    return tuple(dict.fromkeys([*(each for each in read if each not in graph.constants), *graph.float_outputs(index)]))
 
-    Args:
-        graph: the float32 graph.
-        probed: positions of the nodes that get a copy in float16.
+
+def float16_probe(graph: FloatGraph, probed: Collection[int]) -> onnx.ModelProto:
+    """Return the graph with a copy in float16 beside each of these nodes; every output is a single number.
+
+    These are ``NAME/max`` and ``/min`` of each tensor that such a node reads or writes, and ``NAME/power`` and
+    ``/error`` (sums of squares) of those that it writes.
     """
+    model = copy_of(graph.model)
+    probe = _Probe(graph, model.graph)
+    for index in running_order(graph.nodes):
+        if index in probed:
+            probe.add(index)
+    # Of the nodes that nobody reads, ONNX Runtime works towards the last one first. In this order each tensor is
+    # read as soon as it is there, and given up; in another one the whole network is held until its end (8.5 GB
+    # instead of 2.4 GB for B0 hq at 1920x1080), or all parts of an attention (above 21 GB at 3840x2160).
+    model.graph.node.extend(reversed(probe.reductions))
+    del model.graph.output[:]
+    model.graph.output.extend(helper.make_tensor_value_info(each.name, _FLOAT, []) for each in probe.reductions)
+    return model
 
-    def __init__(self, graph: FloatGraph, probed: Iterable[int]) -> None:
-        self._graph = graph
-        self._nodes: list[onnx.NodeProto] = []
-        self._reductions: list[onnx.NodeProto] = []
-        self._weights: dict[str, onnx.TensorProto] = {}
+
+class _Probe:
+    """Adds to a copy of a graph what :func:`float16_probe` describes, and collects the nodes that reduce to numbers."""
+
+    def __init__(self, graph: FloatGraph, copied: onnx.GraphProto) -> None:
+        self._graph, self._copied = graph, copied
+        self.reductions: list[onnx.NodeProto] = []
         self._written: set[str] = set()
-        self._outputs: list[str] = []
-        wanted = set(probed)
-        for index in filter(wanted.__contains__, running_order(graph.nodes)):
-            self._add(index)
 
-    def tensors(self, index: int) -> tuple[str, ...]:
-        """Return the tensors that a node would read and write in float16, weights left out."""
+    def add(self, index: int) -> None:
+        """Add the copy of one node, and what compares the two."""
         node = self._graph.nodes[index]
-        read = (node.input[position] for position in float16_positions(self._graph, index))
-        names = [*(name for name in read if name not in self._graph.constants), *self._graph.float_outputs(index)]
-        return tuple(dict.fromkeys(names))
-
-    def model(self) -> onnx.ModelProto:
-        """Return the graph; it has the outputs ``NAME/max``, ``/min`` of each tensor that a probed node reads or
-        writes, and ``NAME/power``, ``/error`` (sums of squares) of those that it writes.
-        """
-        model = copy_of(self._graph.model)
-        model.graph.node.extend(self._nodes)
-        # Of the nodes that nobody reads, ONNX Runtime works towards the last one first. In this order each tensor is
-        # read as soon as it is there, and given up; in another one the whole network is held until its end (8.5 GB
-        # instead of 2.4 GB for B0 hq at 1920x1080), or all parts of an attention (above 21 GB at 3840x2160).
-        model.graph.node.extend(reversed(self._reductions))
-        model.graph.initializer.extend(self._weights.values())
-        del model.graph.output[:]
-        model.graph.output.extend(helper.make_tensor_value_info(name, _FLOAT, []) for name in self._outputs)
-        return model
-
-    def _add(self, index: int) -> None:
-        node = self._graph.nodes[index]
-        for name in self.tensors(index):
+        for name in _tensors(self._graph, index):
             self._reduce("ReduceMax", name, f"{name}/max")
             self._reduce("ReduceMin", name, f"{name}/min")
         copied = copy_of(node)
@@ -171,36 +152,24 @@ class Float16ProbeGraph:
             copied.input[position] = self._rounded(node.input[position])
         for position, name in enumerate(node.output):
             copied.output[position] = name and f"{name}/in_float16"
-        self._nodes.append(copied)
+        self._copied.node.append(copied)
         for name in self._graph.float_outputs(index):
-            exact, rounded = self._sample(name), self._rounding(self._sample(name, "/in_float16"))
-            self._append("Sub", [exact, rounded], f"{name}/difference")
+            # Of a sample: casting all values would double the time.
+            shape = self._graph.shape(name)
+            exact, rounded = (add_sample(self._copied, each, shape) for each in (name, f"{name}/in_float16"))
+            self._append("Sub", [exact, self._rounding(rounded)], f"{name}/difference")
             self._reduce("ReduceSumSquare", f"{name}/difference", f"{name}/error")
             self._reduce("ReduceSumSquare", exact, f"{name}/power")
-
-    def _sample(self, name: str, suffix: str = "") -> str:
-        """Return the name of at most 131072 values of a tensor, or of its copy: casting all would double the time."""
-        tensor, size = name + suffix, math.prod(self._graph.shape(name))
-        stride = stride_for(size) if size else 1
-        if stride == 1:
-            return tensor
-        self._nodes.extend(sample_nodes(tensor, stride, self._integers))
-        return f"{tensor}/sample"
-
-    def _integers(self, *values: int) -> str:
-        stored = f"probe/{'x'.join(map(str, values))}"
-        self._weights[stored] = numpy_helper.from_array(np.array(values, np.int64), stored)
-        return stored
 
     def _rounded(self, name: str) -> str:
         """Return the name of a tensor or weight rounded to float16."""
         if name not in self._graph.constants:
             return self._rounding(name)
-        stored = f"{name}/rounded"
-        if stored not in self._weights:
-            values = numpy_helper.to_array(self._graph.constants[name])
-            self._weights[stored] = numpy_helper.from_array(rounded_to_float16(values).astype("float32"), stored)
-        return stored
+        if f"{name}/rounded" not in self._written:
+            self._written.add(f"{name}/rounded")
+            values = rounded_to_float16(numpy_helper.to_array(self._graph.constants[name])).astype(np.float32)
+            self._copied.initializer.append(numpy_helper.from_array(values, f"{name}/rounded"))
+        return f"{name}/rounded"
 
     def _rounding(self, name: str) -> str:
         """Append the casts to float16 and back, once for each tensor."""
@@ -212,9 +181,8 @@ class Float16ProbeGraph:
     def _reduce(self, op: str, name: str, result: str) -> None:
         if result not in self._written:
             self._written.add(result)
-            self._reductions.append(helper.make_node(op, [name], [result], name=result, keepdims=0))
-            self._outputs.append(result)
+            self.reductions.append(helper.make_node(op, [name], [result], name=result, keepdims=0))
 
     def _append(self, op: str, inputs: list[str], result: str, **attributes: Any) -> None:
         self._written.add(result)
-        self._nodes.append(helper.make_node(op, inputs, [result], name=result, **attributes))
+        self._copied.node.append(helper.make_node(op, inputs, [result], name=result, **attributes))

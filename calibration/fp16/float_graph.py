@@ -6,14 +6,13 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from onnx import inliner
 
 from sfpp.runtime.errors import ModelFileError, UsageError
-from sfpp.tooling.graph import copy_of, name_of
+from sfpp.tooling.graph import attribute_of, constant_in, copy_of, graphs_in, infos_of, name_of
 
 _HALVES: dict[int, str] = {onnx.TensorProto.FLOAT16: "float16", onnx.TensorProto.BFLOAT16: "bfloat16"}
 
@@ -43,7 +42,7 @@ class FloatGraph:
         inputs = {value.name for value in graph.input}
         self.constants = {tensor.name: tensor for tensor in graph.initializer if tensor.name not in inputs}
         self.outputs = frozenset(value.name for value in graph.output)
-        self.infos = {value.name: value for value in [*graph.value_info, *graph.input, *graph.output]}
+        self.infos = infos_of(graph)
         self.writer = {name: index for index, node in enumerate(self.nodes) for name in node.output if name}
         self._readers: dict[str, list[tuple[int, int]]] = defaultdict(list)
         for index, node in enumerate(self.nodes):
@@ -120,14 +119,18 @@ def _prepared(model: onnx.ModelProto) -> onnx.ModelProto:
     copied = inliner.inline_local_functions(model) if model.functions else copy_of(model)
     graph = copied.graph
     for node in graph.node:
-        if any(each.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS) for each in node.attribute):
+        if graphs_in(node):
             raise UsageError(
                 f"node {name_of(node)!r} ({node.op_type}) has a graph of its own, which FP16 does not look into; "
                 "export the model without control flow"
             )
     constants = [node for node in graph.node if node.op_type == "Constant" and not node.domain]
-    graph.initializer.extend(onnx.numpy_helper.from_array(_value_of(node), node.output[0]) for node in constants)
     for node in constants:
+        value = constant_in(node)
+        if value is None:
+            raise UsageError(f"constant {name_of(node)!r} holds {node.attribute[0].name}, which FP16 does not know")
+        graph.initializer.add().CopyFrom(value)
+        graph.initializer[-1].name = node.output[0]
         graph.node.remove(node)
     try:
         typed = onnx.shape_inference.infer_shapes(copied, check_type=True, strict_mode=True, data_prop=True)
@@ -141,28 +144,13 @@ def _prepared(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def _disarm_casts(graph: onnx.GraphProto) -> None:
     """Make casts of float32 to float32 what they are, so that none of them follows one to float16."""
-    float32 = {
-        value.name
-        for value in [*graph.value_info, *graph.input]
-        if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
-    }
+    float, infos = onnx.TensorProto.FLOAT, infos_of(graph)
     for node in graph.node:
-        if node.op_type == "Cast" and node.input[0] in float32 and node.attribute[0].i == onnx.TensorProto.FLOAT:
+        if node.op_type != "Cast" or attribute_of(node, "to", 0) != float or node.input[0] not in infos:
+            continue
+        if infos[node.input[0]].type.tensor_type.elem_type == float:
             node.op_type = "Identity"
             del node.attribute[:]
-
-
-def _value_of(node: onnx.NodeProto) -> NDArray[Any]:
-    """Return what a ``Constant`` node holds."""
-    (attribute,) = node.attribute
-    value = onnx.helper.get_attribute_value(attribute)
-    if attribute.type == onnx.AttributeProto.TENSOR:
-        return onnx.numpy_helper.to_array(value)
-    if attribute.type in (onnx.AttributeProto.FLOAT, onnx.AttributeProto.FLOATS):
-        return np.array(value, np.float32)
-    if attribute.type in (onnx.AttributeProto.INT, onnx.AttributeProto.INTS):
-        return np.array(value, np.int64)
-    raise UsageError(f"constant {name_of(node)!r} holds {attribute.name}, which FP16 does not know")
 
 
 def _check_types(graph: FloatGraph) -> None:

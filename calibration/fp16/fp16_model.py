@@ -13,7 +13,7 @@ from sfpp.calibration.fp16.float_graph import FloatGraph
 from sfpp.calibration.fp16.float_operators import REARRANGING, float16_positions
 from sfpp.calibration.fp16.float_types import FloatTypes, float_types, rounded_to_float16
 from sfpp.runtime.errors import ModelFileError
-from sfpp.tooling.graph import copy_of
+from sfpp.tooling.graph import attribute_of, copy_of, infos_of
 
 _FLOAT, _FLOAT16 = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
 
@@ -164,7 +164,7 @@ def rounded_in_float32(model: onnx.ModelProto) -> onnx.ModelProto:
     float16 is cast to it and back.
     """
     graph = model.graph
-    infos = {value.name: value for value in [*graph.value_info, *graph.input, *graph.output]}
+    infos = infos_of(graph)
     halves = {name for name, value in infos.items() if value.type.tensor_type.elem_type == _FLOAT16}
     nodes: list[onnx.NodeProto] = []
     for node in graph.node:
@@ -191,7 +191,7 @@ def _cast_in_float32(node: onnx.NodeProto, halves: Collection[str]) -> list[onnx
     (given,), (result,) = node.input, node.output
     if result in halves:
         return _rounding(given, result)
-    if given in halves and node.attribute[0].i == _FLOAT:
+    if given in halves and attribute_of(node, "to", 0) == _FLOAT:
         return [helper.make_node("Identity", [given], [result], name=node.name)]
     return [node]
 

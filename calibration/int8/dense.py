@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from sfpp.calibration.int8.qdq import PairPlaces, PairWriter, quantized_weight, replace_input
 from sfpp.calibration.int8.quantizable import ProductIndex, Quantizable
 from sfpp.calibration.int8.ranges import Range
-from sfpp.tooling.graph import copy_of, name_of, remove_unused, shapes_of
+from sfpp.tooling.graph import attribute_of, copy_of, name_of, remove_unused, shapes_of
 
 _MICROSOFT = "com.microsoft"
 # With inputs in uint8 these run in uint8.
@@ -80,10 +80,12 @@ def write_dense(
         bias = _bias_of(index, node)
         least = None if bias is None else (np.abs(bias) / (step * _LARGEST_BIAS)).astype(np.float32)
         integers, scales = quantized_weight(weight, product.axis, largest=largest_weight, least_scales=least)
-        stored = writer.store_weight(f"{product.node}/weight", integers, scales, product.axis)
+        stored = writer.store(f"{product.node}/weight", integers, scales, product.axis)
         replace_input(node, inputs[product.node][1], stored)
         if bias is not None:
-            node.input[2] = writer.store_bias(f"{product.node}/bias", bias, scales * np.float32(step))
+            bias_scales = scales * np.float32(step)
+            quantized_bias = np.rint(bias.astype(np.float64) / bias_scales).astype(np.int32)
+            node.input[2] = writer.store(f"{product.node}/bias", quantized_bias, bias_scales, 0)
         elif product.operator == "MatMul":
             _keep_from_gemm(model.graph, index, node, len(shapes[inputs[product.node][0]]))
     writer.finish()
@@ -226,10 +228,10 @@ def _is_pointwise(index: ProductIndex, node: onnx.NodeProto) -> bool:
     constants = [index.constant_behind(name) for name in node.input[1:] if name]
     if node.op_type != "Conv" or None in constants:
         return False
-    settings = {each.name: list(each.ints) or [each.i] for each in node.attribute}
+    neutral = {"strides": [1, 1], "dilations": [1, 1], "pads": [0, 0, 0, 0]}
+    is_plain = all(attribute_of(node, name, value) == value for name, value in neutral.items())
     dims = list(index.initializers[constants[0] or ""].dims)
-    neutral = {"group": 1, "strides": 1, "dilations": 1, "pads": 0}
-    return dims[2:] == [1, 1] and all(set(settings.get(name, [value])) == {value} for name, value in neutral.items())
+    return dims[2:] == [1, 1] and is_plain and attribute_of(node, "group", 1) == 1
 
 
 def _as_matrix_product(

@@ -20,7 +20,7 @@ from onnx import numpy_helper
 
 from sfpp.calibration.int8.observe import channel_magnitudes
 from sfpp.calibration.int8.quantizable import LAYOUT_OPERATORS, ProductIndex, quantizable
-from sfpp.tooling.graph import copy_of, name_of, names_read_by, remove_unused, shapes_of
+from sfpp.tooling.graph import attribute_of, copy_of, name_of, names_read_by, remove_unused, shapes_of
 
 # Factors beyond 2 to this power would bring float16 to its limits where a channel is nearly dead.
 _LARGEST_EXPONENT = 8
@@ -126,7 +126,7 @@ class _Finder:
         if node is None or tensor not in self._shapes:
             return None
         last = len(self._shapes[tensor]) - 1
-        if node.op_type == "LayerNormalization" and _attribute(node, "axis", -1) in (-1, last):
+        if node.op_type == "LayerNormalization" and attribute_of(node, "axis", -1) in (-1, last):
             axis = last
         elif node.op_type == "Conv":
             axis = 1
@@ -160,8 +160,7 @@ class _Finder:
         if before is None or after is None:
             return None
         if node.op_type == "Transpose":
-            order = next((list(each.ints) for each in node.attribute if each.name == "perm"), None)
-            return (order or list(range(len(before)))[::-1]).index(axis)
+            return attribute_of(node, "perm", list(range(len(before)))[::-1]).index(axis)
         outside = math.prod(before[:axis])
         matching = (index for index, size in enumerate(after) if size == before[axis] > 1)
         return next((index for index in matching if math.prod(after[:index]) == outside), None)
@@ -177,14 +176,14 @@ class _Finder:
         if activation != tensor:
             return None
         if product.operator == "Conv":
-            groups = _attribute(node, "group", 1)
+            groups = attribute_of(node, "group", 1)
             depthwise = groups == dims[0] > 1 and dims[1] == 1
             if axis != 1 or (groups > 1 and not depthwise):
                 return None
             return [_Use(node, position, 0 if depthwise else 1, depthwise)]
         # A matrix product sums over the last axis of what stands first and the last but one of what stands second.
         first, rank = position == 1, len(self._shapes[tensor])
-        turned = _attribute(node, "transA" if first else "transB", 0)
+        turned = attribute_of(node, "transA" if first else "transB", 0)
         summed = rank - 1 if first != bool(turned) else rank - 2
         return [_Use(node, position, 1 - product.axis)] if axis == summed else None
 
@@ -222,7 +221,3 @@ class _Constants:
         while name in self._sources:
             name = self._sources[name]
         return np.asarray(numpy_helper.to_array(self._stored[name]), np.float32)
-
-
-def _attribute(node: onnx.NodeProto, name: str, default: int) -> int:
-    return next((int(each.i) for each in node.attribute if each.name == name), default)

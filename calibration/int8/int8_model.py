@@ -20,12 +20,11 @@ from sfpp.calibration.int8.quantizable import PORTABLE, Int8Form, ProductIndex, 
 from sfpp.calibration.int8.ranges import LARGEST_INT8, Range
 from sfpp.runtime.contract import FloatType
 from sfpp.runtime.errors import ModelFileError, UsageError, did_you_mean
-from sfpp.tooling.graph import add_integers, copy_of, name_of, opset_of
+from sfpp.tooling.graph import add_integers, attribute_of, copy_of, infos_of, name_of, opset_of
 
 # DequantizeLinear takes one scale a channel from opset 13 on, float16 scales from opset 19 on.
 _OPSET_BY_CHANNEL, _OPSET_OF_FLOAT16 = 13, 19
 _IR_OF_OPSET_19 = 9
-_Infos = dict[str, onnx.TypeProto.Tensor]
 
 
 def int8_model(
@@ -53,7 +52,11 @@ def int8_model(
         ModelFileError: an opset below 13, which has no scales by channel, or one that cannot be raised to 19.
     """
     opset = opset_of(model)
-    _require_scales_by_channel(opset)
+    if opset < _OPSET_BY_CHANNEL:
+        raise ModelFileError(
+            f"the model has opset {opset}, and INT8 with a scale for each channel needs {_OPSET_BY_CHANNEL} or more; "
+            "export it again with a newer opset"
+        )
     products = {each.node: each for each in _chosen(model, nodes, form)}
     raised = rest == "fp16" and opset < _OPSET_OF_FLOAT16
     written = _raised_to_opset_19(model) if raised else copy_of(model)
@@ -100,7 +103,7 @@ def _write(
             known = any(name == product.weight for name, _ in stored)
             name = f"{product.weight}/axis_{product.axis}" if known else product.weight
             integers, steps = quantized_weight(weight, product.axis, largest=form.largest_weight, rest=rest)
-            stored[key] = writer.store_weight(name, integers, steps, product.axis)
+            stored[key] = writer.store(name, integers, steps, product.axis)
         replace_input(node, inputs[product.node][1], stored[key])
     writer.finish()
 
@@ -139,14 +142,6 @@ def _scale(values: Range, rest: FloatType) -> float:
     return float((rounded_up_to_float16(scale) if rest == "fp16" else scale)[0])
 
 
-def _require_scales_by_channel(opset: int) -> None:
-    if opset < _OPSET_BY_CHANNEL:
-        raise ModelFileError(
-            f"the model has opset {opset}, and INT8 with a scale for each channel needs {_OPSET_BY_CHANNEL} or more; "
-            "export it again with a newer opset"
-        )
-
-
 def _raised_to_opset_19(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return a copy with opset 19; names and operators of other domains stay."""
     try:
@@ -170,37 +165,35 @@ def without_concat(model: onnx.ModelProto) -> None:
     Args:
         model: with the type and shape of every tensor, as :func:`sfpp.tooling.graph.read_model` gives it.
     """
-    infos = _infos(model.graph)
+    types = {name: info.type.tensor_type for name, info in infos_of(model.graph).items()}
+    for tensor in model.graph.initializer:
+        types[tensor.name] = helper.make_tensor_type_proto(tensor.data_type, tensor.dims).tensor_type
     nodes = list(model.graph.node)
     del model.graph.node[:]
     for node in nodes:
-        model.graph.node.extend(_sum(model.graph, node, infos) if node.op_type == "Concat" else [node])
+        model.graph.node.extend(_sum(model.graph, node, types) if node.op_type == "Concat" else [node])
 
 
-def _infos(graph: onnx.GraphProto) -> _Infos:
-    infos = {each.name: each.type.tensor_type for each in [*graph.input, *graph.value_info, *graph.output]}
-    for tensor in graph.initializer:
-        infos[tensor.name] = helper.make_tensor_type_proto(tensor.data_type, tensor.dims).tensor_type
-    return infos
-
-
-def _sum(graph: onnx.GraphProto, node: onnx.NodeProto, infos: _Infos) -> Iterator[onnx.NodeProto]:
+def _sum(
+    graph: onnx.GraphProto, node: onnx.NodeProto, types: Mapping[str, onnx.TypeProto.Tensor]
+) -> Iterator[onnx.NodeProto]:
     """Yield the nodes that give what a Concat gives."""
     output = node.output[0]
     if len(node.input) == 1:
         yield helper.make_node("Identity", node.input, [output], name=output)
         return
-    kind = infos[node.input[0]].elem_type
-    shapes = [[size.dim_value for size in infos[name].shape.dim] for name in node.input]
-    axis = node.attribute[0].i % len(shapes[0])
+    kind = types[node.input[0]].elem_type
+    shapes = [[size.dim_value for size in types[name].shape.dim] for name in node.input]
+    axis = attribute_of(node, "axis", 0) % len(shapes[0])
     whole = sum(shape[axis] for shape in shapes)
     joined = [*shapes[0][:axis], whole, *shapes[0][axis + 1 :]]
     total, before = "", 0
     for index, (name, shape) in enumerate(zip(node.input, shapes, strict=True)):
         part = f"{output}/part_{index}"
-        pads = add_integers(graph, f"{part}/pads", _pads(len(shape), axis, before, whole - before - shape[axis]))
+        pads = np.zeros((2, len(shape)), np.int64)
+        pads[:, axis] = before, whole - before - shape[axis]
         before += shape[axis]
-        yield helper.make_node("Pad", [name, pads], [part], name=part)
+        yield helper.make_node("Pad", [name, add_integers(graph, f"{part}/pads", pads.ravel())], [part], name=part)
         graph.value_info.append(helper.make_tensor_value_info(part, kind, joined))
         if not index:
             total = part
@@ -211,9 +204,3 @@ def _sum(graph: onnx.GraphProto, node: onnx.NodeProto, infos: _Infos) -> Iterato
         if not is_last:
             graph.value_info.append(helper.make_tensor_value_info(added, kind, joined))
         total = added
-
-
-def _pads(dims: int, axis: int, before: int, behind: int) -> list[int]:
-    pads = [0] * (2 * dims)
-    pads[axis], pads[dims + axis] = before, behind
-    return pads

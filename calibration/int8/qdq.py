@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import onnx
@@ -94,22 +95,14 @@ class PairWriter:
         for node in readers:
             replace_input(node, tensor, dequantized)
 
-    def store_weight(self, name: str, values: NDArray[np.int8], scales: NDArray[np.float32], axis: int) -> str:
-        """Store a weight in int8 with one scale for each index of an axis, and return its dequantized tensor."""
-        zeros = self._constant(f"{_ZERO_POINT}s_{len(scales)}", np.zeros(len(scales), np.int8))
-        inputs = [self._constant(f"{name}/quantized", values), self._constant(f"{name}/scale", scales), zeros]
+    def store(self, name: str, values: NDArray[np.signedinteger[Any]], scales: NDArray[np.float32], axis: int) -> str:
+        """Store a weight in int8 or a bias in int32, one scale for each index of an axis; return it dequantized."""
+        inputs = [self._constant(f"{name}/quantized", values), self._constant(f"{name}/scale", scales)]
+        if values.dtype == np.int8:
+            inputs.append(self._constant(f"{_ZERO_POINT}s_{len(scales)}", np.zeros(len(scales), np.int8)))
         dequantized = f"{name}/dequantized"
         self._first.append(helper.make_node("DequantizeLinear", inputs, [dequantized], name=dequantized, axis=axis))
         self._declare(dequantized, TensorProto.FLOAT, list(values.shape))
-        return dequantized
-
-    def store_bias(self, name: str, values: NDArray[np.float32], scales: NDArray[np.float32]) -> str:
-        """Store a bias in int32 with a scale for each value, and return its dequantized tensor."""
-        integers = np.rint(values.astype(np.float64) / scales).astype(np.int32)
-        inputs = [self._constant(f"{name}/quantized", integers), self._constant(f"{name}/scale", scales)]
-        dequantized = f"{name}/dequantized"
-        self._first.append(helper.make_node("DequantizeLinear", inputs, [dequantized], name=dequantized, axis=0))
-        self._declare(dequantized, TensorProto.FLOAT, [len(values)])
         return dequantized
 
     def finish(self) -> None:

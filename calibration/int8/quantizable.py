@@ -10,7 +10,7 @@ from functools import partial
 import onnx
 
 from sfpp.runtime.contract import FloatType
-from sfpp.tooling.graph import GraphIndex, block_of, name_of, shapes_of
+from sfpp.tooling.graph import GraphIndex, attribute_of, block_of, name_of, shapes_of
 
 # What changes neither a tensor's values nor how many there are, only where they lie. TensorRT and OpenVINO move Q/DQ
 # pairs through these by themselves.
@@ -173,9 +173,9 @@ def _is_narrow_reduction(index: ProductIndex, node: onnx.NodeProto) -> bool:
     weight = index.constant_behind(node.input[1]) if node.op_type == "Conv" else None
     if weight is None:
         return False
-    settings = {each.name: list(each.ints) for each in node.attribute}
     _, channels, *kernel = (int(size) for size in index.initializers[weight].dims)
-    return settings.get("strides") == kernel and min(kernel) >= _WIDE_WINDOW and channels < _MANY_CHANNELS
+    strides = attribute_of(node, "strides", [1] * len(kernel))
+    return strides == kernel and min(kernel) >= _WIDE_WINDOW and channels < _MANY_CHANNELS
 
 
 def _output_axis(node: onnx.NodeProto, weight: onnx.TensorProto, position: int) -> int | None:
@@ -187,5 +187,4 @@ def _output_axis(node: onnx.NodeProto, weight: onnx.TensorProto, position: int) 
         return 0 if position == 1 and dims >= 3 else None
     if dims != 2:
         return None
-    transposed = any(each.i for each in node.attribute if each.name == ("transB" if position else "transA"))
-    return 1 - position if transposed else position
+    return 1 - position if attribute_of(node, "transB" if position else "transA", 0) else position

@@ -8,16 +8,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import AttributeProto, TensorProto, numpy_helper
+from onnx import TensorProto, numpy_helper
 
-from sfpp.tooling.graph import opset_of
+from sfpp.tooling.graph import attribute_of, constant_in, graphs_in, infos_of, opset_of
 
 Shape = tuple[int | None, ...]
+_Value = TypeVar("_Value", int, float, str, list[int])
 
 # Rules ask for scales, axes and counts; none needs a weight of millions of values as an array.
 _MOST_VALUES = 1 << 20
@@ -60,57 +61,9 @@ class Node:
         """Return the name of an input, empty if it is left out."""
         return self.inputs[position] if position < len(self.inputs) else ""
 
-    def integer(self, name: str, default: int = 0) -> int:
-        """Return an integer attribute, or the default where the node does not have it."""
-        attribute = self._attributes.get(name)
-        return int(attribute.i) if attribute is not None and attribute.type == AttributeProto.INT else default
-
-    def floating(self, name: str, default: float = 0.0) -> float:
-        """Return a floating point attribute, or the default where the node does not have it."""
-        attribute = self._attributes.get(name)
-        return float(attribute.f) if attribute is not None and attribute.type == AttributeProto.FLOAT else default
-
-    def text(self, name: str, default: str = "") -> str:
-        """Return a text attribute, or the default where the node does not have it."""
-        attribute = self._attributes.get(name)
-        if attribute is None or attribute.type != AttributeProto.STRING:
-            return default
-        return bytes(attribute.s).decode(errors="replace")
-
-    def integers(self, name: str) -> tuple[int, ...]:
-        """Return a list of integers, empty where the node does not have it."""
-        attribute = self._attributes.get(name)
-        return tuple(attribute.ints) if attribute is not None else ()
-
-    def has(self, name: str) -> bool:
-        """Tell whether the node says a value for an attribute."""
-        return name in self._attributes
-
-    @cached_property
-    def _attributes(self) -> Mapping[str, AttributeProto]:
-        # An attribute that refers to one of an enclosing function has no value of its own.
-        return {each.name: each for each in self.proto.attribute if not each.ref_attr_name}
-
-    @property
-    def constant(self) -> TensorProto | None:
-        """What a Constant node gives; None for text, for sparse values, and for any other node."""
-        if self.operator != "Constant" or self.domain:
-            return None
-        kinds = {"value_int": ("i", np.int64), "value_ints": ("ints", np.int64), "value_float": ("f", np.float32)}
-        for name, attribute in self._attributes.items():
-            if name == "value":
-                return attribute.t
-            if name in kinds or name == "value_floats":
-                field, dtype = kinds.get(name, ("floats", np.float32))
-                return numpy_helper.from_array(np.array(getattr(attribute, field), dtype))
-        return None
-
-    @property
-    def graphs(self) -> list[onnx.GraphProto]:
-        """The graphs within it: the branches of an If, the body of a Loop."""
-        return [
-            graph for each in self.proto.attribute for graph in ([each.g] if each.HasField("g") else [*each.graphs])
-        ]
+    def attribute(self, name: str, default: _Value) -> _Value:
+        """Return an attribute, or the default where the node does not have it, or has one of another kind."""
+        return attribute_of(self.proto, name, default)
 
 
 class CheckedGraph:
@@ -215,27 +168,32 @@ class CheckedGraph:
                 known = None not in (self.shape(given[0]) or (None,))
             else:
                 # What a graph within the graph computes may depend on anything around it.
-                known = bool(given) and fixed.issuperset(given) and not node.graphs and node.operator not in _RANDOM
+                known = (
+                    bool(given)
+                    and fixed.issuperset(given)
+                    and not graphs_in(node.proto)
+                    and node.operator not in _RANDOM
+                )
             if known:
                 fixed.update(filter(None, node.outputs))
         return fixed
 
     def _gather(self, graph: onnx.GraphProto) -> None:
         """Take in a graph and those within it."""
-        for value in [*graph.input, *graph.value_info, *graph.output]:
+        for name, value in infos_of(graph).items():
             kind = value.type.tensor_type
-            self._types[value.name] = int(kind.elem_type)
+            self._types[name] = int(kind.elem_type)
             if kind.HasField("shape"):
-                self.shapes[value.name] = tuple(
+                self.shapes[name] = tuple(
                     int(each.dim_value) if each.HasField("dim_value") else None for each in kind.shape.dim
                 )
         self.constants.update((tensor.name, tensor) for tensor in graph.initializer)
         for proto in graph.node:
             node = Node(proto, len(self.nodes))
             self.nodes.append(node)
-            if node.outputs and (tensor := node.constant) is not None:
+            if node.outputs and (tensor := constant_in(proto)) is not None:
                 self.constants[node.outputs[0]] = tensor
-            for inner in node.graphs:
+            for inner in graphs_in(proto):
                 self._gather(inner)
 
 

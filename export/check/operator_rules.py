@@ -49,7 +49,7 @@ def _rank(graph: CheckedGraph, name: str) -> int:
 
 
 def _transformation(graph: CheckedGraph, node: Node) -> str:
-    mode = node.text("coordinate_transformation_mode", "half_pixel")
+    mode = node.attribute("coordinate_transformation_mode", "half_pixel")
     return "" if mode in _TRANSFORMATIONS else mode
 
 
@@ -58,20 +58,20 @@ def _further_outputs(graph: CheckedGraph, node: Node) -> str:
 
 
 def _is_dilated(graph: CheckedGraph, node: Node) -> bool:
-    return any(each != 1 for each in node.integers("dilations"))
+    return any(each != 1 for each in node.attribute("dilations", list[int]()))
 
 
 def _trains(graph: CheckedGraph, node: Node) -> bool:
     mode = graph.values(node.input(2)) if node.operator == "Dropout" else None
-    return bool(node.integer("training_mode")) or (mode is not None and bool(mode.any()))
+    return bool(node.attribute("training_mode", 0)) or (mode is not None and bool(mode.any()))
 
 
 def _is_float_remainder(graph: CheckedGraph, node: Node) -> bool:
-    return not node.integer("fmod") and graph.type(node.input(0)) in _FLOATS
+    return not node.attribute("fmod", 0) and graph.type(node.input(0)) in _FLOATS
 
 
 def _einsum_beyond_letters(graph: CheckedGraph, node: Node) -> str:
-    equation = node.text("equation")
+    equation = node.attribute("equation", "")
     terms = equation.replace(" ", "").split("->")[0].split(",")
     diagonal = any(len(set(term)) < len(term) for term in terms)
     return equation if "..." in equation or diagonal else ""
@@ -80,7 +80,7 @@ def _einsum_beyond_letters(graph: CheckedGraph, node: Node) -> str:
 def _attention_extras(graph: CheckedGraph, node: Node) -> str:
     """Return what an Attention has beside queries, keys, values and a mask."""
     extras = [*filter(None, (*node.inputs[4:], *node.outputs[1:]))]
-    extras += ["softcap"] * bool(node.floating("softcap"))
+    extras += ["softcap"] * bool(node.attribute("softcap", 0.0))
     return ", ".join(extras)
 
 
@@ -93,9 +93,9 @@ def _k_of(graph: CheckedGraph, node: Node) -> int | None:
     values = graph.values(node.input(1))
     if values is not None and values.size == 1 and values.dtype.kind == "i":
         return int(values.reshape(()))
-    if node.has("k"):  # before opset 10
-        return node.integer("k")
-    shape, axis = graph.shape(node.outputs[0]) if node.outputs else None, node.integer("axis", -1)
+    if k := node.attribute("k", 0):  # before opset 10
+        return k
+    shape, axis = graph.shape(node.outputs[0]) if node.outputs else None, node.attribute("axis", -1)
     return shape[axis] if shape and -len(shape) <= axis < len(shape) else None
 
 
@@ -110,7 +110,7 @@ def _computed_k(graph: CheckedGraph, node: Node) -> str:
 
 def _reduction(graph: CheckedGraph, node: Node) -> str:
     """Return how a Scatter combines values, nothing where it writes them."""
-    mode = node.text("reduction", "none")
+    mode = node.attribute("reduction", "none")
     return "" if mode == "none" else mode
 
 
@@ -126,7 +126,8 @@ def _unlike_cumulative_sums(graph: CheckedGraph) -> Iterator[Match]:
     sums: dict[tuple[object, ...], Node] = {}
     for node in graph.of("CumSum"):
         axis = graph.values(node.input(1))
-        kind = (None if axis is None else tuple(np.ravel(axis)), node.integer("reverse"), node.integer("exclusive"))
+        how = node.attribute("reverse", 0), node.attribute("exclusive", 0)
+        kind = (None if axis is None else tuple(np.ravel(axis)), *how)
         sums.setdefault(kind, node)
     if len(sums) > 1:
         yield from map(Match.at, sums.values())
@@ -136,12 +137,12 @@ OPERATOR_FINDERS: dict[str, Finder] = {
     "operator-unknown": _unknown,
     "operator-foreign": _foreign,
     "operator-namesake": _namesakes,
-    "resize-antialias": nodes_of("Resize", where=lambda graph, node: node.integer("antialias")),
+    "resize-antialias": nodes_of("Resize", where=lambda graph, node: node.attribute("antialias", 0)),
     "resize-coordinates": nodes_of("Resize", where=_transformation),
     "resize-aspect": nodes_of(
-        "Resize", where=lambda graph, node: node.text("keep_aspect_ratio_policy", "stretch") != "stretch"
+        "Resize", where=lambda graph, node: node.attribute("keep_aspect_ratio_policy", "stretch") != "stretch"
     ),
-    "pad-wrap": nodes_of("Pad", where=lambda graph, node: node.text("mode", "constant") == "wrap"),
+    "pad-wrap": nodes_of("Pad", where=lambda graph, node: node.attribute("mode", "constant") == "wrap"),
     "further-outputs": nodes_of("LayerNormalization", "MaxPool", "BatchNormalization", where=_further_outputs),
     "maxpool-indices": nodes_of("MaxPool", where=_further_outputs),
     "pool-dilations": nodes_of("MaxPool", "AveragePool", "LpPool", where=_is_dilated),
@@ -154,10 +155,10 @@ OPERATOR_FINDERS: dict[str, Finder] = {
     "attention-float32": nodes_of("Attention", where=_is_float32_attention),
     "topk-k": nodes_of("TopK", where=_large_k),
     "topk-k-computed": nodes_of("TopK", where=_computed_k),
-    "topk-unsorted": nodes_of("TopK", where=lambda graph, node: not node.integer("sorted", 1)),
+    "topk-unsorted": nodes_of("TopK", where=lambda graph, node: not node.attribute("sorted", 1)),
     "scatter-elements-reduction": nodes_of("ScatterElements", where=_reduction),
     "scatter-nd-reduction": nodes_of("ScatterND", where=_reduction),
-    "scatter-nd-none": nodes_of("ScatterND", where=lambda graph, node: node.text("reduction") == "none"),
+    "scatter-nd-none": nodes_of("ScatterND", where=lambda graph, node: node.attribute("reduction", "") == "none"),
     "scatter-indices": nodes_of("ScatterElements", "Scatter", where=_more_indices_than_data),
     "counts-values": nodes_of("NonZero", "NonMaxSuppression"),
     "cumsum-slow": nodes_of("CumSum"),

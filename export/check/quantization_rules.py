@@ -39,7 +39,7 @@ def _is_to_uint8(graph: CheckedGraph, node: Node) -> bool:
 
 
 def _is_untyped(graph: CheckedGraph, node: Node) -> bool:
-    return node.operator == "QuantizeLinear" and not (node.input(_ZERO_POINT) or node.integer("output_dtype"))
+    return node.operator == "QuantizeLinear" and not (node.input(_ZERO_POINT) or node.attribute("output_dtype", 0))
 
 
 def _is_from_int32(graph: CheckedGraph, node: Node) -> bool:
@@ -77,7 +77,7 @@ def _wrong_channel(graph: CheckedGraph, node: Node) -> str:
     if node.operator != "DequantizeLinear" or not _is_by_channel(graph, node) or not graph.is_fixed(weight):
         return ""
     rank = len(graph.shape(weight) or ())
-    axis = node.integer("axis", 1)
+    axis = node.attribute("axis", 1)
     axis += rank if axis < 0 else 0
     for reader in graph.readers(node.outputs[0]) if node.outputs else ():
         wanted = _channel_axis(reader, reader.inputs.index(node.outputs[0]), rank)
@@ -94,7 +94,7 @@ def _channel_axis(product: Node, position: int, rank: int) -> int | None:
     if product.operator == "MatMul" and rank >= 2:
         return rank - 1 if position == 1 else rank - 2
     if product.operator == "Gemm" and position < 2:
-        transposed = bool(product.integer("transB" if position else "transA"))
+        transposed = bool(product.attribute("transB" if position else "transA", 0))
         return int(transposed != bool(position))
     return None
 

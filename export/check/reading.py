@@ -15,7 +15,7 @@ from sfpp.export.check.graph import CheckedGraph, Node, is_external
 from sfpp.runtime.errors import ModelFileError
 from sfpp.runtime.onnx_file import metadata_of, not_an_onnx_model
 from sfpp.runtime.text import first_line
-from sfpp.tooling.graph import copy_of, opset_of
+from sfpp.tooling.graph import copy_of, graphs_in, infos_of, opset_of
 
 _MOST_BYTES = (1 << 31) - 1  # of a protocol buffer message, and so of an ONNX file
 _MOST_SIZE = 1 << 62  # of weights: beyond any disk, and still a number that can be printed
@@ -67,10 +67,7 @@ def _graphs(model: onnx.ModelProto) -> Iterator[onnx.GraphProto]:
     while graphs:
         graph = graphs.pop()
         yield graph
-        for attribute in (each for node in graph.node for each in node.attribute):
-            graphs.extend(attribute.graphs)
-            if attribute.HasField("g"):
-                graphs.append(attribute.g)
+        graphs.extend(inner for node in graph.node for inner in graphs_in(node))
 
 
 def _nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
@@ -170,8 +167,9 @@ def _graph_of(file: Path, model: onnx.ModelProto, notes: list[str]) -> CheckedGr
 
 
 def _longest(graph: onnx.GraphProto) -> int:
-    values = [*graph.input, *graph.value_info, *graph.output]
-    return max((size.dim_value for value in values for size in value.type.tensor_type.shape.dim), default=0)
+    return max(
+        (size.dim_value for value in infos_of(graph).values() for size in value.type.tensor_type.shape.dim), default=0
+    )
 
 
 def _is_typed(graph: onnx.GraphProto) -> bool:

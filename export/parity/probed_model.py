@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import re
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,12 +17,11 @@ from numpy.typing import NDArray
 
 from sfpp.export.parity.pinning import GraphMatching
 from sfpp.export.parity.points import LOGITS, Point
-from sfpp.runtime.backends import Backend, BackendOptions, open_backend
+from sfpp.runtime.backends import BackendOptions
 from sfpp.runtime.contract import ModelContract
-from sfpp.runtime.errors import BackendError, MissingDependencyError, VerificationError
+from sfpp.runtime.errors import BackendError, MissingDependencyError, ModelFileError, VerificationError
 from sfpp.runtime.onnx_file import not_an_onnx_model
-from sfpp.runtime.resources import thread_limit
-from sfpp.tooling.graph import copy_of, origin_of
+from sfpp.tooling.graph import GraphIndex, bytes_of, copy_of, opened_graph
 
 # What conversions to lower precision put before or behind a value without meaning another one; and what makes labels of
 # logits.
@@ -45,6 +43,9 @@ class ProbedAnswer:
     tokens: tuple[AttentionTokens, ...]
     matchings: tuple[GraphMatching, ...]
     values: dict[str, NDArray[Any]] = field(default_factory=dict)
+
+
+_Run = Callable[[NDArray[Any]], ProbedAnswer]
 
 
 @dataclass(frozen=True)
@@ -126,10 +127,12 @@ class ProbedModel:
         self._model, self._contract = model, contract
         # Not kept in the cache of compiled models, where nobody would ask for it again.
         self._backend_name, self._options = backend, dataclasses.replace(options, cache=False)
-        self._tensors = tensors_of(model.graph, points, contract.outputs[0].name)
+        self._tensors = tensors_of(model, points, contract.outputs[0].name)
         self.points = tuple(point for point in points if point.name in self._tensors)
         self.missing = tuple(point.name for point in points if point.name not in self._tensors)
-        sizes = self._sizes()
+        # sfpp-export writes every shape; for another file the points make one group, whatever its size.
+        known = bytes_of(model.graph)
+        sizes = {name: sum(known.get(each, 0) for each in held) for name, held in self._tensors.items()}
         self.value_bytes = sum(sizes[point.name] for point in self.points)
         self.description = ""
         self._groups = groups_of(self.points, sizes, limit=limit)
@@ -138,7 +141,7 @@ class ProbedModel:
         )
         self._keeps = keep and len(self._groups) == 1 and self.value_bytes <= _KEPT_BYTES
         self._kept = contextlib.ExitStack()
-        self._opened: _Opened | None = None
+        self._run: _Run | None = None
 
     def runs(self, tensor: NDArray[Any]) -> Iterator[tuple[Group, ProbedAnswer]]:
         """Run the graph on an input once for each group of points.
@@ -148,17 +151,17 @@ class ProbedModel:
         """
         for group in self._groups:
             if self._keeps:
-                self._opened = self._opened or self._kept.enter_context(self._open(group))
-                yield group, self._opened.run(tensor)
+                self._run = self._run or self._kept.enter_context(self._open(group))
+                yield group, self._run(tensor)
                 continue
-            with self._open(group) as opened:
-                answer = opened.run(tensor)
+            with self._open(group) as run:
+                answer = run(tensor)
             yield group, answer
             del answer  # before the next group's values come
 
     def close(self) -> None:
         """Release the model."""
-        self._opened = None
+        self._run = None
         self._kept.close()
 
     def __enter__(self) -> ProbedModel:
@@ -168,7 +171,8 @@ class ProbedModel:
         self.close()
 
     @contextlib.contextmanager
-    def _open(self, group: Group) -> Iterator[_Opened]:
+    def _open(self, group: Group) -> Iterator[_Run]:
+        """Open the graph with a group's values among its outputs, and yield what runs it."""
         tensors = {point.name: self._tensors[point.name] for point in (*group.carried, *group.points)}
         model = copy_of(self._model)
         probes = add_probes(model.graph)
@@ -176,72 +180,48 @@ class ProbedModel:
         more = dict.fromkeys(name for names in tensors.values() for name in names if name not in present)
         # Without a type: it is another one in each precision, and the libraries know it.
         model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in more)
-        with tempfile.TemporaryDirectory(prefix="sfpp-parity-") as folder:
-            path = Path(folder) / "probed.onnx"
-            onnx.save(model, str(path))
-            name, target = self._backend_name, self._contract.target
-            opened, _ = open_backend(path, backend=name, options=self._options, target=target)
+        names = [output.name for output in model.graph.output]
+
+        def run(tensor: NDArray[Any]) -> ProbedAnswer:
+            values = list(opened.run({self._contract.input.name: tensor}).values())
+            # By their order: OpenVINO drops casts, and what then has two names has either of them.
+            if len(values) != len(names):
+                raise BackendError(f"{opened.description} gives {len(values)} of {len(names)} outputs")
+            outputs = dict(zip(names, values, strict=True))
+            seen = {name: outputs[name] for name in probes}
+            points = {
+                point: outputs[parts[0]] if len(parts) == 1 else np.concatenate([outputs[each] for each in parts], 1)
+                for point, parts in tensors.items()
+            }
+            answer = outputs[self._contract.outputs[0].name]
+            return ProbedAnswer(answer, tuple(tokens_in(seen)), tuple(matchings_in(seen)), points)
+
+        with opened_graph(
+            model, backend=self._backend_name, options=self._options, target=self._contract.target
+        ) as opened:
             self.description = opened.description
-            names = tuple(output.name for output in model.graph.output)
-            with contextlib.closing(opened):
-                yield _Opened(opened, self._contract, names, tensors, probes)
-
-    def _sizes(self) -> dict[str, int]:
-        """Return the bytes of each point's value, as far as the file tells its shape."""
-        # sfpp-export writes every shape; for another file the points then make one group, whatever its size.
-        shapes = {info.name: info.type.tensor_type.shape for info in self._model.graph.value_info}
-        return {
-            name: sum(_bytes_of(shapes[tensor]) for tensor in tensors if tensor in shapes)
-            for name, tensors in self._tensors.items()
-        }
+            yield run
 
 
-@dataclass(frozen=True)
-class _Opened:
-    backend: Backend
-    contract: ModelContract
-    names: tuple[str, ...]
-    tensors: dict[str, list[str]]
-    probes: list[str]
-
-    def run(self, tensor: NDArray[Any]) -> ProbedAnswer:
-        outputs = self._outputs(tensor)
-        seen = {name: outputs[name] for name in self.probes}
-        values = {
-            point: outputs[names[0]] if len(names) == 1 else np.concatenate([outputs[name] for name in names], axis=1)
-            for point, names in self.tensors.items()
-        }
-        answer = outputs[self.contract.outputs[0].name]
-        return ProbedAnswer(answer, tuple(tokens_in(seen)), tuple(matchings_in(seen)), values)
-
-    def _outputs(self, tensor: NDArray[Any]) -> dict[str, NDArray[Any]]:
-        outputs = list(self.backend.run({self.contract.input.name: tensor}).values())
-        # By their order: OpenVINO drops casts, and what then has two names has either of them.
-        if len(outputs) != len(self.names):
-            raise BackendError(f"{self.backend.description} gives {len(outputs)} of {len(self.names)} outputs")
-        return dict(zip(self.names, outputs, strict=True))
-
-
-def tensors_of(graph: onnx.GraphProto, points: Sequence[Point], output: str) -> dict[str, list[str]]:
+def tensors_of(model: onnx.ModelProto, points: Sequence[Point], output: str) -> dict[str, list[str]]:
     """Return the names of the tensors that hold each point's value; points that the graph does not have are left out.
 
     Args:
-        graph: the graph.
+        model: the graph.
         points: what to look for.
         output: the graph's output, from which the logits are found also where the graph gives labels.
     """
-    nodes = {node.name: node for node in graph.node if node.name}
-    makers = {name: node for node in graph.node for name in node.output}
+    index, nodes = GraphIndex(model), {node.name: node for node in model.graph.node if node.name}
     found: dict[str, list[str]] = {}
     for point in points:
         if point.name == LOGITS:
-            found[LOGITS] = [origin_of(output, makers, _CONVERSIONS | _DECISIONS)]
+            found[LOGITS] = [index.origin(output, _CONVERSIONS | _DECISIONS)]
             continue
         holders = [nodes[name] for name in _names(point, nodes)]
         if holders and point.node_side == "output":
             found[point.name] = [node.output[0] for node in holders]
         elif holders:
-            found[point.name] = [origin_of(node.input[0], makers, _CONVERSIONS) for node in holders]
+            found[point.name] = [index.origin(node.input[0], _CONVERSIONS) for node in holders]
     return found
 
 
@@ -253,10 +233,6 @@ def _names(point: Point, nodes: Mapping[str, onnx.NodeProto]) -> list[str]:
     return sorted(matching, key=lambda name: int(name.rpartition("_")[2]) if name != point.node else 0)
 
 
-def _bytes_of(shape: onnx.TensorShapeProto) -> int:
-    return int(np.prod([each.dim_value for each in shape.dim], dtype=np.int64)) * 4
-
-
 @dataclass(frozen=True)
 class AttentionTokens:
     """How many query and key/value tokens one attention really worked on, measured while the graph ran."""
@@ -266,17 +242,16 @@ class AttentionTokens:
     key_value: int
 
 
-def require_onnxruntime() -> Any:
-    """Return the module, which folds constants too, so an export asks for it before anything else.
+def require_onnxruntime() -> None:
+    """Ask for ONNX Runtime, which folds constants too, so an export does that before anything else.
 
     Raises:
         MissingDependencyError: ONNX Runtime is not installed.
     """
     try:
-        import onnxruntime
+        import onnxruntime  # noqa: F401
     except ImportError as error:
         raise MissingDependencyError("onnxruntime", extra="export", purpose="checking the exported model") from error
-    return onnxruntime
 
 
 def run_with_probes(path: Path, contract: ModelContract, frames: NDArray[Any]) -> ProbedAnswer:
@@ -286,20 +261,13 @@ def run_with_probes(path: Path, contract: ModelContract, frames: NDArray[Any]) -
         MissingDependencyError: ONNX Runtime is not installed.
         VerificationError: the file does not run.
     """
-    onnxruntime = require_onnxruntime()
-    model = onnx.load(str(path))
-    probes = add_probes(model.graph)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = thread_limit() or 0  # 0: as many as ONNX Runtime takes by itself
-    options.enable_cpu_mem_arena = False  # one run: an arena would only hold memory that nobody asks for again
+    options = BackendOptions()
     try:
-        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        answer, *values = session.run([contract.outputs[0].name, *probes], {contract.input.name: frames})
-    except Exception as error:
+        with ProbedModel(onnx.load(str(path)), contract, (), backend="onnxruntime", options=options) as probed:
+            ((_, answer),) = probed.runs(frames)
+    except (BackendError, ModelFileError) as error:
         raise VerificationError(f"the exported graph does not run in ONNX Runtime: {error}") from error
-    seen = dict(zip(probes, values, strict=True))
-    return ProbedAnswer(answer, tuple(tokens_in(seen)), tuple(matchings_in(seen)))
+    return answer
 
 
 def add_probes(graph: onnx.GraphProto) -> list[str]:

@@ -4,7 +4,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from sfpp.calibration.fp16.float16_probe import Float16ProbeGraph
+from sfpp.calibration.fp16.float16_probe import float16_probe
 from sfpp.calibration.fp16.float_graph import FloatGraph
 from sfpp.calibration.int8.observe import with_channel_limits, with_samples
 from sfpp.export.costs import live_bytes
@@ -36,8 +36,8 @@ def test_in_parts_one_part_is_held_at_a_time(in_parts):
 
 
 def test_so_it_is_while_float16_is_measured(in_parts):
-    probe = Float16ProbeGraph(FloatGraph(in_parts), range(len(in_parts.graph.node)))
-    assert live_bytes(onnx.shape_inference.infer_shapes(probe.model())) < 10 * PART_BYTES
+    probe = float16_probe(FloatGraph(in_parts), range(len(in_parts.graph.node)))
+    assert live_bytes(onnx.shape_inference.infer_shapes(probe)) < 10 * PART_BYTES
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 
-from sfpp.calibration.fp16.float16_probe import Float16ProbeGraph, NodeError, measure_fp16, nodes_to_keep_float32
+from sfpp.calibration.fp16.float16_probe import NodeError, float16_probe, measure_fp16, nodes_to_keep_float32
 from sfpp.calibration.fp16.float_graph import FloatGraph
 from sfpp.calibration.fp16.float_types import float_types
 from sfpp.calibration.fp16.fp16_model import fp16_model
@@ -73,12 +73,6 @@ def test_what_moves_values_or_stays_float32_is_not_measured():
     assert [(each.name, each.operator) for each in errors] == [("m", "MatMul"), ("y", "MatMul")]
 
 
-def test_only_candidates_are_measured():
-    model = two_products()
-    assert [each.name for each in measure_fp16(model, frames(1), candidates={"y", "h"})] == ["h", "y"]
-    assert measure_fp16(model, [], candidates=()) == ()
-
-
 def test_the_largest_value_is_found_in_any_frame_wherever_it_lies():
     """Only a sample of a large tensor is looked at for the error; the largest magnitude is that of all."""
     model = graph("g (float[1,300000] x) => (float[1,300000] y) { y = Mul(x, x) }")
@@ -108,7 +102,7 @@ def test_no_frames():
 def test_each_tensor_is_looked_at_before_the_next_one_is_made():
     """ONNX Runtime works towards the last unread node first, so the first tensors' sums have to come last."""
     float_graph = FloatGraph(two_products())
-    model = Float16ProbeGraph(float_graph, sorted(float_types(float_graph).computing)).model()
+    model = float16_probe(float_graph, float_types(float_graph).computing)
     read = {name for node in model.graph.node for name in node.input}
     unread = [node.output[0] for node in model.graph.node if not read & set(node.output)]
     order = [name.partition("/")[0] for name in reversed(unread) if "/" in name]
@@ -132,7 +126,6 @@ def test_reasons_are_given_in_words():
         "rough": "rounding costs 3.1 % of the signal",
         "lost": "rounding costs nan % of the signal",
     }
-    assert [each.name for each in nodes_to_keep_float32(errors, headroom=2, largest_error=0.1)] == ["full", "lost"]
 
 
 def test_a_cancellation_is_nodes_to_keep_float32():

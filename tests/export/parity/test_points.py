@@ -16,7 +16,7 @@ def points_and_tensors(exported):
     contract = contract_of(graph)
     reference = reference_for(contract, exported.weights)
     points = all_points(reference.network, reference.recipe, contract.input.size_hw)
-    return points, tensors_of(graph.graph, points, contract.outputs[0].name), graph
+    return points, tensors_of(graph, points, contract.outputs[0].name), graph
 
 
 @pytest.mark.parametrize("name", ["fast", "original", "pose", "edaformer"])
@@ -80,7 +80,7 @@ def test_logits_are_found_behind_labels_and_conversions():
         helper.make_node("Cast", ["index"], ["labels"]),
     ]
     graph = helper.make_graph(nodes, "graph", [], [])
-    assert tensors_of(graph, [Point(LOGITS, "", "output", "")], "labels") == {LOGITS: ["small"]}
+    assert tensors_of(onnx.helper.make_model(graph), [Point(LOGITS, "", "output", "")], "labels") == {LOGITS: ["small"]}
 
 
 def test_a_value_in_several_nodes_is_put_together_in_their_order():
@@ -88,7 +88,7 @@ def test_a_value_in_several_nodes_is_put_together_in_their_order():
         ["head/Relu_10", "head/Relu", "head/Relu_2", "head/Relu_1", "other/head/Relu_3"])]  # fmt: skip
     graph = onnx.helper.make_graph(nodes, "graph", [], [])
     point = Point("head/fusion", "head.fusion", "output", "head/Relu", parts=True)
-    assert tensors_of(graph, [point], "x")["head/fusion"] == ["y1", "y3", "y2", "y0"]
+    assert tensors_of(onnx.helper.make_model(graph), [point], "x")["head/fusion"] == ["y1", "y3", "y2", "y0"]
 
 
 def test_groups_keep_to_the_limit_and_carry_what_they_need():
