@@ -13,10 +13,9 @@ from sfpp.export.parity.comparison import Outcome, Pointwise, compare_freely, co
 from sfpp.export.parity.diagnosis import Case, first_place, output_place
 from sfpp.export.parity.inputs import numbers
 from sfpp.export.parity.points import INPUT
-from sfpp.export.parity.reference import weights_note
 from sfpp.export.parity.report import TOLERANCES, AgreementReport, Mode, precision_of
 from sfpp.export.parity.settings import Modes, ParitySettings
-from sfpp.export.parity.sides import OpenedSides, opened_sides
+from sfpp.export.parity.sides import Sides, opened_sides
 from sfpp.export.parity.tally import Limits, OutputTally, PointTally, TruthTally, WorstFrames
 from sfpp.runtime.contract import Task
 from sfpp.runtime.errors import BackendError, MediaError, ModelFileError, UsageError, VerificationError
@@ -57,12 +56,12 @@ def parity(
     """
     settings = ParitySettings(model=model, **options)  # type: ignore[arg-type]
     start = time.perf_counter()
-    with opened_sides(settings, notify) as opened:
-        comparison = Comparison(opened, settings)
+    with opened_sides(settings, notify) as sides:
+        comparison = Comparison(sides, settings)
         source, frames, total = _frames(settings, comparison.contract.task, notify)
         done = 0
         progress(0, total)
-        for batch in in_batches(frames, opened.sides.file.batch):
+        for batch in in_batches(frames, sides.file.batch):
             comparison.take(batch)
             done += len(batch)
             progress(done, total)
@@ -87,27 +86,27 @@ class Comparison:
     """Figures of all batches, the first batch that is out of tolerance, and a few pictures; nothing else is kept.
 
     Args:
-        opened: both sides.
-        settings: what is compared.
+        sides: what is compared.
+        settings: how.
 
     Raises:
         UsageError: a mode that this file does not have, or label images for a pose model.
         MediaError: there are no label images.
     """
 
-    def __init__(self, opened: OpenedSides, settings: ParitySettings) -> None:
+    def __init__(self, sides: Sides, settings: ParitySettings) -> None:
         self._settings = settings
-        self._opened, self._sides = opened, opened.sides
-        self.contract = opened.sides.reference.contract
-        self._precision = precision_of(self.contract.precision, opened.backend.precision)
+        self._sides = sides
+        self.contract = sides.reference.contract
+        self._precision = precision_of(self.contract.precision, sides.backend.precision)
         segments = self.contract.task == "segmentation"
         labels = "labels" if segments else "keypoints"
-        self._limits = Limits(TOLERANCES[self._precision], opened.sides.pins, labels)
+        self._limits = Limits(TOLERANCES[self._precision], sides.pins, labels)
         self._truth = self._truth_in(settings)
         self._classes = len(self.contract.classes) if segments else 0
-        self._outputs = {each: OutputTally(each, classes=self._classes) for each in _modes(settings.mode, opened)}
+        self._outputs = {each: OutputTally(each, classes=self._classes) for each in _modes(settings.mode, sides)}
         self._points = PointTally()
-        every = opened.sides.detailed or opened.sides.probed
+        every = sides.detailed or sides.probed
         self._every = () if every is None else every.points
         self._worst = WorstFrames(self.contract.palette)
         self._structure: str | None = None
@@ -128,7 +127,7 @@ class Comparison:
         for mode, outcome in outcomes.items():
             self._outputs[mode].add(outcome)
         if seen is not None:
-            self._points.add(seen.errors, frames)
+            self._points.add(seen, frames)
         # Free comes first where there are both: that is what a user gets.
         for outcome in list(outcomes.values())[:1]:
             self._worst.add(outcome, frames)
@@ -154,7 +153,7 @@ class Comparison:
             contract=self.contract,
             precision=self._precision,
             tolerance=self._limits.tolerance,
-            backend=self._opened.backend.description,
+            backend=sides.backend.description,
             points_backend=sides.probed.description if sides.probed is not None and points else "",
             source=source,
             frames=tuple(self._names),
@@ -184,7 +183,7 @@ class Comparison:
             # Every layer on the first frames, the parts on all.
             if sides.detailed is None or len(self._names) > len(frames):
                 return seen
-            every = {**seen.errors.own, **compare_layers(sides, frames, sides.detailed)}
+            every = {**seen.own, **compare_layers(sides, frames, sides.detailed)}
         except VerificationError as error:
             self._structure = str(error)
         except (BackendError, ModelFileError) as error:
@@ -193,7 +192,7 @@ class Comparison:
             self._blind = str(error)
         else:
             own = {point.name: every[point.name] for point in self._every if point.name in every}
-            return dataclasses.replace(seen, errors=dataclasses.replace(seen.errors, own=own))
+            return dataclasses.replace(seen, own=own)
         return None
 
     def _outcomes(self, frames: Sequence[NamedFrame], seen: Pointwise | None) -> Iterator[tuple[Mode, Outcome]]:
@@ -209,7 +208,7 @@ class Comparison:
         # In tallies of its own, as those of the run know the worst of all batches.
         points, tallies = PointTally(), [OutputTally(mode, classes=0) for mode in outcomes]
         if seen is not None:
-            points.add(seen.errors, frames)
+            points.add(seen, frames)
         for tally, outcome in zip(tallies, outcomes.values(), strict=True):
             tally.add(outcome)
         reports = points.reports(self._limits.tolerance, self._every)
@@ -221,18 +220,17 @@ class Comparison:
             return self._structure
         # Only now, with a failure at hand, is it worth opening the file anew and trying mistakes one by one.
         frames, seen = self._failing
-        note = weights_note(self._sides.reference.checkpoint, self.contract)
-        case = Case(self._sides, frames, self._limits.tolerance, self._opened.open_probes, note)
-        place = None if seen is None else first_place(case, seen.errors)
+        case = Case(self._sides, frames, self._limits.tolerance)
+        place = None if seen is None else first_place(case, seen)
         if place is not None:
             return place
-        if seen is None or INPUT not in seen.errors.own:
+        if seen is None or INPUT not in seen.own:
             return output_place(case)
         return "every part agrees by itself; small errors of all of them add up"
 
     def _notes(self) -> Iterator[str]:
         probed = self._sides.probed
-        note = weights_note(self._sides.reference.checkpoint, self.contract)
+        note = self._sides.reference.weights_note
         if note is not None:
             yield f"warning: {note}; harmless if it was only converted"
         said, trained = self.contract.input, self._sides.reference.spec
@@ -252,16 +250,16 @@ class Comparison:
             yield f"{count} parts were left out, which the graph does not have by name, beginning with {first}"
 
 
-def _modes(mode: Modes, opened: OpenedSides) -> tuple[Mode, ...]:
+def _modes(mode: Modes, sides: Sides) -> tuple[Mode, ...]:
     """Return the modes of comparing that this file has.
 
     Raises:
         UsageError: it does not have the one that was asked for.
     """
     if mode != "pinned":
-        return _MODES[mode] if opened.sides.pins else ("free",)
-    if not opened.sides.pins:
+        return _MODES[mode] if sides.pins else ("free",)
+    if not sides.pins:
         raise UsageError("--mode pinned is for variants that match tokens, and this one matches none; leave it out")
-    if opened.sides.probed is None:
+    if sides.probed is None:
         raise UsageError("--mode pinned needs to see the graph's matching, which this file does not show; take free")
     return _MODES[mode]

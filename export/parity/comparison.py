@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sfpp.export.catalog import ISR_VARIANTS, VARIANTS
-from sfpp.export.contracts import Config, plan_for, tokens_by_block
-from sfpp.export.models.recipe import Bipartite, IsrRecipe, MergingRecipe, Recipe, tokens_after
+from sfpp.export.contracts import plan_for, tokens_by_block
+from sfpp.export.models.recipe import Bipartite, MergingRecipe, Recipe, tokens_after
 from sfpp.export.parity.differences import Difference, observed
-from sfpp.export.parity.pinning import GraphMatching, PinnedMatching
-from sfpp.export.parity.probed_model import AttentionTokens, Group, ProbedAnswer, ProbedModel
+from sfpp.export.parity.pinning import PinnedMatching
+from sfpp.export.parity.probed_model import Group, ProbedAnswer, ProbedModel
 from sfpp.export.parity.reference import Reference
-from sfpp.runtime.contract import InputSpec
+from sfpp.export.parity.sides import Sides
 from sfpp.runtime.errors import BackendError, ModelFileError, UsageError, VerificationError
 from sfpp.tooling.frames import NamedFrame
-from sfpp.tooling.tasks import Agreement, Predictor, Prepared
+from sfpp.tooling.tasks import Agreement, Prepared
 
 
 @dataclass(frozen=True)
@@ -53,45 +53,22 @@ class Outcome:
 
 
 @dataclass(frozen=True, eq=False)
-class PointErrors:
-    """Differences by the points' names: ``own`` made by each part alone, ``total`` with all before it in them."""
-
-    own: dict[str, Difference] = field(default_factory=dict)
-    total: dict[str, Difference] = field(default_factory=dict)
-    gaps: dict[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, eq=False)
 class Pointwise:
-    """What a run with its insides reported shows: the predictions, the parts' errors, and PyTorch's output."""
-
-    outcome: Outcome
-    errors: PointErrors
-    expected: NDArray[Any]
-
-
-@dataclass(frozen=True, eq=False)
-class Sides:
-    """Everything that is compared.
+    """What a run with its insides reported shows.
 
     Attributes:
-        file: the model file in the backend that was asked for.
-        pytorch: the learned network in its place.
-        reference: that network.
-        probed: the file with its insides among its outputs; None where nothing can be seen of them.
-        detailed: the same with every layer's; None where that is too much.
+        outcome: the predictions, with the same matching of tokens on both sides.
+        expected: PyTorch's output.
+        own: the difference that each part makes by itself, by the point's name.
+        total: the difference there with everything before it.
+        gaps: for an attention that matches tokens, how much less similar than the best a partner is.
     """
 
-    file: Predictor
-    pytorch: Predictor
-    reference: Reference
-    probed: ProbedModel | None
-    detailed: ProbedModel | None
-
-    @property
-    def pins(self) -> bool:
-        """Whether tokens are matched, so that PyTorch has to be given the graph's matching."""
-        return self.reference.matches
+    outcome: Outcome
+    expected: NDArray[Any]
+    own: dict[str, Difference]
+    total: dict[str, Difference]
+    gaps: dict[str, float]
 
 
 def compare_freely(sides: Sides, frames: Sequence[NamedFrame], *, expected: NDArray[Any] | None = None) -> Outcome:
@@ -124,16 +101,20 @@ def compare_points(sides: Sides, frames: Sequence[NamedFrame], probed: ProbedMod
         VerificationError: the graph merges on other grids, in other cells or in other places than the recipe says.
     """
     given, own = _prepared(sides, frames)
-    errors = PointErrors()
     found: Pointwise | None = None
+    own_errors: dict[str, Difference] = {}
+    total_errors: dict[str, Difference] = {}
+    gaps: dict[str, float] = {}
     for group, run in probed.runs(given.tensor):
         if found is None:
-            _check_merging(sides.reference, run)
+            _check_merging(run, sides.reference)
         with _pinned(sides, run), observed(sides.reference.network, group.points, run.values, in_step=False) as total:
             expected = sides.pytorch.infer(own)
-        errors.total.update(total)
-        _add_own(sides, group, run, own, errors)
-        found = found or Pointwise(_outcome(sides, run.answer, expected, (given, own)), errors, expected)
+        total_errors.update(total)
+        own_errors.update(_own_errors(sides, group, run, own, gaps))
+        if found is None:
+            outcome = _outcome(sides, run.answer, expected, (given, own))
+            found = Pointwise(outcome, expected, own_errors, total_errors, gaps)
         del run  # before the next group's values come
     assert found is not None
     return found
@@ -147,35 +128,27 @@ def compare_layers(sides: Sides, frames: Sequence[NamedFrame], probed: ProbedMod
         VerificationError: as for :func:`compare_points`.
     """
     given, own = _prepared(sides, frames)
-    errors = PointErrors()
+    found: dict[str, Difference] = {}
     for group, run in probed.runs(given.tensor):
-        _add_own(sides, group, run, own, errors)
+        found.update(_own_errors(sides, group, run, own, {}))
         del run
     layers = {point.name for point in probed.points if point.detail}
-    return {name: found for name, found in errors.own.items() if name in layers}
+    return {name: each for name, each in found.items() if name in layers}
 
 
-def _check_merging(reference: Reference, run: ProbedAnswer) -> None:
-    """Count the tokens in the running graph, before numbers are compared that could not agree."""
-    if reference.matches and not run.tokens:
-        raise ModelFileError("the graph does not name its attentions, so nobody sees which tokens it merges")
-    recipe, config, spec = reference.recipe, reference.network.config, reference.spec
-    problem = merging_problem(run.tokens, run.matchings, recipe=recipe, config=config, spec=spec)
-    if problem is not None:
-        raise VerificationError(problem)
-
-
-def _add_own(sides: Sides, group: Group, run: ProbedAnswer, own: Prepared, errors: PointErrors) -> None:
-    """Run PyTorch in step with the graph, and keep what each part adds by itself."""
+def _own_errors(
+    sides: Sides, group: Group, run: ProbedAnswer, own: Prepared, gaps: dict[str, float]
+) -> dict[str, Difference]:
+    """Run PyTorch in step with the graph; return what each part adds by itself, and add to the gaps."""
     together = (*group.carried, *group.points)
     with (
         _pinned(sides, run) as pin,
         observed(sides.reference.network, together, run.values, in_step=True) as found,
     ):
         sides.pytorch.infer(own)
-    errors.own.update({point.name: found[point.name] for point in group.points if point.name in found})
     if pin is not None:
-        _add_gaps(errors.gaps, pin.gaps, group)
+        _add_gaps(gaps, pin.gaps, group)
+    return {point.name: found[point.name] for point in group.points if point.name in found}
 
 
 def _add_gaps(known: dict[str, float], gaps: Sequence[tuple[str, float]], group: Group) -> None:
@@ -231,74 +204,70 @@ def output_error(output: NDArray[Any], expected: NDArray[Any]) -> OutputError:
     return OutputError(relative, float(apart.max()), float(apart.mean()), float(np.abs(expected).max()))
 
 
-def merging_problem(
-    tokens: Sequence[AttentionTokens],
-    matchings: Sequence[GraphMatching],
-    *,
-    recipe: Recipe,
-    config: Config,
-    spec: InputSpec,
-) -> str | None:
-    """Return in words where the graph merges other tokens than the recipe says; None where it does as it should.
+def _check_merging(run: ProbedAnswer, reference: Reference) -> None:
+    """Count the tokens in the running graph, before numbers are compared that could not agree.
 
-    Args:
-        tokens: what each attention met, in the order of the network; none where the graph does not name its attentions.
-        matchings: those that the graph made.
-        recipe: what the contract says.
-        config: the network's sizes.
-        spec: the input's size.
+    Raises:
+        ModelFileError: the graph does not name its attentions.
+        VerificationError: it merges other tokens than the recipe says.
     """
-    if not tokens:
-        return None
-    seen = [(each.query, each.key_value) for each in tokens]
-    planned = tokens_by_block(plan_for(recipe, config, spec))
+    if not run.tokens:
+        if reference.matches:
+            raise ModelFileError("the graph does not name its attentions, so nobody sees which tokens it merges")
+        return
+    seen = [(each.query, each.key_value) for each in run.tokens]
+    planned = _tokens(reference, reference.recipe)
     # Tokens first: where they differ, so do the matchings, and the tokens tell which variant it is.
-    for attention, expected in zip(tokens, planned, strict=False):
-        if (attention.query, attention.key_value) != expected:
+    for attention, found, expected in zip(run.tokens, seen, planned, strict=False):
+        if found != expected:
             name = attention.name.removeprefix("encoder/")
-            return (
-                f"merging is not as the contract says, first at {name}: it works on {attention.query} queries and "
-                f"{attention.key_value} keys/values, expected {expected[0]} and {expected[1]}"
-                f"{_likely_recipe(seen, recipe, config, spec)}"
+            raise VerificationError(
+                f"merging is not as the contract says, first at {name}: it works on {found[0]} queries and "
+                f"{found[1]} keys/values, expected {expected[0]} and {expected[1]}{_likely_recipe(seen, reference)}"
             )
     if len(seen) != len(planned):
-        return f"the graph has {len(seen)} attentions, and the network {len(planned)}"
-    return _sharing_problem(matchings, recipe, config, spec)
+        raise VerificationError(f"the graph has {len(seen)} attentions, and the network {len(planned)}")
+    if isinstance(reference.recipe, MergingRecipe):
+        _check_sharing([each.name for each in run.matchings], reference.recipe, reference)
 
 
-def _likely_recipe(seen: list[tuple[int, int]], recipe: Recipe, config: Config, spec: InputSpec) -> str:
+def _tokens(reference: Reference, recipe: Recipe) -> list[tuple[int, int]]:
+    return tokens_by_block(plan_for(recipe, reference.network.config, reference.spec))
+
+
+def _likely_recipe(seen: list[tuple[int, int]], reference: Reference) -> str:
     """Return which of the named variants would give these tokens."""
-    known = VARIANTS.items() if isinstance(recipe, MergingRecipe) else ISR_VARIANTS.items()
-    fitting = next((name for name, other in known if _tokens(other, config, spec) == seen), None)
-    if fitting is None:
-        return "; the recipe in the contract is not the graph's"
-    return f"; these are the tokens of the variant {fitting!r}: the contract, or the graph, is of another one"
+    known = VARIANTS.items() if isinstance(reference.recipe, MergingRecipe) else ISR_VARIANTS.items()
+    for name, other in known:
+        with contextlib.suppress(UsageError):  # it does not fit this size
+            if _tokens(reference, other) == seen:
+                return f"; these are the tokens of the variant {name!r}: the contract, or the graph, is of another one"
+    return "; the recipe in the contract is not the graph's"
 
 
-def _tokens(recipe: Recipe, config: Config, spec: InputSpec) -> list[tuple[int, int]] | None:
-    try:
-        return tokens_by_block(plan_for(recipe, config, spec))
-    except UsageError:  # it does not fit this size
-        return None
+def _check_sharing(found: Sequence[str], recipe: MergingRecipe, reference: Reference) -> None:
+    """Refuse a graph in which an attention matches tokens, or does not, against what the recipe says.
 
-
-def _sharing_problem(matchings: Sequence[GraphMatching], recipe: Recipe, config: Config, spec: InputSpec) -> str | None:
-    """Return which attention matches tokens, or does not, against what the recipe says."""
-    if isinstance(recipe, IsrRecipe):
-        return None
-    found, expected = [each.name for each in matchings], list(_matching_blocks(recipe, config, spec))
+    Args:
+        found: the path of an attention for each matching in the graph.
+        recipe: what it merges.
+        reference: with the network's sizes.
+    """
+    expected = list(_matching_blocks(recipe, reference))
     if sorted(found) == sorted(expected):
-        return None
+        return
     odd = next(name for name in [*expected, *found] if found.count(name) != expected.count(name))
     does = "matches tokens" if found.count(odd) > expected.count(odd) else "reuses another block's matching of tokens"
     shared = {1: "each block matches its own", 0: "the blocks of a stage share one matching"}
     says = shared.get(recipe.share_matching, f"{recipe.share_matching} blocks share one matching")
-    return f"{odd.removeprefix('encoder/')} {does}, but the contract says that {says} (share_matching)"
+    raise VerificationError(
+        f"{odd.removeprefix('encoder/')} {does}, but the contract says that {says} (share_matching)"
+    )
 
 
-def _matching_blocks(recipe: MergingRecipe, config: Config, spec: InputSpec) -> Iterator[str]:
+def _matching_blocks(recipe: MergingRecipe, reference: Reference) -> Iterator[str]:
     """Yield the path of an attention once for each matching that it makes."""
-    plan = plan_for(recipe, config, spec)
+    plan = plan_for(recipe, reference.network.config, reference.spec)
     for number, (stage, tokens) in enumerate(zip(recipe.stages, plan, strict=True)):
         sides = ((stage.query, tokens.grid_hw), (stage.key_value, tokens.key_value_grid_hw))
         count = sum(

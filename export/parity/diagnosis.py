@@ -11,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sfpp.export.models.recipe import MergingRecipe, with_matching
-from sfpp.export.parity.comparison import PointErrors, Sides, compare_layers, compare_points, output_error
+from sfpp.export.parity.comparison import Pointwise, compare_layers, compare_points, output_error
 from sfpp.export.parity.differences import Difference
 from sfpp.export.parity.inputs import Suspect, closest, fitted_normalization, numbers, suspects
-from sfpp.export.parity.points import INPUT, Point, all_points, first_of_parts
-from sfpp.export.parity.probed_model import ProbedModel, carried_by
+from sfpp.export.parity.points import INPUT, all_points, first_of_parts
+from sfpp.export.parity.probed_model import carried_by
 from sfpp.export.parity.reference import pytorch_side
 from sfpp.export.parity.report import Tolerance
+from sfpp.export.parity.sides import Sides
 from sfpp.runtime.backends.protocol import FunctionBackend
 from sfpp.runtime.contract import InputSpec
 from sfpp.runtime.errors import VerificationError
@@ -30,20 +31,14 @@ _MOST, _FEW = 0.5, 5
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """A batch of frames on which something is out of tolerance, and what is needed to look closer.
-
-    ``open_probes`` opens the file with other points than those that were compared, if its insides can be seen;
-    ``weights_note`` is what is known about the weights' origin.
-    """
+    """A batch of frames on which something is out of tolerance."""
 
     sides: Sides
     frames: Sequence[NamedFrame]
     tolerance: Tolerance
-    open_probes: Callable[[Sequence[Point]], ProbedModel] | None = None
-    weights_note: str | None = None
 
 
-def first_place(case: Case, errors: PointErrors) -> str | None:
+def first_place(case: Case, errors: Pointwise) -> str | None:
     """Return in words where the file goes wrong first and what explains it; None where every part agrees.
 
     Args:
@@ -62,7 +57,8 @@ def first_place(case: Case, errors: PointErrors) -> str | None:
     # What cannot be seen of the input shows in the first thing that can.
     if INPUT not in order and first == order[0] and (place := output_place(case)) is not None:
         return place
-    origin = "" if case.weights_note is None else f" ({case.weights_note})"
+    note = case.sides.reference.weights_note
+    origin = "" if note is None else f" ({note})"
     if first not in wrong:
         return f"first disagreement at {first}: {_matching_words(case, errors.gaps[first])}{_also(wrong)}{origin}"
     found, parts = errors.own[first], first_of_parts(order)
@@ -118,7 +114,7 @@ def _also(names: Sequence[str]) -> str:
 def _finer(case: Case, name: str, found: Difference) -> tuple[str, Difference]:
     """Look into the part that ends at a point; return the first layer inside that differs, or the point itself."""
     reference = case.sides.reference
-    assert case.open_probes is not None
+    assert case.sides.open_probes is not None
     points = all_points(reference.network, reference.recipe, reference.spec.size_hw)
     index = next(number for number, point in enumerate(points) if point.name == name)
     inside = [point for point in points[:index] if point.detail and point.name.startswith(f"{name}/")]
@@ -126,7 +122,7 @@ def _finer(case: Case, name: str, found: Difference) -> tuple[str, Difference]:
         return name, found
     before = [point for point in points[: points.index(inside[0])] if not point.detail]
     part = [*inside, points[index]]
-    with case.open_probes([*carried_by(before, part), *part]) as probed:
+    with case.sides.open_probes([*carried_by(before, part), *part]) as probed:
         layers = compare_layers(case.sides, case.frames, probed)
     wrong = ((each, layer) for each, layer in layers.items() if not layer.relative <= case.tolerance.own)
     # An addition that is wrong has no layer to blame.
@@ -148,10 +144,10 @@ def _matching_words(case: Case, gap: float) -> str:
     changed = dataclasses.replace(reference, recipe=other)
     sides = dataclasses.replace(case.sides, reference=changed, pytorch=pytorch_side(changed))
     try:
-        errors = compare_points(sides, case.frames, probed).errors
+        gaps = compare_points(sides, case.frames, probed).gaps
     except VerificationError:
         return worse
-    if not all(each <= case.tolerance.gap for each in errors.gaps.values()):
+    if not all(each <= case.tolerance.gap for each in gaps.values()):
         return worse
     how = "among neighbors (local)" if local else "everywhere (exact)"
     return f"{worse}; looked for {how} they are the best - the contract says that matching is {said}"

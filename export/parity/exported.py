@@ -15,16 +15,14 @@ from sfpp.export.deployable import Network
 from sfpp.export.models.recipe import Recipe
 from sfpp.export.parity.pinning import PinnedMatching
 from sfpp.export.parity.probed_model import AttentionTokens, run_with_probes
+from sfpp.export.parity.report import TOLERANCES
 from sfpp.runtime.agreement import label_agreement
 from sfpp.runtime.contract import ModelContract, OutputKind
 from sfpp.runtime.errors import CheckpointError, VerificationError
 
 # float32 in another order of summation stays within this part of the largest logit (measured: about 1e-5).
 MAX_ERROR = 1e-4
-# How much worse than PyTorch's the graph's choice of partners may be, in cosine similarity: what rounding can hide.
-MATCHING_GAP = 1e-5
-# A class may change where two logits are equal up to rounding.
-LABEL_AGREEMENT = 0.999
+MATCHING_GAP, LABEL_AGREEMENT = TOLERANCES["fp32"].gap, TOLERANCES["fp32"].labels
 
 
 @dataclass(frozen=True)
@@ -54,24 +52,21 @@ class ParityReport:
 
     def failures(self) -> list[str]:
         """Return what is out of tolerance, in words; empty when the model agrees."""
-        if self.pinned is None:
-            return [*_label_failure(self.label_agreement), *self._error_failure(self.max_error)]
-        # The free comparison does not count beside this one: on a blank image, where any partner is as good as any
+        # The free comparison does not count beside a pinned one: on a blank image, where any partner is as good as any
         # other, two sound implementations agree on as little as 97 % of the labels. What is left to go wrong is all
-        # here: each choice must be a best one, and everything else as exact as without merging.
-        problems = [*_label_failure(self.pinned.label_agreement), *self._error_failure(self.pinned.max_error)]
-        if not self.pinned.matching_gap <= MATCHING_GAP:
+        # there: each choice must be a best one, and everything else as exact as without merging.
+        seen, problems = self.pinned or self, []
+        if not seen.label_agreement >= LABEL_AGREEMENT:
+            problems.append(f"labels agree on {seen.label_agreement:.3%} of the pixels, expected {LABEL_AGREEMENT:.1%}")
+        limit = MAX_ERROR * max(1.0, self.largest_logit or 0.0)
+        if seen.max_error is not None and not seen.max_error <= limit:
+            problems.append(f"the maximum error is {seen.max_error:.2e}, expected at most {limit:.0e}")
+        if self.pinned is not None and not self.pinned.matching_gap <= MATCHING_GAP:
             problems.append(
                 f"tokens are merged with partners that are {self.pinned.matching_gap:.1e} less similar than the best "
                 f"ones, expected at most {MATCHING_GAP:.0e}"
             )
         return problems
-
-    def _error_failure(self, error: float | None) -> list[str]:
-        limit = MAX_ERROR * max(1.0, self.largest_logit or 0.0)
-        if error is None or error <= limit:
-            return []
-        return [f"the maximum error is {error:.2e}, expected at most {limit:.0e}"]
 
     def summary(self) -> str:
         """Return the figures in one line."""
@@ -81,12 +76,6 @@ class ParityReport:
             return line
         error = "" if self.pinned.max_error is None else f"max error {self.pinned.max_error:.1e}, "
         return f"{line}; with near ties settled alike: {error}labels {self.pinned.label_agreement:.2%}"
-
-
-def _label_failure(agreement: float) -> list[str]:
-    if agreement >= LABEL_AGREEMENT:
-        return []
-    return [f"labels agree on {agreement:.3%} of the pixels, expected {LABEL_AGREEMENT:.1%}"]
 
 
 def compare_with_pytorch(

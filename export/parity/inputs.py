@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from sfpp.runtime.contract import InputSpec, ModelContract, ResizeRule
 
 Images = NDArray[np.float32]  # (batch, 3, height, width), RGB
-Triple = tuple[float, float, float]
+Vector = NDArray[np.float64]  # (3,), of the channels
 
 # A mistake is found if with it this much of the difference is left at most.
 _EXPLAINED = 1e-3
@@ -40,11 +40,11 @@ def suspects(contract: ModelContract, trained: InputSpec, prepare: Callable[[Inp
         prepare: makes the input (batch, ...) of the frames as a spec says.
     """
     raw = prepare(dataclasses.replace(trained, normalized_in_graph=True))
-    right = Suspect("", "", raw)
-    for base in (*_wrong_pixels(contract, trained, prepare, raw), right):
-        if base is not right:
-            yield dataclasses.replace(base, image=_normalized(base.image, trained.mean, trained.std))
-        yield from _wrong_normalizations(contract, trained, base)
+    for pixels in (*_wrong_pixels(contract, trained, prepare, raw), Suspect("", "", raw)):
+        for words, verdict, mean, std in _normalizations(contract, trained):
+            if pixels.words or words:
+                image = _normalized(pixels.image, mean, std)
+                yield Suspect(_joined(pixels.words, words), _joined(pixels.verdict, verdict), image)
     yield from _wrong_geometry(trained, prepare, _normalized(raw, trained.mean, trained.std))
 
 
@@ -78,15 +78,15 @@ def fitted_normalization(graph: Images, raw: Images, *, tolerance: float) -> str
     fits = [min((*_line(values, raw[:, channel]), channel) for channel in range(3)) for values in graph.swapaxes(0, 1)]
     if not all(left <= max(tolerance, _EXPLAINED) and slope for left, slope, _, _ in fits):
         return None
-    mean, std = _triple(-shift / slope for _, slope, shift, _ in fits), _triple(1 / slope for _, slope, _, _ in fits)
+    mean, std = [-shift / slope for _, slope, shift, _ in fits], [1 / slope for _, slope, _, _ in fits]
     order = "".join("RGB"[channel] for *_, channel in fits)
     channels = "" if order == "RGB" else f"takes its channels in the order {order} and "
     return f"the graph {channels}normalizes with {numbers(mean, std)}"
 
 
-def numbers(mean: Triple, std: Triple) -> str:
+def numbers(mean: Iterable[float], std: Iterable[float]) -> str:
     """Return mean and standard deviation in words."""
-    texts = [", ".join(f"{value:.6g}" for value in triple) for triple in (mean, std)]
+    texts = [", ".join(f"{value:.6g}" for value in channels) for channels in (mean, std)]
     return f"mean ({texts[0]}) and std ({texts[1]})"
 
 
@@ -103,64 +103,42 @@ def _wrong_pixels(
 ) -> Iterator[Suspect]:
     """Yield raw pixels, 0..255, other than those that the checkpoint was trained on."""
     said = contract.input
-    fed = dataclasses.replace(said, layout="NCHW", dtype="float32", normalized_in_graph=True)
+    order = f"the contract says {said.color_order}, the checkpoint was trained on {trained.color_order}"
+    exchanged = "red and blue exchanged", f"the color order is wrong ({order})"
     if said.color_order != trained.color_order or (said.mean, said.std) != (trained.mean, trained.std):
         # What the contract makes of a frame, down to the border of the letterbox, which has the mean's color.
-        words, verdict = _said_wrong(contract, trained)
-        yield Suspect(words, verdict, prepare(fed))
-    order = f"the contract says {said.color_order}, the checkpoint was trained on {trained.color_order}"
-    yield Suspect("red and blue exchanged", f"the color order is wrong ({order})", raw[:, ::-1])
+        words = exchanged if said.color_order != trained.color_order else _contracts_own(contract, trained)
+        fed = dataclasses.replace(said, layout="NCHW", dtype="float32", normalized_in_graph=True)
+        yield Suspect(*words, prepare(fed))
+    yield Suspect(*exchanged, raw[:, ::-1])
 
 
-def _said_wrong(contract: ModelContract, trained: InputSpec) -> tuple[str, str]:
-    """Return what the contract says otherwise than the training, and the verdict."""
-    said = contract.input
-    if said.color_order != trained.color_order:
-        order = f"the contract says {said.color_order}, the checkpoint was trained on {trained.color_order}"
-        return "red and blue exchanged", f"the color order is wrong ({order})"
+def _contracts_own(contract: ModelContract, trained: InputSpec) -> tuple[str, str]:
+    said = numbers(contract.input.mean, contract.input.std)
+    training = f"the checkpoint's training says {numbers(trained.mean, trained.std)}"
+    return "the contract's mean and std", f"mean/std differ: contract says {said}, {training}"
+
+
+def _normalizations(contract: ModelContract, trained: InputSpec) -> Iterator[tuple[str, str, Vector, Vector]]:
+    """Yield the right normalization, without words, and wrong ones: each a mean and a std for raw values 0..255."""
+    said, mean, std = contract.input, np.array(trained.mean), np.array(trained.std)
+    zero, one = np.zeros(3), np.ones(3)
     expected = f"the checkpoint's training says {numbers(trained.mean, trained.std)}"
-    return "the contract's mean and std", f"mean/std differ: contract says {numbers(said.mean, said.std)}, {expected}"
-
-
-def _wrong_normalizations(contract: ModelContract, trained: InputSpec, base: Suspect) -> Iterator[Suspect]:
-    """Yield what wrong normalizations make of pixels that may be wrong themselves."""
-    said, mean, std = contract.input, trained.mean, trained.std
-    unit = tuple(value / 255 for value in mean), tuple(value / 255 for value in std)
-    expected = f"the checkpoint's training says {numbers(mean, std)}"
-    cases: tuple[tuple[str, str, Callable[[Images], Images]], ...] = (
-        (
-            "the contract's mean and std",
-            f"mean/std differ: contract says {numbers(said.mean, said.std)}, {expected}",
-            lambda x: _normalized(x, said.mean, said.std),
-        ),
-        (
-            "mean and std in the order blue, green, red",
-            f"red and blue are exchanged in mean and std; {expected}",
-            lambda x: _normalized(x, mean[::-1], std[::-1]),
-        ),
-        ("normalization skipped", "raw values 0..255 reach the network: nothing normalizes them", lambda x: x),
-        (
-            "normalization applied twice",
-            "frames are normalized twice, by the runtime and by the graph",
-            lambda x: _normalized(_normalized(x, mean, std), mean, std),
-        ),
-        ("values of 0..1", "frames are divided by 255 and not normalized", lambda x: x / np.float32(255)),
-        ("values of -1..1", "frames are scaled to -1..1 and not normalized", lambda x: x / np.float32(127.5) - 1),
-        (
-            "values of 0..1 normalized as if they were 0..255",
-            "frames are divided by 255, and then normalized by mean and std for 0..255",
-            lambda x: _normalized(x / np.float32(255), mean, std),
-        ),
-        (
-            "values of 0..255 normalized as if they were 0..1",
-            f"mean and std are on the 0..1 scale and the frames on 0..255; {expected}",
-            lambda x: _normalized(x, *unit),
-        ),
-        ("the mean subtracted only", "nothing divides by std", lambda x: _normalized(x, mean, (1.0, 1.0, 1.0))),
-        ("the division by std only", "nothing subtracts the mean", lambda x: _normalized(x, (0.0, 0.0, 0.0), std)),
-    )
-    for words, verdict, make in cases:
-        yield Suspect(_joined(base.words, words), _joined(base.verdict, verdict), make(base.image))
+    yield "", "", mean, std
+    yield *_contracts_own(contract, trained), np.array(said.mean), np.array(said.std)
+    words = "mean and std in the order blue, green, red"
+    yield words, f"red and blue are exchanged in mean and std; {expected}", mean[::-1], std[::-1]
+    yield "normalization skipped", "raw values 0..255 reach the network: nothing normalizes them", zero, one
+    words = "frames are normalized twice, by the runtime and by the graph"
+    yield "normalization applied twice", words, mean + mean * std, std * std
+    yield "values of 0..1", "frames are divided by 255 and not normalized", zero, 255 * one
+    yield "values of -1..1", "frames are scaled to -1..1 and not normalized", 127.5 * one, 127.5 * one
+    words = "frames are divided by 255, and then normalized by mean and std for 0..255"
+    yield "values of 0..1 normalized as if they were 0..255", words, 255 * mean, 255 * std
+    words = f"mean and std are on the 0..1 scale and the frames on 0..255; {expected}"
+    yield "values of 0..255 normalized as if they were 0..1", words, mean / 255, std / 255
+    yield "the mean subtracted only", "nothing divides by std", mean, one
+    yield "the division by std only", "nothing subtracts the mean", zero, std
 
 
 def _joined(*texts: str) -> str:
@@ -177,13 +155,9 @@ def _wrong_geometry(trained: InputSpec, prepare: Callable[[InputSpec], Images], 
     yield Suspect("the picture one pixel further", "sampling is off by one pixel", np.roll(once, -1, (2, 3)))
 
 
-def _normalized(raw: Images, mean: tuple[float, ...], std: tuple[float, ...]) -> Images:
-    values: Images = ((raw - _column(mean)) / _column(std)).astype(np.float32)
-    return values
-
-
-def _column(values: tuple[float, ...]) -> NDArray[np.float64]:
-    return np.asarray(values, np.float64).reshape(1, 3, 1, 1)
+def _normalized(raw: Images, mean: ArrayLike, std: ArrayLike) -> Images:
+    columns = (np.asarray(each, np.float64).reshape(1, 3, 1, 1) for each in (mean, std))
+    return np.asarray((raw - next(columns)) / next(columns), np.float32)
 
 
 def _line(values: Images, raw: Images) -> tuple[float, float, float]:
@@ -194,8 +168,3 @@ def _line(values: Images, raw: Images) -> tuple[float, float, float]:
     shift = float(y.mean()) - slope * float(x.mean())
     left = float(np.linalg.norm(y - slope * x - shift)) / max(float(np.linalg.norm(y)), 1e-30)
     return left, slope, shift
-
-
-def _triple(values: Iterable[float]) -> Triple:
-    red, green, blue = values
-    return red, green, blue

@@ -51,9 +51,16 @@ class Reference:
         """Whether the recipe matches tokens, so that near ties may be settled differently on both sides."""
         return isinstance(self.recipe, MergingRecipe) and self.recipe.merges_bipartite
 
-    def trained_contract(self) -> ModelContract:
-        """Return the contract of PyTorch's side: the file's, with frames as the checkpoint was trained."""
-        return dataclasses.replace(self.contract, input=self.spec)
+    @property
+    def weights_note(self) -> str | None:
+        """In words that the weights are not, byte for byte, those that the file was made from; None where they are."""
+        made_from, given = self.contract.checkpoint_sha256, self.checkpoint
+        if not made_from or made_from == given.sha256:
+            return None
+        return (
+            f"the file was made from a checkpoint with the SHA-256 {made_from[:12]}..., and {given.name} has "
+            f"{given.sha256[:12]}..."
+        )
 
     def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """Run PyTorch as if it were a backend: images by the spec's name in, what the graph gives by its name out."""
@@ -126,17 +133,7 @@ def _fitting_recipe(contract: ModelContract, checkpoint: Checkpoint) -> Recipe:
 def pytorch_side(reference: Reference) -> Predictor:
     """Return PyTorch in the place of a backend, fed as the checkpoint was trained."""
     backend = FunctionBackend(reference.run, {}, description="PyTorch")
-    return predictor_of(backend, reference.trained_contract())
-
-
-def weights_note(checkpoint: Checkpoint, contract: ModelContract) -> str | None:
-    """Say if the weights are not, byte for byte, those that the file was made from."""
-    if not contract.checkpoint_sha256 or contract.checkpoint_sha256 == checkpoint.sha256:
-        return None
-    return (
-        f"the file was made from a checkpoint with the SHA-256 {contract.checkpoint_sha256[:12]}..., and "
-        f"{checkpoint.name} has {checkpoint.sha256[:12]}..."
-    )
+    return predictor_of(backend, dataclasses.replace(reference.contract, input=reference.spec))
 
 
 def _demo_of(contract: ModelContract) -> Path:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import onnx
 
 from sfpp.export.costs import ADVICE, live_bytes, parity_bytes
-from sfpp.export.parity.comparison import Sides
 from sfpp.export.parity.points import Point, all_points, coarse_points, survives_equalizing
 from sfpp.export.parity.probed_model import ProbedModel, read_graph
 from sfpp.export.parity.reference import Reference, pytorch_side, reference_for
@@ -19,7 +20,7 @@ from sfpp.runtime.backends import Backend, BackendOptions, open_backend
 from sfpp.runtime.backends.openvino import OpenVinoBackend
 from sfpp.runtime.contract import ModelContract, contract_from_metadata, read_contract_file
 from sfpp.runtime.resources import memory_for
-from sfpp.tooling.tasks import predictor_of
+from sfpp.tooling.tasks import Predictor, predictor_of
 
 Notify = Callable[[str], object]
 OpenProbes = Callable[..., ProbedModel]  # of a sequence of points, and whether to keep it open
@@ -29,16 +30,35 @@ DETAILS_BYTES_LIMIT = 4 << 30
 
 
 @dataclass(frozen=True, eq=False)
-class OpenedSides:
-    """Both sides, what runs the file, and how to open it with other points; None where its insides cannot be seen."""
+class Sides:
+    """Everything that is compared.
 
-    sides: Sides
+    Attributes:
+        file: the model file in the backend that was asked for.
+        pytorch: the learned network in its place.
+        reference: that network.
+        backend: what runs the file.
+        open_probes: opens the file with other points among its outputs; None where nothing can be seen of its insides.
+        probed: the file with its parts' values among its outputs; None likewise.
+        detailed: the same with every layer's; None where that is too much.
+    """
+
+    file: Predictor
+    pytorch: Predictor
+    reference: Reference
     backend: Backend
     open_probes: OpenProbes | None
+    probed: ProbedModel | None
+    detailed: ProbedModel | None
+
+    @property
+    def pins(self) -> bool:
+        """Whether tokens are matched, so that PyTorch has to be given the graph's matching."""
+        return self.reference.matches
 
 
 @contextlib.contextmanager
-def opened_sides(settings: ParitySettings, notify: Notify) -> Iterator[OpenedSides]:
+def opened_sides(settings: ParitySettings, notify: Notify) -> Iterator[Sides]:
     """Open both sides for the length of a block.
 
     Raises:
@@ -62,41 +82,33 @@ def opened_sides(settings: ParitySettings, notify: Notify) -> Iterator[OpenedSid
             backend.metadata, origin=model.name, instead="with --contract FILE.json"
         )
         reference = reference_for(contract, settings.weights)
-        graph = read_graph(model) if model.suffix == ".onnx" else None
-        open_probes = None if graph is None else _prober(graph, settings.backend_name, options, contract)
-        probed, detailed = _probed(reference, open_probes)
-        live = 0 if graph is None else _live_bytes(graph, contract, backend)
+        open_probes, probed, detailed, live = None, None, None, 0
+        if model.suffix == ".onnx":
+            graph = read_graph(model)
+            open_probes = partial(_open_probes, graph, contract, backend=settings.backend_name, options=options)
+            probed, detailed = _probed(reference, open_probes)
+            # Files exported by earlier versions do not say it.
+            live = contract.live_bytes or live_bytes(graph, fused=isinstance(backend, OpenVinoBackend))
         values = max((each.run_bytes for each in (probed, detailed) if each is not None), default=0)
         needed_bytes = parity_bytes(reference.network, reference.recipe, contract, live=live, values=values)
         stack.enter_context(memory_for(f"comparing {model.name} with PyTorch", needed_bytes, advice=ADVICE))
         if probed is not None:
             stack.callback(probed.close)
-        sides = Sides(predictor_of(backend, contract), pytorch_side(reference), reference, probed, detailed)
-        yield OpenedSides(sides, backend, open_probes)
+        file = predictor_of(backend, contract)
+        yield Sides(file, pytorch_side(reference), reference, backend, open_probes, probed, detailed)
 
 
-def _live_bytes(graph: onnx.ModelProto, contract: ModelContract, backend: Backend) -> int:
-    """Return what is alive at one time; files exported by earlier versions do not say it."""
-    return contract.live_bytes or live_bytes(graph, fused=isinstance(backend, OpenVinoBackend))
+def _open_probes(
+    graph: onnx.ModelProto, contract: ModelContract, points: Sequence[Point], **opening: Any
+) -> ProbedModel:
+    """Return the graph with more outputs."""
+    if contract.calibration is not None and contract.calibration.equalized:
+        points = [each for each in points if survives_equalizing(each.name)]
+    return ProbedModel(graph, contract, points, **opening)
 
 
-def _prober(
-    graph: onnx.ModelProto, backend: str | None, options: BackendOptions, contract: ModelContract
-) -> OpenProbes:
-    """Return what opens the graph with more outputs."""
-    equalized = contract.calibration is not None and contract.calibration.equalized
-
-    def open_probes(points: Sequence[Point], *, keep: bool = False) -> ProbedModel:
-        shown = [each for each in points if survives_equalizing(each.name)] if equalized else points
-        return ProbedModel(graph, contract, shown, backend=backend, options=options, keep=keep)
-
-    return open_probes
-
-
-def _probed(reference: Reference, open_probes: OpenProbes | None) -> tuple[ProbedModel | None, ProbedModel | None]:
+def _probed(reference: Reference, open_probes: OpenProbes) -> tuple[ProbedModel, ProbedModel | None]:
     """Return the file with the parts' values among its outputs, and with the layers' if they are not too many."""
-    if open_probes is None:
-        return None, None
     about = reference.network, reference.recipe, reference.spec.size_hw
     # Neither is opened before it runs, so that only one of them takes memory at a time.
     detailed = open_probes(all_points(*about))

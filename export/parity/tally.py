@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from sfpp.export.parity.comparison import Outcome, OutputError, PointErrors
+from sfpp.export.parity.comparison import Outcome, OutputError, Pointwise
 from sfpp.export.parity.differences import Difference
 from sfpp.export.parity.points import Point, first_of_parts
 from sfpp.export.parity.report import MarkedFrame, Mode, OutputReport, PointReport, Tolerance, TruthReport
@@ -86,15 +85,15 @@ class PointTally:
         self._total: dict[str, float] = {}
         self._gaps: dict[str, float] = {}
 
-    def add(self, errors: PointErrors, frames: Sequence[NamedFrame]) -> None:
+    def add(self, seen: Pointwise, frames: Sequence[NamedFrame]) -> None:
         """Count one batch of frames."""
-        for name, found in errors.own.items():
+        for name, found in seen.own.items():
             if name not in self._own or _rank(found.relative) > _rank(self._own[name][0].relative):
                 index = min(found.place.batch, len(frames) - 1) if found.place is not None else 0
                 self._own[name] = (found, frames[index].name)
         for known, more in (
-            (self._total, {name: each.relative for name, each in errors.total.items()}),
-            (self._gaps, errors.gaps),
+            (self._total, {name: each.relative for name, each in seen.total.items()}),
+            (self._gaps, seen.gaps),
         ):
             known.update({name: float(np.maximum(value, known.get(name, 0.0))) for name, value in more.items()})
 
@@ -134,11 +133,9 @@ class TruthTally:
     """
 
     def __init__(self, folder: str | os.PathLike[str], *, classes: tuple[str, ...], ignore: int) -> None:
-        self._folder, self._classes = LabelFolder(folder, classes=len(classes), ignore=ignore), classes
-        self._file = ConfusionMatrix(len(classes), ignore=ignore)
-        self._pytorch = ConfusionMatrix(len(classes), ignore=ignore)
-        self._where = os.fspath(folder)
-        self._frames = 0
+        self._truth, self._classes = LabelFolder(folder, classes=len(classes), ignore=ignore), classes
+        self._file, self._pytorch = (ConfusionMatrix(len(classes), ignore=ignore) for _ in range(2))
+        self._where, self._frames = os.fspath(folder), 0
 
     def add(self, outcome: Outcome, frames: Sequence[NamedFrame]) -> None:
         """Count those of the frames that are annotated.
@@ -148,7 +145,7 @@ class TruthTally:
             MediaError: an annotation cannot be read, or is of another size than its frame.
         """
         for frame, answer, expected in zip(frames, outcome.predictions, outcome.expected, strict=False):
-            truth = self._truth_of(frame)
+            truth = self._truth.find(frame.name, frame.image_bgr.shape[:2])
             if truth is not None:
                 self._file.update(answer, truth)
                 self._pytorch.update(expected, truth)
@@ -170,16 +167,9 @@ class TruthTally:
             self._frames,
             file_mean_iou=self._file.mean_iou(),
             pytorch_mean_iou=self._pytorch.mean_iou(),
-            file_iou=self._by_class(self._file),
-            pytorch_iou=self._by_class(self._pytorch),
+            file_iou=self._file.iou_of(self._classes),
+            pytorch_iou=self._pytorch.iou_of(self._classes),
         )
-
-    def _truth_of(self, frame: NamedFrame) -> NDArray[Any] | None:
-        height, width = frame.image_bgr.shape[:2]
-        return self._folder.find(frame.name, (height, width))
-
-    def _by_class(self, confusion: ConfusionMatrix) -> dict[str, float]:
-        return dict(zip(self._classes, map(float, confusion.iou()), strict=True))
 
 
 def _rank(relative: float) -> float:

@@ -185,4 +185,4 @@ def test_an_output_that_only_the_contract_knows_is_named(run, exported, tmp_path
     path = with_contract(exported("original").path, tmp_path / "odd.onnx", outputs=outputs)
     code, _, err = run(path)
     assert code == 1
-    assert "the model gives 'logits', but its contract says 'labels'; give the contract of this model" in err
+    assert "the contract promises the output 'labels', but the model gives logits" in err

@@ -8,7 +8,7 @@ import pytest
 from sfpp.export.catalog import VARIANTS, isr_from_text, recipe_from_words, words_from_recipe
 from sfpp.export.demo import demo_checkpoint, demo_pose_checkpoint
 from sfpp.export.models.recipe import with_matching
-from sfpp.export.parity.reference import recipe_of, reference_for, weights_note
+from sfpp.export.parity.reference import recipe_of, reference_for
 from sfpp.runtime.errors import ContractError, UsageError
 from tests.export.parity.planted import contract_of
 
@@ -75,9 +75,11 @@ def test_another_kind_of_network_is_refused(contract):
 
 
 def test_other_bytes_are_told(contract):
-    checkpoint = reference_for(contract, None).checkpoint
-    assert weights_note(checkpoint, contract) is None
-    assert weights_note(checkpoint, dataclasses.replace(contract, checkpoint_sha256="")) is None
-    note = weights_note(checkpoint, dataclasses.replace(contract, checkpoint_sha256="f" * 64))
+    reference = reference_for(contract, None)
+    assert reference.weights_note is None
+    without = dataclasses.replace(contract, checkpoint_sha256="")
+    assert dataclasses.replace(reference, contract=without).weights_note is None
+    other = dataclasses.replace(contract, checkpoint_sha256="f" * 64)
+    note = dataclasses.replace(reference, contract=other).weights_note
     assert "made from a checkpoint with the SHA-256 ffffffffffff..." in note
-    assert checkpoint.sha256[:12] in note
+    assert reference.checkpoint.sha256[:12] in note
