@@ -77,9 +77,9 @@ $(VENV)/.torch: constraints.txt | $(BIN)/python
 	touch $@
 
 $(VENV)/.demo: $(VENV)/.torch pyproject.toml
-	$(INSTALL) -c constraints.txt -e '.[cpu,video,export]' -e ./demo
+	$(INSTALL) -c constraints.txt -e '.[cpu,video,export]' -e ./demo-weights
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.torch pyproject.toml
-	$(INSTALL) -c constraints.txt -e '.[dev]' -e ./demo
+	$(INSTALL) -c constraints.txt -e '.[dev]' -e ./demo-weights
 	touch $@ $(VENV)/.demo

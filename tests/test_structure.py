@@ -200,6 +200,7 @@ def test_one_import_offers_everything_and_loads_nothing_heavy():
         sfpp.lod  # noqa: B018
     assert sfpp.__version__ == metadata.version("sfpp")
     assert not (ROOT / "sfpp").exists(), "it would hide an installed sfpp from a Python that is started here"
+    assert not (ROOT / "demo").exists(), "it would be what `sfpp-run MODEL demo` segments here"
 
 
 def test_what_exports_names_the_extra_where_torch_is_missing():
@@ -215,7 +216,7 @@ def built(tmp_path_factory):
     source, folder = tmp_path_factory.mktemp("source") / "sfpp", tmp_path_factory.mktemp("dist")
     skip = shutil.ignore_patterns(".venv", ".git", "build", "out", "*.egg-info", "__pycache__", ".*_cache", "*.onnx")
     shutil.copytree(ROOT, source, ignore=skip)  # setuptools leaves its work beside the source
-    for path in (source, source / "demo"):
+    for path in (source, source / "demo-weights"):
         run_python("-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", folder, path)
     run_python("-c", f"from setuptools import build_meta; build_meta.build_sdist({str(folder)!r})", cwd=source)
     return folder, source

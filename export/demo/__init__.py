@@ -48,7 +48,7 @@ def _weights(name: str) -> Path:
             extra="demo",
             purpose="the demonstration model",
             advice="its weights are not for commercial use and therefore a package of their own; give a checkpoint of "
-            "your own with --weights, or pip install sfpp-demo (in a clone of the repository: pip install ./demo)",
+            "your own with --weights, or pip install sfpp-demo (in a clone of the repository: pip install ./demo-weights)",
         ) from error
 
 
