@@ -47,8 +47,8 @@ def _weights(name: str) -> Path:
             "sfpp-demo",
             extra="demo",
             purpose="the demonstration model",
-            advice="its weights are not for commercial use and therefore a package of their own; give a checkpoint of "
-            "your own with --weights, or pip install sfpp-demo (in a clone of the repository: pip install ./demo-weights)",
+            advice="its weights are not for commercial use and a package of their own; give a checkpoint of your own "
+            "with --weights, or pip install sfpp-demo (in a clone of the repository: pip install ./demo-weights)",
         ) from error
 
 
