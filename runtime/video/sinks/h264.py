@@ -49,7 +49,7 @@ class _NothingWritten(Exception):  # noqa: N818 - a signal within this file
 
 
 @contextlib.contextmanager
-def video_sink(path: Path, *, frames_per_second: Fraction | None) -> Iterator[VideoEncoder]:
+def video_sink(path: Path, *, frames_per_second: Fraction | None) -> Iterator[VideoFile]:
     """Write a video that appears under its name when it is complete.
 
     Ctrl-C within the block completes the video with the frames written so far; any other error leaves nothing behind.
@@ -64,70 +64,159 @@ def video_sink(path: Path, *, frames_per_second: Fraction | None) -> Iterator[Vi
     """
     interruption: KeyboardInterrupt | None = None
     with contextlib.suppress(_NothingWritten), whole_file(path) as temporary:
-        encoder = VideoEncoder(path, temporary, frames_per_second=frames_per_second)
+        video = VideoFile(path, temporary, frames_per_second=frames_per_second)
         try:
             try:
-                yield encoder
+                yield video
             except KeyboardInterrupt as error:
                 interruption = error
-            if not encoder.frames_written:
+            if not video.frames_written:
                 raise interruption or _NothingWritten
-            encoder.finish()
+            video.finish()
         finally:
-            encoder.release()
+            video.release()
     if interruption is not None:
         raise interruption
 
 
-class VideoEncoder:
-    """Encodes frames of one size into ``temporary``; messages speak of ``path``. Use it through :func:`video_sink`."""
+@contextlib.contextmanager
+def recording_sink(path: Path, *, on_event: EventHandler = ignore) -> Iterator[VideoFile]:
+    """Record live pictures: whatever ends the program, all can be played but a quarter of a second and a frame.
 
-    def __init__(self, path: Path, temporary: Path, *, frames_per_second: Fraction | None) -> None:
-        av = import_av(purpose=f"writing {path.name}")
+    Other videos of sfpp appear under their name when they are complete. This one does not wait for that, on purpose:
+    where a program is killed or crashes, nobody is left to complete anything, and hours would be lost for a rule. The
+    file is therefore written under its own name from the first frame on, in fragments (MP4) or clusters (Matroska) of a
+    quarter of a second, each of which goes to the operating system as it is done. Whatever ends the block, also an
+    error, completes the file with what was written until then: an MP4 gets the index of an ordinary one. What survives
+    a power cut is up to the file system: on Linux mostly all but the last half minute. The price: the file is half as
+    large again, since the encoder must not look ahead; and an MP4 keeps 78 bytes a frame in memory for its index, at 30
+    frames a second 200 MB in a day, where Matroska keeps none.
+
+    A file of this name from an earlier run is renamed, not overwritten. Every frame has its own time, from 0 for the
+    first. A picture of another size than the first one's is scaled to it, with black bars where it needs them. Without
+    a frame there is no file.
+
+    Args:
+        path: ends in .mp4, .mov or .mkv.
+        on_event: told of changes of size, and of an older file's new name.
+
+    Raises as :func:`video_sink`.
+    """
+    # In place and not in one step, so a link has to be followed here, and what is no file cannot be one that grows.
+    place = ordinary_place(path)
+    recording = VideoFile(place, place, live=True, on_event=on_event)
+    try:
+        yield recording
+    except BaseException:
+        with contextlib.suppress(MediaError):
+            recording.finish()
+        raise
+    recording.finish()
+
+
+class VideoFile:
+    """Encodes frames into a file; use it through :func:`video_sink` or :func:`recording_sink`.
+
+    Args:
+        path: of which messages speak.
+        file: what is written; it is opened with the first frame.
+        frames_per_second: None gives each frame its own time.
+        live: write small pieces that are complete in themselves, and scale pictures of another size than the first's.
+        on_event: told of changes of size, and of an older file's new name.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        file: Path,
+        *,
+        frames_per_second: Fraction | None = None,
+        live: bool = False,
+        on_event: EventHandler = ignore,
+    ) -> None:
+        import_av(purpose=f"writing {path.name}")
         self.path = path
         self.frames_written = 0
+        self._file = file
         self._rate = frames_per_second
+        self._live = live
+        self._on_event = on_event
+        self._fitting = FirstSize(path.name, on_event)
         self._stamps = LiveStamps()
-        self._size_hw: tuple[int, ...] = ()
-        # With the index in front, a browser plays the file while it still loads. Matroska has no such option.
-        options = {} if path.suffix.lower() == ".mkv" else {"movflags": "+faststart"}
-        self._container: OutputContainer = av.open(str(temporary.absolute()), mode="w", options=options)
+        self._container: OutputContainer | None = None
         self._stream: VideoStream | None = None
 
     def write(self, frame: Frame, image: NDArray[np.uint8]) -> None:
         """Encode ``image``, (H, W, 3) uint8 BGR; an odd height or width grows by one repeated row or column.
 
+        Live, it is in the file with the first frame that is 0.25 s younger, and can be played whatever fails later.
+
         Raises:
-            MediaError: another size than the first frame's, or the encoder failed.
-            OSError: the disk is full, or similar.
+            MediaError: another size than the first frame's, unless it is live; or the encoder failed.
+            OSError: the disk is full, or similar; live, that is a MediaError too.
         """
-        size_hw = image.shape[:2]
-        if self._stream is None:
-            self._size_hw = size_hw
-            self._stream = add_h264(self._container, size_hw, crf=_CRF, rate=self._rate)
-        if size_hw != self._size_hw:
+        if not self._live and self._stream is not None and image.shape[:2] != self._fitting.size_hw:
             raise MediaError(
-                f"frame {frame.name} is {_words(size_hw)}, but {self.path.name} began with {_words(self._size_hw)}, "
-                "and a video has one size; give a folder as output"
+                f"frame {frame.name} is {_words(image.shape)}, but {self.path.name} began with "
+                f"{_words(self._fitting.size_hw)}, and a video has one size; give a folder as output"
             )
-        stamp = self.frames_written if self._rate is not None else self._stamps.of(frame.time_s)[0]
+        picture = picture_from_bgr(self._fitting.fit(bgr_from_frame(image)))
         with self._errors_named():
-            encode(self._stream, picture_from_bgr(image), stamp)
+            if self._stream is None:
+                self._stream = self._opened()
+            stamp_ms, key = self._stamps.of(frame.time_s)
+            stamp = stamp_ms if self._rate is None else self.frames_written
+            encode(self._stream, picture, stamp, key=key and self._live)
         self.frames_written += 1
 
     def finish(self) -> None:
         """Write what the encoder still holds, and the index; raises as :meth:`write`."""
-        assert self._stream is not None
         with self._errors_named():
-            encode(self._stream, None)
-        self._container.close()
+            try:
+                if self._stream is not None:
+                    encode(self._stream, None)
+            finally:
+                if self._container is not None:
+                    self._container.close()
+                    if not self.frames_written:
+                        self._file.unlink(missing_ok=True)
 
     def release(self) -> None:
         """Close the file whatever its state; the caller has removed it, or finished it, or is about to remove it."""
         import av
 
         with contextlib.suppress(av.FFmpegError):
-            self._container.close()
+            if self._container is not None:
+                self._container.close()
+
+    def _opened(self) -> VideoStream:
+        import av
+
+        if self._live:
+            keep_older(self._file, self._on_event)
+        # An absolute path, since a relative one with a colon would be taken for the name of a protocol.
+        container = av.open(str(self._file.absolute()), mode="w", options=self._container_options())
+        self._container = container
+        if self._live:
+            now = datetime.datetime.now(datetime.timezone.utc)
+            container.metadata["creation_time"] = now.isoformat(timespec="milliseconds")
+        options = LIVE_OPTIONS if self._live else None
+        return add_h264(container, self._fitting.size_hw, crf=_CRF, rate=self._rate, options=options)
+
+    def _container_options(self) -> dict[str, str]:
+        """Return what puts the index in front, or of live video writes small complete pieces, each at once."""
+        import av
+
+        matroska = self.path.suffix.lower() == ".mkv"
+        if not self._live:
+            # With the index in front, a browser plays the file while it still loads. Matroska has no such option.
+            return {} if matroska else {"movflags": "+faststart"}
+        if matroska:
+            return {"cluster_time_limit": _CLUSTER_MILLISECONDS, "flush_packets": "1"}
+        # When it is closed, a hybrid file hides the fragments and becomes an ordinary one, which every player can seek
+        # in.
+        hybrid = "+hybrid_fragmented" if av.library_versions["libavformat"] >= _HYBRID_SINCE else ""
+        return {"movflags": _FRAGMENTS + hybrid, "frag_duration": _FRAGMENT_MICROSECONDS, "flush_packets": "1"}
 
     @contextlib.contextmanager
     def _errors_named(self) -> Iterator[None]:
@@ -135,9 +224,14 @@ class VideoEncoder:
 
         try:
             yield
-        except OSError:
-            raise  # PyAV's own OSErrors included: the writer of whole files explains them
-        except av.FFmpegError as error:
+        except (OSError, av.FFmpegError) as error:
+            if self._live:
+                kept = "; what was written before can be played" if self.frames_written else ""
+                raise MediaError(
+                    f"cannot record to {self.path} ({error.strerror}){kept}. Make room, or give another place"
+                ) from error
+            if isinstance(error, OSError):
+                raise  # PyAV's own OSErrors included: the writer of whole files explains them
             raise MediaError(
                 f"cannot encode {self.path}: {error.strerror}; try another suffix, such as .mp4"
             ) from error
@@ -197,119 +291,6 @@ def encode(stream: VideoStream, picture: VideoFrame | None, stamp: int = 0, *, k
         if key:
             picture.pict_type = PictureType.I
     cast("OutputContainer", stream.container).mux(stream.encode(picture))
-
-
-@contextlib.contextmanager
-def recording_sink(path: Path, *, on_event: EventHandler = ignore) -> Iterator[Recording]:
-    """Record live pictures: whatever ends the program, all can be played but a quarter of a second and a frame.
-
-    Other videos of sfpp appear under their name when they are complete. This one does not wait for that, on purpose:
-    where a program is killed or crashes, nobody is left to complete anything, and hours would be lost for a rule. The
-    file is therefore written under its own name from the first frame on, in fragments (MP4) or clusters (Matroska) of a
-    quarter of a second, each of which goes to the operating system as it is done. Whatever ends the block, also an
-    error, completes the file with what was written until then: an MP4 gets the index of an ordinary one. What survives
-    a power cut is up to the file system: on Linux mostly all but the last half minute. The price: the file is half as
-    large again, since the encoder must not look ahead; and an MP4 keeps 78 bytes a frame in memory for its index, at 30
-    frames a second 200 MB in a day, where Matroska keeps none.
-
-    A file of this name from an earlier run is renamed, not overwritten. Every frame has its own time, from 0 for the
-    first. A picture of another size than the first one's is scaled to it, with black bars where it needs them. Without
-    a frame there is no file.
-
-    Args:
-        path: ends in .mp4, .mov or .mkv.
-        on_event: told of changes of size, and of an older file's new name.
-
-    Raises as :func:`video_sink`.
-    """
-    import_av(purpose=f"writing {path.name}")
-    # In place and not in one step, so a link has to be followed here, and what is no file cannot be one that grows.
-    recording = Recording(ordinary_place(path), on_event=on_event)
-    try:
-        yield recording
-    except BaseException:
-        with contextlib.suppress(MediaError):
-            recording.close()
-        raise
-    recording.close()
-
-
-class Recording:
-    """Encodes frames into a file in pieces that are complete in themselves; use it through :func:`recording_sink`."""
-
-    def __init__(self, path: Path, *, on_event: EventHandler) -> None:
-        self.path = path
-        self.frames_written = 0
-        self._on_event = on_event
-        self._fitting = FirstSize(path.name, on_event)
-        self._stamps = LiveStamps()
-        self._container: Any = None
-        self._stream: VideoStream | None = None
-
-    def write(self, frame: Frame, image: NDArray[np.uint8]) -> None:
-        """Encode ``image``, (H, W, 3) uint8 BGR; it is in the file with the first frame that is 0.25 s younger.
-
-        Raises:
-            MediaError: the disk is full, or the encoder failed; what was written before can be played.
-        """
-        fitted = self._fitting.fit(bgr_from_frame(image))
-        if self._stream is None:
-            keep_older(self.path, self._on_event)
-        with self._errors_named():
-            if self._stream is None:
-                self._stream = self._open()
-            stamp_ms, key = self._stamps.of(frame.time_s)
-            encode(self._stream, picture_from_bgr(fitted), stamp_ms, key=key)
-        self.frames_written += 1
-
-    def close(self) -> None:
-        """Complete the file; raises as :meth:`write`."""
-        container, stream = self._container, self._stream
-        self._container = None
-        if container is None:
-            return
-        with self._errors_named():
-            try:
-                if stream is not None:
-                    encode(stream, None)
-            finally:
-                container.close()
-                if not self.frames_written:
-                    self.path.unlink(missing_ok=True)
-
-    def _open(self) -> VideoStream:
-        import av
-
-        # An absolute path, since a relative one with a colon would be taken for the name of a protocol.
-        self._container = av.open(
-            str(self.path.absolute()), mode="w", options=_fragment_options(self.path.suffix.lower())
-        )
-        now = datetime.datetime.now(datetime.timezone.utc)
-        self._container.metadata["creation_time"] = now.isoformat(timespec="milliseconds")
-        return add_h264(self._container, self._fitting.size_hw, crf=_CRF, options=LIVE_OPTIONS)
-
-    @contextlib.contextmanager
-    def _errors_named(self) -> Iterator[None]:
-        import av
-
-        try:
-            yield
-        except (OSError, av.FFmpegError) as error:
-            kept = "; what was written before can be played" if self.frames_written else ""
-            raise MediaError(
-                f"cannot record to {self.path} ({error.strerror}){kept}. Make room, or give another place"
-            ) from error
-
-
-def _fragment_options(suffix: str) -> dict[str, str]:
-    """Return what makes the container write small complete pieces, each at once."""
-    import av
-
-    if suffix == ".mkv":
-        return {"cluster_time_limit": _CLUSTER_MILLISECONDS, "flush_packets": "1"}
-    # When it is closed, a hybrid file hides the fragments and becomes an ordinary one, which every player can seek in.
-    hybrid = "+hybrid_fragmented" if av.library_versions["libavformat"] >= _HYBRID_SINCE else ""
-    return {"movflags": _FRAGMENTS + hybrid, "frag_duration": _FRAGMENT_MICROSECONDS, "flush_packets": "1"}
 
 
 class LiveStamps:
