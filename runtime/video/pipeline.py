@@ -118,7 +118,7 @@ class Pipeline:
     @property
     def dropped(self) -> dict[str, int]:
         """How many frames of each source were dropped."""
-        return {reader.source.name: reader.box.replaced for reader in self._readers.all}
+        return self._readers.replaced
 
     @property
     def expected(self) -> int | None:

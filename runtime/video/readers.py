@@ -7,69 +7,13 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
 
 from sfpp.runtime.errors import MediaError, SfppError
 from sfpp.runtime.events import Event, EventHandler
 from sfpp.runtime.timing import StageTimer
 from sfpp.runtime.video.frame import Frame, Source
 from sfpp.runtime.video.mailbox import DropReporter, Mailbox, Policy, wait_until
-
-
-class Reader:
-    """A source and the thread that reads it, with room for one frame.
-
-    Args:
-        source: read until its end, or until :meth:`stop`; it is closed by whoever opened it.
-        frames: those of its frames that are wanted.
-        newest: a frame that nobody has taken is replaced by a newer one, which is counted and reported once a second;
-            else reading waits for it to be taken.
-        changed: notified of each frame and of the end; shared with other readers.
-        on_event: takes what is reported.
-    """
-
-    def __init__(
-        self,
-        source: Source,
-        frames: Iterator[Frame],
-        *,
-        newest: bool,
-        changed: threading.Condition,
-        on_event: EventHandler,
-    ) -> None:
-        self.source = source
-        self.error: BaseException | None = None
-        self.ended = False
-        self.box: Mailbox[Frame] = Mailbox(newest=newest, changed=changed)
-        self._frames = frames
-        self._changed = changed
-        self._drops = DropReporter(source.name, on_event, _dropped_words)
-        # A daemon: a camera that is stuck within its driver must not keep the program from ending.
-        self._thread = threading.Thread(target=self._read, name=f"sfpp-read-{source.name}", daemon=True)
-
-    def start(self) -> None:
-        """Begin to read."""
-        self._thread.start()
-
-    def stop(self, *, timeout_s: float) -> None:
-        """End the thread, or leave it behind if its source does not come back in time."""
-        self.box.close()
-        if self._thread.ident is not None:
-            self._thread.join(timeout_s)
-
-    def _read(self) -> None:
-        try:
-            for frame in self._frames:
-                if not self.box.put(frame):
-                    return
-                del frame  # or it would stay in memory while the next one is awaited
-                self._drops.report(self.box.replaced)
-        except BaseException as error:  # noqa: BLE001 - whatever it is, it is raised again where frames are taken
-            self.error = error
-        finally:
-            self._drops.report(self.box.replaced, always=True)
-            with self._changed:
-                self.ended = True
-                self._changed.notify_all()
 
 
 class Readers:
@@ -101,13 +45,17 @@ class Readers:
         stop = None if most is None or len(sources) > 1 else (most - 1) * every + 1
         frames = [_chosen(source, every=every, stop=stop, timer=timer) for source in sources]
         self._direct = frames[0] if len(sources) == 1 and _is_file(sources[0]) and sources[0] not in newest else None
-        self.all = tuple(
-            Reader(source, each, newest=source in newest, changed=self._changed, on_event=on_event)
+        self._reading = tuple(
+            _Reading(source, each, Mailbox(newest=source in newest, changed=self._changed))
             for source, each in zip(sources, frames, strict=True)
         )
         self._turn = 0
         self._stopped = False
-        self._reported: set[int] = set()
+
+    @property
+    def replaced(self) -> dict[str, int]:
+        """How many frames were replaced by newer ones, by the source's name."""
+        return {each.source.name: each.box.replaced for each in self._reading}
 
     def frames(self, *, batch: int = 1, wait: Callable[[], bool] = lambda: True) -> Iterator[tuple[Frame, ...]]:
         """Yield frames until all sources have ended: one, or as many as are there at once, each of another source.
@@ -122,8 +70,12 @@ class Readers:
         if self._direct is not None:
             yield from self._without_thread(self._direct, wait)
             return
-        for reader in self.all:
-            reader.start()
+        for each in self._reading:
+            # A daemon: a camera that is stuck within its driver must not keep the program from ending.
+            each.thread = threading.Thread(
+                target=self._read, args=(each,), name=f"sfpp-read-{each.source.name}", daemon=True
+            )
+            each.thread.start()
         while wait():
             taken = self._taken(batch)
             if not taken:
@@ -141,8 +93,26 @@ class Readers:
         """End all threads; ones that are stuck are left behind."""
         self.halt()
         deadline_s = time.monotonic() + timeout_s
-        for reader in self.all:
-            reader.stop(timeout_s=max(0.0, deadline_s - time.monotonic()))
+        for each in self._reading:
+            each.box.close()
+            if each.thread is not None and each.thread.ident is not None:
+                each.thread.join(max(0.0, deadline_s - time.monotonic()))
+
+    def _read(self, reading: _Reading) -> None:
+        drops = DropReporter(reading.source.name, self._on_event, _dropped_words)
+        try:
+            for frame in reading.frames:
+                if not reading.box.put(frame):
+                    return
+                del frame  # or it would stay in memory while the next one is awaited
+                drops.report(reading.box.replaced)
+        except BaseException as error:  # noqa: BLE001 - whatever it is, it is raised again where frames are taken
+            reading.error = error
+        finally:
+            drops.report(reading.box.replaced, always=True)
+            with self._changed:
+                reading.ended = True
+                self._changed.notify_all()
 
     def _without_thread(self, frames: Iterator[Frame], wait: Callable[[], bool]) -> Iterator[tuple[Frame, ...]]:
         while wait() and not self._stopped:
@@ -158,30 +128,40 @@ class Readers:
             wait_until(self._changed, lambda: self._stopped or self._has_frame() or self._all_ended())
             if self._stopped:
                 return ()
-            ready = [reader for reader in self._in_turn() if reader.box.waiting][:batch]
+            in_turn = self._reading[self._turn :] + self._reading[: self._turn]
+            ready = [each for each in in_turn if each.box.waiting][:batch]
             if ready:
-                self._turn = self.all.index(ready[-1]) + 1
-            return tuple(reader.box.take() for reader in ready)
+                self._turn = self._reading.index(ready[-1]) + 1
+            return tuple(each.box.take() for each in ready)
 
     def _has_frame(self) -> bool:
-        return any(reader.box.waiting for reader in self.all)
+        return any(each.box.waiting for each in self._reading)
 
     def _all_ended(self) -> bool:
         """Whether no frame can come any more; report sources that have ended, and raise if all that are left failed."""
-        for index, reader in enumerate(self.all):
-            if not reader.ended or reader.box.waiting or index in self._reported:
+        for each in self._reading:
+            if not each.ended or each.box.waiting or each.reported:
                 continue
-            self._reported.add(index)
-            failed = reader.error
-            if failed is not None and (not isinstance(failed, SfppError) or all(each.error for each in self.all)):
+            each.reported = True
+            failed = each.error
+            if failed is not None and (not isinstance(failed, SfppError) or all(one.error for one in self._reading)):
                 raise failed
-            detail = str(failed) if failed is not None else "; ".join(reader.source.warnings) or "no more frames"
-            self._on_event(Event("gave-up" if failed else "ended", reader.source.name, detail))
-        return all(reader.ended for reader in self.all)
+            detail = str(failed) if failed is not None else "; ".join(each.source.warnings) or "no more frames"
+            self._on_event(Event("gave-up" if failed else "ended", each.source.name, detail))
+        return all(each.ended for each in self._reading)
 
-    def _in_turn(self) -> tuple[Reader, ...]:
-        turn = self._turn % len(self.all)
-        return self.all[turn:] + self.all[:turn]
+
+@dataclass(eq=False)
+class _Reading:
+    """A source that a thread reads, with room for one frame, and how it ended."""
+
+    source: Source
+    frames: Iterator[Frame]
+    box: Mailbox[Frame]
+    thread: threading.Thread | None = None
+    error: BaseException | None = None
+    ended: bool = False
+    reported: bool = False
 
 
 def policy_for(source: Source, given: Policy | None) -> Policy:

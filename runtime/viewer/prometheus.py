@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
-from sfpp.runtime.viewer.store import Quantiles, Store
+from sfpp.runtime.viewer.store import LatencyWindow, Store
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -31,11 +31,11 @@ class _Family:
         number = value if isinstance(value, int) else float(value)
         self.samples.append(f"{self.name}{suffix}{f'{{{pairs}}}' if pairs else ''} {number!r}")
 
-    def add_summary(self, quantiles: Quantiles, **labels: str) -> None:
-        for quantile, value_s in quantiles.values_s.items():
-            self.add(value_s, **labels, quantile=repr(quantile))
-        self.add(quantiles.sum_s, suffix="_sum", **labels)
-        self.add(quantiles.count, suffix="_count", **labels)
+    def add_summary(self, window: LatencyWindow, **labels: str) -> None:
+        for quantile, value_ms in window.quantiles_ms().items():
+            self.add(value_ms / 1000, **labels, quantile=repr(quantile))
+        self.add(window.sum_ms / 1000, suffix="_sum", **labels)
+        self.add(window.count, suffix="_count", **labels)
 
     def lines(self) -> Iterator[str]:
         if self.samples:
@@ -75,9 +75,9 @@ def metrics_text(store: Store, *, clients: int, drawn: int) -> str:
         people.add(each.newest.people, source=name)
         for class_name, share in each.newest.shares.items():
             shares.add(share, source=name, class_=class_name)
-        stage_quantiles, age = store.latencies(name)
-        for stage, quantiles in stage_quantiles.items():
-            stages.add_summary(quantiles, source=name, stage=stage)
+        windows, age = store.latencies(name)
+        for stage, window in windows.items():
+            stages.add_summary(window, source=name, stage=stage)
         if age.count:
             ages.add_summary(age, source=name)
     # A source may drop frames before the first one of it is done; and a counter that begins at 0 lets the first drop be

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from statistics import fmean
 
 import numpy as np
 
@@ -101,7 +102,7 @@ class Store:
         """Return a source's samples from this number on; none of a source that is not known."""
         with self._lock:
             record = self._records.get(source)
-            return [] if record is None else record.history.since(number)
+            return [each for each in record.samples if each.number >= number] if record else []
 
     def events(self, number: int) -> list[tuple[int, Event]]:
         """Return the events from this number on, as far as they are kept, with their place among all events."""
@@ -118,14 +119,13 @@ class Store:
         with self._lock:
             return dict(self._dropped)
 
-    def latencies(self, source: str) -> tuple[dict[str, Quantiles], Quantiles]:
-        """Return quantiles of a source's stages, by name, and of the age of its frames; of the latest of them."""
+    def latencies(self, source: str) -> tuple[dict[str, LatencyWindow], LatencyWindow]:
+        """Return the latest durations of a source's stages, by name, and the latest ages of its frames."""
         with self._lock:
             record = self._records.get(source)
+            # Copies: sorting them for quantiles takes longer, and is done when the lock is free again.
             stages = {name: each.copy() for name, each in record.stages.items()} if record else {}
-            age = record.age.copy() if record else LatencyWindow()
-        # Sorting takes longer than copying, so the lock is free again.
-        return {name: each.quantiles() for name, each in stages.items()}, age.quantiles()
+            return stages, record.age.copy() if record else LatencyWindow()
 
     def _keep(self, event: Event) -> None:
         last = next((each for each in reversed(self._events) if each[1].source == event.source), None)
@@ -160,51 +160,9 @@ class Sample:
     stages_ms: Mapping[str, float]
 
 
-class History:
-    """The samples of the last minute."""
-
-    def __init__(self) -> None:
-        # One more than there are quarters in a minute: the first and the last are then a minute apart.
-        self._samples: deque[Sample] = deque(maxlen=round(KEPT_S / SAMPLE_S) + 1)
-        self._count = 0
-        self._last_end_s = float("-inf")
-        self._stages: dict[str, list[float]] = {}
-        self._ages: list[float] = []
-
-    def take(self, update: ViewerUpdate, now_s: float) -> None:
-        """Add a frame; it ends a sample if the last one has ended long enough ago, as every frame of a slow one."""
-        for stage, duration_ms in update.stages_ms.items():
-            self._stages.setdefault(stage, []).append(duration_ms)
-        if update.age_ms is not None:
-            self._ages.append(update.age_ms)
-        if now_s - self._last_end_s >= SAMPLE_S:
-            self._end_sample(update, now_s)
-
-    def since(self, number: int) -> list[Sample]:
-        """Return the samples from this number on, as far as they are remembered."""
-        return [sample for sample in self._samples if sample.number >= number]
-
-    def _end_sample(self, update: ViewerUpdate, now_s: float) -> None:
-        stages_ms = {stage: _mean(values) for stage, values in self._stages.items()}
-        age_ms = _mean(self._ages) if self._ages else None
-        self._samples.append(Sample(self._count, now_s, age_ms, update.frames_per_second, stages_ms))
-        self._count += 1
-        self._last_end_s = now_s
-        self._stages, self._ages = {}, []
-
-
-@dataclass(frozen=True)
-class Quantiles:
-    """Of the latest durations, in seconds, by quantile 0..1; and count and sum of all there ever were."""
-
-    values_s: Mapping[float, float]
-    count: int
-    sum_s: float
-
-
 @dataclass
 class LatencyWindow:
-    """The latest durations in milliseconds, and count and sum of all."""
+    """The latest durations in milliseconds, and count and sum of all there ever were."""
 
     count: int = 0
     sum_ms: float = 0.0
@@ -219,17 +177,12 @@ class LatencyWindow:
 
     def copy(self) -> LatencyWindow:
         """Return a copy that can be read while this one grows."""
-        return LatencyWindow(self.count, self.sum_ms, self.latest_ms.copy())
+        return replace(self, latest_ms=self.latest_ms.copy())
 
-    def quantiles(self) -> Quantiles:
-        """Return what a monitoring system wants to know, in seconds; no quantiles of nothing."""
-        values = np.quantile(self.latest_ms, QUANTILES) / 1000 if self.latest_ms else ()
-        by_quantile = {q: float(value) for q, value in zip(QUANTILES, values, strict=False)}
-        return Quantiles(by_quantile, self.count, self.sum_ms / 1000)
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)
+    def quantiles_ms(self) -> dict[float, float]:
+        """Return the latest durations' :data:`QUANTILES`; none of nothing."""
+        values = np.quantile(self.latest_ms, QUANTILES) if self.latest_ms else ()
+        return {quantile: float(value) for quantile, value in zip(QUANTILES, values, strict=False)}
 
 
 @dataclass
@@ -239,16 +192,32 @@ class _Record:
     newest: ViewerUpdate
     frames: int = 0
     last_s: float = 0.0
-    history: History = field(default_factory=History)
-    stages: dict[str, LatencyWindow] = field(default_factory=dict)
+    stages: defaultdict[str, LatencyWindow] = field(default_factory=lambda: defaultdict(LatencyWindow))
     age: LatencyWindow = field(default_factory=LatencyWindow)
+    # One more than there are quarters in a minute: the first and the last are then a minute apart.
+    samples: deque[Sample] = field(default_factory=lambda: deque(maxlen=round(KEPT_S / SAMPLE_S) + 1))
+    # Of the frames since the last sample.
+    _stages_ms: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    _ages_ms: list[float] = field(default_factory=list)
 
     def take(self, update: ViewerUpdate, now_s: float) -> None:
+        """Add a frame; it ends a sample if the last one has ended long enough ago, as every frame of a slow one."""
         self.newest = update
         self.frames += 1
         self.last_s = now_s
-        self.history.take(update, now_s)
         for stage, duration_ms in update.stages_ms.items():
-            self.stages.setdefault(stage, LatencyWindow()).add(duration_ms)
+            self.stages[stage].add(duration_ms)
+            self._stages_ms[stage].append(duration_ms)
         if update.age_ms is not None:
             self.age.add(update.age_ms)
+            self._ages_ms.append(update.age_ms)
+        if not self.samples or now_s - self.samples[-1].time_s >= SAMPLE_S:
+            self._end_sample(now_s)
+
+    def _end_sample(self, now_s: float) -> None:
+        number = self.samples[-1].number + 1 if self.samples else 0
+        stages_ms = {stage: fmean(values) for stage, values in self._stages_ms.items()}
+        age_ms = fmean(self._ages_ms) if self._ages_ms else None
+        self.samples.append(Sample(number, now_s, age_ms, self.newest.frames_per_second, stages_ms))
+        self._stages_ms.clear()
+        self._ages_ms.clear()
