@@ -259,7 +259,8 @@ def test_wrong_arguments(arguments, message):
         Pipeline(rgb_segmenter(), **arguments)
 
 
-def test_sources_are_opened_by_name_and_closed(tmp_path):
+def test_sources_are_opened_by_name_and_closed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where nothing else is called demo
     with pytest.raises(MediaError, match="does not exist"):
         Pipeline(rgb_segmenter(), [str(tmp_path / "nothing.mp4")])
     with Pipeline(rgb_segmenter(), ["demo"]) as pipeline:
