@@ -5,14 +5,13 @@ import sys
 import sfpp
 
 model_path, source, *port = sys.argv[1:]
-with sfpp.load_segmenter(model_path) as model:
-    shown = {"classes": model.contract.classes, "palette": model.contract.palette, "self_test": model.self_test}
-    with (
-        sfpp.Viewer(**shown, port=int(*port or [8080])) as viewer,
-        sfpp.Pipeline(model, [source], policy="freshest", on_event=viewer.event) as pipeline,
-    ):
-        print(f"open {viewer.url}", flush=True)
-        delivery = sfpp.Delivery(viewer=viewer)
-        for answer in pipeline:
-            delivery.take(answer)
-        print(f"{pipeline.dropped} frames were dropped to stay fresh")
+with (
+    sfpp.load_segmenter(model_path) as model,
+    sfpp.Viewer(model, port=int(*port or [8080])) as viewer,
+    sfpp.Pipeline(model, [source], policy="freshest", on_event=viewer.event) as pipeline,
+):
+    print(f"open {viewer.url}", flush=True)
+    delivery = sfpp.Delivery(viewer=viewer)
+    for answer in pipeline:
+        delivery.take(answer)
+    print(f"{pipeline.dropped} frames were dropped to stay fresh")

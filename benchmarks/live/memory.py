@@ -54,8 +54,7 @@ def memory(model: Path) -> Memory:
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         segmenter = stack.enter_context(load_segmenter(model))
-        viewer = Viewer(classes=segmenter.contract.classes, palette=segmenter.contract.palette, port=0)
-        stack.enter_context(viewer)
+        viewer = stack.enter_context(Viewer(segmenter, port=0))
         pipeline = stack.enter_context(Pipeline(segmenter, [_SOURCE], policy="every-frame"))
 
         recording = SinkThread(open_sink(folder / "out.mp4", live=True), name="video", policy="every-frame")

@@ -251,18 +251,7 @@ class _Runs:
         from sfpp.runtime.viewer import Viewer
 
         host, port = self._arguments.view
-        contract = self._opened.contract
-        viewer = Viewer(
-            classes=contract.classes,
-            palette=contract.palette,
-            task=contract.task,
-            title=self._opened.description,
-            self_test=self._opened.self_test,
-            host=host,
-            port=port,
-            token=self._arguments.token,
-            on_stop=self.stop,
-        )
+        viewer = Viewer(self._opened, host=host, port=port, token=self._arguments.token, on_stop=self.stop)
         stack.enter_context(viewer)
         note(f"open {viewer.url} in a browser")
         return viewer

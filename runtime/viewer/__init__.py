@@ -1,7 +1,6 @@
 """A running pipeline in the browser: one page that shows frames, classes, latencies and events while they come.
 
-    viewer = Viewer(classes=contract.classes, palette=contract.palette, port=8080)
-    with viewer:
+    with Viewer(model, port=8080) as viewer:
         print(viewer.url)
         ...
         viewer.show(ViewerUpdate(source="front", index=frame.index, image_bgr=frame.image_bgr, labels=result.labels))

@@ -7,19 +7,26 @@ import math
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from sfpp.runtime.contract import ModelContract
 from sfpp.runtime.errors import UsageError
 from sfpp.runtime.events import Event
+from sfpp.runtime.skeleton import SIDE_COLORS_BGR
 from sfpp.runtime.viewer.drawing import VIEWS, ViewSetting
 from sfpp.runtime.viewer.store import KEPT_S, Sample, SourceFacts
-from sfpp.runtime.viewer.update import Limits, Scene, ViewerUpdate
+from sfpp.runtime.viewer.update import Limits, ViewerUpdate
+
+if TYPE_CHECKING:
+    from sfpp.runtime.pose import PoseEstimator
+    from sfpp.runtime.segmentation import Segmenter
 
 # What a page may send at once, in bytes: 256 classes switched off and a long name of a source.
 LARGEST_MESSAGE = 8192
 
 _SMALLEST_WIDTH = 160
 _HEADER_LENGTH = struct.Struct(">I")
+_SIDE_NAMES = {"left": "Left side", "right": "Right side", "middle": "Middle"}
 
 
 @dataclass(frozen=True)
@@ -41,18 +48,17 @@ class Stop:
     """The page asks the run to end."""
 
 
-def hello(scene: Scene, limits: Limits, *, client: str) -> str:
-    """Return the first message to a page: what does not change while it looks."""
-    legend = [{"name": name, "color": color} for name, color in scene.legend()]
-    tested = scene.self_test
+def hello(model: Segmenter | PoseEstimator, limits: Limits, *, client: str, can_stop: bool) -> str:
+    """Return the first message to a page: what does not change while it looks, and whether it may end the run."""
+    contract, tested = model.contract, model.self_test
     return _json(
         type="hello",
         client=client,
-        task=scene.task,
-        title=scene.title,
-        legend=legend,
-        canStop=scene.can_stop,
-        selfTest=tested and {**vars(tested), "agreement": _number(tested.agreement, digits=4)},
+        task=contract.task,
+        title=model.description,
+        legend=[{"name": name, "color": color} for name, color in legend(contract)],
+        canStop=can_stop,
+        selfTest={**vars(tested), "agreement": _number(tested.agreement, digits=4)},
         width=limits.width,
         largestWidth=limits.largest_width,
         keptSeconds=KEPT_S,
@@ -60,7 +66,7 @@ def hello(scene: Scene, limits: Limits, *, client: str) -> str:
 
 
 def status(
-    scene: Scene,
+    classes: Sequence[str],
     *,
     now_s: float,
     clients: int,
@@ -73,7 +79,7 @@ def status(
     """Return how things stand, for one page.
 
     Args:
-        scene: what every page shows.
+        classes: their names.
         now_s: the time on the clock of the samples.
         clients: how many pages look.
         fresh_s: a source that is idle for longer has stopped delivering.
@@ -89,11 +95,22 @@ def status(
         clients=clients,
         source=source,
         sources=[_source(each, fresh_s) for each in sources],
-        shares=[_number(looked_at.shares.get(name), digits=4) for name in scene.classes] if looked_at else [],
+        shares=[_number(looked_at.shares.get(name), digits=4) for name in classes] if looked_at else [],
         people=looked_at.people if looked_at else None,
         samples=[_sample(each) for each in samples],
         events=[{**vars(each), "number": number, "time_s": _number(each.time_s)} for number, each in events],
     )
+
+
+def legend(contract: ModelContract) -> list[tuple[str, str]]:
+    """Return names and colors as ``#rrggbb``: of the classes, or of the sides of a skeleton."""
+    if contract.task == "pose":
+        return [(_SIDE_NAMES[side], _hex(bgr[::-1])) for side, bgr in SIDE_COLORS_BGR.items()]
+    return [(name, _hex(rgb)) for name, rgb in zip(contract.classes, contract.palette, strict=True)]
+
+
+def _hex(rgb: Sequence[int]) -> str:
+    return "#" + "".join(f"{value:02x}" for value in rgb)
 
 
 def image_message(update: ViewerUpdate, setting: ViewSetting, jpeg: bytes) -> bytes:

@@ -102,7 +102,7 @@ class Routes:
         self._snapshots += 1
         try:
             body = await asyncio.get_running_loop().run_in_executor(
-                self._hub.snapshots, lambda: encode(draw_view(update, setting, self._hub.scene.palette), form)
+                self._hub.snapshots, lambda: encode(draw_view(update, setting, self._hub.model.contract.palette), form)
             )
         except MediaError as error:
             raise web.HTTPBadRequest(text=f"400: {error}\n") from error

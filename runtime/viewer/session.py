@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
@@ -19,7 +20,11 @@ from sfpp.runtime.viewer.drawing import ViewSetting
 from sfpp.runtime.viewer.messages import Acknowledgment, PageView, hello, message_from_page, status
 from sfpp.runtime.viewer.renderer import Renderer
 from sfpp.runtime.viewer.store import SAMPLE_S, Store
-from sfpp.runtime.viewer.update import Limits, Scene, ViewerUpdate
+from sfpp.runtime.viewer.update import Limits, ViewerUpdate
+
+if TYPE_CHECKING:
+    from sfpp.runtime.pose import PoseEstimator
+    from sfpp.runtime.segmentation import Segmenter
 
 GOODBYE_S = 1.0  # how long a page may take to close its connection
 # A tab in the background needs no charts, only to know that the connection lives.
@@ -30,7 +35,7 @@ class Hub:
     """What the pages share. It is made in the event loop's thread, to which everything but :meth:`notify` belongs.
 
     Args:
-        scene: what every page shows.
+        model: whose name and classes every page shows.
         store: what the pipeline has shown.
         limits: how much is done.
         on_stop: called, in a thread of its own, when a page asks the run to end.
@@ -46,19 +51,19 @@ class Hub:
 
     def __init__(
         self,
-        scene: Scene,
+        model: Segmenter | PoseEstimator,
         store: Store,
         *,
         limits: Limits,
         on_stop: Callable[[], object] | None,
         logger: logging.Logger,
     ) -> None:
-        self.scene = scene
+        self.model = model
         self.store = store
         self.limits = limits
         self.sessions: set[Session] = set()
         self.held: OrderedDict[str, ViewerUpdate] = OrderedDict()
-        self.renderer = Renderer(scene.palette, jpeg_quality=limits.jpeg_quality, logger=logger)
+        self.renderer = Renderer(model.contract.palette, jpeg_quality=limits.jpeg_quality, logger=logger)
         self.snapshots = ThreadPoolExecutor(1, thread_name_prefix="sfpp-viewer-snapshots")
         # What the pipeline does about being stopped may take any time.
         self._stopping = ThreadPoolExecutor(1, thread_name_prefix="sfpp-viewer-stop")
@@ -91,6 +96,10 @@ class Hub:
             self.sessions.discard(session)
             self.hold(session.client, None)
             self._advance()
+
+    def hello(self, client: str) -> str:
+        """Return the first message to a page."""
+        return hello(self.model, self.limits, client=client, can_stop=self._on_stop is not None)
 
     def hold(self, client: str, update: ViewerUpdate | None) -> None:
         """Keep a frame for a page, or with None the one that it has no longer."""
@@ -213,7 +222,7 @@ class Session:
     async def _send_all(self) -> None:
         """Send images and figures as they come and as fast as the page takes them."""
         hub = self._hub
-        await self._socket.send_str(hello(hub.scene, hub.limits, client=self.client))
+        await self._socket.send_str(hub.hello(self.client))
         while True:
             # Before anything is looked at: what changes from here on wakes it again.
             self._woken.clear()
@@ -253,7 +262,7 @@ class Session:
         self._next_event = events[-1][0] + 1 if events else self._next_event
         await self._socket.send_str(
             status(
-                hub.scene,
+                hub.model.contract.classes,
                 now_s=now_s,
                 clients=len(hub.sessions),
                 fresh_s=hub.limits.fresh_s,

@@ -7,24 +7,26 @@ import contextlib
 import logging
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from sfpp.runtime.contract import Task
 from sfpp.runtime.errors import UsageError
 from sfpp.runtime.events import Event
 from sfpp.runtime.imports import import_cv2
-from sfpp.runtime.model import SelfTestState
-from sfpp.runtime.overlay import Palette
 from sfpp.runtime.viewer.access import Access, ConnectionLimits, checked_token, new_token, viewer_logger
 from sfpp.runtime.viewer.listening import DEFAULT_HOST, is_loopback, listening_socket, origin_of
 from sfpp.runtime.viewer.routes import Routes
 from sfpp.runtime.viewer.session import GOODBYE_S, Hub
 from sfpp.runtime.viewer.store import Store
-from sfpp.runtime.viewer.update import Limits, Scene, ViewerUpdate
+from sfpp.runtime.viewer.update import Limits, ViewerUpdate
+
+if TYPE_CHECKING:
+    from sfpp.runtime.pose import PoseEstimator
+    from sfpp.runtime.segmentation import Segmenter
 
 DEFAULT_PORT = 8080
 _PATIENCE_S = 6.0
@@ -36,11 +38,8 @@ class Viewer:
     On a loopback address everybody on this machine may look. On any other one a token is demanded: ``url`` has it.
 
     Args:
-        classes: the classes' names, in the order of the labels.
-        palette: an (R, G, B) color, 0..255, for each class.
-        task: of the model; pages of ``pose`` have no classes to switch.
-        title: a line about the model.
-        self_test: the model's, which the page shows beside it; None shows nothing.
+        model: whose results are shown; pages have its description, its classes and their colors, and how its self-test
+            came out.
         host: the address to listen on; 127.0.0.1 is for this machine alone, 0.0.0.0 and :: for the network.
         port: 0 takes one that is free.
         token: the token that a page must have, 16 characters or more; None makes one where one is demanded.
@@ -48,18 +47,14 @@ class Viewer:
         limits: how much the viewer does.
 
     Raises:
-        UsageError: classes and colors that do not fit, or a token that is too short.
+        UsageError: a token that is too short.
         MissingDependencyError: OpenCV is not installed.
     """
 
     def __init__(
         self,
+        model: Segmenter | PoseEstimator,
         *,
-        classes: Sequence[str] = (),
-        palette: Palette = (),
-        task: Task = "segmentation",
-        title: str = "",
-        self_test: SelfTestState | None = None,
         host: str = DEFAULT_HOST,
         port: int = DEFAULT_PORT,
         token: str | None = None,
@@ -67,7 +62,7 @@ class Viewer:
         limits: Limits | None = None,
     ) -> None:
         import_cv2(purpose="the browser viewer")  # otherwise it would be missed only when a page is opened
-        self._scene = Scene(task, tuple(classes), tuple(palette), title, on_stop is not None, self_test)
+        self._model = model
         self._host, self._port = host, port
         self._token = None if token is None else checked_token(token)
         self._on_stop = on_stop
@@ -91,7 +86,7 @@ class Viewer:
             self._token = new_token()
         access, logger = Access(self._token, port=listening.getsockname()[1]), viewer_logger(self._token)
         self._running = _Server(
-            lambda: Hub(self._scene, self._store, limits=self._limits, on_stop=self._on_stop, logger=logger),
+            lambda: Hub(self._model, self._store, limits=self._limits, on_stop=self._on_stop, logger=logger),
             access,
             listening,
             logger,

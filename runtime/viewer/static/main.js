@@ -95,8 +95,7 @@ const SELF_TESTS = {
 };
 
 function showSelfTest(found) {
-  at("self-test").hidden = !found;
-  if (!found) return;
+  at("self-test").hidden = false;
   const [tone, text] = SELF_TESTS[found.outcome];
   const failed = found.outcome === "failed" && found.agreement !== null;
   at("self-test").dataset.tone = tone;

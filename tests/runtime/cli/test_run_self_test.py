@@ -166,7 +166,9 @@ def test_each_line_of_json_says_how_it_stands(here, capsys, monkeypatch, options
 def test_the_page_shows_how_it_stands(here, monkeypatch):
     viewer = pytest.importorskip("sfpp.runtime.viewer")
     seen, real = [], viewer.Viewer
-    monkeypatch.setattr(viewer, "Viewer", lambda **options: seen.append(options["self_test"]) or real(**options))
+    monkeypatch.setattr(
+        viewer, "Viewer", lambda model, **options: seen.append(model.self_test) or real(model, **options)
+    )
     plant(monkeypatch)
     command = ["model.onnx", "test://?frames=2", "--view", "0"]
     assert main(command) == 0

@@ -6,12 +6,12 @@ import pytest
 @pytest.fixture
 def open_viewer():
     """Opens viewers, and closes them after the test."""
-    from tests.runtime.viewer.looking import CLASSES, PALETTE, Viewer  # here, since it skips where aiohttp is missing
+    from tests.runtime.viewer.looking import Viewer, model_shown  # here, since it skips where aiohttp is missing
 
     viewers = []
 
-    def opening(**options):
-        viewer = Viewer(**{"classes": CLASSES, "palette": PALETTE, "port": 0, **options})
+    def opening(model=None, **options):
+        viewer = Viewer(model or model_shown(), **{"port": 0, **options})
         viewer.start()
         viewers.append(viewer)
         return viewer

@@ -1,10 +1,10 @@
 """What tests of the viewer share: frames to show, and a page that looks, without a browser."""
 
 import contextlib
+import dataclasses
 import http.client
 import json
 import struct
-from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import cv2
@@ -12,16 +12,63 @@ import numpy as np
 import pytest
 
 import sfpp.runtime.viewer
+from sfpp.runtime import InputSpec, KeypointSpec, ModelContract, OutputSpec, PoseEstimator, Segmenter
+from sfpp.runtime.backends import FunctionBackend
+from sfpp.runtime.model import SelfTestState
 from sfpp.runtime.viewer import ViewerUpdate
 
 # Test modules take the viewer from here, so they are skipped rather than broken where it cannot be imported.
 aiohttp = pytest.importorskip("aiohttp", reason="the viewer needs aiohttp: pip install 'sfpp[viewer]'")
 Viewer = sfpp.runtime.viewer.Viewer
 
-__all__ = ["CLASSES", "PALETTE", "Page", "Shown", "Viewer", "aiohttp", "ask", "close_to", "opened", "update"]
+__all__ = [
+    "CLASSES",
+    "CONTRACT",
+    "PALETTE",
+    "POSE",
+    "Page",
+    "Shown",
+    "Viewer",
+    "aiohttp",
+    "ask",
+    "close_to",
+    "model_shown",
+    "opened",
+    "update",
+]
 
+PASSED = SelfTestState("passed")
 CLASSES = ("road", "sky", "car")
 PALETTE = ((200, 0, 0), (0, 200, 0), (0, 0, 200))
+
+
+CONTRACT = ModelContract(
+    task="segmentation",
+    family="test",
+    size="tiny",
+    variant="original",
+    input=InputSpec("frame", 24, 32),
+    outputs=(OutputSpec("logits", "logits", 4),),
+    classes=CLASSES,
+    palette=PALETTE,
+)
+
+POSE = dataclasses.replace(
+    CONTRACT,
+    task="pose",
+    outputs=(OutputSpec("heatmaps", "heatmaps", 4),),
+    classes=(),
+    palette=(),
+    keypoints=KeypointSpec(names=("left_x", "right_x"), flip_pairs=((0, 1),)),
+)
+
+
+def model_shown(contract=CONTRACT, *, self_test=PASSED):
+    """A model whose results are shown; it is never run."""
+    kind = PoseEstimator if contract.task == "pose" else Segmenter
+    model = kind(FunctionBackend(lambda inputs: inputs, metadata={}), contract)
+    model.self_test = self_test
+    return model
 
 
 def update(index=0, *, source="front", size_hw=(36, 64), **options):
@@ -39,7 +86,7 @@ def update(index=0, *, source="front", size_hw=(36, 64), **options):
     return ViewerUpdate(source=source, index=index, image_bgr=image, **{**given, **options})
 
 
-@dataclass
+@dataclasses.dataclass
 class Answer:
     status: int
     headers: dict
@@ -60,7 +107,7 @@ def ask(url, path="/", *, method="GET", **headers):
         return Answer(response.status, {key.lower(): value for key, value in response.headers.items()}, response.read())
 
 
-@dataclass
+@dataclasses.dataclass
 class Shown:
     """A picture as a page gets it."""
 

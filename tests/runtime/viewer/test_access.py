@@ -9,7 +9,7 @@ import pytest
 from sfpp.runtime import UsageError
 from sfpp.runtime.viewer import access
 from sfpp.runtime.viewer.access import Access, origin_fits
-from tests.runtime.viewer.looking import Viewer, ask, update
+from tests.runtime.viewer.looking import Viewer, ask, model_shown, update
 
 TOKEN = "a-token-of-the-test-0123456789"
 PATHS = ["/", "/static/main.js", "/stream", "/snapshot", "/metrics", "/nothing"]
@@ -110,7 +110,7 @@ def test_tokens_are_compared_in_constant_time(guarded, monkeypatch):
 @pytest.mark.parametrize("token", ["short", "", "spaces are not possible", "x" * 300, "semicolon;0123456789"])
 def test_a_bad_token_is_refused_and_not_repeated(token):
     with pytest.raises(UsageError, match="16 to 256") as refused:
-        Viewer(token=token)
+        Viewer(model_shown(), token=token)
     assert not token or token not in str(refused.value)
 
 

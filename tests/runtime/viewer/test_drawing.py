@@ -3,10 +3,8 @@ import numpy as np
 import pytest
 
 from sfpp.runtime import MediaError, UsageError
-from sfpp.runtime.skeleton import SIDE_COLORS_BGR
 from sfpp.runtime.viewer import Limits, ViewerUpdate
 from sfpp.runtime.viewer.drawing import ViewSetting, draw_view, encode
-from sfpp.runtime.viewer.update import Scene
 from tests.runtime.viewer.looking import PALETTE, update
 
 
@@ -137,17 +135,6 @@ def test_a_picture_too_large_for_jpeg_is_an_error_with_its_size():
 def test_an_update_that_does_not_fit_is_refused(image, labels, message):
     with pytest.raises(UsageError, match=message):
         ViewerUpdate(source="front", index=0, image_bgr=image, labels=labels)
-
-
-def test_a_scene_needs_a_color_for_each_class():
-    with pytest.raises(UsageError, match="2 classes and 3 colors"):
-        Scene(classes=("a", "b"), palette=PALETTE)
-    assert Scene(classes=("a", "b", "c"), palette=PALETTE).legend()[0] == ("a", "#c80000")
-
-
-def test_the_legend_of_a_pose_has_the_colors_of_the_skeletons():
-    blue, green, red = SIDE_COLORS_BGR["left"]
-    assert Scene("pose").legend()[0] == ("Left side", f"#{red:02x}{green:02x}{blue:02x}")
 
 
 @pytest.mark.parametrize("wrong", [{"clients": 0}, {"frames_per_second": -1.0}, {"jpeg_quality": 101}])

@@ -5,12 +5,12 @@ import pytest
 from sfpp.runtime import UsageError
 from sfpp.runtime.events import Event
 from sfpp.runtime.model import SelfTestState
+from sfpp.runtime.skeleton import SIDE_COLORS_BGR
 from sfpp.runtime.viewer import Limits
 from sfpp.runtime.viewer.drawing import ViewSetting
-from sfpp.runtime.viewer.messages import Acknowledgment, PageView, Stop, hello, message_from_page, status
+from sfpp.runtime.viewer.messages import Acknowledgment, PageView, Stop, hello, legend, message_from_page, status
 from sfpp.runtime.viewer.store import Store
-from sfpp.runtime.viewer.update import Scene
-from tests.runtime.viewer.looking import CLASSES, PALETTE, update
+from tests.runtime.viewer.looking import CLASSES, POSE, model_shown, update
 
 LIMITS = Limits(width=1000, largest_width=2000)
 
@@ -80,19 +80,23 @@ def strictly(text):
 
 
 def test_hello_tells_what_does_not_change():
-    message = strictly(hello(Scene(classes=CLASSES, palette=PALETTE, title="a model"), LIMITS, client="me"))
+    message = strictly(hello(model_shown(), LIMITS, client="me", can_stop=False))
     assert message["type"] == "hello"
     assert message["legend"][2] == {"name": "car", "color": "#0000c8"}
-    assert (message["task"], message["title"], message["canStop"]) == ("segmentation", "a model", False)
+    assert (message["task"], message["title"], message["canStop"]) == ("segmentation", model_shown().description, False)
     assert (message["width"], message["largestWidth"]) == (1000, 2000)
-    assert message["selfTest"] is None
+
+
+def test_the_legend_of_a_pose_has_the_colors_of_the_skeletons():
+    blue, green, red = SIDE_COLORS_BGR["left"]
+    assert legend(POSE)[0] == ("Left side", f"#{red:02x}{green:02x}{blue:02x}")
 
 
 def test_hello_tells_how_the_self_test_stands():
-    scene = Scene(self_test=SelfTestState("failed", 0.51969, "51.97% of the labels"))
-    message = strictly(hello(scene, LIMITS, client="me"))
+    model = model_shown(self_test=SelfTestState("failed", 0.51969, "51.97% of the labels"))
+    message = strictly(hello(model, LIMITS, client="me", can_stop=True))
     assert message["selfTest"] == {"outcome": "failed", "agreement": 0.5197, "detail": "51.97% of the labels"}
-    message = strictly(hello(Scene(self_test=SelfTestState("passed")), LIMITS, client="me"))
+    message = strictly(hello(model_shown(), LIMITS, client="me", can_stop=True))
     assert message["selfTest"] == {"outcome": "passed", "agreement": None, "detail": ""}
 
 
@@ -101,7 +105,7 @@ def test_status_is_json_whatever_the_numbers_are():
     store.put(update(age_ms=float("nan"), frames_per_second=float("inf"), shares={"sky": 0.25, "sea": 1.0}))
     store.add_event(Event("note", "front", "a detail", time_s=5.0))
     text = status(
-        Scene(classes=CLASSES, palette=PALETTE),
+        CLASSES,
         now_s=7.0,
         clients=1,
         fresh_s=10.0,

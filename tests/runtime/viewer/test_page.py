@@ -13,7 +13,7 @@ import pytest
 from sfpp.runtime.events import Event
 from sfpp.runtime.model import SelfTestState
 from sfpp.runtime.viewer import Limits, ViewerUpdate
-from tests.runtime.viewer.looking import CLASSES, PALETTE, Viewer
+from tests.runtime.viewer.looking import PALETTE, POSE, Viewer, model_shown
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
 
@@ -160,7 +160,6 @@ def test_the_picture_moves_and_says_so(running, open_page):
 @pytest.mark.parametrize(
     ("state", "tone", "text"),
     [
-        (None, None, None),
         (SelfTestState("passed", 0.9, "90%"), "good", "Self-test passed"),
         (SelfTestState("failed", 0.51969, "51.97% of the labels"), "bad", "Self-test failed: 52.0 %"),
         (SelfTestState("failed", detail="out of luck"), "bad", "Self-test failed"),
@@ -170,14 +169,12 @@ def test_the_picture_moves_and_says_so(running, open_page):
     ],
 )
 def test_the_page_says_how_the_self_test_stands(open_page, state, tone, text):
-    with Viewer(classes=CLASSES, palette=PALETTE, port=0, self_test=state) as viewer, showing(viewer):
+    with Viewer(model_shown(self_test=state), port=0) as viewer, showing(viewer):
         page = open_page(viewer.url)
         wait_for_frames(page)
-        assert page.is_visible("#self-test") is (state is not None)
-        if state is not None:
-            assert page.inner_text("#self-test") == text
-            assert page.get_attribute("#self-test", "data-tone") == tone
-            assert page.get_attribute("#self-test", "title") == state.detail
+        assert page.inner_text("#self-test") == text
+        assert page.get_attribute("#self-test", "data-tone") == tone
+        assert page.get_attribute("#self-test", "title") == state.detail
 
 
 def test_switches_change_the_picture_of_this_page_alone(running, open_page):
@@ -345,13 +342,13 @@ def test_settings_outlive_a_reload_in_their_tab(running, open_page):
 
 
 def test_a_page_comes_back_by_itself(open_page):
-    viewer = Viewer(classes=CLASSES, palette=PALETTE, port=0)
+    viewer = Viewer(model_shown(), port=0)
     with viewer, showing(viewer):
         page = open_page(viewer.url)
         wait_for_frames(page)
     page.wait_for_selector("#state-text:has-text('Ended')")
     page.wait_for_selector("#state-text:has-text('Connection lost')")
-    again = Viewer(classes=CLASSES, palette=PALETTE, port=urlsplit(viewer.url).port)
+    again = Viewer(model_shown(), port=urlsplit(viewer.url).port)
     with again, showing(again):
         page.wait_for_selector("#state-text:has-text('Live')")
         wait_for_frames(page)
@@ -389,7 +386,7 @@ def test_a_run_is_stopped_only_after_a_question(open_viewer, open_page):
 
 
 def test_a_pose_has_skeletons_and_no_switches(open_viewer, open_page):
-    viewer = open_viewer(task="pose", classes=(), palette=())
+    viewer = open_viewer(model_shown(POSE))
     with showing(viewer, people=2):
         page = open_page(viewer.url)
         wait_for_frames(page)
@@ -507,7 +504,7 @@ def shifts(page):
 @pytest.mark.parametrize("options", [{}, PHONE], ids=["desk", "phone"])
 @pytest.mark.parametrize("outcome", ["passed", "failed"])
 def test_nothing_moves_by_itself_nor_sticks_out(open_viewer, open_page, options, outcome):
-    viewer = open_viewer(self_test=SelfTestState(outcome, 0.5))
+    viewer = open_viewer(model_shown(self_test=SelfTestState(outcome, 0.5)))
     with showing(viewer):
         page = open_page(viewer.url, **options)
         wait_for_frames(page, 20)

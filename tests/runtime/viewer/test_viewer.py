@@ -15,7 +15,7 @@ from aiohttp import web
 from sfpp.runtime import UsageError
 from sfpp.runtime.viewer import Limits
 from sfpp.runtime.viewer.access import ConnectionLimits
-from tests.runtime.viewer.looking import Viewer, ask, opened, update
+from tests.runtime.viewer.looking import Viewer, ask, model_shown, opened, update
 
 
 def viewer_threads():
@@ -23,7 +23,7 @@ def viewer_threads():
 
 
 def test_a_viewer_opens_shows_and_closes():
-    with Viewer(port=0) as viewer:
+    with Viewer(model_shown(), port=0) as viewer:
         viewer.show(update())
         assert ask(viewer.url, "/snapshot").status == 200
         assert "sfpp-viewer" in viewer_threads()
@@ -35,7 +35,7 @@ def test_a_viewer_opens_shows_and_closes():
 
 
 def test_frames_may_come_before_the_start():
-    viewer = Viewer(port=0)
+    viewer = Viewer(model_shown(), port=0)
     viewer.show(update())
     with pytest.raises(UsageError, match="before it is started"):
         _ = viewer.url
@@ -48,7 +48,7 @@ def test_frames_may_come_before_the_start():
 def test_a_port_in_use_is_refused(viewer):
     port = urlsplit(viewer.url).port
     with pytest.raises(UsageError, match=f"port {port} of 127.0.0.1 is in use"):
-        Viewer(port=port).start()
+        Viewer(model_shown(), port=port).start()
     assert ask(viewer.url).status == 200
 
 
