@@ -24,12 +24,13 @@ SourceKind = Literal["picture", "folder", "video", "camera", "stream"]
 class Decoded(NamedTuple):
     """What a decoder yields: the picture, (H, W, 3) uint8 BGR; its time from the start; a name for files made of it.
 
-    ``taken_s`` is when it came, on the clock ``time.monotonic``; None if it came only when it was asked for.
+    Without a name it gets the source's and its number. ``taken_s`` is when it came, on the clock ``time.monotonic``;
+    None if it came only when it was asked for.
     """
 
     image_bgr: NDArray[np.uint8]
     time_s: float
-    name: str
+    name: str | None = None
     taken_s: float | None = None
 
 
@@ -162,12 +163,12 @@ class Source:
         decoded = next(self._decoded, None)
         if decoded is None:
             return None
-        self._decoded_count += 1
         image_bgr, time_s, name, came_s = decoded
-        name = self.name if self.kind == "picture" else name
+        index, self._decoded_count = self._decoded_count, self._decoded_count + 1
+        name = self.name if self.kind == "picture" else name or f"{self._stem}-{index:06d}"
         self._notice_size(image_bgr)
         taken_s = time.monotonic() if came_s is None else came_s
-        return Frame(self._decoded_count - 1, image_bgr, time_s, name, taken_s=taken_s, source=self.name)
+        return Frame(index, image_bgr, time_s, name, taken_s=taken_s, source=self.name)
 
     def _notice_size(self, image_bgr: NDArray[np.uint8]) -> None:
         height, width = image_bgr.shape[:2]

@@ -27,7 +27,7 @@ import numpy as np
 
 from sfpp.runtime.video.sinks.h264 import LIVE_OPTIONS, LiveStamps, add_h264, encode
 from sfpp.runtime.video.sinks.push import TIME, PushJob
-from sfpp.runtime.video.sources.stream import reason_for
+from sfpp.runtime.video.sources.stream import reason_and_hint
 
 _CRF = 23  # of libx264; 6 more halve the bits
 
@@ -43,7 +43,7 @@ def main() -> int:
     try:
         _push(job, given)
     except (OSError, av.FFmpegError) as error:
-        reason = reason_for(error, timeout_s=job.patience_s)
+        reason, _ = reason_and_hint(error, timeout_s=job.patience_s)
         _say(error=reason, final=isinstance(error, av.error.ProtocolNotFoundError))
         return 1
     return 0

@@ -59,13 +59,7 @@ def open_gst(address: Address, *, on_event: EventHandler) -> Source:
         what="a GStreamer pipeline",
         check="gst-launch-1.0 runs it with autovideosink in the appsink's place",
     )
-    link = Link(
-        name=f"gst-{name_from(pipeline.shown.partition('!')[0])}",
-        address="gst://",
-        connect=pipeline.connect,
-        connecting_s=_CONNECTING_S,
-        unanswered=pipeline.failed("nothing happens"),
-    )
+    link = pipeline.link(f"gst-{name_from(pipeline.shown.partition('!')[0])}", address="gst://")
     return open_live(link, kind="camera", on_event=on_event, paths=files_in(pipeline_from(address.place)))
 
 
@@ -86,13 +80,7 @@ def open_csi(address: Address, *, on_event: EventHandler) -> Source:
         flip=options.integer("flip", 0, least=0, most=_MOST_FLIP) or 0,
     )
     pipeline = _Pipeline(text, what="a CSI camera", check=_CSI_CHECK)
-    link = Link(
-        name=f"csi{int(place)}",
-        address=address.shown,
-        connect=pipeline.connect,
-        connecting_s=_CONNECTING_S,
-        unanswered=pipeline.failed("nothing happens"),
-    )
+    link = pipeline.link(f"csi{int(place)}", address=address.shown)
     return open_live(with_options(link, options), kind="camera", on_event=on_event)
 
 
@@ -160,21 +148,24 @@ class _Pipeline:
                 f"not; {_HOW_TO_GET_IT}. The pipeline would be: {self.shown}"
             )
 
-    def connect(self) -> CaptureConnection:
-        """Start the pipeline; MediaError if it does not."""
+    def link(self, name: str, *, address: str) -> Link:
+        """Return how it is connected."""
+        late = self._failed("nothing happens")
+        return Link(name, address, self._connect, connecting_s=_CONNECTING_S, unanswered=late)
+
+    def _connect(self) -> CaptureConnection:
         missing = missing_elements(self._text)
         if missing:
-            raise MediaError(self.failed(f"GStreamer has no {', '.join(missing)}"))
+            raise MediaError(self._failed(f"GStreamer has no {', '.join(missing)}"))
         cv2 = self._cv2
         with silenced(cv2):
             capture = cv2.VideoCapture(cv2_text(self._text), cv2.CAP_GSTREAMER)
         if not capture.isOpened():
             capture.release()
-            raise MediaError(self.failed("it does not start"))
+            raise MediaError(self._failed("it does not start"))
         width, height = (int(capture.get(key)) for key in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
         detail = f"{width}x{height} by {self.shown}"
         return CaptureConnection(capture, detail=detail, gone=_GONE, finite=_FINITE.search(self._text) is not None)
 
-    def failed(self, reason: str) -> str:
-        """Return the message of an error."""
+    def _failed(self, reason: str) -> str:
         return f"{self._what} cannot be opened: {reason}; check that {self._check}. The pipeline is: {self.shown}"

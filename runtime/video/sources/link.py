@@ -180,15 +180,14 @@ class Feed:
             del message  # or the frame would stay in memory while the next one is awaited
 
     def _decoded(self, picture: Picture) -> Decoded:
-        """Give a picture its name and its time: that of its coming, or in a plain file its own."""
+        """Give a picture its time: that of its coming, or in a plain file its own."""
         time_s = picture.arrived_s
         if self._opened is not None and self._opened.clip is not None:
             by_rate_s = float(self._count / self._opened.clip.frames_per_second)
             time_s = by_rate_s if picture.stamp_s is None else picture.stamp_s
         self._first_s = self._first_s if self._count else time_s
         self._count += 1
-        name = f"{self._link.name}-{self._count - 1:06d}"
-        return Decoded(picture.image_bgr, time_s - self._first_s, name, picture.arrived_s)
+        return Decoded(picture.image_bgr, time_s - self._first_s, taken_s=picture.arrived_s)
 
     def _silence(self) -> Ended | None:
         """Nothing came for too long: end the connection, and wait until it is released."""

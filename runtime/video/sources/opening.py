@@ -203,7 +203,7 @@ def _pictures_source(files: tuple[Path, ...], *, name: str) -> Source:
 
 
 def _picture(path: Path) -> Generator[Decoded, None, None]:
-    yield Decoded(images.read_image(path), 0.0, path.stem)
+    yield Decoded(images.read_image(path), 0.0)
 
 
 def _pictures(files: Sequence[Path], names: Sequence[str], warnings: list[str]) -> Generator[Decoded, None, None]:

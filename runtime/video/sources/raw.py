@@ -153,7 +153,7 @@ def _frames(
             now_s = time.monotonic()
             first_s = now_s if first_s is None else first_s
             time_s = now_s - first_s if rate is None else float(index / rate)
-            yield Decoded(layout.to_bgr(frame), time_s, f"{name}-{index:06d}", now_s)
+            yield Decoded(layout.to_bgr(frame), time_s, taken_s=now_s)
             index += 1
     if filled and not closing.is_set():
         warnings.append(

@@ -174,8 +174,7 @@ class _StreamConnection:
                 f"{address.shown} cannot be opened: this PyAV's FFmpeg was built without {address.scheme}://; "
                 "let a relay such as MediaMTX turn it into rtsp://"
             )
-        reason = reason_for(error, timeout_s=self._timeout_s, seconds=seconds)
-        hint = hint_for(error, timeout_s=self._timeout_s, seconds=seconds)
+        reason, hint = reason_and_hint(error, timeout_s=self._timeout_s, seconds=seconds)
         return f"{address.shown} cannot be opened: {reason}{hint}"
 
     def _packets(self) -> Iterator[Any]:
@@ -187,7 +186,7 @@ class _StreamConnection:
                 packet = next(packets, None)
             except self._av.FFmpegError as error:
                 seconds = time.monotonic() - begun_s
-                reason = reason_for(error, timeout_s=self._timeout_s, seconds=seconds)
+                reason, _ = reason_and_hint(error, timeout_s=self._timeout_s, seconds=seconds)
             if reason is not None:
                 raise MediaError(f"the connection broke off ({reason})")
             if packet is None:
@@ -209,27 +208,16 @@ def _detail(video: VideoStream) -> str:
     return f"{size}{video.codec_context.name}"
 
 
-def reason_for(error: Exception, *, timeout_s: float, seconds: float = 0.0) -> str:
-    """Return what went wrong in a call of PyAV's that took ``seconds`` of the ``timeout_s`` that it had."""
-    if _is_overdue(error, timeout_s=timeout_s, seconds=seconds):
-        return f"nothing came for {timeout_s:g} s"
+def reason_and_hint(error: Exception, *, timeout_s: float, seconds: float = 0.0) -> tuple[str, str]:
+    """Return what went wrong in a call of PyAV's that took ``seconds`` of the ``timeout_s`` that it had; what to check.
+
+    The hint begins with a semicolon, and is empty where there is nothing to say.
+    """
+    kinds = [kind.__name__ for kind in type(error).__mro__]
+    # A call whose time is over is an interruption to FFmpeg, and to its RTSP "invalid data".
+    if not set(kinds).isdisjoint(_OVERDUE) or seconds >= _NEARLY * timeout_s:
+        return f"nothing came for {timeout_s:g} s", f"; {_OVERDUE_HINT}"
     # Only the library's own word for the number: any other text may hold the address.
-    words = getattr(error, "strerror", None)
-    return str(words).lower() if words and "://" not in str(words) else f"FFmpeg failed ({type(error).__name__})"
-
-
-def hint_for(error: Exception, *, timeout_s: float, seconds: float = 0.0) -> str:
-    """Return what to check, beginning with a semicolon; nothing if there is nothing to say."""
-    if _is_overdue(error, timeout_s=timeout_s, seconds=seconds):
-        return f"; {_OVERDUE_HINT}"
-    hint = next((_HINTS[kind] for kind in _kinds(error) if kind in _HINTS), None)
-    return f"; {hint}" if hint else ""
-
-
-def _is_overdue(error: Exception, *, timeout_s: float, seconds: float) -> bool:
-    """A call whose time is over is an interruption to FFmpeg, and to its RTSP "invalid data"."""
-    return bool(set(_kinds(error)).intersection(_OVERDUE)) or seconds >= _NEARLY * timeout_s
-
-
-def _kinds(error: Exception) -> list[str]:
-    return [kind.__name__ for kind in type(error).__mro__]
+    words = str(getattr(error, "strerror", None) or "")
+    reason = words.lower() if words and "://" not in words else f"FFmpeg failed ({type(error).__name__})"
+    return reason, next((f"; {_HINTS[kind]}" for kind in kinds if kind in _HINTS), "")

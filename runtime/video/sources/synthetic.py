@@ -54,7 +54,7 @@ def open_synthetic(address: Address, *, on_event: EventHandler) -> Source:
     name = "test" if seed is None else f"test-{seed}"
     closing = threading.Event()
     return Source(
-        _frames(scene, name, rate=rate, count=count, paced=paced, closing=closing),
+        _frames(scene, rate=rate, count=count, paced=paced, closing=closing),
         kind="stream",
         name=name,
         # What comes by the clock may be dropped, so every frame has its own time.
@@ -67,7 +67,7 @@ def open_synthetic(address: Address, *, on_event: EventHandler) -> Source:
 
 
 def _frames(
-    scene: Scene, name: str, *, rate: Fraction, count: int | None, paced: bool, closing: threading.Event
+    scene: Scene, *, rate: Fraction, count: int | None, paced: bool, closing: threading.Event
 ) -> Generator[Decoded, None, None]:
     pace = StampPace(slack_s=float(1 / rate))
     index = 0
@@ -76,7 +76,7 @@ def _frames(
         time_s = float(index / rate)
         if paced and closing.wait(pace.delay_s(time_s)):
             return
-        yield Decoded(image_bgr, time_s, f"{name}-{index:06d}", time.monotonic())
+        yield Decoded(image_bgr, time_s, taken_s=time.monotonic())
         del image_bgr
         index += 1
 

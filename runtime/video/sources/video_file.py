@@ -124,12 +124,11 @@ def _decode(
     try:
         start_s = None
         for frame in _raw_frames(container, stream, tally):
-            index = tally.frames
-            stamp_s = float(index / tally.rate) if frame.time is None else frame.time
+            stamp_s = float(tally.frames / tally.rate) if frame.time is None else frame.time
             start_s = stamp_s if start_s is None else start_s
             tally.frames += 1
             tally.end_s = stamp_s - start_s + float(1 / tally.rate)
-            yield Decoded(upright_bgr(frame), stamp_s - start_s, f"{Path(tally.name).stem}-{index:06d}")
+            yield Decoded(upright_bgr(frame), stamp_s - start_s)
         warning = tally.warning()
         if warning is not None:
             warnings.append(warning)
@@ -203,7 +202,7 @@ def _decode_with_opencv(
             arrived, image_bgr = capture.read()
             if not arrived:
                 break
-            yield Decoded(image_bgr, float(index / rate), f"{path.stem}-{index:06d}")
+            yield Decoded(image_bgr, float(index / rate))
             index += 1
         # The count is computed from duration and rate, so the last frame or two may never have existed.
         if count is not None and index < count - 2:
