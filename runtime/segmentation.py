@@ -19,7 +19,7 @@ from sfpp.runtime.images import Image, Placement, batch_from_frames
 from sfpp.runtime.imports import import_cv2
 from sfpp.runtime.labels import Labels, labels_from_logits, labels_resized
 from sfpp.runtime.model import OpenedModel, Step
-from sfpp.runtime.overlay import LegendEntry, Palette, color_mask, draw_labels, draw_legend
+from sfpp.runtime.overlay import LegendEntry, Palette, draw_labels, draw_legend
 
 if TYPE_CHECKING:
     from sfpp.runtime.video.frame import Frame
@@ -48,10 +48,6 @@ class Segmentation:
         for name, share in zip(self.classes, self._shares_by_class, strict=False):
             shares[name] += share  # data sets exist in which two classes have the same name
         return shares
-
-    def color_mask(self) -> Image:
-        """Return each pixel's class color, (H, W, 3) uint8 BGR."""
-        return color_mask(self.labels, self.palette)
 
     def draw(self, frame_bgr: NDArray[Any], *, alpha: float = 0.5, legend: bool = True) -> Image:
         """Return the frame with the classes' colors over it, and a legend of the classes that are present.
@@ -131,19 +127,6 @@ class Segmenter(OpenedModel[Segmentation]):
         """
         prepared = self.prepare(frame_bgr)
         return self.finish(self.infer(prepared), prepared)
-
-    def segment_batch(self, frames_bgr: Sequence[NDArray[Any]]) -> list[Segmentation]:
-        """Segment any number of frames, as many at a time as the model takes; their sizes may differ.
-
-        Raises:
-            MediaError, BackendError, ModelFileError: as for one frame.
-        """
-        size = self._contract.input.batch
-        results: list[Segmentation] = []
-        for start in range(0, len(frames_bgr), size):
-            prepared = self.prepare_batch(frames_bgr[start : start + size])
-            results += self.finish_batch(self.infer(prepared), prepared)
-        return results
 
     @property
     def batch(self) -> int:

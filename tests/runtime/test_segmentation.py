@@ -101,13 +101,16 @@ def test_batch_equals_singles_in_order():
         return strongest_channel(inputs)
 
     frames = [quadrants(40, 50), quadrants(40, 50)[:, ::-1], quadrants(90, 30), quadrants(32, 64), quadrants(8, 8)]
-    results = segmenter_of(counted, batch=2).segment_batch(frames)
+    pairs = segmenter_of(counted, batch=2)
+    results = []
+    for batch in (frames[:2], frames[2:4], frames[4:]):
+        prepared = pairs.prepare_batch(batch)
+        results += pairs.finish_batch(pairs.infer(prepared), prepared)
     assert calls == [(2, 32, 64, 3)] * 3
     single = segmenter_of(strongest_channel)
     for frame, result in zip(frames, results, strict=True):
         np.testing.assert_array_equal(result.labels, single(frame).labels)
     np.testing.assert_array_equal(segmenter_of(strongest_channel, batch=3)(frames[2]).labels, results[2].labels)
-    assert single.segment_batch([]) == []
 
 
 def test_three_steps_make_a_call():
@@ -237,7 +240,6 @@ def test_draw_shows_colors_and_a_legend_on_request():
     result = Segmentation(labels, CLASSES, PALETTE)
     frame = np.zeros((360, 480, 3), np.uint8)
     plain = result.draw(frame, alpha=1, legend=False)
-    np.testing.assert_array_equal(plain, result.color_mask())
     np.testing.assert_array_equal(plain, np.array(PALETTE, np.uint8)[labels][..., ::-1])
     with_legend = result.draw(frame, alpha=1)
     changed = cv2.absdiff(plain, with_legend).max(axis=2) > 0
