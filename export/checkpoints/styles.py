@@ -104,23 +104,6 @@ def _blocks(canonical: str, stored: str, names: Mapping[str, str]) -> dict[str, 
     return {canonical + ours: stored + theirs for ours, theirs in names.items()}
 
 
-def _transformers(marker: str, table: Mapping[str, str | tuple[Part, ...]]) -> Style:
-    # The library writes layer_norm_eps into config.json but builds every LayerNorm with torch's default.
-    return Style(
-        name="transformers",
-        title="Transformers",
-        head="official",
-        encoder_prefix="segformer.",
-        marker=marker,
-        block_eps=1e-5,
-        embed_eps=1e-5,
-        fused_last_first=True,
-        table=_table(
-            {**table, FUSION: "linear_fuse", "head.fusion.bn": "batch_norm", CLASSIFIER: "classifier"},
-        ),
-    )
-
-
 OFFICIAL = Style(
     name="official",
     title="official SegFormer",
@@ -215,52 +198,59 @@ MMPOSE = replace(
 )
 
 
+# Each module's name in Transformers up to 4, which `save_pretrained` still writes, and in 5, whose `torch.save` writes
+# it. Keys and values are two modules.
+_TRANSFORMERS_NAMES: dict[str, tuple[str, str]] = {
+    PROJECTION: ("encoder.patch_embeddings.{i}.proj", "stages.{i}.patch_embeddings.proj"),
+    "encoder.stages.{i}.patch_embed.norm": (
+        "encoder.patch_embeddings.{i}.layer_norm",
+        "stages.{i}.patch_embeddings.layer_norm",
+    ),
+    "encoder.stages.{i}.norm": ("encoder.layer_norm.{i}", "stages.{i}.layer_norm"),
+    "head.projections.{i}.conv": ("linear_c.{i}.proj", "linear_projections.{i}.proj"),
+    FUSION: ("linear_fuse",) * 2,
+    "head.fusion.bn": ("batch_norm",) * 2,
+    CLASSIFIER: ("classifier",) * 2,
+}
+_TRANSFORMERS_BLOCK: dict[str, tuple[str, str]] = {
+    "norm1": ("layer_norm_1", "layernorm_before"),
+    "norm2": ("layer_norm_2", "layernorm_after"),
+    "attention.query": ("attention.self.query", "attention.q_proj"),
+    "attention.key_value": ("attention.self.key attention.self.value", "attention.k_proj attention.v_proj"),
+    "attention.output": ("attention.output.dense", "attention.o_proj"),
+    "attention.reduction": ("attention.self.sr", "attention.sequence_reduction.sequence_reduction"),
+    "attention.reduction_norm": ("attention.self.layer_norm", "attention.sequence_reduction.layer_norm"),
+    "ffn.expand": ("mlp.dense1", "mlp.fc1"),
+    "ffn.depthwise": ("mlp.dwconv.dwconv", "mlp.dwconv.dwconv"),
+    "ffn.contract": ("mlp.dense2", "mlp.fc2"),
+}
+
+
+def _transformers(age: int, *, block: str, marker: str) -> Style:
+    names = {module: stored[age] for module, stored in _TRANSFORMERS_NAMES.items()}
+    blocks = {
+        BLOCK + module: tuple(Part(block + name) for name in stored[age].split())
+        for module, stored in _TRANSFORMERS_BLOCK.items()
+    }
+    # The library writes layer_norm_eps into config.json but builds every LayerNorm with torch's default.
+    return Style(
+        name="transformers",
+        title="Transformers",
+        head="official",
+        encoder_prefix="segformer.",
+        marker=marker,
+        block_eps=1e-5,
+        embed_eps=1e-5,
+        fused_last_first=True,
+        table=_table({**names, **blocks}),
+    )
+
+
 TRANSFORMERS = _transformers(
-    r"encoder\.(patch_embeddings\.\d|block\.\d\.\d+)\.",
-    {
-        PROJECTION: "encoder.patch_embeddings.{i}.proj",
-        "encoder.stages.{i}.patch_embed.norm": "encoder.patch_embeddings.{i}.layer_norm",
-        "encoder.stages.{i}.norm": "encoder.layer_norm.{i}",
-        BLOCK + "norm1": "encoder.block.{i}.{j}.layer_norm_1",
-        BLOCK + "norm2": "encoder.block.{i}.{j}.layer_norm_2",
-        BLOCK + "attention.query": "encoder.block.{i}.{j}.attention.self.query",
-        BLOCK + "attention.key_value": (
-            Part("encoder.block.{i}.{j}.attention.self.key"),
-            Part("encoder.block.{i}.{j}.attention.self.value"),
-        ),
-        BLOCK + "attention.output": "encoder.block.{i}.{j}.attention.output.dense",
-        BLOCK + "attention.reduction": "encoder.block.{i}.{j}.attention.self.sr",
-        BLOCK + "attention.reduction_norm": "encoder.block.{i}.{j}.attention.self.layer_norm",
-        BLOCK + "ffn.expand": "encoder.block.{i}.{j}.mlp.dense1",
-        BLOCK + "ffn.depthwise": "encoder.block.{i}.{j}.mlp.dwconv.dwconv",
-        BLOCK + "ffn.contract": "encoder.block.{i}.{j}.mlp.dense2",
-        "head.projections.{i}.conv": "linear_c.{i}.proj",
-    },
+    0, block="encoder.block.{i}.{j}.", marker=r"encoder\.(patch_embeddings\.\d|block\.\d\.\d+)\."
 )
-
-
-# Transformers 5 names its modules anew; `save_pretrained` still writes the names above, `torch.save` these.
 TRANSFORMERS_5 = _transformers(
-    r"stages\.\d\.(patch_embeddings|blocks\.\d+)\.",
-    {
-        PROJECTION: "stages.{i}.patch_embeddings.proj",
-        "encoder.stages.{i}.patch_embed.norm": "stages.{i}.patch_embeddings.layer_norm",
-        "encoder.stages.{i}.norm": "stages.{i}.layer_norm",
-        BLOCK + "norm1": "stages.{i}.blocks.{j}.layernorm_before",
-        BLOCK + "norm2": "stages.{i}.blocks.{j}.layernorm_after",
-        BLOCK + "attention.query": "stages.{i}.blocks.{j}.attention.q_proj",
-        BLOCK + "attention.key_value": (
-            Part("stages.{i}.blocks.{j}.attention.k_proj"),
-            Part("stages.{i}.blocks.{j}.attention.v_proj"),
-        ),
-        BLOCK + "attention.output": "stages.{i}.blocks.{j}.attention.o_proj",
-        BLOCK + "attention.reduction": "stages.{i}.blocks.{j}.attention.sequence_reduction.sequence_reduction",
-        BLOCK + "attention.reduction_norm": "stages.{i}.blocks.{j}.attention.sequence_reduction.layer_norm",
-        BLOCK + "ffn.expand": "stages.{i}.blocks.{j}.mlp.fc1",
-        BLOCK + "ffn.depthwise": "stages.{i}.blocks.{j}.mlp.dwconv.dwconv",
-        BLOCK + "ffn.contract": "stages.{i}.blocks.{j}.mlp.fc2",
-        "head.projections.{i}.conv": "linear_projections.{i}.proj",
-    },
+    1, block="stages.{i}.blocks.{j}.", marker=r"stages\.\d\.(patch_embeddings|blocks\.\d+)\."
 )
 
 
