@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, get_args
 
@@ -27,6 +27,15 @@ class TensorInfo:
     name: str
     shape: tuple[int | None, ...]
     dtype: str
+
+    @property
+    def size(self) -> str:
+        """The shape as text, such as ``1x3x?x?``."""
+        return "x".join("?" if size is None else str(size) for size in self.shape)
+
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Whether an array of this shape can be given."""
+        return len(shape) == len(self.shape) and all(map(lambda size, want: want in (None, size), shape, self.shape))
 
 
 @dataclass(frozen=True)
@@ -140,6 +149,24 @@ def warn(line: str, notify: Notify | None) -> None:
     _LOGGER.warning(line)
     if notify is not None:
         notify(line)
+
+
+def check_inputs(description: str, inputs: Arrays, expected: tuple[TensorInfo, ...]) -> None:
+    """Refuse what a library might take in silence: another type or size, a name too many, or one that is missing.
+
+    Raises:
+        BackendError: there is such an input.
+    """
+    known = {info.name: info for info in expected}
+    if inputs.keys() != known.keys() or not all(
+        known[name].dtype == values.dtype.name and known[name].fits(values.shape) for name, values in inputs.items()
+    ):
+        given = (TensorInfo(name, values.shape, values.dtype.name) for name, values in inputs.items())
+        raise BackendError(f"{description} failed: given the inputs {_listed(given)}, expected {_listed(expected)}")
+
+
+def _listed(tensors: Iterable[TensorInfo]) -> str:
+    return ", ".join(f"{each.name!r} ({each.dtype}, {each.size})" for each in tensors) or "nothing"
 
 
 def not_profiled(description: str) -> UsageError:

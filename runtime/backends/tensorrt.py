@@ -22,6 +22,7 @@ from sfpp.runtime.backends.protocol import (
     BackendOptions,
     Notify,
     TensorInfo,
+    check_inputs,
     not_profiled,
     warn,
     was_closed,
@@ -116,7 +117,7 @@ class TensorRtBackend:
         with self._lock:
             if self._stream is None:
                 raise was_closed(self.description)
-            self._check(inputs)
+            check_inputs(self.description, inputs, self.inputs)
             for tensor in self._sources:
                 np.copyto(tensor.host.array, inputs[tensor.info.name])
             self._launch()
@@ -171,20 +172,6 @@ class TensorRtBackend:
         device = self._cuda.allocate(host.array.nbytes)
         self._memory.append(device)
         return _Tensor(TensorInfo(name, shape, dtype.name), host, device)
-
-    def _check(self, inputs: Arrays) -> None:
-        expected = {tensor.info.name: tensor.info for tensor in self._sources}
-        if inputs.keys() != expected.keys():
-            raise BackendError(
-                f"the engine takes {', '.join(expected)}, and {', '.join(inputs) or 'nothing'} was given"
-            )
-        for name, info in expected.items():
-            array = inputs[name]
-            if array.shape != info.shape or array.dtype.name != info.dtype:
-                raise BackendError(
-                    f"the engine's input {name!r} is {info.dtype} {info.shape}, and {array.dtype.name} {array.shape} "
-                    "was given"
-                )
 
     def _launch(self) -> None:
         """Copy in, compute, copy out: launched as one graph from the second run on."""

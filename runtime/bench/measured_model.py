@@ -196,17 +196,14 @@ def _full_shape(info: TensorInfo, shapes: Shapes) -> tuple[int, ...]:
     fixed = tuple(size for size in info.shape if size is not None)
     if info.name not in shapes and len(fixed) == len(info.shape):
         return fixed
-    declared = "x".join("?" if size is None else str(size) for size in info.shape)
+    declared = info.size
     given = shapes.get(info.name, shapes.get(ANY_INPUT))
     if given is None:
         raise UsageError(
             f"the input {info.name!r} has the shape {declared}, whose open sizes must be given: "
             f"--input-shape {declared.replace('?', 'N')}"
         )
-    fits = len(given) == len(info.shape) and all(
-        want is None or have == want for have, want in zip(given, info.shape, strict=True)
-    )
-    if not fits:
+    if not info.fits(given):
         raise UsageError(
             f"the input {info.name!r} has the shape {declared} (? is open), "
             f"and {'x'.join(map(str, given))} does not fit; give --input-shape {info.name}:{declared.replace('?', 'N')}"

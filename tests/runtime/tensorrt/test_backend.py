@@ -100,10 +100,10 @@ def test_an_engine_that_cannot_be_recorded_runs_all_the_same(engine, fakes, monk
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
-        ({}, "takes x, and nothing was given"),
-        ({"y": X}, "takes x, and y was given"),
-        ({"x": X[:1]}, r"is float32 \(2, 3\), and float32 \(1, 3\) was given"),
-        ({"x": X.astype(np.float64)}, r"and float64 \(2, 3\) was given"),
+        ({}, r"given the inputs nothing, expected 'x' \(float32, 2x3\)"),
+        ({"y": X}, r"given the inputs 'y' \(float32, 2x3\), expected 'x'"),
+        ({"x": X[:1]}, r"'x' \(float32, 1x3\), expected 'x' \(float32, 2x3\)"),
+        ({"x": X.astype(np.float64)}, r"'x' \(float64, 2x3\), expected"),
     ],
 )
 def test_what_the_engine_does_not_take_reaches_no_card(engine, fakes, inputs, message):
