@@ -16,10 +16,8 @@ from sfpp.runtime.cli.console import COMMAND, notes_of, progress_bar
 from sfpp.runtime.events import Event
 from sfpp.runtime.model import SelfTestState
 from sfpp.runtime.timing import RateMeter
-from sfpp.runtime.video.outputs import thread_name
 from sfpp.runtime.video.pipeline import Answer, Pipeline
-from sfpp.runtime.video.sinks.opening import sink_name
-from sfpp.runtime.video.sinks.push import is_receiver
+from sfpp.runtime.video.sinks.opening import output_from
 
 if TYPE_CHECKING:
     from sfpp.runtime.viewer import Viewer
@@ -46,7 +44,7 @@ def self_test_line(state: SelfTestState) -> str:
 def print_written(outputs: Iterable[str], *, file: TextIO | None = None) -> None:
     """Print what was written, a line for each output; addresses without what may be secret."""
     for text in outputs:
-        print(f"wrote {sink_name(text)}", file=file)
+        print(f"wrote {output_from(text).name}", file=file)
 
 
 class Reporter:
@@ -121,10 +119,11 @@ class Reporter:
         """Return the outputs that were not written, or not to the end, with what to say of each."""
         failed = {}
         for text in outputs:
-            name = thread_name(text)
+            output = output_from(text)
+            name = output.thread_name
             if self._counts[name, "sink-failed"] or self._counts[name, "gave-up"]:
                 failed[text] = f"not all was written to {name}; why is said above"
-            elif is_receiver(text) and not self._counts[name, "opened"]:
+            elif output.kind == "receiver" and not self._counts[name, "opened"]:
                 failed[text] = (
                     f"nothing was sent to {name}, which was never connected; check that a server listens there"
                 )

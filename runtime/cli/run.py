@@ -139,7 +139,7 @@ def _sources_and_output(parser: argparse.ArgumentParser, arguments: argparse.Nam
 
 def _is_new(place: str) -> bool:
     """Whether a place is written to although no -o says so: it is nothing that could be read, or overwritten."""
-    from sfpp.runtime.video.sinks.opening import SINK_SCHEMES, sink_place
+    from sfpp.runtime.video.sinks.opening import SINK_SCHEMES, output_from
     from sfpp.runtime.video.sources.opening import SCHEMES, names_input
 
     if not is_uri(place):
@@ -148,7 +148,7 @@ def _is_new(place: str) -> bool:
     if scheme not in SINK_SCHEMES:
         return scheme not in SCHEMES  # it is told that there is no such scheme
     try:
-        written = sink_place(place)
+        written = output_from(place).place
     except UsageError:  # such as raw:// with the options of a source
         return scheme not in SCHEMES
     return not isinstance(written, Path) or not written.is_file()

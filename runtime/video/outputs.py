@@ -23,11 +23,8 @@ from sfpp.runtime.video.sinks.opening import (
     check_picture_path,
     check_sink,
     folder_sink,
-    is_folder,
     open_sink,
-    shows_all_sources,
-    sink_name,
-    sink_place,
+    output_from,
     snapshot_sink,
 )
 from sfpp.runtime.video.sinks.raw import STANDARD_OUTPUT
@@ -65,7 +62,7 @@ class Outputs:
     def folders(self) -> tuple[str, ...]:
         """Return those that are folders for pictures, which are named after the frames."""
         masks = () if self.masks is None else (self.masks,)
-        return (*filter(is_folder, self.overlays), *masks)
+        return (*(text for text in self.overlays if output_from(text).kind == "folder"), *masks)
 
     def for_source(self, name: str) -> Outputs:
         """Return them with the source's name where ``{source}`` stands."""
@@ -103,7 +100,7 @@ class Plan:
 
     def writes_to_standard_output(self) -> bool:
         """Whether frames or lines go where a report would be printed."""
-        return any(sink_place(text) == STANDARD_OUTPUT for text in self.all())
+        return any(output_from(text).place == STANDARD_OUTPUT for text in self.all())
 
     def count(self, source: Source) -> int | None:
         """How many frames of a source will come, as far as it knows its own length."""
@@ -196,11 +193,6 @@ def default_overlay(source: Source) -> str:
     return source.name + _DEFAULT_ENDINGS.get(source.kind, "-sfpp.mp4")
 
 
-def thread_name(output: str) -> str:
-    """Return what the thread of an output is called, in events too."""
-    return "standard output" if sink_place(output) == STANDARD_OUTPUT else sink_name(output)
-
-
 class Sinks:
     """Opens the outputs of a plan, each in a thread of its own; a context manager that closes what sources share.
 
@@ -283,7 +275,7 @@ class Sinks:
         shared = text in self._shared
         if shared:
             policy = _of_shared(text, self._policies[text])
-        thread = SinkThread(opening, name=thread_name(text), policy=policy, on_event=self._on_event)
+        thread = SinkThread(opening, name=output_from(text).thread_name, policy=policy, on_event=self._on_event)
         (self._stack if shared else stack).enter_context(thread)
         if shared:
             self._opened[text] = thread
@@ -295,7 +287,7 @@ def _of_shared(text: str, policies: Collection[Policy]) -> Policy:
 
     A window is only looked at, and does not hold up the camera.
     """
-    first: Policy = "freshest" if shows_all_sources(text) else "every-frame"
+    first: Policy = "freshest" if output_from(text).kind == "window" else "every-frame"
     return first if first in policies else next(iter(policies))
 
 
@@ -304,7 +296,8 @@ def _check_places(texts: Iterable[str], sources: Sequence[Source], *, also_read:
     folders = {identity(path) for path in _folders_of_pictures(sources)}
     taken: set[object] = set()
     for text in texts:
-        name, place = sink_name(text), sink_place(text)
+        output = output_from(text)
+        name, place = output.name, output.place
         key = identity(place) if isinstance(place, Path) else place
         if key in inputs:
             raise UsageError(f"the output {name} is the input itself; give another name")
@@ -314,7 +307,7 @@ def _check_places(texts: Iterable[str], sources: Sequence[Source], *, also_read:
                 f"the output folder {name} holds the input, which would be overwritten; give another folder"
             )
         if key in taken:
-            raise UsageError(f"two outputs go to {thread_name(text)}; give each its own name")
+            raise UsageError(f"two outputs go to {output.thread_name}; give each its own name")
         if not is_nowhere(place):
             taken.add(key)
 
@@ -351,7 +344,7 @@ def _folders_of_pictures(sources: Iterable[Source]) -> set[Path]:
 
 
 def _is_shared(text: str) -> bool:
-    return _SOURCE not in text and is_folder(text)
+    return _SOURCE not in text and output_from(text).kind == "folder"
 
 
 def _free(text: str, source: Source, taken: Collection[Path], notify: Callable[[str], object]) -> str:
@@ -369,7 +362,8 @@ def _free(text: str, source: Source, taken: Collection[Path], notify: Callable[[
 
 def _check_names(wanted: Outputs, sources: Sequence[Source], *, by_position: bool) -> None:
     """Refuse what several sources would write over each other; lines of JSON say which source they are of."""
-    apart = [text for text in wanted.overlays if not shows_all_sources(text) and not is_folder(text)]
+    overlays = [text for text in wanted.overlays if _SOURCE not in text]
+    apart = [text for text in overlays if output_from(text).kind not in ("window", "folder")]
     if wanted.masks is not None and any(source.kind != "picture" for source in sources):
         apart.append(wanted.masks)  # single pictures have names of their own in it
     for text in (*apart, *filter(None, (wanted.snapshot, wanted.keypoints))):
@@ -378,8 +372,8 @@ def _check_names(wanted: Outputs, sources: Sequence[Source], *, by_position: boo
             why = ", and is the output since it does not exist" if by_position and given else ""
             folder = ", or name a folder" if given and not is_uri(text) else ""
             raise UsageError(
-                f"{sink_name(text)} cannot hold {len(sources)} sources{why}; put {_SOURCE} into the name, such as "
-                f"{sink_name(_with_source(text))}{folder}"
+                f"{output_from(text).name} cannot hold {len(sources)} sources{why}; put {_SOURCE} into the name, such "
+                f"as {output_from(_with_source(text)).name}{folder}"
             )
 
 

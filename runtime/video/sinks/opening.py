@@ -6,9 +6,10 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,9 +29,9 @@ from sfpp.runtime.video.sources.address import is_uri
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 FOLDER_SUFFIX = ".png"  # of pictures in folders
 _DEFAULT_RATE = Fraction(25)
-_RAW, _WINDOW = "raw", "window"
 _STDOUT = 1
-SINK_SCHEMES = (_RAW, _WINDOW, *PROTOCOLS)
+OutputKind = Literal["video", "picture", "folder", "lines", "raw", "window", "receiver", "unknown"]
+SINK_SCHEMES = ("raw", "window", *PROTOCOLS)
 
 
 class Sink(Protocol):
@@ -77,20 +78,19 @@ def open_sink(
         UsageError: a suffix or an address that is none of these, or a picture file for more than one picture.
     """
     check_sink(path, count=count)
-    text, target, scheme = os.fspath(path), Path(path), _scheme(path)
-    if scheme == _WINDOW:
+    text, target, kind = os.fspath(path), Path(path), output_from(path).kind
+    if kind == "window":
         return WindowSink(on_stop)
-    if scheme == _RAW:
+    if kind == "raw":
         rate = None if live else frames_per_second
         return RawSink(RawTarget.from_uri(text), frames_per_second=rate, on_event=on_event)
-    if scheme:
+    if kind == "receiver":
         return PushSink(text, on_event=on_event)
-    suffix = target.suffix.lower()
-    if text == STANDARD_OUTPUT or (suffix == RECORD_SUFFIX and not target.is_dir()):
+    if kind == "lines":
         return record_lines(text, live=live, on_event=on_event)
-    if is_folder(text):
+    if kind == "folder":
         return folder_sink(target, keep_older=live)
-    if suffix not in VIDEO_SUFFIXES:
+    if kind != "video":
         return contextlib.nullcontext(_Image(target))
     if live:
         return recording_sink(target, on_event=on_event)
@@ -104,17 +104,16 @@ def check_sink(path: str | os.PathLike[str], *, count: int | None = None) -> Non
         UsageError: as for :func:`open_sink`.
         SfppError: the folder does not exist, or it is a disk or a socket.
     """
-    place, name = sink_place(path), sink_name(path)
-    if _scheme(path) or not isinstance(place, Path):
+    output = output_from(path)
+    place, kind = output.place, output.kind
+    if kind == "folder":
+        _check_no_half_address(output.name)
+    if kind in ("folder", "raw") or not isinstance(place, Path):
         return
-    if is_folder(path):
-        _check_no_half_address(name)
-        return
-    suffix = place.suffix.lower()
-    if suffix not in (*VIDEO_SUFFIXES, *PICTURE_SUFFIXES, RECORD_SUFFIX):
+    if kind == "unknown":
         known = ", ".join((*VIDEO_SUFFIXES, *PICTURE_SUFFIXES, RECORD_SUFFIX))
         raise UsageError(f"cannot tell what to write to {place}: expected a folder, or a name ending in {known}")
-    if suffix in PICTURE_SUFFIXES and count != 1:
+    if kind == "picture" and count != 1:
         many = f"{count} frames" if count else "any number of frames"
         raise UsageError(
             f"{place} holds one picture, but {many} will come; "
@@ -123,41 +122,62 @@ def check_sink(path: str | os.PathLike[str], *, count: int | None = None) -> Non
     check_destinations(place)
 
 
-def is_folder(path: str | os.PathLike[str]) -> bool:
-    """Whether a name means a folder for pictures: no suffix, a final /, or a folder that exists."""
-    text = os.fspath(path)
-    if is_uri(text) or text == STANDARD_OUTPUT:
-        return False
-    if text.endswith(("/", os.sep)) or Path(text).is_dir():
-        return True
-    return not Path(text).suffix and not Path(text).exists()
+@dataclass(frozen=True)
+class Output:
+    """What the name or the address of an output means, as long as no file or folder of that name comes or goes.
+
+    Attributes:
+        kind: of what is written; ``unknown`` for a file's name that does not tell.
+        name: what to call it in messages: a path as it is, an address without what may be secret.
+        place: a path, ``-`` for standard output by any name, or another address as it is.
+    """
+
+    kind: OutputKind
+    name: str
+    place: Path | str = field(repr=False)
+
+    @property
+    def thread_name(self) -> str:
+        """What the thread that writes it is called, in events too."""
+        return "standard output" if self.place == STANDARD_OUTPUT else self.name
 
 
-def sink_name(path: str | os.PathLike[str]) -> str:
-    """Return what to call a sink in messages: a path as it is, an address without what may be secret.
+def output_from(path: str | os.PathLike[str]) -> Output:
+    """Tell what a name or an address means.
 
     Raises:
         UsageError: an address of no known kind, or one that is not complete.
     """
     text = os.fspath(path)
-    return Receiver.from_uri(text).name if _scheme(path) in PROTOCOLS else text
+    if not is_uri(text):
+        return Output(_kind_of_file(text), text, _standard_output_or_path(text))
+    scheme = text.partition(":")[0].lower()
+    if scheme in PROTOCOLS:
+        return Output("receiver", Receiver.from_uri(text).name, text)
+    if scheme == "raw":
+        return Output("raw", text, _standard_output_or_path(RawTarget.from_uri(text).place))
+    if scheme == "window":
+        return Output("window", text, text)
+    known = ", ".join(f"{each}://" for each in SINK_SCHEMES)
+    hint = did_you_mean(scheme, SINK_SCHEMES)
+    raise UsageError(f"nothing can be written to {scheme}://{hint}; expected {known}, or the name of a file")
 
 
-def sink_place(path: str | os.PathLike[str]) -> Path | str:
-    """Return what would be written: a path, ``-`` for standard output by any name, or another address as it is.
+def _kind_of_file(text: str) -> OutputKind:
+    path, suffix = Path(text), Path(text).suffix.lower()
+    if text == STANDARD_OUTPUT:
+        return "lines"
+    if text.endswith(("/", os.sep)) or path.is_dir() or not (path.suffix or path.exists()):
+        return "folder"
+    if suffix in VIDEO_SUFFIXES:
+        return "video"
+    if suffix in PICTURE_SUFFIXES:
+        return "picture"
+    return "lines" if suffix == RECORD_SUFFIX else "unknown"
 
-    Raises as :func:`sink_name`.
-    """
-    text, scheme = os.fspath(path), _scheme(path)
-    if scheme and scheme != _RAW:
-        return text
-    text = RawTarget.from_uri(text).place if scheme else text
+
+def _standard_output_or_path(text: str) -> Path | str:
     return STANDARD_OUTPUT if text == STANDARD_OUTPUT or open_number(Path(text)) == _STDOUT else Path(text)
-
-
-def shows_all_sources(path: str | os.PathLike[str]) -> bool:
-    """Whether one sink of this name takes the pictures of several sources and keeps them apart."""
-    return _scheme(path) == _WINDOW
 
 
 def _check_no_half_address(text: str) -> None:
@@ -166,19 +186,6 @@ def _check_no_half_address(text: str) -> None:
         host = rest.rpartition("@")[2]  # a password would end up in logs
         shown = text if host == rest else f"{scheme}:/{host}"
         raise UsageError(f"{shown} would be a folder; did you mean {scheme}://{host.lstrip('/')}?")
-
-
-def _scheme(path: str | os.PathLike[str]) -> str:
-    """Return the kind of an address, nothing for a path; UsageError if there is none of that kind."""
-    text = os.fspath(path)
-    if not is_uri(text):
-        return ""
-    scheme = text.partition(":")[0].lower()
-    if scheme not in SINK_SCHEMES:
-        known = ", ".join(f"{each}://" for each in SINK_SCHEMES)
-        hint = did_you_mean(scheme, SINK_SCHEMES)
-        raise UsageError(f"nothing can be written to {scheme}://{hint}; expected {known}, or the name of a file")
-    return scheme
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from sfpp.runtime import MediaError, MissingDependencyError, SfppError, UsageErr
 from sfpp.runtime.video import Frame, folder_sink, open_sink, open_source, snapshot_sink
 from sfpp.runtime.video.sinks import h264
 from sfpp.runtime.video.sinks.h264 import video_sink
-from sfpp.runtime.video.sinks.opening import sink_name
+from sfpp.runtime.video.sinks.opening import output_from
 from sfpp.runtime.video.sinks.push import PushSink
 from sfpp.runtime.video.sinks.raw import RawSink
 from sfpp.runtime.video.sinks.records import RecordLines
@@ -215,7 +215,7 @@ def test_a_window_is_opened_by_its_address(monkeypatch):
     ],
 )
 def test_names_for_messages_hold_no_secret(name, shown):
-    assert sink_name(name) == shown
+    assert output_from(name).name == shown
 
 
 def test_what_is_given_to_a_live_sink_reaches_it(tmp_path):
