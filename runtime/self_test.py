@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from sfpp.runtime.agreement import label_agreement, unmoved_keypoints
 from sfpp.runtime.backends import Choice, Notify
-from sfpp.runtime.backends.protocol import PRECISION_WORDS, Arrays, FunctionBackend
+from sfpp.runtime.backends.protocol import PRECISION_WORDS, WARNING, Arrays, FunctionBackend, say
 from sfpp.runtime.cache import user_cache
 from sfpp.runtime.contract import ModelContract, SelfTest, Task
 from sfpp.runtime.crops import Boxes, box_of_crop
@@ -51,7 +51,6 @@ _SLACK: dict[Task, dict[str, float]] = {
 _LEAST_SCORE = 0.1
 _LOGGER = logging.getLogger("sfpp")
 _KEPT = 1024  # passes, each an empty file
-_WARNING = "warning: "
 _T = TypeVar("_T")
 
 
@@ -252,8 +251,8 @@ def first_that_answers(
         line = _replayed(model, path) if model is not None and replay else ""
         if model is None or choice.asked or model.self_test.outcome != "failed":
             said = _instead(model, path, wrong) if model is not None and wrong else f"{path.name} runs in {reason}"
-            _say(said, notify)
-            _say(line, notify)
+            for each in filter(None, (said, line)):
+                say(each, notify)
             return opened, choice
         model.close()
         state = model.self_test
@@ -266,7 +265,7 @@ def first_that_answers(
 
 
 def _instead(model: Model, path: Path, wrong: Sequence[str]) -> str:
-    return f"{_WARNING}{path.name} runs in {model.library}: chosen because {' and '.join(wrong)}"
+    return f"{WARNING}{path.name} runs in {model.library}: chosen because {' and '.join(wrong)}"
 
 
 def _replayed(model: Model, path: Path) -> str:
@@ -291,13 +290,13 @@ def _tested(model: Model, path: Path) -> tuple[SelfTestState, str]:
     try:
         result = self_test(model)
     except ContractError as error:
-        return SelfTestState("damaged", detail=str(error)), f"{_WARNING}{path.name}: {error}"
+        return SelfTestState("damaged", detail=str(error)), f"{WARNING}{path.name}: {error}"
     except MissingDependencyError as error:  # OpenCV, without which no frame can be given to it either
         return SelfTestState("off", detail=str(error)), ""
     except SfppError as error:
-        return SelfTestState("failed", detail=str(error)), f"{_WARNING}{path.name}: self-test failed: {error}"
+        return SelfTestState("failed", detail=str(error)), f"{WARNING}{path.name}: self-test failed: {error}"
     if not result.passed:
-        return result.state, f"{_WARNING}{path.name}: {result.text()}"
+        return result.state, f"{WARNING}{path.name}: {result.text()}"
     return result.state, f"{path.name}, first use here: {result.text()}" if _remember(place) else ""
 
 
@@ -333,11 +332,3 @@ def _remember(place: Path | None) -> bool:
         for each in passes[:-_KEPT]:
             each.unlink(missing_ok=True)
     return True
-
-
-def _say(line: str, notify: Notify | None) -> None:
-    if not line:
-        return
-    _LOGGER.log(logging.WARNING if line.startswith(_WARNING) else logging.INFO, line)
-    if notify is not None:
-        notify(line)

@@ -18,13 +18,14 @@ from numpy.typing import NDArray
 from sfpp.runtime.backends.protocol import (
     DEFAULT_OPTIONS,
     PRECISION_WORDS,
+    WARNING,
     Arrays,
     BackendOptions,
     Notify,
     Precision,
     TensorInfo,
     not_profiled,
-    warn,
+    say,
     was_closed,
 )
 from sfpp.runtime.cache import compiled_models_folder
@@ -187,8 +188,8 @@ def _info(declared: Any) -> TensorInfo:
 
 def _warn_of_fallback(path: Path, device: Device, used: str, failure: str, notify: Notify | None) -> None:
     why = f" ({failure})" if failure else ""
-    warn(
-        f"warning: {path.name} was to run on {DEVICES[device].label}, but ONNX Runtime could not start that{why} and "
+    say(
+        f"{WARNING}{path.name} was to run on {DEVICES[device].label}, but ONNX Runtime could not start that{why} and "
         f"computes on {_label_of(used)}: check that driver, CUDA, cuDNN and TensorRT have the versions that "
         "onnxruntime-gpu asks for, or choose another backend",
         notify,

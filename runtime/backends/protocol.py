@@ -17,6 +17,7 @@ Precision = Literal["fp32", "bf16", "fp16"]
 
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 _LOGGER = logging.getLogger("sfpp")
+WARNING = "warning: "
 PRECISION_WORDS: dict[str, str] = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
@@ -144,9 +145,9 @@ class FunctionBackend:
         """Nothing to release."""
 
 
-def warn(line: str, notify: Notify | None) -> None:
-    """Write a warning to the logger ``sfpp``, and to whoever wants to be called with it."""
-    _LOGGER.warning(line)
+def say(line: str, notify: Notify | None) -> None:
+    """Write a line, a warning if it begins so, to the logger ``sfpp``, and to whoever wants to be called with it."""
+    _LOGGER.log(logging.WARNING if line.startswith(WARNING) else logging.INFO, line)
     if notify is not None:
         notify(line)
 

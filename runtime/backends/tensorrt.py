@@ -18,13 +18,14 @@ from numpy.typing import NDArray
 
 from sfpp.runtime.backends.protocol import (
     DEFAULT_OPTIONS,
+    WARNING,
     Arrays,
     BackendOptions,
     Notify,
     TensorInfo,
     check_inputs,
     not_profiled,
-    warn,
+    say,
     was_closed,
 )
 from sfpp.runtime.cache import compiled_models_folder
@@ -192,8 +193,9 @@ class TensorRtBackend:
             self._graph = self._cuda.record(self._stream, self._enqueue)
         except BackendError as error:
             self._records = False
-            warn(
-                f"{self.description} cannot be recorded as a CUDA graph ({error}); its layers are launched one by one",
+            say(
+                f"{WARNING}{self.description} cannot be recorded as a CUDA graph ({error}); its layers are launched "
+                "one by one",
                 self._notify,
             )
 
