@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import onnx
@@ -45,10 +46,24 @@ def read_graph(path: str | os.PathLike[str]) -> tuple[CheckedGraph, dict[str, st
         model = onnx.load(str(file), format="protobuf", load_external_data=False)
         if not _is_text(model):
             raise ValueError("a name in it is not UTF-8")
+        _check_calls(model)
         notes = _checked(model)
     except _BROKEN as error:
         raise not_an_onnx_model(file, first_line(error)[:300].rstrip(".")) from error
     return _graph_of(file, model, notes), metadata
+
+
+def _check_calls(model: onnx.ModelProto) -> None:
+    """Refuse functions that call themselves, also through others: older versions of onnx end the process over them."""
+    calls: dict[tuple[str, str], set[tuple[str, str]]] = {}
+    for function in model.functions:
+        inner = [node for each in function.node for graph in graphs_in(each) for node in graph.node]
+        nodes = (*function.node, *inner)
+        calls[function.domain, function.name] = {(node.domain, node.op_type) for node in nodes}
+    try:
+        TopologicalSorter(calls).prepare()
+    except CycleError as error:
+        raise ValueError(f"its function {error.args[1][0][1]} calls itself") from error
 
 
 def stored_tensors(model: onnx.ModelProto) -> Iterator[TensorProto]:

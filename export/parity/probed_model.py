@@ -261,7 +261,7 @@ def run_with_probes(path: Path, contract: ModelContract, frames: NDArray[Any]) -
         MissingDependencyError: ONNX Runtime is not installed.
         VerificationError: the file does not run.
     """
-    options = BackendOptions()
+    options = BackendOptions(arena=False)  # of one run
     try:
         with ProbedModel(onnx.load(str(path)), contract, (), backend="onnxruntime", options=options) as probed:
             ((_, answer),) = probed.runs(frames)

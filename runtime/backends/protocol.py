@@ -52,6 +52,8 @@ class BackendOptions:
         cache: keep compiled models in the user's cache folder, where the library compiles; a folder that cannot be
             written to is no error.
         build: let TensorRT build an engine of an ONNX file, which takes minutes; otherwise one must be there.
+        arena: keep the memory of a run for the next one, where the library can do without: a single run takes less
+            without it, and several take longer.
 
     Raises:
         UsageError: fewer than one thread, or a precision that no backend knows.
@@ -62,6 +64,7 @@ class BackendOptions:
     profile: bool = False
     cache: bool = True
     build: bool = True
+    arena: bool = True
 
     def __post_init__(self) -> None:
         if self.threads is not None and self.threads < 1:
