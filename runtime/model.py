@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -57,12 +58,14 @@ class Model(Protocol):
         """
 
 
-def streamed(model: Model, sources: Sequence[Source | str], **options: Any) -> Iterator[tuple[Frame, Any]]:
+def streamed(
+    model: Model, sources: Sequence[Source | str | os.PathLike[str]], **options: Any
+) -> Iterator[tuple[Frame, Any]]:
     """Yield the frames of sources with a model's results.
 
     Args:
         model: what is run.
-        sources: opened, or as text.
+        sources: opened, or what :func:`sfpp.runtime.video.open_source` takes.
         options: of :class:`sfpp.runtime.video.Pipeline`.
     """
     from sfpp.runtime.video.pipeline import Pipeline  # only who streams needs threads and video libraries
@@ -148,7 +151,7 @@ class OpenedModel(Generic[ResultT]):
         """Return the steps of one run; see :class:`Model`."""
         raise NotImplementedError
 
-    def stream(self, *sources: Source | str, **options: Any) -> Iterator[tuple[Frame, ResultT]]:
+    def stream(self, *sources: Source | str | os.PathLike[str], **options: Any) -> Iterator[tuple[Frame, ResultT]]:
         """Yield the frames of sources with their results, until they end or the loop is left.
 
             for frame, result in model.stream("rtsp://camera/street", policy="freshest"):

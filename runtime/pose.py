@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -200,7 +201,7 @@ class PoseEstimator(OpenedModel[Pose]):
 
     def stream(
         self,
-        *sources: Source | str,
+        *sources: Source | str | os.PathLike[str],
         finder: PersonFinder | None = None,
         detect_every: int = 1,
         threshold: float = 0.3,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -78,7 +79,7 @@ class Pipeline:
     def __init__(
         self,
         model: Model,
-        sources: Sequence[Source | str],
+        sources: Sequence[Source | str | os.PathLike[str]],
         *,
         policy: Policy | None = None,
         smooth: float = 0.0,
@@ -94,7 +95,7 @@ class Pipeline:
         with contextlib.ExitStack() as stack:
             tell = on_event or ignore
             opened = [
-                stack.enter_context(open_source(each, on_event=tell)) if isinstance(each, str) else each
+                each if isinstance(each, Source) else stack.enter_context(open_source(each, on_event=tell))
                 for each in sources
             ]
             check_names(opened)
@@ -266,10 +267,10 @@ def _check(policy: str | None, sources: Sequence[object], *, every: int, max_fra
     for name, value in (("every", every), ("max_frames", max_frames)):
         if value is not None and value < 1:
             raise UsageError(f"{name} is {value}, expected 1 or more")
-    if isinstance(sources, str):
+    if isinstance(sources, str | os.PathLike):
         raise UsageError("the sources are one text, expected a list of them; put brackets around it")
     for each in sources:
-        if not isinstance(each, str | Source):
+        if not isinstance(each, str | os.PathLike | Source):
             raise UsageError(
                 f"a source is given as {type(each).__name__}, expected a text, such as a file's name, '0' for a webcam "
                 "or 'rtsp://…', or what open_source returned; stream() takes several one by one, and not as a list"

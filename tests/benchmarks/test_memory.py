@@ -8,6 +8,7 @@ from benchmarks import memory
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="peaks are read from the process that ended")
 
 
+@pytest.mark.slow
 def test_what_an_export_takes_is_measured_and_kept(tmp_path, capsys):
     output = tmp_path / "memory.json"
     options = ["--images", str(tmp_path), "--models", "b0", "--variants", "2x2", "--targets", "portable"]

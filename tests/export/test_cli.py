@@ -14,7 +14,7 @@ import sfpp.export
 import sfpp.export.demo
 from sfpp.export import cli, export_onnx, to_onnx
 from sfpp.export.catalog import VARIANTS, recipe_from_words
-from sfpp.export.demo import demo_frame
+from sfpp.export.demo import demo_checkpoint, demo_frame
 from sfpp.export.settings import ExportSettings
 from sfpp.runtime import load, read_image
 from sfpp.runtime.errors import VerificationError
@@ -265,9 +265,9 @@ def test_what_is_read_is_not_written_over(here, capsys, link):
     ):
         own = here / name
         if name.endswith("safetensors"):
-            own.write_bytes(next(Path(sfpp.export.demo.__file__).parent.glob("*camvid*")).read_bytes())
+            own.write_bytes(demo_checkpoint().read_bytes())
         elif name.endswith("jpg"):
-            own.write_bytes(next(Path(sfpp.export.demo.__file__).parent.glob("street*")).read_bytes())
+            own.write_bytes(demo_frame().read_bytes())
         else:
             own.write_text("\n".join(f"class {index}" for index in range(11)))
         before = own.read_bytes()

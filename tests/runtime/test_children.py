@@ -72,7 +72,7 @@ def test_no_child_that_sfpp_starts_runs_it(trap):
             precision="fp32",
             progress=lambda *told: None,
         )
-    pusher = PusherProcess(PushJob("udp://127.0.0.1:9", "mpegts", {}, {}, 23, 5.0, (48, 64)))
+    pusher = PusherProcess(PushJob("udp://127.0.0.1:9", "mpegts", {}, 5.0, (48, 64)))
     pusher.close(patience_s=30)
     subprocess.run(**python_code(_PROBE), check=False, capture_output=True)
     assert not trap.exists()

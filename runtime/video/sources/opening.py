@@ -89,15 +89,15 @@ def apart(names: Sequence[str]) -> list[str]:
     return unique
 
 
-def open_source(text: str, *, on_event: EventHandler = ignore) -> Source:
-    """Open ``text``: a path, a pattern for pictures, a camera's number, a URI, or the word ``demo``.
+def open_source(name: str | os.PathLike[str], *, on_event: EventHandler = ignore) -> Source:
+    """Open what ``name`` means: a path, a pattern for pictures, a camera's number, a URI, or the word ``demo``.
 
     A path names an image, a folder of images or a video file, a pattern such as ``images/*.png`` the images that match.
     URIs are ``camera://``, ``csi://``, ``gst://``, ``raw://``, ``test://``, and FFmpeg's ``rtsp://``, ``http://`` and
     others; see the pages on cameras. An existing file or folder wins over the other meanings of its name.
 
     Args:
-        text: what to open; it may hold credentials, which appear nowhere else.
+        name: what to open; it may hold credentials, which appear nowhere else.
         on_event: told when a live source is lost and comes back, and when a size changes in mid-stream, by the thread
             that iterates the source.
 
@@ -106,6 +106,7 @@ def open_source(text: str, *, on_event: EventHandler = ignore) -> Source:
         UsageError: an unknown scheme, or an option in a URI that cannot be meant.
         MissingDependencyError: reading it needs a library that is not installed.
     """
+    text = os.fspath(name)
     if is_uri(text):
         return _open_uri(text, on_event=on_event)
     source = _open_path(text, on_event=on_event)

@@ -26,6 +26,8 @@ from tests.tensorrt_rtx import build_engine
 
 ODD = "333x250"  # width x height: nothing divides evenly at any stage
 CASES = [("original", "exact"), ("hq", "local"), ("fast", "exact")]
+# Golden cases, too, go through ONNX Runtime's own graph.
+QUICK = [*CASES[:2], pytest.param(*CASES[2], marks=pytest.mark.slow)]
 DISTINCT = ["portable", "onnxruntime"]
 
 
@@ -72,13 +74,13 @@ def test_openvino_and_tensorrt_take_the_portable_graph():
     assert [name for name in LOWERINGS if name == "portable" or name not in same] == DISTINCT
 
 
-@pytest.mark.parametrize(("variant", "matching"), CASES)
+@pytest.mark.parametrize(("variant", "matching"), QUICK)
 def test_onnxruntimes_graph_answers_as_the_portable_one(exported, variant, matching):
     expected = in_onnxruntime(exported(variant, matching, "portable").path)
     assert_alike(in_onnxruntime(exported(variant, matching, "onnxruntime").path), expected)
 
 
-@pytest.mark.parametrize(("variant", "matching"), CASES)
+@pytest.mark.parametrize(("variant", "matching"), QUICK)
 def test_openvino_answers_as_onnxruntime(exported, variant, matching):
     path = exported(variant, matching, "portable").path
     assert_alike(in_openvino(path), in_onnxruntime(path))
@@ -88,7 +90,7 @@ def test_tensorrt_builds_local_matching(exported):
     assert len(build_engine(exported("hq", "local", "portable").path)) > 1_000_000
 
 
-@pytest.mark.parametrize(("variant", "matching"), CASES)
+@pytest.mark.parametrize(("variant", "matching"), QUICK)
 def test_onnxruntimes_graph_has_fused_attention_and_no_score_matrix(exported, variant, matching):
     model = onnx.load(exported(variant, matching, "onnxruntime").path)
     assert {each.domain: each.version for each in model.opset_import} == {"": 17, "com.microsoft": 1}
@@ -100,11 +102,11 @@ def test_onnxruntimes_graph_has_fused_attention_and_no_score_matrix(exported, va
 
 @pytest.mark.parametrize("target", DISTINCT)
 def test_the_tokens_are_counted_in_every_target(exported, target):
-    report = exported("fast", "exact", target)
-    assert report.contract.matching == "exact"
+    report = exported("hq", "local", target)
+    assert report.contract.matching == "local"
     tokens = report.parity.tokens
     # grids 63x84, 32x42, 16x21, 8x11; keys and values on 7x10, 8x10, 8x10, 8x11
-    expected = [(5292, 7), (1344, 8), (34, 80), (9, 88)]
+    expected = [(5292, 28), (1344, 32), (68, 80), (18, 88)]
     assert [(each.query, each.key_value) for each in tokens] == [pair for pair in expected for _ in range(2)]
 
 

@@ -230,6 +230,7 @@ def lowered(exported, tmp_path_factory):
     }
 
 
+@pytest.mark.slow
 def test_channels_of_like_size_are_no_disagreement(tmp_path):
     """Other values inside, the same answer: what is not comparable is left out where the contract says so."""
     model = read_model(export_onnx(path=tmp_path / "plain.onnx", res="192x128").path)

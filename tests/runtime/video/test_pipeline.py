@@ -7,6 +7,7 @@ import pytest
 
 from sfpp.runtime.backends import FunctionBackend
 from sfpp.runtime.errors import BackendError, MediaError, UsageError
+from sfpp.runtime.images import write_image
 from sfpp.runtime.segmentation import Segmenter
 from sfpp.runtime.video.frame import Decoded, Source
 from sfpp.runtime.video.pipeline import Pipeline
@@ -267,6 +268,14 @@ def test_sources_are_opened_by_name_and_closed(tmp_path, monkeypatch):
         answer = next(iter(pipeline))
     assert answer.frame.source == "highway"
     assert not threads()
+
+
+def test_a_source_may_be_a_path(tmp_path):
+    write_image(tmp_path / "street.png", picture(0))
+    (pair,) = rgb_segmenter().stream(tmp_path / "street.png")
+    assert pair[0].name == "street"
+    with pytest.raises(UsageError, match="the sources are one text, expected a list"):
+        Pipeline(rgb_segmenter(), tmp_path / "street.png")
 
 
 def test_a_model_streams_frames_with_their_answers():
