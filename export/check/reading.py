@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -55,11 +55,9 @@ def read_graph(path: str | os.PathLike[str]) -> tuple[CheckedGraph, dict[str, st
 
 def _check_calls(model: onnx.ModelProto) -> None:
     """Refuse functions that call themselves, also through others: older versions of onnx end the process over them."""
-    calls: dict[tuple[str, str], set[tuple[str, str]]] = {}
+    calls = {}
     for function in model.functions:
-        inner = [node for each in function.node for graph in graphs_in(each) for node in graph.node]
-        nodes = (*function.node, *inner)
-        calls[function.domain, function.name] = {(node.domain, node.op_type) for node in nodes}
+        calls[function.domain, function.name] = {(node.domain, node.op_type) for node in _nodes(function.node)}
     try:
         TopologicalSorter(calls).prepare()
     except CycleError as error:
@@ -68,25 +66,23 @@ def _check_calls(model: onnx.ModelProto) -> None:
 
 def stored_tensors(model: onnx.ModelProto) -> Iterator[TensorProto]:
     """Yield all tensors with values: initializers and attributes, in graphs within the graph too."""
-    for graph in _graphs(model):
-        yield from graph.initializer
-        for attribute in (each for node in graph.node for each in node.attribute):
+    yield from model.graph.initializer
+    for node in _nodes(model.graph.node):
+        for graph in graphs_in(node):
+            yield from graph.initializer
+        for attribute in node.attribute:
             if attribute.HasField("t"):
                 yield attribute.t
             yield from attribute.tensors
 
 
-def _graphs(model: onnx.ModelProto) -> Iterator[onnx.GraphProto]:
-    """Yield the graph and those within it."""
-    graphs = [model.graph]
-    while graphs:
-        graph = graphs.pop()
-        yield graph
-        graphs.extend(inner for node in graph.node for inner in graphs_in(node))
-
-
-def _nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
-    return (node for graph in _graphs(model) for node in graph.node)
+def _nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    """Yield the nodes and those of the graphs within them, however deep."""
+    left = list(nodes)
+    while left:
+        node = left.pop()
+        yield node
+        left.extend(inner for graph in graphs_in(node) for inner in graph.node)
 
 
 def _is_text(message: Message) -> bool:
@@ -144,7 +140,7 @@ def _checked(model: onnx.ModelProto) -> list[str]:
 def _tolerant(model: onnx.ModelProto) -> tuple[onnx.ModelProto, set[str]]:
     """Return a copy in which the checker overlooks what TensorRT does, and the outdated operators."""
     tolerant, opset = copy_of(model), opset_of(model)
-    outdated = [node for node in _nodes(tolerant) if not node.domain and _is_outdated(node.op_type, opset)]
+    outdated = [node for node in _nodes(tolerant.graph.node) if not node.domain and _is_outdated(node.op_type, opset)]
     for node in outdated:
         node.domain = _ANY_DOMAIN
     if outdated:

@@ -55,9 +55,14 @@ def test_a_graph_that_onnx_refuses_is_refused_with_its_words(tmp_path):
         check(graph, tmp_path)
 
 
-def test_a_function_that_calls_itself_is_refused(tmp_path):
+@pytest.mark.parametrize("deep", [0, 1, 2])
+def test_a_function_that_calls_itself_is_refused(tmp_path, deep):
     graph = calling_a_function()
-    graph.functions[0].node[0].CopyFrom(helper.make_node("Twice", ["a"], ["b"], domain="own.functions"))
+    node = helper.make_node("Twice", ["a"], ["b"], domain="own.functions")
+    for _ in range(deep):
+        body = helper.make_graph([node], "body", [], [helper.make_tensor_value_info("b", FLOAT, (1,))])
+        node = helper.make_node("If", ["a"], ["b"], then_branch=body, else_branch=body)
+    graph.functions[0].node[0].CopyFrom(node)
     graph.functions[0].opset_import.add(domain="own.functions", version=1)
     with pytest.raises(ModelFileError, match="cannot be opened as an ONNX model: its function Twice calls itself"):
         check(graph, tmp_path)
