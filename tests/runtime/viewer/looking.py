@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 import sfpp.runtime.viewer
-from sfpp.runtime import InputSpec, KeypointSpec, ModelContract, OutputSpec, PoseEstimator, Segmenter
+from sfpp.runtime import KeypointSpec, OutputSpec, PoseEstimator, Segmenter
 from sfpp.runtime.backends import FunctionBackend
 from sfpp.runtime.model import SelfTestState
 from sfpp.runtime.viewer import ViewerUpdate
+from tests.runtime.video import clips
 
 # Test modules take the viewer from here, so they are skipped rather than broken where it cannot be imported.
 aiohttp = pytest.importorskip("aiohttp", reason="the viewer needs aiohttp: pip install 'sfpp[viewer]'")
@@ -41,17 +42,7 @@ PASSED = SelfTestState("passed")
 CLASSES = ("road", "sky", "car")
 PALETTE = ((200, 0, 0), (0, 200, 0), (0, 0, 200))
 
-
-CONTRACT = ModelContract(
-    task="segmentation",
-    family="test",
-    size="tiny",
-    variant="original",
-    input=InputSpec("frame", 24, 32),
-    outputs=(OutputSpec("logits", "logits", 4),),
-    classes=CLASSES,
-    palette=PALETTE,
-)
+CONTRACT = dataclasses.replace(clips.CONTRACT, classes=CLASSES, palette=PALETTE)
 
 POSE = dataclasses.replace(
     CONTRACT,
