@@ -108,11 +108,11 @@ def check_sink(path: str | os.PathLike[str], *, count: int | None = None) -> Non
     place, kind = output.place, output.kind
     if kind == "folder":
         _check_no_half_address(output.name)
-    if kind in ("folder", "raw") or not isinstance(place, Path):
-        return
     if kind == "unknown":
         known = ", ".join((*VIDEO_SUFFIXES, *PICTURE_SUFFIXES, RECORD_SUFFIX))
-        raise UsageError(f"cannot tell what to write to {place}: expected a folder, or a name ending in {known}")
+        raise UsageError(f"cannot tell what to write to {output.name}: expected a folder, or a name ending in {known}")
+    if kind in ("folder", "raw") or not isinstance(place, Path):
+        return
     if kind == "picture" and count != 1:
         many = f"{count} frames" if count else "any number of frames"
         raise UsageError(
