@@ -142,7 +142,7 @@ class VideoFile:
         self._live = live
         self._on_event = on_event
         self._fitting = FirstSize(path.name, on_event)
-        self._stamps = LiveStamps()
+        self._stamps = LiveStamps(None if live else 0.0)
         self._container: OutputContainer | None = None
         self._stream: VideoStream | None = None
 
@@ -294,13 +294,16 @@ def encode(stream: VideoStream, picture: VideoFrame | None, stamp: int = 0, *, k
 
 
 class LiveStamps:
-    """Time stamps in milliseconds that begin at 0 and rise with the frames' own times, and which frames are key frames.
+    """Time stamps in milliseconds that rise with the frames' own times, and which frames are key frames.
 
     A key frame each second of time, rather than each so many frames: frames come at whatever rate the model makes them.
+
+    Args:
+        start_s: the frames' time that is 0; None takes the first frame's.
     """
 
-    def __init__(self) -> None:
-        self._start_s: float | None = None
+    def __init__(self, start_s: float | None = None) -> None:
+        self._start_s = start_s
         self._last_ms = -1
         self._key_ms = -_KEY_INTERVAL_MS
 

@@ -57,7 +57,7 @@ class RawTarget:
 
 
 class RawSink:
-    """Writes the bytes of every picture one after the other: no header, no times, no padding.
+    """Writes the bytes of every picture one after the other: no header, no times, rows from the top, no padding.
 
     The formats are ``bgr24`` and ``rgb24`` (3 bytes a pixel), ``nv12`` (a plane of Y and one of U and V at half the
     size, 1.5 bytes a pixel, BT.601 limited range; odd sides grow by one), and ``gray8`` (1 byte a pixel: labels as they
@@ -199,7 +199,8 @@ class ByteStream:
             if self.path is not None:
                 self._file = open_special(self.path) or self.path.open("wb", buffering=0)
             else:
-                sys.stdout.flush()  # what was printed before comes first
+                with contextlib.suppress(BrokenPipeError):  # which the first write meets too
+                    sys.stdout.flush()  # what was printed before comes first
                 # A handle of its own: when the reader goes away, Python's own output has nothing left to complain of.
                 self._file = os.fdopen(os.dup(1), "wb", buffering=0)
         return True

@@ -166,7 +166,7 @@ class Scene:
     def _fill(self, image: NDArray[np.uint8], top: int, bottom: int, middle: float, half: float, color: Color) -> None:
         """Fill rows from top to bottom around a middle that, like half the width, is in half widths of the picture."""
         left, right = (round((1 + across) * self._width / 2) for across in (middle - half, middle + half))
-        image[max(0, top) : bottom, max(0, left) : max(0, right)] = color
+        image[max(0, top) : max(0, bottom), max(0, left) : max(0, right)] = color
 
     def _row(self, depth: float) -> int:
         """The row of what is as near as ``depth`` says: 0 at the horizon, 1 at the lower edge."""

@@ -87,13 +87,15 @@ def test_odd_sizes_grow_by_a_repeated_row_or_column(tmp_path, monkeypatch, size_
         assert np.abs(decoded[: size_hw[0], -1] - original[:, -1]).mean() < 8
 
 
-def test_live_frames_keep_their_own_times(tmp_path):
-    times_s = [0.0, 0.2, 0.2004, 0.9]
+@pytest.mark.parametrize("start_s", [0.0, 2.0])
+def test_live_frames_keep_their_own_times(tmp_path, start_s):
+    times_s = [start_s + each for each in (0.0, 0.2, 0.2004, 0.9)]
     with open_sink(tmp_path / "out.mp4", frames_per_second=None) as sink:
         for index, time_s in enumerate(times_s):
             sink.write(frame(index, time_s=time_s), picture(index))
     with av.open(str(tmp_path / "out.mp4")) as container:
-        assert [image.time for image in container.decode(video=0)] == pytest.approx([0, 0.2, 0.201, 0.9], abs=1e-4)
+        expected = [start_s + each for each in (0, 0.2, 0.201, 0.9)]
+        assert [image.time for image in container.decode(video=0)] == pytest.approx(expected, abs=1e-4)
 
 
 def test_a_video_has_one_size(tmp_path):
@@ -164,6 +166,12 @@ def test_the_name_chooses_the_sink(tmp_path):
 def test_names_that_do_not_fit_are_usage_errors(tmp_path, name, count, words):
     with pytest.raises(UsageError, match=words):
         open_sink(tmp_path / name, count=count)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="standard output has no path here")
+def test_standard_output_by_its_path_says_nothing_of_what_to_write():
+    with pytest.raises(UsageError, match="cannot tell what to write to /dev/stdout: expected a folder, or a name"):
+        open_sink("/dev/stdout", count=1)
 
 
 def test_live_videos_are_recordings_that_keep_their_own_times(tmp_path):

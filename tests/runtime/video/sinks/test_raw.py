@@ -95,6 +95,9 @@ import sys
 from sfpp.runtime.video.sinks.raw import RawTarget, RawSink
 from sfpp.runtime.video.sinks.records import record_lines
 from tests.runtime.video.clips import frame, picture
+if sys.argv[2:]:
+    print(sys.argv[2])  # in Python's own buffer
+    sys.stdin.read()  # until the reader has gone
 with RawSink(RawTarget("-"), on_event=lambda event: print(event.line(), file=sys.stderr)) as sink:
     for index in range(int(sys.argv[1])):
         sink.write(frame(index), picture(index))
@@ -102,10 +105,11 @@ print("went on", file=sys.stderr)
 """
 
 
-def piped(count):
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
-    command = [sys.executable, "-c", PIPED, str(count)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
+def piped(count, *words):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]), "PYTHONUNBUFFERED": ""}
+    command = [sys.executable, "-c", PIPED, str(count), *words]
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    return subprocess.Popen(command, **pipes, env=environment)
 
 
 def test_standard_output_is_a_pipe_that_may_break():
@@ -119,6 +123,14 @@ def test_standard_output_is_a_pipe_that_may_break():
         lines = process.stderr.read().decode().splitlines()
     assert lines[1:] == ["standard output: ended: nobody reads the pictures any more", "went on"]
     assert process.returncode == 0
+
+
+def test_a_reader_that_has_gone_before_the_first_picture_ends_the_pictures_too():
+    with piped(3, "printed before") as process:
+        process.stdout.close()
+        process.stdin.close()
+        lines = process.stderr.read().decode().splitlines()
+    assert lines[1:3] == ["standard output: ended: nobody reads the pictures any more", "went on"]
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")

@@ -58,6 +58,12 @@ def test_any_size_can_be_drawn_at_any_time(size_hw):
         assert scene.draw(index).shape == (*size_hw, 3)
 
 
+def test_what_lies_above_the_picture_is_not_drawn_into_it():
+    image = np.zeros((32, 64, 3), np.uint8)
+    Scene(width=64, height=32, seed=0)._fill(image, -20, -5, 0.0, 0.5, (1, 2, 3))
+    assert not image.any()
+
+
 def test_it_goes_by_the_clock_and_closing_ends_the_wait():
     source = open_source("test://?width=32&height=32&fps=0.001")
     assert (source.live, source.count, source.frames_per_second, source.name) == (True, None, None, "test")
