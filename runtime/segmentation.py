@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -45,7 +44,7 @@ class Segmentation:
     def shares(self) -> dict[str, float]:
         """Return the fraction of the frame's pixels, 0..1, that each class covers; all classes, in their order."""
         shares = dict.fromkeys(self.classes, 0.0)
-        for name, share in zip(self.classes, self._shares_by_class, strict=False):
+        for name, share in zip(self.classes, self._shares_by_class(), strict=False):
             shares[name] += share  # data sets exist in which two classes have the same name
         return shares
 
@@ -63,7 +62,7 @@ class Segmentation:
         """
         image = draw_labels(frame_bgr, self.labels, self.palette, alpha=alpha)
         if legend:
-            facts = zip(self.classes, self.palette, self._shares_by_class, strict=False)
+            facts = zip(self.classes, self.palette, self._shares_by_class(), strict=False)
             draw_legend(image, [LegendEntry(name, color, share) for name, color, share in facts])
         return image
 
@@ -78,7 +77,6 @@ class Segmentation:
         width = max(map(len, shares))
         return [f"{name:<{width}}  {share:6.1%}" for name, share in sorted(shares.items(), key=lambda item: -item[1])]
 
-    @functools.cached_property
     def _shares_by_class(self) -> tuple[float, ...]:
         cv2 = import_cv2(purpose="counting pixels")
         # Three times as fast as numpy.bincount, which first makes int64 of every label.

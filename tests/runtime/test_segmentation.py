@@ -230,6 +230,13 @@ def test_shares_are_fractions_of_the_pixels():
     assert Segmentation(big, CLASSES, PALETTE).shares()["green"] == pytest.approx((big == 1).mean())
 
 
+def test_shares_follow_labels_that_are_edited():
+    result = Segmentation(np.zeros((2, 4), np.uint8), CLASSES, PALETTE)
+    assert result.shares()["red"] == 1
+    result.labels[0] = 2
+    assert result.shares() == pytest.approx({"red": 0.5, "green": 0, "blue": 0.5})
+
+
 def test_classes_of_the_same_name_add_up():
     shares = Segmentation(np.array([[0, 1, 1, 2]], np.uint8), ("road", "car", "road"), PALETTE).shares()
     assert shares == pytest.approx({"road": 0.5, "car": 0.5})
