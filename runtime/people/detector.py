@@ -150,7 +150,7 @@ def _takes_a_picture(declared: Any) -> bool:
 
 def _no_style(path: Path, outputs: Arrays, size_hw: tuple[int, int], given: DetectorContract | None) -> str:
     shapes = ", ".join(f"{name} {'x'.join(map(str, values.shape))}" for name, values in outputs.items())
-    anchors = sum(rows * columns for rows, columns in _grids_hw(size_hw))
+    anchors = _anchors(size_hw)
     expected = {
         "yolox": f"1x{anchors}x(5 + classes) as YOLOX gives",
         "yolov8": f"1x(4 + classes)x{anchors} as YOLOv8 gives",
@@ -245,9 +245,13 @@ def detector_contract_from_json(text: str, *, origin: str) -> DetectorContract:
     return dataclass_from_json(DetectorContract, {**usual, **fields}, where=where)
 
 
+def _anchors(input_size_hw: tuple[int, int]) -> int:
+    return sum(rows * columns for rows, columns in _grids_hw(input_size_hw))
+
+
 def style_of_output(shape: tuple[int, ...], input_size_hw: tuple[int, int]) -> Style | None:
     """Tell the style from the shape of an output; None if it is neither."""
-    anchors = sum(rows * columns for rows, columns in _grids_hw(input_size_hw))
+    anchors = _anchors(input_size_hw)
     if len(shape) != 3 or shape[0] != 1:
         return None
     # YOLOv5 looks like YOLOX, but has three anchors a cell.

@@ -99,10 +99,10 @@ class Mailbox(Generic[Item]):
             self._changed.notify_all()
             return item
 
-    def discard(self, unwanted: Callable[[Item], bool] = lambda item: True) -> None:
-        """Let go of the items that wait and are not wanted any more."""
+    def discard(self) -> None:
+        """Let go of the items that wait."""
         with self._changed:
-            self._items = deque(item for item in self._items if not unwanted(item))
+            self._items.clear()
             self._changed.notify_all()
 
     def close(self, *, discard: bool = True) -> None:

@@ -163,6 +163,7 @@ def plan_outputs(
         UsageError: it would overwrite an input, or several sources would write over each other.
     """
     several = len(sources) > 1
+    shared = [text for text in wanted.overlays if several and _is_shared(text)]
     # A snapshot is a look at a run, and nobody runs a whole file for it alone.
     reasons = (*wanted.overlays, *filter(None, (wanted.masks, wanted.json, wanted.keypoints)))
     reasons += (wanted.snapshot,) if wanted.snapshot and any(source.live for source in sources) else ()
@@ -174,7 +175,7 @@ def plan_outputs(
         outputs = wanted.for_source(source.name)
         overlays = tuple(
             _free(os.path.join(text, default_overlay(source)), source, taken, notify)  # noqa: PTH118 - a slash counts
-            if several and _is_shared(text)
+            if text in shared
             else named
             for text, named in zip(wanted.overlays, outputs.overlays, strict=True)
         )
@@ -182,8 +183,7 @@ def plan_outputs(
             overlays = (_free(default_overlay(source), source, taken, notify),)
         taken.update(map(Path, overlays))
         found[source.name] = replace(outputs, overlays=overlays)
-    shared_folders = tuple(Path(text) for text in wanted.overlays if several and _is_shared(text))
-    plan = Plan(found, shared_folders, every, max_frames)
+    plan = Plan(found, tuple(map(Path, shared)), every, max_frames)
     plan.check(sources, also_read=also_read)
     return plan
 
@@ -246,7 +246,7 @@ class Sinks:
             def opened(
                 stage: str, text: str | None, opening: Callable[[str], AbstractContextManager[Any]]
             ) -> dict[str, SinkThread[Any]]:
-                return {stage: self._thread(text, opening(text), stack=stack, policy=policy)} if text else {}
+                return {stage: self._thread(text, opening, stack=stack, policy=policy)} if text else {}
 
             def overlay(text: str) -> AbstractContextManager[Any]:
                 return open_sink(
@@ -267,7 +267,12 @@ class Sinks:
             yield SourceSinks(overlays, masks, records, keypoints, drawing)
 
     def _thread(
-        self, text: str, opening: AbstractContextManager[Any], *, stack: contextlib.ExitStack, policy: Policy
+        self,
+        text: str,
+        opening: Callable[[str], AbstractContextManager[Any]],
+        *,
+        stack: contextlib.ExitStack,
+        policy: Policy,
     ) -> SinkThread[Any]:
         """Open what is the source's own, or for all of them what they share."""
         if text in self._opened:
@@ -275,7 +280,7 @@ class Sinks:
         shared = text in self._shared
         if shared:
             policy = _of_shared(text, self._policies[text])
-        thread = SinkThread(opening, name=output_from(text).thread_name, policy=policy, on_event=self._on_event)
+        thread = SinkThread(opening(text), name=output_from(text).thread_name, policy=policy, on_event=self._on_event)
         (self._stack if shared else stack).enter_context(thread)
         if shared:
             self._opened[text] = thread
@@ -362,19 +367,20 @@ def _free(text: str, source: Source, taken: Collection[Path], notify: Callable[[
 
 def _check_names(wanted: Outputs, sources: Sequence[Source], *, by_position: bool) -> None:
     """Refuse what several sources would write over each other; lines of JSON say which source they are of."""
-    overlays = [text for text in wanted.overlays if _SOURCE not in text]
-    apart = [text for text in overlays if output_from(text).kind not in ("window", "folder")]
-    if wanted.masks is not None and any(source.kind != "picture" for source in sources):
-        apart.append(wanted.masks)  # single pictures have names of their own in it
-    for text in (*apart, *filter(None, (wanted.snapshot, wanted.keypoints))):
-        if _SOURCE not in text:
-            given = text in wanted.overlays
-            why = ", and is the output since it does not exist" if by_position and given else ""
-            folder = ", or name a folder" if given and not is_uri(text) else ""
-            raise UsageError(
-                f"{output_from(text).name} cannot hold {len(sources)} sources{why}; put {_SOURCE} into the name, such "
-                f"as {output_from(_with_source(text)).name}{folder}"
-            )
+    apart = [wanted.snapshot, wanted.keypoints]
+    if any(source.kind != "picture" for source in sources):  # single pictures have names of their own in a folder
+        apart.insert(0, wanted.masks)
+    overlays = [
+        text for text in wanted.overlays if _SOURCE not in text and output_from(text).kind not in ("window", "folder")
+    ]
+    for text in (*overlays, *(text for text in apart if text is not None and _SOURCE not in text)):
+        given = text in wanted.overlays
+        why = ", and is the output since it does not exist" if by_position and given else ""
+        folder = ", or name a folder" if given and not is_uri(text) else ""
+        raise UsageError(
+            f"{output_from(text).name} cannot hold {len(sources)} sources{why}; put {_SOURCE} into the name, such "
+            f"as {output_from(_with_source(text)).name}{folder}"
+        )
 
 
 def _with_source(text: str) -> str:

@@ -245,13 +245,15 @@ def _paced(stages: Sequence[Stage], pacer: Pacer) -> list[Stage]:
     model, last = names.index("infer") if "infer" in names else 0, len(names) - 1
 
     def paced(number: int, stage: Stage) -> Stage:
+        at = (model - 1, pacer.ready), (model, pacer.ends), (last, pacer.finished)
+        after = [note for place, note in at if place == number]
+
         def work(item: Any) -> Any:
             if number == model:
                 pacer.begins()
             done = stage.work(item)
-            for at, note in ((model - 1, pacer.ready), (model, pacer.ends), (last, pacer.finished)):
-                if number == at:
-                    note()
+            for note in after:
+                note()
             return done
 
         return Stage(stage.name, work)

@@ -35,7 +35,7 @@ class Hub:
     """What the pages share. It is made in the event loop's thread, to which everything but :meth:`notify` belongs.
 
     Args:
-        model: whose name and classes every page shows.
+        model: whose description, classes and self-test every page shows.
         store: what the pipeline has shown.
         limits: how much is done.
         on_stop: called, in a thread of its own, when a page asks the run to end.

@@ -32,12 +32,13 @@ def open_camera(address: Address, *, on_event: EventHandler) -> Source:
     """
     options = Options(address, known=_OPTIONS, example=EXAMPLE)
     device, fourcc, rate = _device(address), _fourcc(options), options.rate("fps")
+    width, height = options.integer("width"), options.integer("height")
     cv2 = import_cv2(purpose="reading a camera")
     # The format comes first: many cameras have their large sizes only as MJPEG.
     asked = {
         cv2.CAP_PROP_FOURCC: cv2.VideoWriter_fourcc(*fourcc) if fourcc else None,
-        cv2.CAP_PROP_FRAME_WIDTH: options.integer("width"),
-        cv2.CAP_PROP_FRAME_HEIGHT: options.integer("height"),
+        cv2.CAP_PROP_FRAME_WIDTH: width,
+        cv2.CAP_PROP_FRAME_HEIGHT: height,
         cv2.CAP_PROP_FPS: float(rate) if rate else None,
     }
     # OpenCV's other ways to a camera know nothing of its formats.

@@ -62,7 +62,7 @@ def test_what_is_not_wanted_any_more_is_not_put():
     thread, results = in_thread(lambda: box.put(2, unless=lambda: bool(unwanted)))
     with changed:
         unwanted.append(True)
-    box.discard(lambda item: item == 1)
+    box.discard()
     thread.join()
     assert results == [False]
     assert box.waiting == 0
