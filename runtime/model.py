@@ -165,7 +165,7 @@ class OpenedModel(Generic[ResultT]):
             UsageError, MediaError: as for :class:`sfpp.runtime.video.Pipeline`.
             BackendError, ModelFileError: as for one frame.
         """
-        yield from streamed(self, sources, **options)
+        return streamed(self, sources, **options)
 
     def named_output(self, outputs: Arrays) -> NDArray[Any]:
         """Return the output that the contract names.

@@ -144,23 +144,13 @@ def _model(backend: Backend, contract: ModelContract, *, flip_test: bool) -> Seg
 
 def _check_input(inputs: Sequence[TensorInfo], spec: InputSpec, file: Path) -> None:
     """Refuse a contract of another model, before a library does in its own words; sizes that are open fit any."""
-    fits = len(inputs) == 1 and _fits(inputs[0], spec)
-    if not fits:
-        taken = " and ".join(f"{each.name!r}, {each.dtype} of {_size(each.shape)}" for each in inputs) or "nothing"
+    told = TensorInfo(spec.name, spec.shape, spec.dtype)
+    if [(each.name, each.dtype, each.fits(spec.shape)) for each in inputs] != [(told.name, told.dtype, True)]:
+        taken = " and ".join(f"{each.name!r}, {each.dtype} of {each.size}" for each in inputs) or "nothing"
         raise ContractError(
-            f"{file.name} takes {taken}, but its contract says {spec.name!r}, {spec.dtype} of {_size(spec.shape)}; "
-            "give the contract of this model"
+            f"{file.name} takes {taken}, but its contract says {told.name!r}, {told.dtype} of {told.size}; give the "
+            "contract of this model"
         )
-
-
-def _fits(given: TensorInfo, spec: InputSpec) -> bool:
-    if (given.name, given.dtype, len(given.shape)) != (spec.name, spec.dtype, len(spec.shape)):
-        return False
-    return all(own in (None, told) for own, told in zip(given.shape, spec.shape, strict=True))
-
-
-def _size(shape: Sequence[int | None]) -> str:
-    return "x".join("?" if side is None else str(side) for side in shape)
 
 
 def _contract_of(backend: Backend, file: Path) -> ModelContract:

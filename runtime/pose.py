@@ -215,7 +215,7 @@ class PoseEstimator(OpenedModel[Pose]):
         from sfpp.runtime.people import FollowedPose
 
         followed = FollowedPose(self, finder, detect_every=detect_every, threshold=threshold)
-        yield from streamed(followed, sources, **options)
+        return streamed(followed, sources, **options)
 
     def prepare(self, frame_bgr: NDArray[Any], boxes_xywh: ArrayLike) -> PreparedPeople:
         """Make the model's inputs: crop each person, and mirror the crops if the flip test asks for it.

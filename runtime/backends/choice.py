@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import logging
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,7 +12,7 @@ from pathlib import Path
 
 from sfpp.runtime.backends.onnxruntime import Device, OnnxRuntimeBackend
 from sfpp.runtime.backends.openvino import OpenVinoBackend
-from sfpp.runtime.backends.protocol import DEFAULT_OPTIONS, PRECISION_WORDS, Backend, BackendOptions, Notify
+from sfpp.runtime.backends.protocol import DEFAULT_OPTIONS, PRECISION_WORDS, Backend, BackendOptions, Notify, say
 from sfpp.runtime.contract import METADATA_KEY
 from sfpp.runtime.errors import BackendError, ModelFileError, UsageError, did_you_mean
 from sfpp.runtime.onnx_file import metadata_of
@@ -22,7 +21,6 @@ from sfpp.runtime.tensorrt.library import LIBRARIES, LibraryName, is_installed
 from sfpp.runtime.tensorrt.sidecar import SUFFIXES
 
 AUTO = "auto"  # on command lines, for a backend that is to be chosen
-_LOGGER = logging.getLogger("sfpp")
 _ONNX = ".onnx"
 _ENGINES = frozenset(SUFFIXES)
 _STANDARD_TARGETS = frozenset({"portable", "openvino", "tensorrt"})  # operators of the ONNX standard only
@@ -50,7 +48,7 @@ def _open_tensorrt(path: Path, options: BackendOptions, notify: Notify | None, *
     from sfpp.runtime.tensorrt.engines import kept_engine
 
     if path.suffix == _ONNX:
-        path = kept_engine(path, backend=library, build=options.build, notify=notify or _LOGGER.info)
+        path = kept_engine(path, backend=library, build=options.build, notify=lambda line: say(line, notify))
     opened = TensorRtBackend(path, options, library=library, notify=notify)
     if options.precision not in (None, opened.precision):
         opened.close()
