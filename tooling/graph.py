@@ -7,7 +7,8 @@ import math
 import os
 import re
 import tempfile
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import TypeVar, cast
 
@@ -41,6 +42,7 @@ def read_model(path: str | os.PathLike[str]) -> onnx.ModelProto:
         raise ModelFileError(f"{file} is not a file; give the .onnx file that sfpp-export wrote")
     try:
         model = onnx.load(str(file))
+        check_calls(model)
         onnx.checker.check_model(model)
         model = onnx.shape_inference.infer_shapes(model, check_type=True, data_prop=True)
     except (DecodeError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
@@ -50,6 +52,22 @@ def read_model(path: str | os.PathLike[str]) -> onnx.ModelProto:
             f"{file.name}: the shape of {open_sizes!r} is not fixed; export the model for one size, as sfpp-export does"
         )
     return model
+
+
+def check_calls(model: onnx.ModelProto) -> None:
+    """Refuse functions that call themselves, also through others: older versions of onnx end the process over them.
+
+    Raises:
+        ValidationError: of onnx's checker; there is one.
+    """
+    calls = {
+        (function.domain, function.name): {(node.domain, node.op_type) for node in nodes_within(function.node)}
+        for function in model.functions
+    }
+    try:
+        TopologicalSorter(calls).prepare()
+    except CycleError as error:
+        raise onnx.checker.ValidationError(f"its function {error.args[1][0][1]} calls itself") from error
 
 
 def contract_in(model: onnx.ModelProto, *, origin: str) -> ModelContract:
@@ -152,6 +170,15 @@ def constant_in(node: onnx.NodeProto) -> TensorProto | None:
 def graphs_in(node: onnx.NodeProto) -> list[onnx.GraphProto]:
     """Return the graphs within a node: the branches of an If, the body of a Loop or Scan."""
     return [graph for each in node.attribute for graph in ([each.g] if each.HasField("g") else each.graphs)]
+
+
+def nodes_within(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    """Yield the nodes and those of the graphs within them, however deep."""
+    left = list(nodes)
+    while left:
+        node = left.pop()
+        yield node
+        left.extend(inner for graph in graphs_in(node) for inner in graph.node)
 
 
 def infos_of(graph: onnx.GraphProto) -> dict[str, onnx.ValueInfoProto]:

@@ -43,11 +43,15 @@ class Match:
 Finder = Callable[[CheckedGraph], Iterator[Match]]
 
 
-def nodes_of(*operators: str, where: Callable[[CheckedGraph, Node], object] = lambda graph, node: True) -> Finder:
+def nodes_of(
+    *operators: str,
+    where: Callable[[CheckedGraph, Node], object] = lambda graph, node: True,
+    any_domain: bool = False,
+) -> Finder:
     """Return what finds the nodes of some operators for which something holds; a text it gives is the detail."""
 
     def find(graph: CheckedGraph) -> Iterator[Match]:
-        for node in graph.of(*operators):
+        for node in graph.of(*operators, any_domain=any_domain):
             if found := where(graph, node):
                 yield Match.at(node, found if isinstance(found, str) else "")
 

@@ -101,9 +101,9 @@ class CheckedGraph:
         self.outputs = [each.name for each in model.graph.output]
         self.writers = {name: node for node in self.nodes for name in node.outputs if name}
 
-    def of(self, *operators: str) -> Iterator[Node]:
-        """Yield the nodes of some of ONNX's own operators."""
-        return (node for node in self.nodes if node.operator in operators and not node.domain)
+    def of(self, *operators: str, any_domain: bool = False) -> Iterator[Node]:
+        """Yield the nodes of some operators: ONNX's own, or of any domain."""
+        return (node for node in self.nodes if node.operator in operators and (any_domain or not node.domain))
 
     def readers(self, name: str) -> list[Node]:
         """Return the nodes that read a tensor."""

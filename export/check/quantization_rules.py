@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 from onnx import TensorProto
 
-from sfpp.export.check.findings import Finder, Match
+from sfpp.export.check.findings import Finder, Match, nodes_of
 from sfpp.export.check.graph import CheckedGraph, Node
 
 _SCALE, _ZERO_POINT = 1, 2
 _FLOAT16_SCALES_FROM = 19  # the opset
 
 
-def _pairs(where: Callable[[CheckedGraph, Node], object]) -> Finder:
-    """Return what finds nodes of both kinds, ONNX Runtime's too: TensorRT takes them for ONNX's own."""
-
-    def find(graph: CheckedGraph) -> Iterator[Match]:
-        for node in graph.nodes:
-            if node.operator in ("QuantizeLinear", "DequantizeLinear") and (found := where(graph, node)):
-                yield Match.at(node, found if isinstance(found, str) else "")
-
-    return find
+# ONNX Runtime's too: TensorRT takes them for ONNX's own.
+_pairs = partial(nodes_of, "QuantizeLinear", "DequantizeLinear", any_domain=True)
 
 
 def _asymmetry(graph: CheckedGraph, node: Node) -> str:
@@ -71,19 +65,18 @@ def _is_activation_by_channel(graph: CheckedGraph, node: Node) -> bool:
     return node.operator == "QuantizeLinear" and _is_by_channel(graph, node) and not graph.is_fixed(node.input(0))
 
 
-def _wrong_channel(graph: CheckedGraph, node: Node) -> str:
-    """Return along which axis a weight has scales, where a product wants them along another one."""
-    weight = node.input(0)
-    if node.operator != "DequantizeLinear" or not _is_by_channel(graph, node) or not graph.is_fixed(weight):
-        return ""
-    rank = len(graph.shape(weight) or ())
-    axis = node.attribute("axis", 1)
-    axis += rank if axis < 0 else 0
-    for reader in graph.readers(node.outputs[0]) if node.outputs else ():
-        wanted = _channel_axis(reader, reader.inputs.index(node.outputs[0]), rank)
-        if wanted is not None and rank and axis != wanted:
-            return f"axis {axis}, and {reader.operator} wants {wanted}"
-    return ""
+def _weights_by_wrong_channel(graph: CheckedGraph) -> Iterator[Match]:
+    """Yield weights with scales along one axis for each product that wants them along another one."""
+    for node in graph.of("DequantizeLinear", any_domain=True):
+        if not _is_by_channel(graph, node) or not graph.is_fixed(node.input(0)):
+            continue
+        rank = len(graph.shape(node.input(0)) or ())
+        axis = node.attribute("axis", 1)
+        axis += rank if axis < 0 else 0
+        for reader in graph.readers(node.outputs[0]) if node.outputs else ():
+            wanted = _channel_axis(reader, reader.inputs.index(node.outputs[0]), rank)
+            if wanted is not None and rank and axis != wanted:
+                yield Match.at(node, f"axis {axis}, and {reader.operator} wants {wanted}")
 
 
 def _channel_axis(product: Node, position: int, rank: int) -> int | None:
@@ -100,13 +93,13 @@ def _channel_axis(product: Node, position: int, rank: int) -> int | None:
 
 
 QUANTIZATION_FINDERS: dict[str, Finder] = {
-    "zero-point": _pairs(_asymmetry),
-    "quantized-uint8": _pairs(_is_to_uint8),
-    "quantized-untyped": _pairs(_is_untyped),
-    "dequantized-int32": _pairs(_is_from_int32),
-    "scale-not-positive": _pairs(_impossible_scale),
-    "scale-float16": _pairs(_has_half_scale),
-    "scale-float16-early": _pairs(_has_early_half_scale),
-    "activation-by-channel": _pairs(_is_activation_by_channel),
-    "weight-axis": _pairs(_wrong_channel),
+    "zero-point": _pairs(where=_asymmetry),
+    "quantized-uint8": _pairs(where=_is_to_uint8),
+    "quantized-untyped": _pairs(where=_is_untyped),
+    "dequantized-int32": _pairs(where=_is_from_int32),
+    "scale-not-positive": _pairs(where=_impossible_scale),
+    "scale-float16": _pairs(where=_has_half_scale),
+    "scale-float16-early": _pairs(where=_has_early_half_scale),
+    "activation-by-channel": _pairs(where=_is_activation_by_channel),
+    "weight-axis": _weights_by_wrong_channel,
 }

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator
-from graphlib import CycleError, TopologicalSorter
+from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
@@ -16,7 +15,7 @@ from sfpp.export.check.graph import CheckedGraph, Node, is_external
 from sfpp.runtime.errors import ModelFileError
 from sfpp.runtime.onnx_file import metadata_of, not_an_onnx_model
 from sfpp.runtime.text import first_line
-from sfpp.tooling.graph import copy_of, graphs_in, infos_of, opset_of
+from sfpp.tooling.graph import check_calls, copy_of, graphs_in, infos_of, nodes_within, opset_of
 
 _MOST_BYTES = (1 << 31) - 1  # of a protocol buffer message, and so of an ONNX file
 _MOST_SIZE = 1 << 62  # of weights: beyond any disk, and still a number that can be printed
@@ -46,43 +45,23 @@ def read_graph(path: str | os.PathLike[str]) -> tuple[CheckedGraph, dict[str, st
         model = onnx.load(str(file), format="protobuf", load_external_data=False)
         if not _is_text(model):
             raise ValueError("a name in it is not UTF-8")
-        _check_calls(model)
+        check_calls(model)
         notes = _checked(model)
     except _BROKEN as error:
         raise not_an_onnx_model(file, first_line(error)[:300].rstrip(".")) from error
     return _graph_of(file, model, notes), metadata
 
 
-def _check_calls(model: onnx.ModelProto) -> None:
-    """Refuse functions that call themselves, also through others: older versions of onnx end the process over them."""
-    calls = {}
-    for function in model.functions:
-        calls[function.domain, function.name] = {(node.domain, node.op_type) for node in _nodes(function.node)}
-    try:
-        TopologicalSorter(calls).prepare()
-    except CycleError as error:
-        raise ValueError(f"its function {error.args[1][0][1]} calls itself") from error
-
-
 def stored_tensors(model: onnx.ModelProto) -> Iterator[TensorProto]:
     """Yield all tensors with values: initializers and attributes, in graphs within the graph too."""
     yield from model.graph.initializer
-    for node in _nodes(model.graph.node):
+    for node in nodes_within(model.graph.node):
         for graph in graphs_in(node):
             yield from graph.initializer
         for attribute in node.attribute:
             if attribute.HasField("t"):
                 yield attribute.t
             yield from attribute.tensors
-
-
-def _nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
-    """Yield the nodes and those of the graphs within them, however deep."""
-    left = list(nodes)
-    while left:
-        node = left.pop()
-        yield node
-        left.extend(inner for graph in graphs_in(node) for inner in graph.node)
 
 
 def _is_text(message: Message) -> bool:
@@ -140,7 +119,9 @@ def _checked(model: onnx.ModelProto) -> list[str]:
 def _tolerant(model: onnx.ModelProto) -> tuple[onnx.ModelProto, set[str]]:
     """Return a copy in which the checker overlooks what TensorRT does, and the outdated operators."""
     tolerant, opset = copy_of(model), opset_of(model)
-    outdated = [node for node in _nodes(tolerant.graph.node) if not node.domain and _is_outdated(node.op_type, opset)]
+    outdated = [
+        node for node in nodes_within(tolerant.graph.node) if not node.domain and _is_outdated(node.op_type, opset)
+    ]
     for node in outdated:
         node.domain = _ANY_DOMAIN
     if outdated:

@@ -12,6 +12,7 @@ from onnx import helper
 from sfpp.export.check import check_model, report_text
 from sfpp.runtime.contract import METADATA_KEY
 from sfpp.runtime.errors import ModelFileError, UsageError
+from sfpp.tooling.graph import read_model
 from tests.export.check.examples import EXAMPLES
 from tests.export.check.graphs import (
     FLOAT,
@@ -64,8 +65,11 @@ def test_a_function_that_calls_itself_is_refused(tmp_path, deep):
         node = helper.make_node("If", ["a"], ["b"], then_branch=body, else_branch=body)
     graph.functions[0].node[0].CopyFrom(node)
     graph.functions[0].opset_import.add(domain="own.functions", version=1)
-    with pytest.raises(ModelFileError, match="cannot be opened as an ONNX model: its function Twice calls itself"):
+    words = "cannot be opened as an ONNX model: its function Twice calls itself"
+    with pytest.raises(ModelFileError, match=words):
         check(graph, tmp_path)
+    with pytest.raises(ModelFileError, match=words):
+        read_model(tmp_path / "model.onnx")
 
 
 def test_a_name_that_is_no_text_is_refused(tmp_path):

@@ -1,11 +1,14 @@
 """Every rule finds its own example and leaves the graph next to it alone, and NVIDIA's builder agrees."""
 
+import re
+
 import pytest
+from onnx import helper
 
 from sfpp.export.check.checking import FINDERS
 from sfpp.export.check.findings import ALL, RELEASES, RULES
 from tests.export.check.examples import EXAMPLES
-from tests.export.check.graphs import check, finding, outcomes, rules, with_weights_beside
+from tests.export.check.graphs import FLOAT, check, finding, outcomes, quantized, rules, with_weights_beside
 
 REFUSED_WHEN_BUILDING = {"NonZero", "NonMaxSuppression"}
 
@@ -35,6 +38,14 @@ def test_a_finding_says_where_what_to_do_and_how_it_is_known(rule, tmp_path):
         assert set(each.versions) <= set(ALL)
         assert each.name or each.rule.startswith("opset-")
         assert all(text and "{" not in text.replace("{'Quan", "") for text in (each.problem, each.remedy, each.source))
+
+
+def test_each_product_that_wants_a_weights_scales_along_another_axis_is_told(tmp_path):
+    graph = quantized(weight_axis=0)
+    graph.graph.node.append(helper.make_node("Gemm", ["d", "w"], ["z"], name="here/gemm"))
+    graph.graph.output.append(helper.make_tensor_value_info("z", FLOAT, (3, 4)))
+    found = [each.problem for each in check(graph, tmp_path).findings if each.rule == "weight-axis"]
+    assert [re.search(r"axis 0, and (\w+) wants 1", text)[1] for text in found] == ["MatMul", "Gemm"]
 
 
 def test_a_version_is_judged_by_what_applies_to_it(tmp_path):
