@@ -25,7 +25,7 @@ from sfpp.calibration.summary import (
     words,
 )
 from sfpp.runtime.contract import ModelContract
-from sfpp.tooling.figures import DASH, SPACE, common_digits, number, percent, seconds_text, small_percent
+from sfpp.tooling.figures import DASH, SPACE, common_digits, is_finite, number, percent, seconds_text, small_percent
 from sfpp.tooling.metrics import Accuracy
 from sfpp.tooling.page import Bar, Cell, Column, Row, Tile, Tone, render, write_page
 
@@ -84,7 +84,11 @@ def report_page(report: CalibrationReport) -> str:
             "nodes": [_sensitivity_bar(each) for each in report.suspects],
         },
         # Of all parts: what is folded away is drawn to the same scale.
-        largest=max((each.disagreement for each in (*report.sensitivity, *report.suspects)), default=0.0),
+        largest=max(
+            # Of frames in which nobody is found there is none.
+            filter(math.isfinite, (each.disagreement for each in (*report.sensitivity, *report.suspects))),
+            default=0.0,
+        ),
         kept_columns=[Column(each, numeric=each == "parts") for each in ("file", "why", "parts", "which")],
         kept=_kept_rows(report),
         missing=not_measured(report),
@@ -251,7 +255,8 @@ def _score_cell(score: float) -> Cell:
 
 
 def _sensitivity_bar(part: Sensitivity) -> Bar:
-    changed, more = f"{number(part.disagreement)}{SPACE}%", (small_percent(part.error), str(part.nodes))
+    changed = f"{number(part.disagreement)}{SPACE}%" if is_finite(part.disagreement) else DASH
+    more = small_percent(part.error), str(part.nodes)
     tag = "kept out of INT8" if part.kept else ""
     return Bar(part.name, part.disagreement, changed, more=more, tag=tag, is_code=True)
 

@@ -251,6 +251,18 @@ def test_parts_are_bars_and_those_kept_out_are_said():
     np.testing.assert_allclose(widths, expected, atol=0.01)  # also of those that are folded away
 
 
+def test_a_part_that_no_frame_tells_of_has_a_dash_and_the_others_keep_their_scale():
+    first, *others = segmentation().sensitivity
+    unknown = replace(first, disagreement=float("nan"))
+    part = section_of(replace(segmentation(), sensitivity=(unknown, *others), suspects=()), "Sensitivity to INT8")
+    assert rows_in(part)[0][2] == "\u2013"
+    largest = max(each.disagreement for each in others)
+    widths = [float(bar.attributes["width"].rstrip("%")) for bar in part.all("rect")]
+    np.testing.assert_allclose(
+        widths[-len(others) :], [100 * each.disagreement / largest for each in others], atol=0.01
+    )
+
+
 def test_histograms_say_what_is_clipped():
     part = section_of(segmentation(), "Layers that lose most by rounding")
     assert [each.text for each in part.all("code")] == [each.node for each in segmentation().histograms]
