@@ -31,17 +31,28 @@ def stride_for(size: int, *, sample: int = SAMPLE) -> int:
     return stride
 
 
-def add_sample(graph: onnx.GraphProto, tensor: str, shape: Sequence[int]) -> str:
-    """Add the nodes that write at most ``SAMPLE`` values of a tensor of this shape, flat, and return their name."""
-    stride, sample = stride_for(math.prod(shape)), f"{tensor}/sample"
-    flat = f"{tensor}/flat" if stride > 1 else sample
-    graph.node.append(
-        helper.make_node("Reshape", [tensor, add_integers(graph, "sample/flat", [-1])], [flat], name=flat)
-    )
-    if stride > 1:
-        limits = [add_integers(graph, f"sample/{each}", [each]) for each in (0, _END, 0, stride)]
-        graph.node.append(helper.make_node("Slice", [flat, *limits], [sample], name=sample))
-    return sample
+class Sampler:
+    """Adds to a graph what writes samples of its tensors."""
+
+    def __init__(self, graph: onnx.GraphProto) -> None:
+        self._graph = graph
+        self._numbers: dict[int, str] = {}  # of thousands of tensors, few are different
+
+    def add(self, tensor: str, shape: Sequence[int]) -> str:
+        """Add the nodes that write at most ``SAMPLE`` values of a tensor of this shape, flat, and return their name."""
+        stride, sample = stride_for(math.prod(shape)), f"{tensor}/sample"
+        flat = f"{tensor}/flat" if stride > 1 else sample
+        self._graph.node.append(helper.make_node("Reshape", [tensor, self._number(-1)], [flat], name=flat))
+        if stride > 1:
+            limits = map(self._number, (0, _END, 0, stride))
+            self._graph.node.append(helper.make_node("Slice", [flat, *limits], [sample], name=sample))
+        return sample
+
+    def _number(self, value: int) -> str:
+        """Return the name of a stored number, as an array (1,)."""
+        if value not in self._numbers:
+            self._numbers[value] = add_integers(self._graph, f"sample/{value}", [value])
+        return self._numbers[value]
 
 
 def outputs_on(

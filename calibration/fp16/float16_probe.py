@@ -21,7 +21,7 @@ from onnx import helper, numpy_helper
 from sfpp.calibration.fp16.float_graph import FloatGraph
 from sfpp.calibration.fp16.float_operators import float16_positions
 from sfpp.calibration.fp16.float_types import FLOAT16_MAX, float_types, rounded_to_float16
-from sfpp.calibration.probing import add_sample, outputs_on
+from sfpp.calibration.probing import Sampler, outputs_on
 from sfpp.calibration.results import Kept
 from sfpp.tooling.graph import copy_of, running_order
 
@@ -69,17 +69,17 @@ def measure_fp16(model: onnx.ModelProto, inputs: Iterable[Mapping[str, NDArray[A
         MissingDependencyError: onnxruntime is not installed.
     """
     graph = FloatGraph(model)
-    measured = sorted(float_types(graph).computing)
-    if not measured:
+    computing = float_types(graph).computing
+    if not computing:
         return ()
     seen: dict[str, float] = {}
     for _, results in outputs_on(
-        float16_probe(graph, measured), inputs, nothing="there are no frames to measure float16 on; give at least one"
+        float16_probe(graph, computing), inputs, nothing="there are no frames to measure float16 on; give at least one"
     ):
         for name, value in results.items():
             together = _TOGETHER[name.rpartition("/")[2]]
             seen[name] = together(seen.get(name, 0.0), float(value))
-    return tuple(_node_error(graph, seen, index) for index in measured)
+    return tuple(_node_error(graph, seen, index) for index in sorted(computing))
 
 
 def nodes_to_keep_float32(errors: Iterable[NodeError]) -> tuple[Kept, ...]:
@@ -136,7 +136,7 @@ class _Probe:
     """Adds to a copy of a graph what :func:`float16_probe` describes, and collects the nodes that reduce to numbers."""
 
     def __init__(self, graph: FloatGraph, copied: onnx.GraphProto) -> None:
-        self._graph, self._copied = graph, copied
+        self._graph, self._copied, self._sampler = graph, copied, Sampler(copied)
         self.reductions: list[onnx.NodeProto] = []
         self._written: set[str] = set()
 
@@ -156,7 +156,7 @@ class _Probe:
         for name in self._graph.float_outputs(index):
             # Of a sample: casting all values would double the time.
             shape = self._graph.shape(name)
-            exact, rounded = (add_sample(self._copied, each, shape) for each in (name, f"{name}/in_float16"))
+            exact, rounded = (self._sampler.add(each, shape) for each in (name, f"{name}/in_float16"))
             self._append("Sub", [exact, self._rounding(rounded)], f"{name}/difference")
             self._reduce("ReduceSumSquare", f"{name}/difference", f"{name}/error")
             self._reduce("ReduceSumSquare", exact, f"{name}/power")

@@ -14,6 +14,7 @@ from onnx import inliner
 from sfpp.runtime.errors import ModelFileError, UsageError
 from sfpp.tooling.graph import attribute_of, constant_in, copy_of, graphs_in, infos_of, name_of
 
+_FLOAT = onnx.TensorProto.FLOAT
 _HALVES: dict[int, str] = {onnx.TensorProto.FLOAT16: "float16", onnx.TensorProto.BFLOAT16: "bfloat16"}
 
 
@@ -68,7 +69,7 @@ class FloatGraph:
 
     def is_float32(self, name: str) -> bool:
         """Tell whether a tensor, constant or not, is float32."""
-        return self.element_type(name) == onnx.TensorProto.FLOAT
+        return self.element_type(name) == _FLOAT
 
     def float_inputs(self, index: int) -> Iterator[tuple[int, str]]:
         """Yield position and name of a node's float32 inputs."""
@@ -144,11 +145,11 @@ def _prepared(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def _disarm_casts(graph: onnx.GraphProto) -> None:
     """Make casts of float32 to float32 what they are, so that none of them follows one to float16."""
-    float, infos = onnx.TensorProto.FLOAT, infos_of(graph)
+    infos = infos_of(graph)
     for node in graph.node:
-        if node.op_type != "Cast" or attribute_of(node, "to", 0) != float or node.input[0] not in infos:
+        if node.op_type != "Cast" or attribute_of(node, "to", 0) != _FLOAT or node.input[0] not in infos:
             continue
-        if infos[node.input[0]].type.tensor_type.elem_type == float:
+        if infos[node.input[0]].type.tensor_type.elem_type == _FLOAT:
             node.op_type = "Identity"
             del node.attribute[:]
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from sfpp.calibration.int8.histogram import Histogram
-from sfpp.calibration.probing import add_sample, outputs_on
+from sfpp.calibration.probing import Sampler, outputs_on
 from sfpp.runtime.errors import BackendError, UsageError
 from sfpp.tooling.graph import add_integers, copy_of, opset_of, remove_unused, running_order, shapes_of
 
@@ -96,12 +96,12 @@ def _not_finite(name: str, frame: int) -> BackendError:
 def with_samples(model: onnx.ModelProto, tensors: Sequence[str]) -> onnx.ModelProto:
     """Return a copy whose outputs are, for each tensor, a sample of it, its maximum, minimum and sum."""
     observed, shapes = _without_outputs(model, tensors)
-    graph = observed.graph
+    graph, sampler = observed.graph, Sampler(observed.graph)
     for name in _latest_first(graph, tensors):
         for operator in _REDUCTIONS:
             graph.node.append(helper.make_node(operator, [name], [f"{name}/{operator}"], keepdims=0))
             graph.output.append(helper.make_tensor_value_info(f"{name}/{operator}", TensorProto.FLOAT, []))
-        sample = add_sample(graph, name, shapes[name])
+        sample = sampler.add(name, shapes[name])
         graph.output.append(helper.make_tensor_value_info(sample, TensorProto.FLOAT, [None]))
     remove_unused(graph)
     return observed
