@@ -289,9 +289,9 @@ class _PoseTally:
 
     def accuracy(self) -> Accuracy:
         hits, agreement = self._hits, _mean(np.concatenate(self._unmoved))
-        return (
-            Accuracy(agreement) if hits is None else Accuracy(agreement, None, None, {}, hits.pck(), hits.by_keypoint())
-        )
+        if hits is None:
+            return Accuracy(agreement)
+        return Accuracy(agreement, pck=hits.pck(), pck_by_keypoint=hits.by_keypoint())
 
 
 def _mean(values: NDArray[np.bool_]) -> float:

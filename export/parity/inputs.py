@@ -156,8 +156,8 @@ def _wrong_geometry(trained: InputSpec, prepare: Callable[[InputSpec], Images], 
 
 
 def _normalized(raw: Images, mean: ArrayLike, std: ArrayLike) -> Images:
-    columns = (np.asarray(each, np.float64).reshape(1, 3, 1, 1) for each in (mean, std))
-    return np.asarray((raw - next(columns)) / next(columns), np.float32)
+    means, deviations = (np.asarray(each, np.float64).reshape(1, 3, 1, 1) for each in (mean, std))
+    return np.asarray((raw - means) / deviations, np.float32)
 
 
 def _line(values: Images, raw: Images) -> tuple[float, float, float]:
