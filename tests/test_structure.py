@@ -250,7 +250,7 @@ def test_weights_on_other_terms_are_a_package_of_their_own(built):
         "import sys; sys.modules['sfpp_demo'] = None\nfrom sfpp.export import demo\n"
         "try: demo.demo_checkpoint()\nexcept Exception as e: print(e)"
     )
-    assert re.search(r"with --weights, or pip install sfpp-demo", run_python("-c", script).stdout)
+    assert re.search(r"with --weights, or pip install \./demo-weights in a clone", run_python("-c", script).stdout)
 
 
 def test_the_metadata_is_what_an_index_takes(built):
@@ -260,7 +260,7 @@ def test_the_metadata_is_what_an_index_takes(built):
     found = Metadata.from_email(facts)  # refuses what the specification does not know
     assert (found.name, found.license_expression) == ("sfpp", "Apache-2.0")
     assert found.description_content_type == "text/markdown"
-    assert set(found.provides_extra) == {"bench", "calibrate", "cpu", "demo", "dev", "export", "openvino"} | {
+    assert set(found.provides_extra) == {"bench", "calibrate", "cpu", "dev", "export", "openvino"} | {
         *("rtx", "tensorrt", "video", "viewer"),
     }
 

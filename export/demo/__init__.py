@@ -45,10 +45,10 @@ def _weights(name: str) -> Path:
     except ModuleNotFoundError as error:
         raise MissingDependencyError(
             "sfpp-demo",
-            extra="demo",
+            extra="",
             purpose="the demonstration model",
             advice="its weights are not for commercial use and a package of their own; give a checkpoint of your own "
-            "with --weights, or pip install sfpp-demo (in a clone of the repository: pip install ./demo-weights)",
+            "with --weights, or pip install ./demo-weights in a clone of the repository",
         ) from error
 
 
