@@ -1,7 +1,7 @@
 """Accuracy and speed of the demonstration model on CamVid's test frames, variant by variant, through the runtime.
 
-    python -m benchmarks.camvid_accuracy --data ../shared/data/camvid/test
-    python -m benchmarks.camvid_accuracy --data ../shared/data/camvid/test --res 960x720 --cases original fast:local
+    python -m benchmarks.camvid_accuracy --data camvid/test
+    python -m benchmarks.camvid_accuracy --data camvid/test --res 960x720 --cases original fast:local
 
 A case is a variant, with ``:local`` for local matching and ``:share2`` or ``:shareall`` for blocks that share a
 matching; ``@openvino:bf16`` names a backend and what it computes in, ONNX Runtime unless told. Every case sees the same

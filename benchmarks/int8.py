@@ -1,7 +1,7 @@
 """INT8 on every kind of x86 CPU: ours beside NNCF's and ONNX Runtime's own quantizers, on CamVid's test frames.
 
-    python -m benchmarks.int8 --data ../shared/data/camvid
-    python -m benchmarks.int8 --data ../shared/data/camvid --variants fast original --quantizers
+    python -m benchmarks.int8 --data camvid
+    python -m benchmarks.int8 --data camvid --variants fast original --quantizers
 
 Each variant is exported and calibrated on training frames for OpenVINO and for ONNX Runtime. A process for each kind of
 CPU that this one can stand for (oneDNN's ISA cap) then runs all files in turn on every test frame, with one thread, and

@@ -1,6 +1,6 @@
 """Accuracy and speed of the demonstration pose model on LSP Extended's test crops, variant by variant.
 
-    python -m benchmarks.lsp_pck --data ../shared/data/lsp_extended
+    python -m benchmarks.lsp_pck --data lsp_extended
 
 PCK@0.2: a visible joint counts as right within 0.2 times the torso, the distance from left shoulder to right hip; crops
 in which one of these two is not annotated are left out. The crops are the persons' boxes already grown, so the box

@@ -1,7 +1,7 @@
 """What FP16 and INT8 cost in accuracy, and what they bring in speed: the demonstration models on their test frames.
 
-    python -m benchmarks.precision segmentation --data ../shared/data/camvid
-    python -m benchmarks.precision pose --data ../shared/data/lsp_extended
+    python -m benchmarks.precision segmentation --data camvid
+    python -m benchmarks.precision pose --data lsp_extended
 
 Every variant is exported, calibrated on training frames as `sfpp-calibrate` does it, and judged by all test frames in
 ONNX Runtime and in OpenVINO. Writes JSON into benchmarks/results and prints the table of docs/results.md.

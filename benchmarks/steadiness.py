@@ -1,6 +1,6 @@
 """What `--smooth` does on a labelled sequence: flicker, and accuracy.
 
-    python -m benchmarks.steadiness --data ../shared/data/camvid/val
+    python -m benchmarks.steadiness --data camvid/val
 
 Flicker is the part of the pixels whose label changes from one frame to the next where the truth does not. The frames
 are 1/15 s apart: at 30 frames a second the same amount reaches half as far back. Writes JSON into benchmarks/results

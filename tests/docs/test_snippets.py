@@ -1,7 +1,6 @@
 """Snippets of the pages run as they stand: Python in the order of its page, the loop over videos; JSON is read."""
 
 import ast
-import importlib.util
 import json
 import os
 import re
@@ -213,4 +212,3 @@ def test_the_image_for_a_pc_is_of_a_wheel_and_runs_as_a_user():
     assert ["COPY", "wheel /wheel"] in words
     assert ["USER", "sfpp"] in words
     assert words[-1] == ["ENTRYPOINT", '["sfpp-run"]']
-    assert importlib.util.find_spec("sfpp.runtime.cli.run")
