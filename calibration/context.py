@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+import contextlib
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -76,12 +77,8 @@ class CalibrationContext:
 
     def evaluate(self, model: onnx.ModelProto, precision: str, **options: Any) -> Evaluation:
         """Evaluate a graph that nobody keeps; for the options see :meth:`.Evaluator.evaluate`."""
-        path = self.folder / "candidate.onnx"
-        write_model(model, replace(self.contract, precision=precision), path)
-        try:
+        with _written(model, replace(self.contract, precision=precision), self.folder) as path:
             return self.evaluator.evaluate(path, **options)
-        finally:
-            path.unlink()
 
     def write(self, model: onnx.ModelProto, precision: str, record: CalibrationRecord) -> Path:
         """Write the file of a precision."""
@@ -156,14 +153,22 @@ def fitted_self_test(model: onnx.ModelProto, contract: ModelContract, folder: Pa
     """
     if contract.self_test is None:
         return None
-    path = folder / "self-test.onnx"
-    write_model(model, contract, path)
-    try:
-        with load(
-            path, backend=REFERENCE_BACKEND.name, precision=REFERENCE_BACKEND.precision, self_test=False
-        ) as opened:
-            seen = self_test(opened)
-    finally:
-        path.unlink()
+    backend, precision = REFERENCE_BACKEND.name, REFERENCE_BACKEND.precision
+    with (
+        _written(model, contract, folder) as path,
+        load(path, backend=backend, precision=precision, self_test=False) as opened,
+    ):
+        seen = self_test(opened)
     threshold = min(contract.self_test.threshold, threshold_for(contract, seen.agreement))
     return replace(contract.self_test, threshold=threshold)
+
+
+@contextlib.contextmanager
+def _written(model: onnx.ModelProto, contract: ModelContract, folder: Path) -> Iterator[Path]:
+    """Write a file that nobody keeps, for the length of a block."""
+    path = folder / "candidate.onnx"
+    write_model(model, contract, path)
+    try:
+        yield path
+    finally:
+        path.unlink()
