@@ -48,10 +48,11 @@ from sfpp.runtime import read_image
 from sfpp.runtime.agreement import label_agreement
 from sfpp.runtime.bench.measured_model import BenchFrame, StageTimes
 from sfpp.runtime.bench.rounds import Rounds
-from sfpp.runtime.bench.row import Speedup, speedup, summarize
+from sfpp.runtime.bench.row import Speedup, speedup
 from sfpp.runtime.contract import METADATA_KEY, ModelContract, contract_from_json
 from sfpp.runtime.errors import BackendError, ModelFileError, SfppError
 from sfpp.runtime.images import batch_from_frames
+from sfpp.runtime.timing import summarize
 
 TIMING = "timing"
 _ORIGINAL = "original"

@@ -14,7 +14,8 @@ from benchmarks.speed.contestants import Entry
 from benchmarks.speed.results import LOCAL, TRANSFORMERS, SpeedRow
 from sfpp.runtime.agreement import label_agreement
 from sfpp.runtime.bench.measured_model import StageTimes
-from sfpp.runtime.bench.row import Speedup, speedup, summarize
+from sfpp.runtime.bench.row import Speedup, speedup
+from sfpp.runtime.timing import summarize
 
 _ORIGINAL = "original"
 _FLOAT32 = ("onnxruntime", "openvino:fp32")

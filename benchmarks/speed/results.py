@@ -12,8 +12,9 @@ from typing import Any
 
 from benchmarks.machine import store
 from sfpp.export.settings import resolution_from
-from sfpp.runtime.bench.row import Speedup, Summary
+from sfpp.runtime.bench.row import Speedup
 from sfpp.runtime.errors import UsageError
+from sfpp.runtime.timing import Summary
 from sfpp.runtime.typed_json import dataclass_from_json
 
 # Names of contestants, and what follows a variant's name that matches nearby.

@@ -16,6 +16,7 @@ from sfpp.runtime.bench.peak import MatmulPeak
 from sfpp.runtime.contract import Task
 from sfpp.runtime.errors import UsageError
 from sfpp.runtime.model import SelfTestState
+from sfpp.runtime.timing import Summary, summarize
 
 
 @dataclass(frozen=True)
@@ -118,49 +119,12 @@ def with_samples(row: Row, samples: Sequence[StageTimes], *, first: Sequence[Sta
 
 
 @dataclass(frozen=True)
-class Summary:
-    """Latencies in milliseconds; percentiles are interpolated, so p99 of a few runs is close to the slowest one.
-
-    ``spread`` is the distance between the quartiles over the median: 0.02 on a quiet machine, 0.3 on a busy one.
-    """
-
-    count: int
-    p50_ms: float
-    p90_ms: float
-    p99_ms: float
-    mean_ms: float
-    fastest_ms: float
-    spread: float
-
-
-@dataclass(frozen=True)
 class Speedup:
     """How many times as fast as another model: the median over the rounds, and its quartiles."""
 
     median: float
     lower_quartile: float
     upper_quartile: float
-
-
-def summarize(samples_ms: Sequence[float]) -> Summary:
-    """Summarize latencies.
-
-    Raises:
-        UsageError: no sample.
-    """
-    if not samples_ms:
-        raise UsageError("there is no sample to summarize: run at least once")
-    # Quartiles rather than the standard deviation: one run that the system interrupted would dominate it.
-    q1, p50, q3, p90, p99 = (float(value) for value in np.percentile(samples_ms, (25, 50, 75, 90, 99)))
-    return Summary(
-        count=len(samples_ms),
-        p50_ms=p50,
-        p90_ms=p90,
-        p99_ms=p99,
-        mean_ms=float(np.mean(samples_ms)),
-        fastest_ms=float(np.min(samples_ms)),
-        spread=(q3 - q1) / p50 if p50 > 0 else 0.0,
-    )
 
 
 def speedup(first_ms: Sequence[float], samples_ms: Sequence[float]) -> Speedup:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks.gpu.matrix import Group
 from benchmarks.gpu.results import read_gpu_results
-from sfpp.runtime.bench.row import summarize
+from sfpp.runtime.timing import summarize
 
 GROUP = Group("b0", "128x128", "fp16", ("hangs", "dies", "fine"))
 

@@ -2,8 +2,9 @@ import pytest
 
 from benchmarks.gpu.contestants import placement
 from benchmarks.gpu.results import GpuRow, Results, keep, read_gpu_results, tables
-from sfpp.runtime.bench.row import Speedup, summarize
+from sfpp.runtime.bench.row import Speedup
 from sfpp.runtime.errors import UsageError
+from sfpp.runtime.timing import summarize
 
 DEVICE = {"card": "NVIDIA H9", "driver": "600.1", "cuda": "13.0", "torch": "2.11.0", "onnxruntime": "1.31.1"}
 

@@ -8,8 +8,8 @@ from benchmarks.gpu.matrix import FULL, PRESETS, TINY, graphs_of
 from benchmarks.gpu.parts import GRAPHS, LIBRARIES, Parts
 from benchmarks.gpu.results import read_gpu_results
 from benchmarks.gpu.watch import Settings, Watch, run_tests
-from sfpp.runtime.bench.row import summarize
 from sfpp.runtime.errors import SfppError, UsageError
+from sfpp.runtime.timing import summarize
 from tests.benchmarks.gpu.fake_measure import GROUP
 
 

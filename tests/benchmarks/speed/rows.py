@@ -7,9 +7,9 @@ import numpy as np
 from benchmarks.speed.contestants import Entry
 from benchmarks.speed.results import SpeedRow
 from sfpp.runtime.bench.measured_model import MeasuredModel
-from sfpp.runtime.bench.row import summarize
 from sfpp.runtime.errors import BackendError
 from sfpp.runtime.segmentation import Segmentation
+from sfpp.runtime.timing import summarize
 
 
 class Fake:

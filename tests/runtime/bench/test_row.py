@@ -4,8 +4,9 @@ import statistics
 import numpy as np
 import pytest
 
-from sfpp.runtime.bench.row import speedup, summarize
+from sfpp.runtime.bench.row import speedup
 from sfpp.runtime.errors import UsageError
+from sfpp.runtime.timing import summarize
 from tests.runtime.bench.models import row
 
 
