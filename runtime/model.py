@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
 from numpy.typing import NDArray
@@ -61,18 +61,26 @@ class Model(Protocol):
 def streamed(
     model: Model, sources: Sequence[Source | str | os.PathLike[str]], **options: Any
 ) -> Iterator[tuple[Frame, Any]]:
-    """Yield the frames of sources with a model's results.
+    """Return what yields the frames of sources with a model's results; nothing is opened before it is iterated.
 
     Args:
         model: what is run.
         sources: opened, or what :func:`sfpp.runtime.video.open_source` takes.
         options: of :class:`sfpp.runtime.video.Pipeline`.
+
+    Raises:
+        TypeError: an option that there is not.
     """
     from sfpp.runtime.video.pipeline import Pipeline  # only who streams needs threads and video libraries
 
-    with Pipeline(model, sources, **options) as pipeline:
-        for answer in pipeline:
-            yield answer.frame, answer.result
+    inspect.signature(Pipeline).bind(model, sources, **options)  # an option of no such name is refused at once
+
+    def answers() -> Iterator[tuple[Frame, Any]]:
+        with Pipeline(model, sources, **options) as pipeline:
+            for answer in pipeline:
+                yield answer.frame, answer.result
+
+    return answers()
 
 
 ResultT = TypeVar("ResultT", covariant=True)
@@ -108,24 +116,15 @@ class OpenedModel(Generic[ResultT]):
         output: the output that answers are made of.
 
     Attributes:
+        contract, output: the same.
         self_test: how the self-test came out when the model was loaded.
     """
 
     def __init__(self, backend: Backend, contract: ModelContract, output: OutputSpec) -> None:
+        self.contract = contract
+        self.output = output
         self.self_test = SelfTestState("off")
         self._backend = backend
-        self._contract = contract
-        self._output = output
-
-    @property
-    def contract(self) -> ModelContract:
-        """What the model takes and gives."""
-        return self._contract
-
-    @property
-    def output(self) -> OutputSpec:
-        """The output that answers are made of."""
-        return self._output
 
     @property
     def library(self) -> str:
@@ -173,12 +172,12 @@ class OpenedModel(Generic[ResultT]):
         Raises:
             ModelFileError: there is none of that name.
         """
-        if self._output.name not in outputs:
+        if self.output.name not in outputs:
             raise ModelFileError(
-                f"the contract promises the output {self._output.name!r}, but the model gives "
+                f"the contract promises the output {self.output.name!r}, but the model gives "
                 f"{', '.join(outputs) or 'nothing'}; export the model again, or give a contract that fits it"
             )
-        return outputs[self._output.name]
+        return outputs[self.output.name]
 
     def close(self) -> None:
         """Release the model."""
@@ -187,14 +186,12 @@ class OpenedModel(Generic[ResultT]):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def _cells_hw(self) -> tuple[int, int]:
         """Return the rows and columns of the output, as the contract has them."""
-        rows, columns = (-(-side // self._output.stride) for side in self._contract.input.size_hw)
+        rows, columns = (-(-side // self.output.stride) for side in self.contract.input.size_hw)
         return rows, columns
 
     def _size_fits(self, shape: tuple[int, ...]) -> bool:
@@ -206,6 +203,6 @@ class OpenedModel(Generic[ResultT]):
         """Return the error for an output that is not what the contract promises."""
         shape = "x".join(map(str, values.shape))
         return ModelFileError(
-            f"the output {self._output.name!r} is {shape} {values.dtype}, expected {expected}; "
+            f"the output {self.output.name!r} is {shape} {values.dtype}, expected {expected}; "
             "the contract does not belong to this model: export it again, or give a contract that fits it"
         )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import ParamSpec, TypeVar
 
 from sfpp.runtime.backends import Backend, BackendOptions, Choice, Notify, Precision, backend_choices
 from sfpp.runtime.backends.protocol import TensorInfo
@@ -24,6 +25,10 @@ from sfpp.runtime.pose import PoseEstimator
 from sfpp.runtime.segmentation import Segmenter
 from sfpp.runtime.self_test import first_that_answers
 from sfpp.runtime.tensorrt.sidecar import SUFFIXES, sidecar_of
+
+_Opened = TypeVar("_Opened", Segmenter, PoseEstimator)
+_Options = ParamSpec("_Options")
+_INSTEAD = "in Python: load(path, contract=read_contract_file('facts.json'))"
 
 
 def load(
@@ -81,7 +86,7 @@ def load(
     def open_with(choice: Choice) -> tuple[Segmenter | PoseEstimator, str]:
         opened, reason = choice.open(notify)
         try:
-            facts = contract or _contract_of(opened, file)
+            facts = contract or contract_from_metadata(opened.metadata, origin=file.name, instead=_INSTEAD)
             _check_input(opened.inputs, facts.input, file)
             return _model(opened, facts, flip_test=flip_test), reason
         except BaseException:
@@ -94,30 +99,29 @@ def load(
     return model
 
 
-def load_segmenter(path: str | os.PathLike[str], **options: Any) -> Segmenter:
-    """Open a segmentation model; the options, and what is raised, are those of :func:`load`.
+def _loading(
+    name: str, kind: type[_Opened], other: str, load_any: Callable[_Options, Segmenter | PoseEstimator]
+) -> Callable[_Options, _Opened]:
+    @functools.wraps(load_any, assigned=("__module__",))  # the signature is the same
+    def load_one(*arguments: _Options.args, **options: _Options.kwargs) -> _Opened:
+        """Open a model of this task; the arguments, and what is raised, are those of :func:`load`.
 
-    Raises:
-        UsageError: the model does something else.
-    """
-    model = load(path, **options)
-    if isinstance(model, Segmenter):
-        return model
-    model.close()
-    raise UsageError(f"{os.fspath(path)} is a {model.contract.task} model: open it with load_pose, or with load")
+        Raises:
+            UsageError: the model does something else.
+        """
+        model = load_any(*arguments, **options)
+        if isinstance(model, kind):
+            return model
+        model.close()
+        path = arguments[0] if arguments else options["path"]
+        raise UsageError(f"{path} is a {model.contract.task} model: open it with {other}, or with load")
+
+    load_one.__name__ = load_one.__qualname__ = name
+    return load_one
 
 
-def load_pose(path: str | os.PathLike[str], **options: Any) -> PoseEstimator:
-    """Open a pose model; the options, and what is raised, are those of :func:`load`.
-
-    Raises:
-        UsageError: the model does something else.
-    """
-    model = load(path, **options)
-    if isinstance(model, PoseEstimator):
-        return model
-    model.close()
-    raise UsageError(f"{os.fspath(path)} is a {model.contract.task} model: open it with load_segmenter, or with load")
+load_segmenter = _loading("load_segmenter", Segmenter, "load_pose", load)
+load_pose = _loading("load_pose", PoseEstimator, "load_segmenter", load)
 
 
 def contract_of(path: str | os.PathLike[str]) -> ModelContract | None:
@@ -151,8 +155,3 @@ def _check_input(inputs: Sequence[TensorInfo], spec: InputSpec, file: Path) -> N
             f"{file.name} takes {taken}, but its contract says {told.name!r}, {told.dtype} of {told.size}; give the "
             "contract of this model"
         )
-
-
-def _contract_of(backend: Backend, file: Path) -> ModelContract:
-    instead = "in Python: load(path, contract=read_contract_file('facts.json'))"
-    return contract_from_metadata(backend.metadata, origin=file.name, instead=instead)

@@ -143,6 +143,9 @@ class PoseEstimator(OpenedModel[Pose]):
         contract: what the model takes and gives.
         flip_test: average with the answer for the mirrored person: more accurate, twice the work.
 
+    Attributes:
+        flip_test: the same.
+
     Raises:
         ContractError: the model has no heatmaps or no keypoints.
         UsageError: a flip test with keypoints of which no left/right pairs are known.
@@ -158,19 +161,14 @@ class PoseEstimator(OpenedModel[Pose]):
                 "export it with a keypoint set that has them, or leave the flip test off"
             )
         self._spec = contract.keypoints
-        self._flip_test = flip_test
-
-    @property
-    def flip_test(self) -> bool:
-        """Whether answers are averaged with those for the mirrored people."""
-        return self._flip_test
+        self.flip_test = flip_test
 
     @property
     def description(self) -> str:
         """The model and the library that runs it, in one line for people."""
-        spec, contract = self._contract.input, self._contract
+        spec, contract = self.contract.input, self.contract
         model = f"{contract.family} {contract.size} {contract.variant} {contract.precision} pose"
-        flip = ", flip test" if self._flip_test else ""
+        flip = ", flip test" if self.flip_test else ""
         return (
             f"{model}, {len(self._spec.names)} keypoints, input {spec.width}x{spec.height} (width x height){flip}, "
             f"{self._backend.description}"
@@ -226,9 +224,9 @@ class PoseEstimator(OpenedModel[Pose]):
         image = bgr_from_frame(frame_bgr)
         height, width = image.shape[:2]
         boxes = checked_boxes(boxes_xywh, (height, width))
-        spec, padding = self._contract.input, self._spec.box_padding
+        spec, padding = self.contract.input, self._spec.box_padding
         crops = [crop_from_box(image, box, spec.size_hw, padding=padding) for box in boxes]
-        if self._flip_test:
+        if self.flip_test:
             # Mirrored crops are people like the others, so one person fills a batch of two.
             crops += [crop[:, ::-1] for crop in crops]
         # A crop has the input's size already, so this only changes types, color order and layout.
@@ -241,7 +239,7 @@ class PoseEstimator(OpenedModel[Pose]):
         Raises:
             BackendError: the library refuses the input or fails.
         """
-        name = self._contract.input.name
+        name = self.contract.input.name
         return [self._backend.run({name: batch}) for batch in prepared.batches]
 
     def finish(self, outputs: Sequence[Arrays], prepared: PreparedPeople) -> Pose:
@@ -256,13 +254,13 @@ class PoseEstimator(OpenedModel[Pose]):
             return Pose(*self._nobody(), boxes, self._spec)
         heatmaps = np.concatenate([self._checked_output(each) for each in outputs])
         # Whatever comes after the people and their mirror images filled up the last batch.
-        if self._flip_test:
+        if self.flip_test:
             plain, mirrored = heatmaps[: len(boxes)], heatmaps[len(boxes) : 2 * len(boxes)]
             heatmaps = average_with_mirrored(plain, mirrored, self._spec.flip_indices)
         cells, scores = keypoints_from_heatmaps(heatmaps[: len(boxes)])
         rows, columns = heatmaps.shape[2:]
         keypoints_xy = frame_from_heatmap(
-            cells, boxes, (rows, columns), self._contract.input.size_hw, padding=self._spec.box_padding
+            cells, boxes, (rows, columns), self.contract.input.size_hw, padding=self._spec.box_padding
         )
         return Pose(keypoints_xy, scores, boxes, self._spec)
 
@@ -272,7 +270,7 @@ class PoseEstimator(OpenedModel[Pose]):
 
     def _checked_output(self, outputs: Arrays) -> NDArray[Any]:
         """Return the heatmaps of one batch, once their shape and type are what the contract promises."""
-        spec, values = self._contract.input, self.named_output(outputs)
+        spec, values = self.contract.input, self.named_output(outputs)
         leading = spec.batch, len(self._spec.names)
         fits = np.issubdtype(values.dtype, np.floating) and values.shape[:2] == leading
         if not fits or not self._size_fits(values.shape[2:]):

@@ -111,7 +111,7 @@ class Segmenter(OpenedModel[Segmentation]):
     @property
     def description(self) -> str:
         """The model and the library that runs it, in one line for people."""
-        spec, contract = self._contract.input, self._contract
+        spec, contract = self.contract.input, self.contract
         model = f"{contract.family} {contract.size} {contract.variant} {contract.precision}"
         return f"{model}, input {spec.width}x{spec.height} (width x height), {self._backend.description}"
 
@@ -129,7 +129,7 @@ class Segmenter(OpenedModel[Segmentation]):
     @property
     def batch(self) -> int:
         """How many frames :meth:`steps` takes at a time, at most."""
-        return self._contract.input.batch
+        return self.contract.input.batch
 
     def steps(self, *, smooth: float = 0.0) -> Sequence[Step]:
         """Return preparing, inference and labels, as a pipeline runs them; see :class:`sfpp.runtime.model.Model`.
@@ -157,8 +157,8 @@ class Segmenter(OpenedModel[Segmentation]):
     def _smoothing(self, amount: float) -> Callable[[Sequence[Frame], Arrays], Arrays]:
         from sfpp.runtime.video.steady import Steady, check_smoothing
 
-        check_smoothing(amount, self._contract)
-        name = self._output.name
+        check_smoothing(amount, self.contract)
+        name = self.output.name
         steady: dict[str, Steady] = defaultdict(partial(Steady, amount))
 
         def smoothed(frames: Sequence[Frame], outputs: Arrays) -> Arrays:
@@ -184,7 +184,7 @@ class Segmenter(OpenedModel[Segmentation]):
             MediaError: not an image.
             UsageError: no frame or too many.
         """
-        return PreparedFrames(*batch_from_frames(frames_bgr, self._contract.input))
+        return PreparedFrames(*batch_from_frames(frames_bgr, self.contract.input))
 
     def infer(self, prepared: PreparedFrames) -> dict[str, NDArray[Any]]:
         """Run the model: its outputs by name.
@@ -192,7 +192,7 @@ class Segmenter(OpenedModel[Segmentation]):
         Raises:
             BackendError: the library refuses the input or fails.
         """
-        return self._backend.run({self._contract.input.name: prepared.tensor})
+        return self._backend.run({self.contract.input.name: prepared.tensor})
 
     def finish(self, outputs: Arrays, prepared: PreparedFrames) -> Segmentation:
         """Make the answer for the one frame of ``prepared``.
@@ -214,7 +214,7 @@ class Segmenter(OpenedModel[Segmentation]):
             BackendError: the logits contain NaN.
         """
         values = self._checked_output(outputs)
-        classes, palette = self._contract.classes, self._contract.palette
+        classes, palette = self.contract.classes, self.contract.palette
         return [
             Segmentation(self._labels(values[index], placement), classes, palette)
             for index, placement in enumerate(prepared.placements)
@@ -222,30 +222,30 @@ class Segmenter(OpenedModel[Segmentation]):
 
     def _labels(self, values: NDArray[Any], placement: Placement) -> Labels:
         height, width = values.shape[-2:]
-        region = placement.region((height, width), model_size_hw=self._contract.input.size_hw)
-        if self._output.kind == "logits":
+        region = placement.region((height, width), model_size_hw=self.contract.input.size_hw)
+        if self.output.kind == "logits":
             return labels_from_logits(values, placement.frame_size_hw, region=region)
         return labels_resized(values.astype(np.uint8, copy=False), placement.frame_size_hw, region=region)
 
     def _checked_output(self, outputs: Arrays) -> NDArray[Any]:
         """Return the output that the contract names, once its shape, type and range are what the contract promises."""
-        name, kind = self._output.name, self._output.kind
+        name, kind = self.output.name, self.output.kind
         values = self.named_output(outputs)
-        leading = (self._contract.input.batch, len(self._contract.classes))[: 2 if kind == "logits" else 1]
+        leading = (self.contract.input.batch, len(self.contract.classes))[: 2 if kind == "logits" else 1]
         number = np.floating if kind == "logits" else np.integer
         fits = np.issubdtype(values.dtype, number) and values.shape[:-2] == leading
         if not fits or not self._size_fits(values.shape[-2:]):
             raise self._misfit(values, self._expected_output())
-        if kind == "labels" and (values.max() >= len(self._contract.classes) or values.min() < 0):
+        if kind == "labels" and (values.max() >= len(self.contract.classes) or values.min() < 0):
             raise BackendError(
                 f"the output {name!r} has labels {values.min()}..{values.max()}, "
-                f"but there are {len(self._contract.classes)} classes; the contract does not belong to this model"
+                f"but there are {len(self.contract.classes)} classes; the contract does not belong to this model"
             )
         return values
 
     def _expected_output(self) -> str:
         rows, columns = self._cells_hw()
-        batch, classes = self._contract.input.batch, len(self._contract.classes)
-        if self._output.kind == "logits":
+        batch, classes = self.contract.input.batch, len(self.contract.classes)
+        if self.output.kind == "logits":
             return f"{batch}x{classes}x{rows}x{columns} (batch, classes, rows, columns) floating point"
         return f"{batch}x{rows}x{columns} (batch, rows, columns) integers"

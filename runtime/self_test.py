@@ -10,6 +10,7 @@ each time, and the next backend takes over.
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
 import logging
 from collections import deque
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 
 from sfpp.runtime.agreement import label_agreement, unmoved_keypoints
 from sfpp.runtime.backends import Choice, Notify
-from sfpp.runtime.backends.protocol import PRECISION_WORDS, WARNING, Arrays, FunctionBackend, say
+from sfpp.runtime.backends.protocol import PRECISION_WORDS, WARNING, say
 from sfpp.runtime.cache import user_cache
 from sfpp.runtime.contract import ModelContract, SelfTest, Task
 from sfpp.runtime.crops import Boxes, box_of_crop
@@ -31,7 +32,7 @@ from sfpp.runtime.errors import ContractError, MissingDependencyError, SelfTestE
 from sfpp.runtime.images import Image, bgr_from_frame
 from sfpp.runtime.machine import cpu_kind, gpu_kind
 from sfpp.runtime.model import SelfTestState
-from sfpp.runtime.pose import PoseEstimator, PreparedPeople
+from sfpp.runtime.pose import PoseEstimator
 from sfpp.runtime.segmentation import Segmenter
 from sfpp.runtime.self_test_data import packed, small_frame, unpacked
 
@@ -85,13 +86,8 @@ class SelfTestResult:
 
     def text(self) -> str:
         """Return what was compared, how it came out and, after a failure, what to do."""
-        figures = f"{self.agreement:.2%} of {self.compared} are as they were when the model was exported"
-        if self.passed:
-            return f"self-test passed: {figures}; {self.threshold:.2%} were expected at least ({self.model})"
-        return (
-            f"self-test failed: {figures}; {self.threshold:.2%} were expected at least ({self.model}). "
-            f"Do not trust its answers here: {'; '.join(self.advice)}"
-        )
+        said = f"self-test {self.state.outcome}: {self.state.detail} ({self.model})"
+        return said if self.passed else f"{said}. Do not trust its answers here: {'; '.join(self.advice)}"
 
 
 def self_test(model: Model) -> SelfTestResult:
@@ -176,12 +172,9 @@ def _answer(model: Model, frame_bgr: Image) -> NDArray[Any]:
 
 def _without_flip_test(model: PoseEstimator) -> PoseEstimator:
     """Return the model as it was exported: the average with the mirror image lies elsewhere by a little."""
-
-    def run(inputs: Arrays) -> dict[str, NDArray[Any]]:
-        (outputs,) = model.infer(PreparedPeople(tuple(inputs.values()), np.zeros((1, 4), np.float32)))
-        return outputs
-
-    return PoseEstimator(FunctionBackend(run, {}), model.contract) if model.flip_test else model
+    plain = copy.copy(model)
+    plain.flip_test = False
+    return plain
 
 
 def _compared(

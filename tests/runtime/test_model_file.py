@@ -1,4 +1,5 @@
 import dataclasses
+import inspect
 import logging
 import re
 import subprocess
@@ -110,6 +111,9 @@ def test_loaders_of_one_task_refuse_the_other(model_path, pose_path):
         assert isinstance(model, Segmenter)
     with load_pose(pose_path, flip_test=True) as model:
         assert model.flip_test
+    for loader in (load_segmenter, load_pose):
+        assert inspect.signature(loader).parameters == inspect.signature(load).parameters
+    assert (load_segmenter.__name__, load_pose.__name__) == ("load_segmenter", "load_pose")
     with pytest.raises(UsageError, match=r"pose\.onnx is a pose model: open it with load_pose"):
         load_segmenter(pose_path)
     with pytest.raises(UsageError, match=r"model\.onnx is a segmentation model: open it with load_segmenter"):
@@ -225,10 +229,10 @@ def test_missing_model(tmp_path):
 
 
 def test_contract_file_that_is_none(tmp_path):
-    with pytest.raises(ContractError, match=r"cannot read the contract .*No such file"):
+    with pytest.raises(ContractError, match=r"the contract .* cannot be read: No such file"):
         read_contract_file(tmp_path / "nothing.json")
     (tmp_path / "binary.json").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ContractError, match="not a contract: it must be JSON in UTF-8"):
+    with pytest.raises(ContractError, match=r"the contract .* is not valid JSON: .*utf-8"):
         read_contract_file(tmp_path / "binary.json")
     (tmp_path / "list.json").write_text("[]")
     with pytest.raises(ContractError, match=r"list\.json must be a JSON object"):

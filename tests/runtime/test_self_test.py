@@ -159,10 +159,8 @@ def test_a_threshold_lies_below_what_is_known_to_be_reached():
 def test_the_sentence_says_what_came_out_and_what_to_do():
     made = self_test_for(segmenter(), FRAME, 0.98)
     passed = self_test(segmenter(self_test=made)).text()
-    assert passed.startswith(
-        "self-test passed: 100.00% of the labels of a stored frame of 64x32 pixels are as they were"
-    )
-    assert "98.00% were expected at least" in passed
+    assert passed.startswith("self-test passed: 100.00% of the labels of a stored frame of 64x32 pixels as exported, ")
+    assert "98.00% expected at least" in passed
     assert "input 64x32 (width x height), python function" in passed
     failed = self_test(segmenter(swapped(strongest_channel), self_test=made)).text()
     assert failed.startswith("self-test failed: ")

@@ -274,8 +274,10 @@ def test_a_source_may_be_a_path(tmp_path):
     write_image(tmp_path / "street.png", picture(0))
     (pair,) = rgb_segmenter().stream(tmp_path / "street.png")
     assert pair[0].name == "street"
-    with pytest.raises(UsageError, match="the sources are one text, expected a list"):
+    with pytest.raises(UsageError, match="the sources are one path, expected a list"):
         Pipeline(rgb_segmenter(), tmp_path / "street.png")
+    with pytest.raises(UsageError, match="the sources are one text, expected a list"):
+        Pipeline(rgb_segmenter(), "street.png")
 
 
 def test_a_model_streams_frames_with_their_answers():
@@ -287,3 +289,5 @@ def test_a_model_streams_frames_with_their_answers():
     for _ in model.stream(camera(pause_s=0.001)):
         break
     assert not threads()
+    with pytest.raises(TypeError, match="polcy"):
+        model.stream("nowhere.mp4", polcy="freshest")  # told at the call, before anything is opened
