@@ -88,7 +88,9 @@ def input_from_frame(frame_bgr: NDArray[Any], spec: InputSpec) -> tuple[NDArray[
     height, width = image.shape[:2]
     placement = place_frame((height, width), spec)
     resized = _in_color_order(_resized(image, placement), spec)
-    values = _values(_padded(resized, placement, spec), spec)
+    # The mean color normalizes to about 0: to the network, nothing is there.
+    mean_color = np.clip(np.rint(spec.mean), 0, 255).astype(np.uint8)
+    values = _values(padded(resized, placement, spec.size_hw, color=mean_color), spec)
     if spec.layout == "NCHW":
         values = np.ascontiguousarray(values.transpose(2, 0, 1))
     return values[np.newaxis], placement
@@ -155,13 +157,11 @@ def _in_color_order(image_bgr: Image, spec: InputSpec) -> Image:
     return converted
 
 
-def _padded(image: Image, placement: Placement, spec: InputSpec) -> Image:
-    if (placement.height, placement.width) == spec.size_hw:
+def padded(image: Image, placement: Placement, size_hw: tuple[int, int], *, color: int | Image) -> Image:
+    """Return an image, (h, w) or (h, w, 3) uint8, at its place in one of ``size_hw`` that is else of one color."""
+    if image.shape[:2] == size_hw:
         return image
-    # The mean color normalizes to about 0: to the network, nothing is there.
-    mean_color = np.clip(np.rint(spec.mean), 0, 255).astype(np.uint8)
-    canvas = np.empty((*spec.size_hw, 3), np.uint8)
-    canvas[:] = mean_color
+    canvas = np.full((*size_hw, *image.shape[2:]), color, np.uint8)
     canvas[placement.top :, placement.left :][: placement.height, : placement.width] = image
     return canvas
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -18,16 +19,16 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from sfpp.runtime.backends import Arrays, BackendOptions, OnnxRuntimeBackend
+from sfpp.runtime.backends import Arrays, BackendOptions, OnnxRuntimeBackend, TensorInfo
 from sfpp.runtime.contract import InputSpec
 from sfpp.runtime.errors import BackendError, ContractError, ModelFileError
-from sfpp.runtime.images import Image, Placement, bgr_from_frame, place_frame
+from sfpp.runtime.images import Image, Placement, bgr_from_frame, padded, place_frame
 from sfpp.runtime.imports import import_cv2
 from sfpp.runtime.people.detections import Boxes, Detections, PersonFinder, cut_to_frame, kept_by_suppression
 from sfpp.runtime.typed_json import dataclass_from_json
 
 _DEFAULT_SIDE = 640  # of detectors whose input may have any size
-_DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+_DTYPES = ("float32", "float16")
 Style = Literal["yolox", "yolov8"]
 Letterbox = Literal["top-left", "center"]
 METADATA_KEY = "sfpp.detector"
@@ -57,19 +58,19 @@ class OnnxDetector(PersonFinder):
         self._path = Path(path)
         if not self._path.is_file():
             raise ModelFileError(f"{path} is not a file; give a person detector as an ONNX file")
-        self._session = _Session(self._path, threads=threads)
+        self._backend = OnnxRuntimeBackend(self._path, BackendOptions(threads=threads))
         try:
-            self._input = self._session.image_input(self._path)
+            self._input = _image_input(self._backend.inputs, self._path)
             self._output_name, self._contract = self._first_run()
         except BaseException:
-            self._session.close()
+            self._backend.close()
             raise
 
     @property
     def description(self) -> str:
         """File, style, size and library."""
         size = f"{self._input.width}x{self._input.height}"
-        return f"{self._path.name} ({self._contract.style} style, {size}) in {self._session.description}"
+        return f"{self._path.name} ({self._contract.style} style, {size}) in {self._backend.description}"
 
     def find(self, frame_bgr: NDArray[Any], *, index: int = 0, name: str = "") -> Detections:
         """Find the people in a frame; see :class:`PersonFinder`.
@@ -79,7 +80,7 @@ class OnnxDetector(PersonFinder):
             BackendError: the model failed, or gave NaN.
         """
         tensor, placement = letterboxed(bgr_from_frame(frame_bgr), self._contract, self._input)
-        output = self._session.infer(tensor)[self._output_name]
+        output = self._infer(tensor)[self._output_name]
         boxes_xywh, scores = people_from_output(output, self._contract, self._input.size_hw)
         if np.isnan(scores).any() or np.isnan(boxes_xywh).any():
             raise BackendError(f"{self.description} gave NaN; if it is a file of lower precision, try the FP32 one")
@@ -93,13 +94,17 @@ class OnnxDetector(PersonFinder):
 
     def close(self) -> None:
         """Release the model."""
-        self._session.close()
+        self._backend.close()
+
+    def _infer(self, tensor: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+        """Run on (1, 3, height, width) float32, in the type that the model takes."""
+        return self._backend.run({self._input.name: tensor.astype(self._backend.inputs[0].dtype, copy=False)})
 
     def _first_run(self) -> tuple[str, DetectorContract]:
         """Tell the style, and which output has it, from a run on an empty picture: declared shapes may be symbolic."""
-        text = self._session.metadata.get(METADATA_KEY)
+        text = self._backend.metadata.get(METADATA_KEY)
         given = None if text is None else detector_contract_from_json(text, origin=self._path.name)
-        outputs = self._session.infer(np.zeros(self._input.shape, np.float32))
+        outputs = self._infer(np.zeros(self._input.shape, np.float32))
         for name, values in outputs.items():
             style = style_of_output(values.shape, self._input.size_hw)
             if style is not None and (given is None or given.style == style):
@@ -114,38 +119,17 @@ class OnnxDetector(PersonFinder):
         raise ModelFileError(_no_style(self._path, outputs, self._input.size_hw, given))
 
 
-class _Session(OnnxRuntimeBackend):
-    """ONNX Runtime for a file that does not carry sfpp's contract and so must be asked what it takes."""
-
-    def __init__(self, path: Path, *, threads: int | None) -> None:
-        super().__init__(path, BackendOptions(threads=threads))
-        self._declared: list[Any] = self._session.get_inputs()
-
-    def image_input(self, path: Path) -> InputSpec:
-        """Return the one input; a symbolic height or width becomes the usual one."""
-        if len(self._declared) != 1 or not _takes_a_picture(self._declared[0]):
-            takes = ", ".join(f"{each.name}: {each.type} {each.shape}" for each in self._declared)
-            raise ModelFileError(
-                f"{path} takes {takes}, expected one input of floating point numbers, (1, 3, height, width); "
-                "export the detector with batch 1"
-            )
-        (image,) = self._declared
-        height, width = (side if isinstance(side, int) else _DEFAULT_SIDE for side in image.shape[2:])
-        return InputSpec(image.name, height, width, layout="NCHW", dtype="float32")
-
-    def infer(self, tensor: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
-        """Run on (1, 3, height, width) float32, in the type that the model takes."""
-        (image,) = self._declared
-        return self.run({image.name: tensor.astype(_DTYPES[image.type], copy=False)})
-
-
-def _takes_a_picture(declared: Any) -> bool:
-    if len(declared.shape) != 4 or declared.type not in _DTYPES:
-        return False
-    # Symbolic sizes are names or None.
-    return all(
-        not isinstance(side, int) or side == wanted for side, wanted in zip(declared.shape, (1, 3), strict=False)
-    )
+def _image_input(inputs: Sequence[TensorInfo], path: Path) -> InputSpec:
+    """Return the one input; a height or width that is open becomes the usual one."""
+    sides = [side or _DEFAULT_SIDE for each in inputs for side in each.shape[2:]]
+    if len(inputs) != 1 or len(sides) != 2 or inputs[0].dtype not in _DTYPES or not inputs[0].fits((1, 3, *sides)):
+        takes = ", ".join(f"{each.name}: {each.dtype} {each.size}" for each in inputs)
+        raise ModelFileError(
+            f"{path} takes {takes}, expected one input of floating point numbers, (1, 3, height, width); "
+            "export the detector with batch 1"
+        )
+    height, width = sides
+    return InputSpec(inputs[0].name, height, width, layout="NCHW", dtype="float32")
 
 
 def _no_style(path: Path, outputs: Arrays, size_hw: tuple[int, int], given: DetectorContract | None) -> str:
@@ -179,8 +163,7 @@ def letterboxed(image_bgr: Image, contract: DetectorContract, spec: InputSpec) -
     cv2 = import_cv2(purpose="preparing a detector's input")
     # Linear even when it shrinks a lot, unlike for segmentation: detectors are trained with it.
     resized = cv2.resize(image_bgr, (placement.width, placement.height), interpolation=cv2.INTER_LINEAR)
-    canvas = np.full((*spec.size_hw, 3), contract.pad_value, np.uint8)
-    canvas[placement.top :, placement.left :][: placement.height, : placement.width] = resized
+    canvas = padded(resized, placement, spec.size_hw, color=contract.pad_value)
     ordered = canvas if contract.color_order == "BGR" else canvas[..., ::-1]
     values = (ordered - np.array(contract.mean, np.float32)) / np.array(contract.std, np.float32)
     return np.ascontiguousarray(values.transpose(2, 0, 1)[np.newaxis]), placement

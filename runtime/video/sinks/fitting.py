@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from sfpp.runtime.contract import InputSpec
 from sfpp.runtime.events import Event, EventHandler
-from sfpp.runtime.images import place_frame
+from sfpp.runtime.images import padded, place_frame
 from sfpp.runtime.imports import import_cv2
 
 _PURPOSE = "fitting pictures of another size"
@@ -65,6 +65,4 @@ def _letterboxed(image: NDArray[np.uint8], size_hw: tuple[int, int]) -> NDArray[
     shrinks = max(place.scale_yx) < 1
     smooth = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     resized = cv2.resize(image, (place.width, place.height), interpolation=smooth if colors else cv2.INTER_NEAREST)
-    canvas = np.full((*size_hw, *image.shape[2:]), _BLACK if colors else _NO_CLASS, np.uint8)
-    canvas[place.top :, place.left :][: place.height, : place.width] = resized
-    return canvas
+    return padded(resized, place, size_hw, color=_BLACK if colors else _NO_CLASS)
