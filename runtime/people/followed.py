@@ -72,8 +72,34 @@ class FollowedPose:
         """
         if smooth:
             check_smoothing(smooth, self.contract)
-        run = _Run(self._estimator, defaultdict(self._follower), self.in_order, self._threshold)
-        return [("detect", run.detect), ("prepare", run.prepare), ("infer", run.infer), ("keypoints", run.keypoints)]
+        estimator = self._estimator
+        followers: dict[str, Follower] = defaultdict(self._follower)
+
+        def detect(frames: Sequence[Frame], _: None) -> _Estimating | None:
+            (frame,) = frames
+            follower = followers[frame.source]
+            if not follower.finds_next:
+                return None
+            return _Estimating(follower.find(frame.image_bgr, index=frame.index, name=frame.name))
+
+        def prepare(frames: Sequence[Frame], found: _Estimating | None) -> _Estimating:
+            (frame,) = frames
+            at = found or _Estimating(followers[frame.source].follow(frame.image_bgr))
+            return replace(at, prepared=estimator.prepare(frame.image_bgr, at.people.boxes_xywh))
+
+        def infer(frames: Sequence[Frame], at: _Estimating) -> _Estimating:
+            assert at.prepared is not None
+            return replace(at, outputs=estimator.infer(at.prepared))
+
+        def keypoints(frames: Sequence[Frame], at: _Estimating) -> list[Pose]:
+            """Tell the keypoints, learn from them where to look next, and leave out people of whom nothing is sure."""
+            assert at.prepared is not None
+            pose = replace(estimator.finish(at.outputs, at.prepared), ids=at.people.ids)
+            if self.in_order:
+                followers[frames[0].source].learn(at.people, pose.keypoints_xy, pose.scores)
+            return [pose.of_people(np.flatnonzero(pose.above(self._threshold).any(axis=1)))]
+
+        return [("detect", detect), ("prepare", prepare), ("infer", infer), ("keypoints", keypoints)]
 
     def _follower(self) -> Follower:
         return Follower(self._finder, detect_every=self._detect_every, threshold=self._threshold)
@@ -86,40 +112,3 @@ class _Estimating:
     people: People
     prepared: PreparedPeople | None = None
     outputs: Sequence[Arrays] = ()
-
-
-@dataclass(frozen=True)
-class _Run:
-    """The steps of one run; followers by the source's name."""
-
-    estimator: PoseEstimator
-    followers: dict[str, Follower]
-    follows: bool
-    threshold: float
-
-    def detect(self, frames: Sequence[Frame], _: None) -> _Estimating | None:
-        """Find the people; None where it is not the finder's turn."""
-        (frame,) = frames
-        follower = self.followers[frame.source]
-        if not follower.finds_next:
-            return None
-        return _Estimating(follower.find(frame.image_bgr, index=frame.index, name=frame.name))
-
-    def prepare(self, frames: Sequence[Frame], found: _Estimating | None) -> _Estimating:
-        """Follow the people if they were not found, and cut them out."""
-        (frame,) = frames
-        at = found or _Estimating(self.followers[frame.source].follow(frame.image_bgr))
-        return replace(at, prepared=self.estimator.prepare(frame.image_bgr, at.people.boxes_xywh))
-
-    def infer(self, frames: Sequence[Frame], at: _Estimating) -> _Estimating:
-        """Run the model."""
-        assert at.prepared is not None
-        return replace(at, outputs=self.estimator.infer(at.prepared))
-
-    def keypoints(self, frames: Sequence[Frame], at: _Estimating) -> list[Pose]:
-        """Tell the keypoints, learn from them where to look next, and leave out people of whom nothing is sure."""
-        assert at.prepared is not None
-        pose = replace(self.estimator.finish(at.outputs, at.prepared), ids=at.people.ids)
-        if self.follows:
-            self.followers[frames[0].source].learn(at.people, pose.keypoints_xy, pose.scores)
-        return [pose.of_people(np.flatnonzero(pose.above(self.threshold).any(axis=1)))]
