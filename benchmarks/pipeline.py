@@ -105,7 +105,7 @@ def run_pipeline(model: Segmenter, video: Path, target: Path, *, frames: int) ->
         plan = Plan({source.name: Outputs((str(target),))}, max_frames=frames)
         with (
             Pipeline(model, [source], max_frames=frames) as pipeline,
-            Sinks(plan, [source], policy_of=pipeline.policy_of) as sinks,
+            Sinks(plan, [source]) as sinks,
             sinks.of(source) as opened,
         ):
             delivery = Delivery({source.name: opened}, timer=pipeline.timer)

@@ -26,7 +26,6 @@ from sfpp.runtime.video.frame import Source
 from sfpp.runtime.video.mailbox import Policy
 from sfpp.runtime.video.outputs import Outputs, Plan, Sinks, plan_outputs
 from sfpp.runtime.video.pipeline import Pipeline
-from sfpp.runtime.video.readers import policy_for
 from sfpp.runtime.video.sinks.opening import folder_sink
 from sfpp.runtime.video.sources.address import is_uri
 from sfpp.runtime.video.sources.opening import apart, check_given_once, each_source, open_source, reads_files
@@ -228,13 +227,7 @@ class _Runs:
 
     def _sinks(self) -> Sinks:
         policy: Policy | None = self._arguments.policy
-        return Sinks(
-            self._plan,
-            self._sources,
-            policy_of=lambda source: policy_for(source, policy),
-            on_event=self._reporter.event,
-            on_stop=self.stop,
-        )
+        return Sinks(self._plan, self._sources, policy=policy, on_event=self._reporter.event, on_stop=self.stop)
 
     def _with_finder(self, stack: contextlib.ExitStack) -> Model:
         """Return the model; a pose model with what finds the people, which serves one source after the other."""

@@ -34,11 +34,11 @@ class SourceSinks:
             which is less work where they take only some of the frames.
     """
 
-    overlays: Mapping[str, SinkThread[Any]] = field(default_factory=dict)
-    masks: Mapping[str, SinkThread[Any]] = field(default_factory=dict)
-    records: Mapping[str, SinkThread[Any]] = field(default_factory=dict)
-    keypoints: Mapping[str, SinkThread[Any]] = field(default_factory=dict)
-    drawing: SinkThread[Any] | None = None
+    overlays: Mapping[str, SinkThread] = field(default_factory=dict)
+    masks: Mapping[str, SinkThread] = field(default_factory=dict)
+    records: Mapping[str, SinkThread] = field(default_factory=dict)
+    keypoints: Mapping[str, SinkThread] = field(default_factory=dict)
+    drawing: SinkThread | None = None
 
 
 class Delivery:
@@ -96,22 +96,18 @@ class Delivery:
 
     def _submit(
         self,
-        threads: Mapping[str, SinkThread[Any]],
+        threads: Mapping[str, SinkThread],
         frame: Frame,
         make: Callable[[], Any],
         write: Callable[[Any, Any], object],
     ) -> None:
+        def work(sink: Any, *, stage: str) -> None:
+            made = make()  # before the clock starts: drawing is a stage of its own
+            with self._timer.measure(stage):
+                write(sink, made)
+
         for stage, thread in threads.items():
-            work = partial(_written, timer=self._timer, stage=stage, make=make, write=write)
-            thread.submit(work, source=frame.source)
-
-
-def _written(
-    sink: Any, *, timer: StageTimer, stage: str, make: Callable[[], Any], write: Callable[[Any, Any], object]
-) -> None:
-    made = make()  # before the clock starts: drawing is a stage of its own
-    with timer.measure(stage):
-        write(sink, made)
+            thread.submit(partial(work, stage=stage), source=frame.source)
 
 
 class _Drawn:

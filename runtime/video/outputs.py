@@ -17,7 +17,7 @@ from sfpp.runtime.files import check_destinations, free_path, identity, is_nowhe
 from sfpp.runtime.video.delivery import SourceSinks
 from sfpp.runtime.video.frame import Source
 from sfpp.runtime.video.mailbox import Policy
-from sfpp.runtime.video.readers import expected_frames
+from sfpp.runtime.video.readers import expected_frames, policy_for
 from sfpp.runtime.video.sinks.opening import (
     FOLDER_SUFFIX,
     check_picture_path,
@@ -34,6 +34,7 @@ from sfpp.runtime.video.sources.address import is_uri
 
 _SOURCE = "{source}"
 _DEFAULT_ENDINGS = {"picture": "-sfpp.png", "folder": "-sfpp/"}  # all others become a video
+_TAKES = {"masks": "masks", "json": "records", "people": "keypoints"}  # by stage; all others take overlays
 
 
 @dataclass(frozen=True)
@@ -55,22 +56,20 @@ class Outputs:
     snapshot: str | None = None
     keypoints: str | None = None
 
+    def by_stage(self) -> dict[str, str]:
+        """Return every output by the name of the stage that writes it."""
+        overlays = {f"encode{f' {number}' * (number > 1)}": text for number, text in enumerate(self.overlays, start=1)}
+        others = {"masks": self.masks, "json": self.json, "snapshot": self.snapshot, "people": self.keypoints}
+        return overlays | {stage: text for stage, text in others.items() if text is not None}
+
     def all(self) -> tuple[str, ...]:
         """Every output."""
-        return (*self.overlays, *(text for text in self._single().values() if text is not None))
-
-    def folders(self) -> tuple[str, ...]:
-        """Return those that are folders for pictures, which are named after the frames."""
-        masks = () if self.masks is None else (self.masks,)
-        return (*(text for text in self.overlays if output_from(text).kind == "folder"), *masks)
+        return tuple(self.by_stage().values())
 
     def for_source(self, name: str) -> Outputs:
         """Return them with the source's name where ``{source}`` stands."""
-        given = {key: None if text is None else text.replace(_SOURCE, name) for key, text in self._single().items()}
-        return replace(self, overlays=tuple(text.replace(_SOURCE, name) for text in self.overlays), **given)
-
-    def _single(self) -> dict[str, str | None]:
-        return {"masks": self.masks, "json": self.json, "snapshot": self.snapshot, "keypoints": self.keypoints}
+        singles = {key: text and text.replace(_SOURCE, name) for key, text in vars(self).items() if key != "overlays"}
+        return Outputs(tuple(text.replace(_SOURCE, name) for text in self.overlays), **singles)
 
 
 @dataclass(frozen=True)
@@ -118,15 +117,17 @@ class Plan:
         """
         _check_places(self._unshared(), sources, also_read=also_read)
         for source in sources:
-            outputs = self.by_source[source.name]
-            for folder in outputs.folders():
-                _check_folder(folder, source)
-            # What lies in a folder that sources share has a name of ours, and the folder is made later.
-            for text in (text for text in outputs.overlays if Path(text).parent not in self.shared_folders):
-                check_sink(text, count=self.count(source))
-            if outputs.snapshot is not None:
-                check_picture_path(Path(outputs.snapshot))
-            check_destinations(*(text for text in (outputs.json, outputs.keypoints) if text not in (None, "-")))
+            for stage, text in self.by_source[source.name].by_stage().items():
+                overlay = stage.startswith("encode")
+                if stage == "masks" or (overlay and output_from(text).kind == "folder"):
+                    _check_folder(Path(text), source)
+                # What lies in a folder that sources share has a name of ours, and the folder is made later.
+                if overlay and Path(text).parent not in self.shared_folders:
+                    check_sink(text, count=self.count(source))
+                elif stage == "snapshot":
+                    check_picture_path(Path(text))
+                elif stage in ("json", "people") and text != STANDARD_OUTPUT:
+                    check_destinations(text)
 
     def _unshared(self) -> Iterator[str]:
         """Yield every output, one that several sources share once, and one that a source has twice as often."""
@@ -193,13 +194,13 @@ def default_overlay(source: Source) -> str:
     return source.name + _DEFAULT_ENDINGS.get(source.kind, "-sfpp.mp4")
 
 
-class Sinks:
+class Sinks(AbstractContextManager["Sinks"]):
     """Opens the outputs of a plan, each in a thread of its own; a context manager that closes what sources share.
 
     Args:
         plan: what is written.
         sources: of the plan, opened or closed again.
-        policy_of: what becomes of a source's frames for which there is no time.
+        policy: what becomes of frames for which there is no time; None drops those of live sources only.
         on_event: takes what happens to the sinks.
         on_stop: called when a window is closed.
     """
@@ -209,24 +210,20 @@ class Sinks:
         plan: Plan,
         sources: Sequence[Source],
         *,
-        policy_of: Callable[[Source], Policy],
+        policy: Policy | None = None,
         on_event: EventHandler = ignore,
         on_stop: Callable[[], object] = lambda: None,
     ) -> None:
         self._plan = plan
-        self._policy_of = policy_of
+        self._policy = policy
         self._on_event = on_event
         self._on_stop = on_stop
         self._stack = contextlib.ExitStack()
-        self._shared = plan.shared()
-        self._opened: dict[str, SinkThread[Any]] = {}
-        self._policies = {
-            text: {policy_of(source) for source in sources if text in plan.by_source[source.name].all()}
-            for text in self._shared
-        }
-
-    def __enter__(self) -> Sinks:
-        return self
+        self._opened: dict[str, SinkThread] = {}
+        self._shared: dict[str, Policy] = {}  # their policies
+        for text in plan.shared():
+            those = (source for source in sources if text in plan.by_source[source.name].all())
+            self._shared[text] = _of_shared(text, {policy_for(source, policy) for source in those})
 
     def __exit__(self, *error: Any) -> None:
         self._stack.__exit__(*error)
@@ -238,53 +235,42 @@ class Sinks:
         Raises:
             SfppError: something cannot be written.
         """
-        outputs, policy, live = self._plan.by_source[source.name], self._policy_of(source), source.live
-        tell, count = self._on_event, self._plan.count(source)
-        rate = None if live or source.frames_per_second is None else source.frames_per_second / self._plan.every
+        policy = policy_for(source, self._policy)
+        threads: dict[str, dict[str, SinkThread]] = {"overlays": {}, "masks": {}, "records": {}, "keypoints": {}}
+        drawing = None
         with contextlib.ExitStack() as stack:
-
-            def opened(
-                stage: str, text: str | None, opening: Callable[[str], AbstractContextManager[Any]]
-            ) -> dict[str, SinkThread[Any]]:
-                return {stage: self._thread(text, opening, stack=stack, policy=policy)} if text else {}
-
-            def overlay(text: str) -> AbstractContextManager[Any]:
-                return open_sink(
-                    text, frames_per_second=rate, count=count, live=live, on_event=tell, on_stop=self._on_stop
-                )
-
-            masks = opened("masks", outputs.masks, lambda text: folder_sink(Path(text), keep_older=live))
-            records = opened("json", outputs.json, lambda text: record_lines(text, live=live, on_event=tell))
-            keypoints = opened("people", outputs.keypoints, keypoints_file)
-            overlays: dict[str, SinkThread[Any]] = {}
-            for number, text in enumerate(outputs.overlays, start=1):
-                overlays |= opened(f"encode{f' {number}' * (number > 1)}", text, overlay)
-            overlays |= opened("snapshot", outputs.snapshot, lambda text: snapshot_sink(Path(text), count=count))
-            drawing = None
-            if overlays and policy == "every-frame":
+            for stage, text in self._plan.by_source[source.name].by_stage().items():
+                threads[_TAKES.get(stage, "overlays")][stage] = self._thread(stage, text, source, stack)
+            if threads["overlays"] and policy == "every-frame":
                 nothing: AbstractContextManager[Any] = contextlib.nullcontext()
                 drawing = stack.enter_context(SinkThread(nothing, name="drawing", policy=policy))
-            yield SourceSinks(overlays, masks, records, keypoints, drawing)
+            yield SourceSinks(**threads, drawing=drawing)
 
-    def _thread(
-        self,
-        text: str,
-        opening: Callable[[str], AbstractContextManager[Any]],
-        *,
-        stack: contextlib.ExitStack,
-        policy: Policy,
-    ) -> SinkThread[Any]:
+    def _thread(self, stage: str, text: str, source: Source, stack: contextlib.ExitStack) -> SinkThread:
         """Open what is the source's own, or for all of them what they share."""
         if text in self._opened:
             return self._opened[text]
         shared = text in self._shared
-        if shared:
-            policy = _of_shared(text, self._policies[text])
-        thread = SinkThread(opening(text), name=output_from(text).thread_name, policy=policy, on_event=self._on_event)
+        policy = self._shared[text] if shared else policy_for(source, self._policy)
+        opening, name = self._opening(stage, text, source), output_from(text).thread_name
+        thread = SinkThread(opening, name=name, policy=policy, on_event=self._on_event)
         (self._stack if shared else stack).enter_context(thread)
         if shared:
             self._opened[text] = thread
         return thread
+
+    def _opening(self, stage: str, text: str, source: Source) -> AbstractContextManager[Any]:
+        count, live, on_event = self._plan.count(source), source.live, self._on_event
+        if stage == "masks":
+            return folder_sink(Path(text), keep_older=live)
+        if stage == "json":
+            return record_lines(text, live=live, on_event=on_event)
+        if stage == "people":
+            return keypoints_file(text)
+        if stage == "snapshot":
+            return snapshot_sink(Path(text), count=count)
+        rate = None if live or source.frames_per_second is None else source.frames_per_second / self._plan.every
+        return open_sink(text, frames_per_second=rate, count=count, live=live, on_event=on_event, on_stop=self._on_stop)
 
 
 def _of_shared(text: str, policies: Collection[Policy]) -> Policy:
@@ -317,12 +303,11 @@ def _check_places(texts: Iterable[str], sources: Sequence[Source], *, also_read:
             taken.add(key)
 
 
-def _check_folder(text: str, source: Source) -> None:
+def _check_folder(folder: Path, source: Source) -> None:
     """Refuse a folder that holds files whose names pictures of a source would get, whoever wrote them.
 
     Pictures of a live source are not refused: they get a number.
     """
-    folder = Path(text)
     if source.live or not folder.is_dir():
         return
     if source.frame_names is not None:

@@ -37,10 +37,6 @@ SINK_SCHEMES = ("raw", "window", *PROTOCOLS)
 class Sink(Protocol):
     """Takes pictures one by one: (H, W, 3) uint8 BGR overlays, or (H, W) uint8 label values."""
 
-    @property
-    def path(self) -> Path | None:
-        """The file or folder that is written; None where there is none."""
-
     def write(self, frame: Frame, image: NDArray[np.uint8]) -> None:
         """Take the picture made from ``frame``; it may be kept, but other sinks have it too and it must not be changed.
 
@@ -238,29 +234,31 @@ def check_picture_path(path: Path) -> None:
 
 class _Image:
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self._path = path
         self._written = False
 
     def write(self, frame: Frame, image: NDArray[np.uint8]) -> None:
         if self._written:
-            raise MediaError(f"{self.path} holds one picture, and {frame.name} is the second; give a folder or a video")
-        images.write_image(self.path, image)
+            raise MediaError(
+                f"{self._path} holds one picture, and {frame.name} is the second; give a folder or a video"
+            )
+        images.write_image(self._path, image)
         self._written = True
 
 
 class _Folder:
     def __init__(self, path: Path, *, keep_older: bool) -> None:
-        self.path = path
+        self._path = path
         self._keep_older = keep_older
 
     def write(self, frame: Frame, image: NDArray[np.uint8]) -> None:
-        path = self.path / f"{frame.name}{FOLDER_SUFFIX}"
+        path = self._path / f"{frame.name}{FOLDER_SUFFIX}"
         images.write_image(free_path(path) if self._keep_older else path, image)
 
 
 class _Snapshot:
     def __init__(self, path: Path, count: int | None) -> None:
-        self.path = path
+        self._path = path
         self._count = count
         self._seen = 0
         self._image: NDArray[np.uint8] | None = None
@@ -272,7 +270,7 @@ class _Snapshot:
 
     def save(self) -> None:
         if self._image is not None:
-            images.write_image(self.path, self._image)
+            images.write_image(self._path, self._image)
 
     def _wanted(self) -> bool:
         if self._count is not None:

@@ -61,8 +61,6 @@ class PushSink:
         MediaError: likewise: its FFmpeg knows no SRT.
     """
 
-    path = None
-
     def __init__(
         self,
         uri: str,

@@ -56,7 +56,7 @@ class RawTarget:
         return cls(place, pixel_format)
 
 
-class RawSink:
+class RawSink(contextlib.AbstractContextManager["RawSink"]):
     """Writes the bytes of every picture one after the other: no header, no times, rows from the top, no padding.
 
     The formats are ``bgr24`` and ``rgb24`` (3 bytes a pixel), ``nv12`` (a plane of Y and one of U and V at half the
@@ -82,14 +82,10 @@ class RawSink:
         self, target: RawTarget, *, frames_per_second: Fraction | None = None, on_event: EventHandler = ignore
     ) -> None:
         self._stream = ByteStream(target.place, "pictures", on_event)
-        self.path = self._stream.path
         self._format = target.format
         self._rate = frames_per_second
         self._on_event = on_event
         self._fitting = FirstSize(self._stream.name, on_event)
-
-    def __enter__(self) -> RawSink:
-        return self
 
     def __exit__(self, *error: object) -> None:
         self._stream.close()
@@ -107,7 +103,7 @@ class RawSink:
         raw = FORMATS[self._format]
         height, width = (side + side % raw.multiple for side in self._fitting.size_hw)
         times = "-use_wallclock_as_timestamps 1" if self._rate is None else f"-framerate {self._rate}"
-        place = STANDARD_OUTPUT if self.path is None else str(self.path)
+        place = self._stream.path or STANDARD_OUTPUT
         return (
             f"{width}x{height} {self._format}; FFmpeg reads it with: ffmpeg -f rawvideo "
             f"-pixel_format {raw.ffmpeg_name} -video_size {width}x{height} {times} -i {place}"

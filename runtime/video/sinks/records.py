@@ -7,7 +7,6 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
@@ -60,7 +59,6 @@ class RecordLines:
     """
 
     def __init__(self, stream: ByteStream) -> None:
-        self.path = stream.path
         self._stream = stream
 
     def write(self, frame: Frame, image: NDArray[np.uint8]) -> None:
@@ -123,8 +121,7 @@ def frame_record(
 class KeypointsFile:
     """Writes one line a person to ``stream``; use it through :func:`keypoints_file`."""
 
-    def __init__(self, path: Path, stream: TextIO) -> None:
-        self.path = path
+    def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def write(self, frame: Frame, result: Result) -> None:
@@ -160,7 +157,7 @@ def keypoints_file(path: str | os.PathLike[str]) -> Iterator[KeypointsFile]:
     interruption: KeyboardInterrupt | None = None
     with whole_file(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
         try:
-            yield KeypointsFile(Path(path), stream)
+            yield KeypointsFile(stream)
         except KeyboardInterrupt as error:
             interruption = error
     if interruption is not None:

@@ -7,9 +7,8 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Generic, TypeVar, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,15 +18,10 @@ from sfpp.runtime.events import Event, EventHandler, ignore
 from sfpp.runtime.video.frame import Frame
 from sfpp.runtime.video.mailbox import DropReporter, Mailbox, Policy, wait_until
 
-if TYPE_CHECKING:
-    from sfpp.runtime.video.sinks.opening import Sink
-
-AnySink = TypeVar("AnySink", bound="Sink")
-
 _FRESHEST_TIMEOUT_S = 10.0
 
 
-class SinkThread(Generic[AnySink]):
+class SinkThread:
     """A sink that is written to by a thread; itself a sink, and a context manager that opens and closes the other one.
 
     Between the caller and the thread there is room for one picture of each source. ``freshest`` replaces a picture that
@@ -50,7 +44,7 @@ class SinkThread(Generic[AnySink]):
 
     def __init__(
         self,
-        opening: AbstractContextManager[AnySink],
+        opening: AbstractContextManager[Any],
         *,
         name: str,
         policy: Policy = "freshest",
@@ -66,12 +60,12 @@ class SinkThread(Generic[AnySink]):
         self._drops = DropReporter(name, on_event, _replaced_words, clock=clock)
         self._changed = threading.Condition()
         # One for each source; the first in order is that of the source whose turn it is.
-        self._boxes: dict[str, Mailbox[Callable[[AnySink], object]]] = defaultdict(self._new_box)
+        self._boxes: dict[str, Mailbox[Callable[[Any], object]]] = defaultdict(self._new_box)
         self._closing = False
         self._given: BaseException | None = None  # what ended the caller's block
         self._error: BaseException | None = None
         self._raised = False
-        self._sink: AnySink | None = None
+        self._sink: Any = None  # what the opening gives
         self._thread: threading.Thread | None = None
 
     @property
@@ -80,12 +74,7 @@ class SinkThread(Generic[AnySink]):
         with self._changed:
             return sum(box.replaced for box in self._boxes.values())
 
-    @property
-    def path(self) -> Path | None:
-        """What the sink writes."""
-        return None if self._sink is None else self._sink.path
-
-    def __enter__(self) -> SinkThread[AnySink]:
+    def __enter__(self) -> SinkThread:
         """Open the sink and start the thread.
 
         Raises:
@@ -132,7 +121,7 @@ class SinkThread(Generic[AnySink]):
         """
         self.submit(lambda sink: sink.write(frame, image), source=frame.source)
 
-    def submit(self, work: Callable[[AnySink], object], *, source: str = "") -> None:
+    def submit(self, work: Callable[[Any], object], *, source: str = "") -> None:
         """Hand over something else to be done with the sink, in the place of a picture; raises as :meth:`write`.
 
         For sinks that take more than pictures: ``thread.submit(lambda lines: lines.write_record(record))``. Several
@@ -144,7 +133,7 @@ class SinkThread(Generic[AnySink]):
                 return
         self._drops.report(self.dropped)
 
-    def _new_box(self) -> Mailbox[Callable[[AnySink], object]]:
+    def _new_box(self) -> Mailbox[Callable[[Any], object]]:
         return Mailbox(newest=self._freshest, changed=self._changed)
 
     def _takes_nothing(self) -> bool:
@@ -159,10 +148,9 @@ class SinkThread(Generic[AnySink]):
             raise UsageError(f"the sink {self.name} is closed; write within its block")
 
     def _serve(self) -> None:
-        sink = cast("AnySink", self._sink)  # what the opening gave, which may be None
         error: BaseException | None = None
         try:
-            while self._do_next(sink):
+            while self._do_next():
                 pass
         except BaseException as raised:  # noqa: BLE001 - whatever it is, it is told of or raised again
             error = raised
@@ -176,7 +164,7 @@ class SinkThread(Generic[AnySink]):
             words = str(error) if isinstance(error, SfppError) else f"{type(error).__name__}: {error}"
             self._on_event(Event("sink-failed", self.name, words))
 
-    def _do_next(self, sink: AnySink) -> bool:
+    def _do_next(self) -> bool:
         """Wait for work and do it; False at the end. A function, so that nothing holds a picture while it waits."""
         with self._changed:
             wait_until(self._changed, lambda: self._closing or self._next_source() is not None)
@@ -186,7 +174,7 @@ class SinkThread(Generic[AnySink]):
             box = self._boxes.pop(source)
             self._boxes[source] = box  # behind all others
             work = box.take()
-        work(sink)
+        work(self._sink)
         return True
 
     def _close_sink(self, error: BaseException | None) -> BaseException | None:

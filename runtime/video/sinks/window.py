@@ -40,8 +40,6 @@ class WindowSink:
         MissingDependencyError: OpenCV is not installed.
     """
 
-    path = None
-
     def __init__(self, on_stop: Callable[[], object] = lambda: None) -> None:
         self._cv2 = import_cv2(purpose="showing a window")
         self._on_stop = on_stop

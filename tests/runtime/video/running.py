@@ -12,8 +12,6 @@ from sfpp.runtime.video import Delivery, Pipeline, SinkThread, SourceSinks
 class Collected:
     """A sink that keeps what it is given."""
 
-    path = None
-
     def __init__(self):
         self.frames, self.given = [], []
 

@@ -21,8 +21,6 @@ from tests.runtime.video.clips import CONTRACT, frame, picture
 class Kept:
     """A sink that keeps what it is given."""
 
-    path = None
-
     def __init__(self):
         self.written, self.records = [], []
 

@@ -255,7 +255,7 @@ def test_every_second_frame_makes_half_the_rate(clip, tmp_path):
         with (
             rgb_segmenter() as model,
             Pipeline(model, [source], every=2) as pipeline,
-            Sinks(plan, [source], policy_of=pipeline.policy_of) as sinks,
+            Sinks(plan, [source]) as sinks,
             sinks.of(source) as opened,
         ):
             delivery = Delivery({source.name: opened}, style={"alpha": 0, "legend": False})
