@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 
 from sfpp.runtime.video.mailbox import POLL_S
 
@@ -22,11 +21,11 @@ class Pacer:
     works, as much earlier as preparing has lately taken.
 
     Args:
-        clock: seconds from any origin.
+        holds: without, no frame is held back.
     """
 
-    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+    def __init__(self, *, holds: bool) -> None:
+        self._holds = holds
         self._changed = threading.Condition()
         self._stopped = False
         self._released_s = 0.0
@@ -51,25 +50,25 @@ class Pacer:
         """A frame was taken from its source."""
         with self._changed:
             self._before += 1
-            self._released_s = self._clock()
+            self._released_s = time.monotonic()
 
     def ready(self) -> None:
         """A frame is prepared, and waits for the model if that is busy."""
         with self._changed:
-            self._lead_s = _averaged(self._lead_s, self._clock() - self._released_s)
+            self._lead_s = _averaged(self._lead_s, time.monotonic() - self._released_s)
 
     def begins(self) -> None:
         """The model begins with a frame."""
         with self._changed:
             self._before -= 1
-            self._began_s = self._clock()
+            self._began_s = time.monotonic()
             self._changed.notify_all()
 
     def ends(self) -> None:
         """The model is done with a frame."""
         with self._changed:
             assert self._began_s is not None
-            self._infer_s = _averaged(self._infer_s, self._clock() - self._began_s)
+            self._infer_s = _averaged(self._infer_s, time.monotonic() - self._began_s)
             self._began_s = None
             self._after += 1
             self._changed.notify_all()
@@ -86,10 +85,6 @@ class Pacer:
             self._waiting -= 1
             self._changed.notify_all()
 
-    def goes_on(self) -> bool:
-        """Return whether the pipeline was not stopped, without waiting: for a policy that holds nothing back."""
-        return not self._stopped
-
     def stop(self) -> None:
         """Let go of whoever waits."""
         with self._changed:
@@ -98,11 +93,11 @@ class Pacer:
 
     def _remaining_s(self) -> float:
         """Return in how many seconds a frame should be taken, infinity for not before something changes."""
-        if self._before or self._waiting or self._after > 1:
+        if self._holds and (self._before or self._waiting or self._after > 1):
             return float("inf")  # one more would only wait, for the model, for what is behind it, or for its reader
-        if self._began_s is None:
+        if not self._holds or self._began_s is None:
             return 0.0
-        return self._began_s + self._infer_s - _MARGIN * self._lead_s - self._clock()
+        return self._began_s + self._infer_s - _MARGIN * self._lead_s - time.monotonic()
 
 
 def _averaged(average: float, latest: float) -> float:

@@ -47,7 +47,7 @@ class Answer:
     latencies_ms: dict[str, float] = field(default_factory=dict)
 
 
-class Pipeline:
+class Pipeline(contextlib.AbstractContextManager["Pipeline"]):
     """A model and its sources. Iterate it for answers; it is a context manager, and ends with the sources.
 
         with Pipeline(model, ["rtsp://camera/street"]) as pipeline:
@@ -90,7 +90,6 @@ class Pipeline:
         _check(policy, sources, every=every, max_frames=max_frames)
         steps = model.steps(smooth=smooth)
         self.timer = StageTimer(stages=("decode", *(name for name, _ in steps), "draw"))
-        self._stages = _stages(steps, self.timer, in_order=model.in_order)
         self._batch, self._every, self._max_frames = model.batch, every, max_frames
         with contextlib.ExitStack() as stack:
             tell = on_event or ignore
@@ -108,7 +107,8 @@ class Pipeline:
             self.policy: Policy = "freshest" if fresh else "every-frame"
             self._readers = Readers(opened, newest=fresh, every=every, most=max_frames, timer=self.timer, on_event=tell)
             self._opened = stack.pop_all()
-        self._pacer = Pacer()
+        self._pacer = Pacer(holds=bool(fresh))
+        self._stages = _paced(_stages(steps, self.timer, in_order=model.in_order), self._pacer)
         self._answers: Iterator[Answer] | None = None
         self.stopped = False
 
@@ -159,9 +159,6 @@ class Pipeline:
         self._opened.close()
         self._readers.stop(timeout_s=_PATIENCE_S)
 
-    def __enter__(self) -> Pipeline:
-        return self
-
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
@@ -176,17 +173,12 @@ class Pipeline:
         self._readers.halt()
 
     def _run(self) -> Iterator[Answer]:
-        fresh = self.policy == "freshest"
-        stages = _paced(self._stages, self._pacer) if fresh else self._stages
-        wait: Callable[[], bool] = self._pacer.wait if fresh else self._pacer.goes_on
-        frames = self._readers.frames(batch=self._batch, wait=wait)
-        work = map(partial(_begun, pacer=self._pacer if fresh else None), frames)
+        work = map(self._begun, self._readers.frames(batch=self._batch, wait=self._pacer.wait))
         answered = 0
-        with run_stages(work, stages, source_name="decode") as results:
+        with run_stages(work, self._stages, source_name="decode") as results:
             try:
                 for done in results:
-                    if fresh:
-                        self._pacer.taken()
+                    self._pacer.taken()
                     for answer in self._answered(done):
                         yield answer
                         del answer  # the next one may be long in coming
@@ -197,6 +189,10 @@ class Pipeline:
             finally:
                 # Before the threads are waited for: the first one may be waiting for a frame.
                 self._end()
+
+    def _begun(self, frames: tuple[Frame, ...]) -> _Work:
+        self._pacer.released()
+        return _Work(frames)
 
     def _answered(self, done: _Work) -> Iterator[Answer]:
         for frame, result in zip(done.frames, done.made, strict=True):
@@ -233,12 +229,6 @@ def _stepped(work: _Work, *, name: str, step: Callable[[Sequence[Frame], Any], A
     return work
 
 
-def _begun(frames: tuple[Frame, ...], *, pacer: Pacer | None) -> _Work:
-    if pacer is not None:
-        pacer.released()
-    return _Work(frames)
-
-
 def _paced(stages: Sequence[Stage], pacer: Pacer) -> list[Stage]:
     """Let the pacer know when a frame is prepared, when the model begins and ends, and when all is done."""
     names = [stage.name for stage in stages]
@@ -270,7 +260,8 @@ def _check(policy: str | None, sources: Sequence[object], *, every: int, max_fra
         if value is not None and value < 1:
             raise UsageError(f"{name} is {value}, expected 1 or more")
     if isinstance(sources, str | os.PathLike):
-        raise UsageError("the sources are one text, expected a list of them; put brackets around it")
+        kind = "text" if isinstance(sources, str) else "path"
+        raise UsageError(f"the sources are one {kind}, expected a list of them; put brackets around it")
     for each in sources:
         if not isinstance(each, str | os.PathLike | Source):
             raise UsageError(
