@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -89,69 +89,28 @@ def draw_legend(image_bgr: Image, entries: Sequence[LegendEntry]) -> None:
     present = sorted((entry for entry in entries if entry.share > 0), key=lambda entry: -entry.share)
     if not present:
         return
-    layout = _layout(image_bgr.shape[:2], [_texts(entry) for entry in present])
-    if layout is None:
-        return
-    darken(image_bgr[layout.margin :, layout.margin :][: layout.box_hw[0], : layout.box_hw[1]])
-    for row, entry in enumerate(present[: layout.rows]):
-        _draw_entry(image_bgr, entry, layout, top=layout.margin + layout.padding + row * layout.line)
-
-
-@dataclass(frozen=True)
-class _Layout:
-    """Sizes of a legend in pixels; ``name_width`` and ``share_width`` are the columns of text."""
-
-    line: int
-    rows: int
-    name_width: int
-    share_width: int
-
-    @property
-    def margin(self) -> int:
-        return self.line // 2
-
-    @property
-    def padding(self) -> int:
-        return self.line // 3
-
-    @property
-    def swatch(self) -> int:
-        return round(self.line * 0.62)
-
-    @property
-    def box_hw(self) -> tuple[int, int]:
-        text_width = self.name_width + self.line + self.share_width
-        return self.rows * self.line + 2 * self.padding, self.swatch + text_width + 3 * self.padding
-
-
-def _layout(image_hw: tuple[int, ...], texts: list[tuple[str, str]]) -> _Layout | None:
-    line = max(_SMALLEST_LINE, round(min(image_hw) * _LINE_SHARE))
-    name_width, share_width = (max(text_width(text, line) for text in column) for column in zip(*texts, strict=True))
-    whole = _Layout(line=line, rows=len(texts), name_width=name_width, share_width=share_width)
-    room = image_hw[0] - 2 * whole.margin - 2 * whole.padding
-    rows = min(len(texts), room // line)
-    if rows < 1 or whole.box_hw[1] + 2 * whole.margin > image_hw[1]:
-        return None
-    return replace(whole, rows=rows)
-
-
-def _texts(entry: LegendEntry) -> tuple[str, str]:
-    share = f"{100 * entry.share:.1f} %" if entry.share >= 0.0005 else "<0.1 %"
-    return entry.name, share
-
-
-def _draw_entry(image: Image, entry: LegendEntry, layout: _Layout, *, top: int) -> None:
     cv2 = import_cv2(purpose=_PURPOSE)
-    left = layout.margin + layout.padding
-    inset = (layout.line - layout.swatch) // 2
-    corner = left + layout.swatch - 1, top + inset + layout.swatch - 1
-    cv2.rectangle(image, (left, top + inset), corner, entry.color_rgb[::-1], cv2.FILLED)
-    name, share = _texts(entry)
-    name_left = left + layout.swatch + layout.padding
-    share_right = name_left + layout.name_width + layout.line + layout.share_width
-    baseline = top + round(layout.line * 0.72)
-    put_text(image, name, (name_left, baseline), layout.line)
-    put_text(image, share, (share_right - text_width(share, layout.line), baseline), layout.line)
+    height, width = image_bgr.shape[:2]
+    line = max(_SMALLEST_LINE, round(min(height, width) * _LINE_SHARE))
+    margin, padding, swatch = line // 2, line // 3, round(line * 0.62)
+    shares = [f"{100 * entry.share:.1f} %" if entry.share >= 0.0005 else "<0.1 %" for entry in present]
+    name_width = max(text_width(entry.name, line) for entry in present)
+    share_width = max(text_width(share, line) for share in shares)
+    rows = min(len(present), (height - 2 * margin - 2 * padding) // line)
+    box_width = swatch + name_width + line + share_width + 3 * padding
+    if rows < 1 or box_width + 2 * margin > width:
+        return
+    darken(image_bgr[margin : margin + rows * line + 2 * padding, margin : margin + box_width])
+    left = margin + padding
+    for row, (entry, share) in enumerate(zip(present[:rows], shares, strict=False)):
+        top = left + row * line
+        corner = left, top + (line - swatch) // 2
+        cv2.rectangle(
+            image_bgr, corner, (corner[0] + swatch - 1, corner[1] + swatch - 1), entry.color_rgb[::-1], cv2.FILLED
+        )
+        baseline = top + round(line * 0.72)
+        put_text(image_bgr, entry.name, (left + swatch + padding, baseline), line)
+        put_text(image_bgr, share, (margin + box_width - padding - text_width(share, line), baseline), line)
 
 
 def darken(area: Image) -> None:
