@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
+import operator
 import re
-from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sfpp.runtime.errors import MediaError
+from sfpp.runtime.images import Image
 from sfpp.runtime.imports import cv2_text, import_cv2
 from sfpp.runtime.video.frame import Decoded, Source
 from sfpp.runtime.video.pyav import FALLBACK_RATE, HIGHEST_RATE, declared_rate, reading_options, upright_bgr
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
     from av import VideoFrame, VideoStream
     from av.container import InputContainer
 
+_Timed = tuple[Image, float | None]  # a picture, and its time in the file if that tells
 _MICROSECONDS = 1_000_000
 _MATROSKA_DURATION = re.compile(r"(\d+):(\d+):(\d+\.?\d*)")  # 00:00:04.800000000, in the stream's metadata
 _EXPECTED = "expected a video file such as .mp4, .mkv, .mov or .avi"
@@ -42,18 +46,9 @@ def open_video(path: Path) -> Source:
     rate = declared_rate(stream)
     duration_s = _duration_s(container, stream)
     count = stream.frames or (round(duration_s * rate) if duration_s else None)
-    warnings: list[str] = []
     tally = _Tally(path.name, rate=rate, declared_count=count, declared_s=duration_s)
-    frames = _decode(container, stream, tally, warnings)
-    return Source(
-        frames,
-        kind="video",
-        name=path.stem,
-        frames_per_second=rate,
-        count=count,
-        paths=(path,),
-        warnings=warnings,
-    )
+    frames = ((upright_bgr(frame), frame.time) for frame in _raw_frames(container, stream, tally))
+    return _source(path, frames, tally, close=container.close)
 
 
 def _open_container(path: Path) -> InputContainer:
@@ -101,6 +96,7 @@ class _Tally:
     end_s: float = 0.0
     broken_off: bool = False
     reason: str = ""
+    warnings: list[str] = field(default_factory=list)
 
     def warning(self) -> str | None:
         """One line about what is missing, or None."""
@@ -118,22 +114,33 @@ class _Tally:
         return None
 
 
-def _decode(
-    container: InputContainer, stream: VideoStream, tally: _Tally, warnings: list[str]
-) -> Generator[Decoded, None, None]:
+def _source(path: Path, frames: Iterator[_Timed], tally: _Tally, *, close: Callable[[], object]) -> Source:
+    return Source(
+        _decoded(frames, tally, close),
+        kind="video",
+        name=path.stem,
+        frames_per_second=tally.rate,
+        count=tally.declared_count,
+        paths=(path,),
+        warnings=tally.warnings,
+    )
+
+
+def _decoded(frames: Iterator[_Timed], tally: _Tally, close: Callable[[], object]) -> Generator[Decoded, None, None]:
+    """Yield to the end, count, and note what is missing."""
     try:
         start_s = None
-        for frame in _raw_frames(container, stream, tally):
-            stamp_s = float(tally.frames / tally.rate) if frame.time is None else frame.time
+        for image_bgr, time_s in frames:
+            stamp_s = float(tally.frames / tally.rate) if time_s is None else time_s
             start_s = stamp_s if start_s is None else start_s
             tally.frames += 1
             tally.end_s = stamp_s - start_s + float(1 / tally.rate)
-            yield Decoded(upright_bgr(frame), stamp_s - start_s)
-        warning = tally.warning()
-        if warning is not None:
-            warnings.append(warning)
+            yield Decoded(image_bgr, stamp_s - start_s)
+            del image_bgr  # or it would stay in memory while the next one is decoded
+        if (warning := tally.warning()) is not None:
+            tally.warnings.append(warning)
     finally:
-        container.close()
+        close()
 
 
 def _raw_frames(container: InputContainer, stream: VideoStream, tally: _Tally) -> Iterator[VideoFrame]:
@@ -179,33 +186,10 @@ def open_video_with_opencv(path: Path) -> Source:
     rate = Fraction(reported).limit_denominator(_LARGEST_DENOMINATOR) if 0 < reported <= HIGHEST_RATE else FALLBACK_RATE
     # Some backends report a negative number for "unknown".
     count = max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT))) or None
-    warnings: list[str] = []
-    frames = _decode_with_opencv(capture, path, rate=rate, count=count, warnings=warnings)
-    return Source(
-        frames,
-        kind="video",
-        name=path.stem,
-        frames_per_second=rate,
-        count=count,
-        paths=(path,),
-        warnings=warnings,
-    )
-
-
-def _decode_with_opencv(
-    capture: Any, path: Path, *, rate: Fraction, count: int | None, warnings: list[str]
-) -> Generator[Decoded, None, None]:
-    """Yield to the end. OpenCV says only that there is no next frame, not why."""
-    index = 0
-    try:
-        while True:
-            arrived, image_bgr = capture.read()
-            if not arrived:
-                break
-            yield Decoded(image_bgr, float(index / rate))
-            index += 1
-        # The count is computed from duration and rate, so the last frame or two may never have existed.
-        if count is not None and index < count - 2:
-            warnings.append(f"{path.name}: the video breaks off after {index} of {count} frames; kept what was decoded")
-    finally:
-        capture.release()
+    # The count is computed from duration and rate, so the last frame or two may never have existed.
+    declared_s = None if count is None else float(count / rate)
+    tally = _Tally(path.name, rate=rate, declared_count=count, declared_s=declared_s)
+    # OpenCV says only that there is no next frame, not why.
+    arrived = itertools.takewhile(operator.itemgetter(0), iter(capture.read, None))
+    frames = ((image_bgr, None) for _, image_bgr in arrived)
+    return _source(path, frames, tally, close=capture.release)
