@@ -7,7 +7,7 @@ import math
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from sfpp.runtime.contract import ModelContract
 from sfpp.runtime.errors import UsageError
@@ -36,16 +36,6 @@ class PageView:
     setting: ViewSetting = field(default_factory=ViewSetting)
     playing: bool = True
     visible: bool = True
-
-
-@dataclass(frozen=True)
-class Acknowledgment:
-    """The page has shown the last frame that it was sent."""
-
-
-@dataclass(frozen=True)
-class Stop:
-    """The page asks the run to end."""
 
 
 def hello(model: Segmenter | PoseEstimator, limits: Limits, *, client: str, can_stop: bool) -> str:
@@ -128,8 +118,8 @@ def image_message(update: ViewerUpdate, setting: ViewSetting, jpeg: bytes) -> by
     return _HEADER_LENGTH.pack(len(header)) + header + jpeg
 
 
-def message_from_page(text: str, limits: Limits) -> PageView | Acknowledgment | Stop:
-    """Read what a page has sent.
+def message_from_page(text: str, limits: Limits) -> PageView | Literal["shown", "stop"]:
+    """Read what a page has sent: what it wants, that it has shown the last frame, or that the run shall end.
 
     Raises:
         UsageError: it is nothing that our page would send.
@@ -140,12 +130,12 @@ def message_from_page(text: str, limits: Limits) -> PageView | Acknowledgment | 
         raise UsageError(f"a page sent {len(text)} characters that are no JSON") from error
     # Compared one by one: whatever JSON has put there, a list as well, need not fit into a set or a dictionary.
     kind = data.get("type") if isinstance(data, dict) else None
-    if kind == "shown":
-        return Acknowledgment()
     if kind == "view":
         return PageView(setting_from(data, limits), _flag(data, "playing"), _flag(data, "visible"))
+    if kind == "shown":
+        return "shown"
     if kind == "stop":
-        return Stop()
+        return "stop"
     raise UsageError("a page sent a message of no known type")
 
 

@@ -17,7 +17,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 
 from sfpp.runtime.errors import UsageError
 from sfpp.runtime.viewer.drawing import ViewSetting
-from sfpp.runtime.viewer.messages import Acknowledgment, PageView, hello, message_from_page, status
+from sfpp.runtime.viewer.messages import PageView, hello, message_from_page, status
 from sfpp.runtime.viewer.renderer import Renderer
 from sfpp.runtime.viewer.store import SAMPLE_S, Store
 from sfpp.runtime.viewer.update import Limits, ViewerUpdate
@@ -43,6 +43,7 @@ class Hub:
 
     Attributes:
         sessions: the pages that look.
+        can_stop: whether they may ask the run to end.
         held: the frames of pages that have paused, by the page's name, so that they can still change the view of them.
             The page that paused first loses its own when there are too many, and keeps the image that it has.
         renderer: draws what they see.
@@ -68,6 +69,7 @@ class Hub:
         # What the pipeline does about being stopped may take any time.
         self._stopping = ThreadPoolExecutor(1, thread_name_prefix="sfpp-viewer-stop")
         self._stop: Future[None] | None = None
+        self.can_stop = on_stop is not None
         self._on_stop = on_stop
         self._logger = logger
         self._loop = asyncio.get_running_loop()
@@ -96,10 +98,6 @@ class Hub:
             self.sessions.discard(session)
             self.hold(session.client, None)
             self._advance()
-
-    def hello(self, client: str) -> str:
-        """Return the first message to a page."""
-        return hello(self.model, self.limits, client=client, can_stop=self._on_stop is not None)
 
     def hold(self, client: str, update: ViewerUpdate | None) -> None:
         """Keep a frame for a page, or with None the one that it has no longer."""
@@ -201,7 +199,7 @@ class Session:
         message = message_from_page(text, self._hub.limits)
         if isinstance(message, PageView):
             self._take(message)
-        elif isinstance(message, Acknowledgment):
+        elif message == "shown":
             self._under_way = False
         else:
             self._hub.stop()
@@ -222,7 +220,7 @@ class Session:
     async def _send_all(self) -> None:
         """Send images and figures as they come and as fast as the page takes them."""
         hub = self._hub
-        await self._socket.send_str(hub.hello(self.client))
+        await self._socket.send_str(hello(hub.model, hub.limits, client=self.client, can_stop=hub.can_stop))
         while True:
             # Before anything is looked at: what changes from here on wakes it again.
             self._woken.clear()
