@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from sfpp.runtime.errors import ContractError
-from sfpp.runtime.typed_json import dataclass_from_json, name_fault, text_fault
+from sfpp.runtime.typed_json import dataclass_from_json, json_from_file, name_fault, text_fault
 
 METADATA_KEY = "sfpp.contract"
 SCHEMA_VERSION = 1
@@ -299,6 +299,10 @@ def contract_from_json(text: str, *, origin: str = "the contract") -> ModelContr
         fields = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ContractError(f"{origin} is not valid JSON ({error}); export the model again") from error
+    return _contract_from_fields(fields, origin=origin)
+
+
+def _contract_from_fields(fields: Any, *, origin: str) -> ModelContract:
     if not isinstance(fields, dict):
         raise ContractError(f"{origin} must be a JSON object, not {type(fields).__name__}")
     version = fields.get("schema_version")
@@ -318,13 +322,8 @@ def read_contract_file(path: str | os.PathLike[str]) -> ModelContract:
     Raises:
         ContractError: the file cannot be read, or is not a contract that this version knows.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise ContractError(f"cannot read the contract {path}: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise ContractError(f"{path} is not a contract: it must be JSON in UTF-8 ({error.reason})") from error
-    return contract_from_json(text, origin=os.fspath(path))
+    fields = json_from_file(Path(path), where=f"the contract {os.fspath(path)}", raising=ContractError)
+    return _contract_from_fields(fields, origin=os.fspath(path))
 
 
 def _check_values(contract: ModelContract) -> None:

@@ -1,4 +1,7 @@
-"""Sets of keypoints by name, and sets that users describe in a file.
+"""Sets of keypoints: those that ship with sfpp, by name, and those that users describe in a file.
+
+There are ``coco17``, COCO's person keypoints; ``lsp14``, of Leeds Sports Pose and its extended set; and ``jump20``, of
+the jump broadcast data set (arXiv 2304.02939): triple, high and long jumps.
 
 A keypoint file is JSON: an object with ``names`` (in the order of the model's heatmaps), and, if wanted, ``skeleton``
 (limbs as pairs of indices or of names), ``flip_pairs`` (pairs of left and right, likewise) and ``box_padding``.
@@ -16,49 +19,6 @@ from sfpp.runtime.typed_json import dataclass_from_json, json_from_file
 
 _PAIRED = ("skeleton", "flip_pairs")
 _FILE_FIELDS = ("names", *_PAIRED, "box_padding")
-
-
-def _named_set(names: str, limbs: str) -> KeypointSpec:
-    """Make a set from names and limbs (``a-b a-c``); ``left_x`` and ``right_x`` change places in a mirror."""
-    order = tuple(names.split())
-    pairs = [limb.split("-") for limb in limbs.split()]
-    mirrored = [(name, name.replace("left_", "right_", 1)) for name in order if name.startswith("left_")]
-    return KeypointSpec(
-        names=order,
-        skeleton=tuple((order.index(a), order.index(b)) for a, b in pairs),
-        flip_pairs=tuple((order.index(left), order.index(right)) for left, right in mirrored),
-    )
-
-
-KEYPOINT_SETS: dict[str, KeypointSpec] = {
-    # COCO's person keypoints.
-    "coco17": _named_set(
-        "nose left_eye right_eye left_ear right_ear left_shoulder right_shoulder left_elbow right_elbow left_wrist "
-        "right_wrist left_hip right_hip left_knee right_knee left_ankle right_ankle",
-        "left_ankle-left_knee left_knee-left_hip right_ankle-right_knee right_knee-right_hip left_hip-right_hip "
-        "left_shoulder-left_hip right_shoulder-right_hip left_shoulder-right_shoulder left_shoulder-left_elbow "
-        "right_shoulder-right_elbow left_elbow-left_wrist right_elbow-right_wrist left_eye-right_eye nose-left_eye "
-        "nose-right_eye left_eye-left_ear right_eye-right_ear left_ear-left_shoulder right_ear-right_shoulder",
-    ),
-    # Leeds Sports Pose, also the extended set.
-    "lsp14": _named_set(
-        "right_ankle right_knee right_hip left_hip left_knee left_ankle right_wrist right_elbow right_shoulder "
-        "left_shoulder left_elbow left_wrist neck head_top",
-        "right_ankle-right_knee right_knee-right_hip right_hip-left_hip left_hip-left_knee left_knee-left_ankle "
-        "right_wrist-right_elbow right_elbow-right_shoulder right_shoulder-neck left_shoulder-neck "
-        "left_shoulder-left_elbow left_elbow-left_wrist right_shoulder-right_hip left_shoulder-left_hip neck-head_top",
-    ),
-    # The jump broadcast data set (arXiv 2304.02939): broadcasts of triple, high and long jumps.
-    "jump20": _named_set(
-        "head neck right_shoulder right_elbow right_wrist right_hand left_shoulder left_elbow left_wrist left_hand "
-        "right_hip right_knee right_ankle right_heel right_toes left_hip left_knee left_ankle left_heel left_toes",
-        "head-neck neck-right_shoulder right_shoulder-right_elbow right_elbow-right_wrist right_wrist-right_hand "
-        "neck-left_shoulder left_shoulder-left_elbow left_elbow-left_wrist left_wrist-left_hand "
-        "right_shoulder-right_hip right_hip-right_knee right_knee-right_ankle right_ankle-right_heel "
-        "right_heel-right_toes left_shoulder-left_hip left_hip-left_knee left_knee-left_ankle left_ankle-left_heel "
-        "left_heel-left_toes",
-    ),
-}
 
 
 def keypoint_set(name_or_file: str | os.PathLike[str], count: int | None = None) -> KeypointSpec:
@@ -96,11 +56,12 @@ def _set_from_file(text: str) -> KeypointSpec:
             f"unknown keypoint set {text!r}{did_you_mean(text, KEYPOINT_SETS)}; "
             f"expected one of {', '.join(KEYPOINT_SETS)}, or a JSON file"
         )
+    return _read(path)
+
+
+def _read(path: Path) -> KeypointSpec:
     where = f"the keypoint file {path}"
-    return _set_from_fields(json_from_file(path, where=where, raising=UsageError), where)
-
-
-def _set_from_fields(fields: Any, where: str) -> KeypointSpec:
+    fields = json_from_file(path, where=where, raising=UsageError)
     if not isinstance(fields, dict):
         raise UsageError(f"{where} must be a JSON object with {', '.join(_FILE_FIELDS)}, not {type(fields).__name__}")
     for key in fields:
@@ -134,3 +95,7 @@ def _index(end: Any, names: list[Any], where: str) -> Any:
         known = [name for name in names if isinstance(name, str)]
         raise UsageError(f"{where} has {end!r}, which is not among the names{did_you_mean(end, known)}")
     return names.index(end)
+
+
+_SHIPPED = Path(__file__).with_name("data") / "keypoints"
+KEYPOINT_SETS: dict[str, KeypointSpec] = {path.stem: _read(path) for path in sorted(_SHIPPED.glob("*.json"))}

@@ -70,7 +70,7 @@ def test_an_engine_and_its_contract_are_written_and_told_of(model, tmp_path, cap
         (["--device", "fast"], 2, "expected a compute capability such as sm86"),
         (["--workspace", "much"], 2, "expected for example 2GiB"),
         (["--dla", "0"], 2, "TensorRT-RTX has no deep learning accelerator"),
-        (["--contract", "nowhere.json"], 1, "cannot read the contract nowhere.json"),
+        (["--contract", "nowhere.json"], 1, "the contract nowhere.json cannot be read"),
         (["-o", "nowhere/a.engine"], 1, "the folder nowhere does not exist; create it first"),
     ],
 )

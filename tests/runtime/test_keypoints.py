@@ -81,7 +81,7 @@ def test_file_with_names_alone(tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("coco", "unknown keypoint set 'coco', did you mean 'coco17'.*expected one of coco17, lsp14, jump20"),
+        ("coco", "unknown keypoint set 'coco', did you mean 'coco17'.*expected one of coco17, jump20, lsp14"),
         ("LSP14", "did you mean 'lsp14'"),
         ("zebra", "unknown keypoint set 'zebra'; expected one of"),
         ("zebra.json", r"the keypoint file zebra\.json does not exist"),

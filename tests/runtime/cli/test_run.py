@@ -228,7 +228,7 @@ def test_wrong_usage_exits_with_2(here, capsys, arguments, words):
         (["nothing.onnx", "clip.mp4"], "nothing.onnx is not a file"),
         (["clip.mp4", "clip.mp4"], "no backend opens .mp4"),
         (["model.onnx", "clip.mp4", "nowhere/out.mp4"], "the folder nowhere does not exist; create it first"),
-        (["model.onnx", "clip.mp4", "--contract", "nothing.json"], "cannot read the contract nothing.json"),
+        (["model.onnx", "clip.mp4", "--contract", "nothing.json"], "the contract nothing.json cannot be read"),
         (["model.onnx", "x" * 300], "File name too long; check the name"),
         (["model.onnx", "clip.mp4", "x" * 300 + ".mp4"], "File name too long; check the name"),
     ],
