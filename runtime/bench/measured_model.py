@@ -25,8 +25,6 @@ from sfpp.runtime.segmentation import Segmenter
 
 Shapes = Mapping[str, tuple[int, ...]]
 ANY_INPUT = ""
-# The first run is slower than the others, and is part of the mean that a library reports.
-_RUNS = 5
 
 
 @dataclass(frozen=True)
@@ -220,16 +218,3 @@ def _random_values(info: TensorInfo, shape: tuple[int, ...], generator: np.rando
         return generator.standard_normal(shape, np.float32).astype(dtype)
     largest = 255 if dtype == np.uint8 else 1
     return generator.integers(0, largest, shape, endpoint=True).astype(dtype)
-
-
-def operator_times_ms(model: MeasuredModel) -> dict[str, float]:
-    """Run a model that was opened with ``profile=True``; return the mean milliseconds per run by operator type.
-
-    Raises:
-        BackendError: the model failed.
-        UsageError: it was opened without a profile.
-    """
-    prepared = model.prepare()  # once: only the library's own operators are profiled
-    for _ in range(_RUNS):
-        model.infer(prepared)
-    return model.backend.operator_times_ms()

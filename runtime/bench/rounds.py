@@ -46,19 +46,10 @@ def bench(models: Sequence[str | os.PathLike[str]], *, notify: Notify | None = N
         UsageError: a setting that cannot be meant.
         ModelFileError: a model that is not a file.
         MediaError: an image that cannot be read.
-    """
-    settings = BenchSettings(tuple(map(Path, models)), **options)
-    return measure(Campaign(settings, notify=notify or (lambda line: None)))
-
-
-def measure(campaign: Campaign) -> BenchReport:
-    """Take the steps of a campaign until they are done or Ctrl-C comes, and report.
-
-    Raises:
-        BackendError: not one model could be run.
         KeyboardInterrupt: Ctrl-C came before there was a single sample.
     """
-    interrupted = False
+    settings = BenchSettings(tuple(map(Path, models)), **options)
+    campaign, interrupted = Campaign(settings, notify=notify or (lambda line: None)), False
     try:
         with contextlib.closing(campaign):
             campaign.load()
