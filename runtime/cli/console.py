@@ -9,7 +9,6 @@ import io
 import os
 import sys
 from collections.abc import Callable, Iterator
-from types import TracebackType
 from typing import Any
 
 from sfpp.runtime.errors import SfppError
@@ -76,7 +75,7 @@ def progress_bar(*, hidden: bool = False, **options: Any) -> Iterator[Any]:
         yield bar
 
 
-class Bars:
+class Bars(contextlib.AbstractContextManager["Bars"]):
     """Shows one bar at a time on stderr, of what takes a while; a context manager that closes the last one.
 
     Args:
@@ -112,10 +111,7 @@ class Bars:
         self._opened.close()
         self._step = None
 
-    def __enter__(self) -> Bars:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
         self._close()
 
 

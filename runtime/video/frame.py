@@ -9,7 +9,6 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -51,7 +50,7 @@ class Frame:
     source: str = ""
 
 
-class Source:
+class Source(contextlib.AbstractContextManager["Source"]):
     """A stream of frames, iterated once; a context manager that releases files and cameras.
 
     Args:
@@ -142,10 +141,7 @@ class Source:
             with contextlib.suppress(ValueError):
                 self._decoded.close()
 
-    def __enter__(self) -> Source:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def _first_frame(self) -> Frame:
