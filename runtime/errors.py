@@ -82,6 +82,19 @@ class VerificationError(SfppError):
     """A produced file does not agree with what it was made from, so it was not kept."""
 
 
+def check_known(what: str, given: object, known: Iterable[str], *, more: str = "") -> None:
+    """Refuse a word that is none of the known ones; ``more`` ends the message.
+
+    Raises:
+        UsageError: it is none; the message suggests the closest one.
+    """
+    words = tuple(known)
+    if given not in words:
+        raise UsageError(
+            f"{what} is {given!r}, expected one of {', '.join(words)}{more}{did_you_mean(str(given), words)}"
+        )
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return ``", did you mean 'fast'?"`` for the known word closest to a wrong one, or nothing."""
     close = difflib.get_close_matches(word.lower(), sorted(known), n=1, cutoff=0.5)

@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 from typing import Any
 
-from sfpp.runtime.errors import UsageError, did_you_mean
+from sfpp.runtime.errors import check_known
 
 
 def option(meaning: str, *, default: Any = dataclasses.MISSING, **parsing: Any) -> Any:
@@ -59,6 +59,5 @@ def check_choices(settings: Any) -> None:
     """
     for field in dataclasses.fields(settings):
         value, known = getattr(settings, field.name), field.metadata.get("choices")
-        if known is not None and value not in known and (value is not None or field.default is not None):
-            hint = did_you_mean(str(value), known)
-            raise UsageError(f"{field.name} is {value!r}, expected one of {', '.join(known)}{hint}")
+        if known is not None and (value is not None or field.default is not None):
+            check_known(field.name, value, known)

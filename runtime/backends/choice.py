@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from sfpp.runtime.backends.onnxruntime import Device, OnnxRuntimeBackend
+from sfpp.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from sfpp.runtime.backends.openvino import OpenVinoBackend
 from sfpp.runtime.backends.protocol import DEFAULT_OPTIONS, PRECISION_WORDS, Backend, BackendOptions, Notify, say
 from sfpp.runtime.contract import METADATA_KEY
-from sfpp.runtime.errors import BackendError, ModelFileError, UsageError, did_you_mean
+from sfpp.runtime.errors import BackendError, ModelFileError, UsageError, check_known
 from sfpp.runtime.onnx_file import metadata_of
 from sfpp.runtime.tensorrt.cuda import card_of_this_machine
 from sfpp.runtime.tensorrt.library import LIBRARIES, LibraryName, is_installed
@@ -39,11 +39,7 @@ class Machine:
     tensorrt: str = ""  # which of its libraries is there together with a card
 
 
-def _open_onnxruntime(path: Path, options: BackendOptions, notify: Notify | None, *, device: Device) -> Backend:
-    return OnnxRuntimeBackend(path, options, device=device, notify=notify)
-
-
-def _open_tensorrt(path: Path, options: BackendOptions, notify: Notify | None, *, library: LibraryName) -> Backend:
+def _open_tensorrt(path: Path, options: BackendOptions, *, notify: Notify | None, library: LibraryName) -> Backend:
     from sfpp.runtime.backends.tensorrt import TensorRtBackend
     from sfpp.runtime.tensorrt.engines import kept_engine
 
@@ -59,11 +55,11 @@ def _open_tensorrt(path: Path, options: BackendOptions, notify: Notify | None, *
     return opened
 
 
-_BACKENDS: dict[str, Callable[[Path, BackendOptions, Notify | None], Backend]] = {
-    "onnxruntime": partial(_open_onnxruntime, device="cpu"),
-    "onnxruntime-cuda": partial(_open_onnxruntime, device="cuda"),
-    "onnxruntime-tensorrt": partial(_open_onnxruntime, device="tensorrt"),
-    "openvino": lambda path, options, notify: OpenVinoBackend(path, options),
+_BACKENDS: dict[str, Callable[..., Backend]] = {  # called with path, options and notify=
+    "onnxruntime": OnnxRuntimeBackend,
+    "onnxruntime-cuda": partial(OnnxRuntimeBackend, device="cuda"),
+    "onnxruntime-tensorrt": partial(OnnxRuntimeBackend, device="tensorrt"),
+    "openvino": lambda path, options, *, notify: OpenVinoBackend(path, options),
     "tensorrt": partial(_open_tensorrt, library="tensorrt"),
     "tensorrt-rtx": partial(_open_tensorrt, library="tensorrt-rtx"),
 }
@@ -103,7 +99,7 @@ class Choice:
         Raises:
             SfppError: as for :func:`open_backend`.
         """
-        opened = _BACKENDS[self.name](self.path, self.options, notify)
+        opened = _BACKENDS[self.name](self.path, self.options, notify=notify)
         hint = "" if self.path.suffix in _ENGINES else _precision_hint(opened, self.options)
         return opened, f"{opened.description}: {self.because}{hint}"
 
@@ -155,10 +151,8 @@ def backend_choices(
         raise ModelFileError(
             f"{path.name}: no backend opens {path.suffix or 'a file without suffix'}; expected .onnx or .engine"
         )
-    if backend is not None and backend not in _BACKENDS:
-        raise UsageError(
-            f"there is no backend {backend!r}{did_you_mean(backend, _BACKENDS)}; there are {', '.join(_BACKENDS)}"
-        )
+    if backend is not None:
+        check_known("backend", backend, _BACKENDS)
     if path.suffix in _ENGINES:
         return (_engine_choice(path, backend, options),)
     target = _target_of(path) if target is None else target

@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol, get_args
 
 from numpy.typing import NDArray
 
-from sfpp.runtime.errors import BackendError, UsageError, did_you_mean
+from sfpp.runtime.errors import BackendError, UsageError, check_known
 
 Arrays = Mapping[str, NDArray[Any]]
 Notify = Callable[[str], object]
@@ -69,11 +69,8 @@ class BackendOptions:
     def __post_init__(self) -> None:
         if self.threads is not None and self.threads < 1:
             raise UsageError(f"threads is {self.threads}, expected at least 1, or None for the backend's own choice")
-        if self.precision is not None and self.precision not in PRECISIONS:
-            raise UsageError(
-                f"precision is {self.precision!r}{did_you_mean(str(self.precision), PRECISIONS)}; "
-                f"expected {', '.join(PRECISIONS)}, or None for what suits the machine"
-            )
+        if self.precision is not None:
+            check_known("precision", self.precision, PRECISIONS, more=", or None for what suits the machine")
 
 
 DEFAULT_OPTIONS = BackendOptions()

@@ -11,7 +11,7 @@ from typing import cast
 from sfpp.runtime.backends.choice import AUTO, backend_names
 from sfpp.runtime.backends.protocol import PRECISIONS, BackendOptions, Precision
 from sfpp.runtime.cli.console import positive_int
-from sfpp.runtime.errors import ModelFileError, UsageError, did_you_mean
+from sfpp.runtime.errors import ModelFileError, UsageError, check_known
 from sfpp.runtime.options import option
 
 # Fewer rounds than this say nothing about the spread, however long one takes.
@@ -41,19 +41,12 @@ def backend_spec(text: str) -> BackendSpec:
         UsageError: a name or a precision that does not exist.
     """
     name, colon, precision = text.partition(":")
-    known = (AUTO, *backend_names())
-    if name not in known:
-        # argparse hands every word behind --backend to it, models too.
-        hint = "; models come before --backend" if name.endswith(".onnx") else ""
-        raise UsageError(
-            f"unknown backend {name!r}{did_you_mean(name, known)}; expected {', '.join(known)}, "
-            f"each with an optional precision as in openvino:bf16{hint}"
-        )
-    if colon and precision not in PRECISIONS:
-        raise UsageError(
-            f"unknown precision {precision!r} in {text!r}{did_you_mean(precision, PRECISIONS)}; "
-            f"expected one of {', '.join(PRECISIONS)}"
-        )
+    # argparse hands every word behind --backend to it, models too.
+    hint = "; models come before --backend" if name.endswith(".onnx") else ""
+    more = f", each with an optional precision as in openvino:bf16{hint}"
+    check_known("backend", name, (AUTO, *backend_names()), more=more)
+    if colon:
+        check_known(f"the precision in {text!r}", precision, PRECISIONS)
     return BackendSpec(None if name == AUTO else name, cast(Precision, precision) if colon else None)
 
 

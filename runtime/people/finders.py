@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from sfpp.runtime.errors import BackendError, UsageError
+from sfpp.runtime.errors import BackendError, UsageError, check_known
 from sfpp.runtime.images import bgr_from_frame
 from sfpp.runtime.imports import import_cv2
 from sfpp.runtime.people.boxes_file import BoxesFile
@@ -61,8 +61,8 @@ def choose_finder(
     """
     if sum(way is not None for way in (detector, boxes, person)) > 1:
         raise UsageError("people can be found in one way only: give either a detector, or boxes, or person")
-    if person is not None and person not in get_args(PersonKind):
-        raise UsageError(f"person is {person!r}, expected one of {', '.join(get_args(PersonKind))}")
+    if person is not None:
+        check_known("person", person, get_args(PersonKind))
     reason = ""
     finder: PersonFinder
     if detector is not None:

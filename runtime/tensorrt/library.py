@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
-from sfpp.runtime.errors import BackendError, MissingDependencyError, UsageError, did_you_mean
+from sfpp.runtime.errors import BackendError, MissingDependencyError, check_known
 
 LibraryName = Literal["tensorrt", "tensorrt-rtx"]
 LIBRARIES: tuple[LibraryName, ...] = get_args(LibraryName)
@@ -86,10 +86,8 @@ def library_of(name: str | None, *, purpose: str) -> Library:
 def _chosen(name: str | None) -> LibraryName:
     if name is None:
         return "tensorrt-rtx" if is_installed("tensorrt-rtx") and not is_installed("tensorrt") else "tensorrt"
-    for each in LIBRARIES:
-        if each == name:
-            return each
-    raise UsageError(f"there is no {name!r}{did_you_mean(name, LIBRARIES)}; expected {' or '.join(LIBRARIES)}")
+    check_known("the library", name, LIBRARIES)
+    return cast(LibraryName, name)
 
 
 def version_numbers(version: str) -> tuple[int, ...]:

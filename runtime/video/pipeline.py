@@ -12,7 +12,7 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from sfpp.runtime.errors import UsageError, did_you_mean
+from sfpp.runtime.errors import UsageError, check_known
 from sfpp.runtime.events import EventHandler, ignore
 from sfpp.runtime.timing import StageTimer
 from sfpp.runtime.video.frame import Frame, Source
@@ -252,10 +252,8 @@ def _paced(stages: Sequence[Stage], pacer: Pacer) -> list[Stage]:
 
 
 def _check(policy: str | None, sources: Sequence[object], *, every: int, max_frames: int | None) -> None:
-    if policy is not None and policy not in POLICIES:
-        raise UsageError(
-            f"there is no policy {policy!r}{did_you_mean(policy, POLICIES)}; expected {' or '.join(POLICIES)}"
-        )
+    if policy is not None:
+        check_known("policy", policy, POLICIES)
     for name, value in (("every", every), ("max_frames", max_frames)):
         if value is not None and value < 1:
             raise UsageError(f"{name} is {value}, expected 1 or more")

@@ -142,7 +142,7 @@ def test_every_loader_hands_on_backend_and_precision(model_path, pose_path):
             assert "ONNX Runtime" in model.description
         with pytest.raises(UsageError, match="precision bf16 was asked for, but ONNX Runtime"):
             loader(path, backend="onnxruntime", precision="bf16")
-        with pytest.raises(UsageError, match="there is no backend 'abacus'"):
+        with pytest.raises(UsageError, match="backend is 'abacus', expected one of"):
             loader(path, backend="abacus")
 
 

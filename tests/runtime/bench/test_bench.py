@@ -208,7 +208,7 @@ def test_all_models_are_closed_before_the_next_steps(here, monkeypatch):
         ({"warmup": -1}, UsageError, "warmup -1"),
         ({"seconds": 0}, UsageError, "seconds is 0"),
         ({"seconds": float("nan")}, UsageError, "seconds is nan"),
-        ({"backends": ["openvin"]}, UsageError, "unknown backend 'openvin', did you mean 'openvino'?"),
+        ({"backends": ["openvin"]}, UsageError, "backend is 'openvin', expected one of auto, onnxruntime"),
         ({"image": "nothing.png"}, MediaError, "cannot read nothing.png"),
     ],
 )
@@ -235,8 +235,11 @@ def test_backends_as_text_and_back(text, expected):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("openvino:bf61", "unknown precision 'bf61' in 'openvino:bf61', did you mean 'bf16'"),
-        ("openvino:", "unknown precision ''"),
+        (
+            "openvino:bf61",
+            "the precision in 'openvino:bf61' is 'bf61', expected one of fp32, bf16, fp16, did you mean 'bf16'",
+        ),
+        ("openvino:", "the precision in 'openvino:' is ''"),
         ("model.onnx", "models come before --backend"),
     ],
 )

@@ -114,7 +114,7 @@ def test_what_fails_is_a_row_and_alone_an_error(here, capsys):
         (["--seconds", "inf"], "expected a number above 0"),
         (["--threads", "x"], "argument --threads"),
         (["--input-shape", "1x2x"], "'1x2x' is not a shape"),
-        (["--backend", "onnx"], "unknown backend 'onnx'"),
+        (["--backend", "onnx"], "backend is 'onnx'"),
         (["--backend", "onnxruntime", "ours.onnx"], "models come before --backend"),
         (["--chart", "chart.pdf"], "cannot draw a chart as 'chart.pdf'"),
     ],

@@ -245,7 +245,7 @@ def test_memory_and_threads_stay_flat_over_many_frames():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"policy": "newest"}, "there is no policy 'newest', did you mean 'freshest'"),
+        ({"policy": "newest"}, "policy is 'newest', expected one of freshest, every-frame, did you mean 'freshest'"),
         ({"sources": []}, "there is no source; give at least one"),
         ({"sources": "street.mp4"}, "the sources are one text, expected a list"),
         ({"sources": [["rtsp://me:secret@host/x"]]}, "a source is given as list, expected a text"),
