@@ -26,7 +26,7 @@ def compiled_models_folder(path: Path, *, library: str, options: Mapping[str, An
         folder = root / sha256_of([path], prefix=repr(sorted(options.items())).encode())[:32]
         folder.mkdir(parents=True, exist_ok=True)
         os.utime(folder)  # marks it as used last, and fails where the folder belongs to somebody else
-        _forget_oldest(root)
+        forget_oldest(root, kept=_KEPT)
     except (OSError, RuntimeError):  # RuntimeError: there is no home folder
         return None
     return folder if os.access(folder, os.W_OK) else None
@@ -43,8 +43,15 @@ def user_cache() -> Path:
     return (Path(xdg) if Path(xdg).is_absolute() else Path.home() / ".cache") / "sfpp"
 
 
-def _forget_oldest(root: Path) -> None:
-    by_age = sorted((each for each in root.iterdir() if each.is_dir()), key=lambda each: each.stat().st_mtime)
-    for folder in by_age[:-_KEPT]:
-        # Another process may use it: where that forbids removal, it goes next time.
-        shutil.rmtree(folder, ignore_errors=True)
+def forget_oldest(root: Path, *, kept: int) -> None:
+    """Remove all files and folders in a folder but those that were changed last.
+
+    Raises:
+        OSError: another process has removed one meanwhile.
+    """
+    for each in sorted(root.iterdir(), key=lambda each: each.stat().st_mtime_ns)[:-kept]:
+        if each.is_dir():
+            # Another process may use it: where that forbids removal, it goes next time.
+            shutil.rmtree(each, ignore_errors=True)
+        else:
+            each.unlink(missing_ok=True)

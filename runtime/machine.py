@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 from pathlib import Path
@@ -91,13 +92,10 @@ def _cpuinfo() -> dict[str, str]:
 
 
 def _versions() -> dict[str, str]:
-    return {package: version for package in _PACKAGES if (version := _version(package)) is not None}
-
-
-def _version(package: str) -> str | None:
     from importlib import metadata  # takes longer to import than all else here
 
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
+    versions = {}
+    for package in _PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[package] = metadata.version(package)
+    return versions

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from sfpp.runtime.agreement import label_agreement, unmoved_keypoints
 from sfpp.runtime.backends import Choice, Notify
 from sfpp.runtime.backends.protocol import PRECISION_WORDS, WARNING, say
-from sfpp.runtime.cache import user_cache
+from sfpp.runtime.cache import forget_oldest, user_cache
 from sfpp.runtime.contract import ModelContract, SelfTest, Task
 from sfpp.runtime.crops import Boxes, box_of_crop
 from sfpp.runtime.errors import ContractError, MissingDependencyError, SelfTestError, SfppError, UsageError
@@ -240,10 +240,17 @@ def first_that_answers(
                 raise
             wrong.append(f"{choice.name} cannot take over ({error})")
             continue
-        model = model_of(opened)
-        line = _replayed(model, path) if model is not None and replay else ""
+        model, line = model_of(opened), ""
+        if model is not None and replay:
+            try:
+                model.self_test, line = _tested(model, path)
+            except BaseException:
+                model.close()
+                raise
         if model is None or choice.asked or model.self_test.outcome != "failed":
-            said = _instead(model, path, wrong) if model is not None and wrong else f"{path.name} runs in {reason}"
+            said = f"{path.name} runs in {reason}"
+            if model is not None and wrong:
+                said = f"{WARNING}{path.name} runs in {model.library}: chosen because {' and '.join(wrong)}"
             for each in filter(None, (said, line)):
                 say(each, notify)
             return opened, choice
@@ -255,20 +262,6 @@ def first_that_answers(
             # Nobody asked for it, and the same library in float32 is the least change.
             left.appendleft(replace(choice, options=replace(choice.options, precision="fp32")))
     raise SelfTestError(path.name, answers=wrong, agreement=max(agreements, default=None))
-
-
-def _instead(model: Model, path: Path, wrong: Sequence[str]) -> str:
-    return f"{WARNING}{path.name} runs in {model.library}: chosen because {' and '.join(wrong)}"
-
-
-def _replayed(model: Model, path: Path) -> str:
-    """Let the model know its ``self_test``, and return what a person should read of it, or nothing."""
-    try:
-        model.self_test, line = _tested(model, path)
-    except BaseException:
-        model.close()
-        raise
-    return line
 
 
 def _tested(model: Model, path: Path) -> tuple[SelfTestState, str]:
@@ -321,7 +314,5 @@ def _remember(place: Path | None) -> bool:
     except OSError:
         return False
     with contextlib.suppress(OSError):  # another process may do the same
-        passes = sorted(place.parent.iterdir(), key=lambda each: each.stat().st_mtime_ns)
-        for each in passes[:-_KEPT]:
-            each.unlink(missing_ok=True)
+        forget_oldest(place.parent, kept=_KEPT)
     return True
