@@ -15,7 +15,6 @@ import numpy as np
 from sfpp.runtime.cli.console import COMMAND, notes_of, progress_bar
 from sfpp.runtime.events import Event
 from sfpp.runtime.model import SelfTestState
-from sfpp.runtime.timing import RateMeter
 from sfpp.runtime.video.pipeline import Answer, Pipeline
 from sfpp.runtime.video.sinks.opening import output_from
 
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 
 # Dropped frames are the rule for a live source; a line each second would hide what else happens.
 _DROPS_EVERY_S = 10.0
-_STATUS_EVERY_S = 1.0
 _KEPT_AGES = 100_000
 
 
@@ -69,19 +67,15 @@ class Reporter:
         self._frames_by_people: Counter[int] = Counter()  # and not a list: a camera runs for weeks
         self._last: Any = None
         self._ages_ms: deque[float] = deque(maxlen=_KEPT_AGES)
-        self._rate = RateMeter()
-        self._shown_s = 0.0
 
     @contextlib.contextmanager
     def run(self, pipeline: Pipeline) -> Iterator[None]:
         """Within the block, which is one run, progress is shown; at its end the terminal is left clean."""
         self._begin()
-        live = any(source.live for source in pipeline.sources)
         try:
-            # A camera has no end to wait for, and of one frame there is nothing to see.
+            # Of one frame there is nothing to see.
             expected = pipeline.expected
-            bar = progress_bar(total=expected, unit="frame", hidden=expected == 1)
-            with contextlib.nullcontext() if live else bar as self._bar:
+            with progress_bar(total=expected, unit="frame", hidden=expected == 1) as self._bar:
                 yield
         finally:
             self._bar = None
@@ -96,11 +90,9 @@ class Reporter:
         if isinstance(answer.result, Sized):
             self._frames_by_people[len(answer.result)] += 1
         self._ages_ms.append(answer.age_ms)
-        self._rate.count()
         if self._bar is not None:
+            self._bar.set_postfix_str(f"{answer.age_ms:.0f} ms old when done", refresh=False)
             self._bar.update(1)
-        else:
-            self._show_status()
 
     def event(self, event: Event) -> None:
         """Say what happened, in one line; dropped frames are summed up."""
@@ -195,13 +187,3 @@ class Reporter:
     def _clear(self) -> None:
         if self._on_terminal:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
-
-    def _show_status(self) -> None:
-        now = time.monotonic()
-        if not self._on_terminal or now - self._shown_s < _STATUS_EVERY_S:
-            return
-        self._shown_s = now
-        rate = self._rate.per_second or 0.0
-        with self._lock:
-            status = f"{self._frames} frames, {rate:.1f} a second, {self._ages_ms[-1]:.0f} ms old when done"
-            print(f"\r\x1b[K{status}", end="", file=sys.stderr, flush=True)
