@@ -12,7 +12,7 @@ from sfpp.runtime.files import python_code, python_module
 from sfpp.runtime.tensorrt.building import EngineSettings
 from sfpp.runtime.tensorrt.engines import build_in_process_of_its_own
 from sfpp.runtime.tensorrt.library import Library
-from sfpp.runtime.video.sinks.push import PusherProcess, PushJob
+from sfpp.runtime.video.sinks.push import PusherProcess, Receiver
 from sfpp.runtime.video.sinks.window import _PROBE
 
 ROOT = Path(__file__).parents[2]
@@ -63,7 +63,7 @@ def test_no_child_that_sfpp_starts_runs_it(trap):
             "sfpp.runtime.bench.memory",
             '{"model": "no.onnx", "backend": null, "precision": null, "threads": 1, "frame": null, "fitted": false}',
         )
-    with pytest.raises(UsageError, match="there is no 'none'"):
+    with pytest.raises(UsageError, match="the library is 'none'"):
         build_in_process_of_its_own(
             Library("none", sys),
             Path("no.onnx"),
@@ -72,7 +72,7 @@ def test_no_child_that_sfpp_starts_runs_it(trap):
             precision="fp32",
             progress=lambda *told: None,
         )
-    pusher = PusherProcess(PushJob("udp://127.0.0.1:9", "mpegts", {}, 5.0, (48, 64)))
+    pusher = PusherProcess(Receiver.from_uri("udp://127.0.0.1:9"), size_hw=(48, 64), patience_s=5.0)
     pusher.close(patience_s=30)
     subprocess.run(**python_code(_PROBE), check=False, capture_output=True)
     assert not trap.exists()

@@ -9,7 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -73,7 +73,7 @@ class PushSink:
         receiver = self._receiver = Receiver.from_uri(uri)
         self.name = receiver.name
         self.frames_sent = 0
-        self._job = PushJob(receiver.uri, receiver.protocol.container, receiver.protocol.options, patience_s)
+        self._patience_s = patience_s
         self._pause_s = pause_s
         self._on_event = on_event
         self._clock = clock
@@ -128,9 +128,9 @@ class PushSink:
         return self._connected_s is not None
 
     def _connect(self) -> None:
-        height, width = self._fitting.size_hw
+        height, width = (side + side % 2 for side in self._fitting.size_hw)
         try:
-            self._process = PusherProcess(replace(self._job, size_hw=(height + height % 2, width + width % 2)))
+            self._process = PusherProcess(self._receiver, size_hw=(height, width), patience_s=self._patience_s)
         except OSError as error:  # no memory for another process, perhaps only now
             self._lose(f"the sending process cannot be started ({error.strerror})", final=False)
 
@@ -253,27 +253,13 @@ def check_protocol(receiver: Receiver) -> None:
         pass  # it knows the protocol and misses the host
 
 
-@dataclass(frozen=True)
-class PushJob:
-    """What to send where.
-
-    Attributes:
-        uri: the receiver's address.
-        container: FFmpeg's name of the container format.
-        options: for it.
-        patience_s: how long connecting, or sending one picture, may take.
-        size_hw: height and width of the pictures, even.
-    """
-
-    uri: str = field(repr=False)
-    container: str
-    options: dict[str, str]
-    patience_s: float
-    size_hw: tuple[int, int] = (0, 0)
-
-
 class PusherProcess:
     """Starts to connect at once; :meth:`close` ends it in every state.
+
+    Args:
+        receiver: where to send.
+        size_hw: height and width of the pictures, even.
+        patience_s: how long connecting, or sending one picture, may take.
 
     Attributes:
         state: where it stands, to be asked again and again.
@@ -281,11 +267,11 @@ class PusherProcess:
         final: whether it is of no use to try again.
     """
 
-    def __init__(self, job: PushJob) -> None:
+    def __init__(self, receiver: Receiver, *, size_hw: tuple[int, int], patience_s: float) -> None:
         self.state: PusherState = "connecting"
         self.reason = ""
         self.final = False
-        self._job = job
+        self._patience_s = patience_s
         self._started_s = time.monotonic()
         self._process = subprocess.Popen(
             **python_module(_PUSHER),
@@ -296,10 +282,11 @@ class PusherProcess:
         )
         self._listener = threading.Thread(target=self._listen, name="sfpp-pusher", daemon=True)
         self._listener.start()
-        self._write(json.dumps(asdict(job)).encode() + b"\n")
+        job = {**vars(receiver), "protocol": asdict(receiver.protocol), "size_hw": size_hw, "patience_s": patience_s}
+        self._write(json.dumps(job).encode() + b"\n")
 
     def send(self, time_s: float, planes: NDArray[np.uint8]) -> None:
-        """Hand over a picture, (3/2 H, W) uint8 in 4:2:0; wait, up to the job's patience, for the one before."""
+        """Hand over a picture, (3/2 H, W) uint8 in 4:2:0; wait, up to its patience, for the one before."""
         self._write(TIME.pack(time_s))
         self._write(np.ascontiguousarray(planes).data.cast("B"))
 
@@ -336,6 +323,6 @@ class PusherProcess:
         code = self._process.wait()
         if not self.reason:
             # When its patience is at an end, it ends itself without a word.
-            overdue = time.monotonic() - self._started_s >= self._job.patience_s
+            overdue = time.monotonic() - self._started_s >= self._patience_s
             self.reason = "no answer in time" if overdue else f"the sending process ended with code {code}"
         self.state = "failed"

@@ -4,10 +4,11 @@ It is a process of its own because PyAV keeps Python's lock while a connection i
 it: a receiver that accepts and stays silent would stop every thread of the program that the camera and the model need.
 This one may stand still, and ends itself when it does so for too long.
 
-It is given one line of JSON, the fields of :class:`.PushJob`, and then for each picture its time in seconds (a double,
-little endian) and its planes Y, U, V in 4:2:0, odd sides grown by one. It says ``{"connected": true}`` once the
-receiver takes pictures, and ``{"error": WORDS, "final": BOOLEAN}`` when it does not any more. The address holds a
-password, perhaps: it comes by standard input, which no list of processes shows, and nothing that is said repeats it.
+It is given one line of JSON, the fields of a :class:`.Receiver`, ``size_hw`` and ``patience_s``, and then for each
+picture its time in seconds (a double, little endian) and its planes Y, U, V in 4:2:0, odd sides grown by one. It says
+``{"connected": true}`` once the receiver takes pictures, and ``{"error": WORDS, "final": BOOLEAN}`` when it does not
+any more. The address holds a password, perhaps: it comes by standard input, which no list of processes shows, and
+nothing that is said repeats it.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import av
 import numpy as np
 
 from sfpp.runtime.video.sinks.h264 import LIVE_OPTIONS, LiveStamps, add_h264, encode
-from sfpp.runtime.video.sinks.push import TIME, PushJob
+from sfpp.runtime.video.sinks.push import TIME
 from sfpp.runtime.video.sources.stream import reason_and_hint
 
 _CRF = 23  # of libx264; 6 more halve the bits
@@ -39,33 +40,34 @@ def main() -> int:
         signal.signal(number, signal.SIG_IGN)
     given = sys.stdin.buffer
     assert isinstance(given, io.BufferedReader)
-    job = PushJob(**json.loads(given.readline()))
+    job = json.loads(given.readline())
     try:
         _push(job, given)
     except (OSError, av.FFmpegError) as error:
-        reason, _ = reason_and_hint(error, timeout_s=job.patience_s)
+        reason, _ = reason_and_hint(error, timeout_s=job["patience_s"])
         _say(error=reason, final=isinstance(error, av.error.ProtocolNotFoundError))
         return 1
     return 0
 
 
-def _push(job: PushJob, pictures: io.BufferedReader) -> None:
-    container = av.open(job.uri, mode="w", format=job.container, options=job.options)
-    stream = add_h264(container, job.size_hw, crf=_CRF, options=LIVE_OPTIONS)
-    with _limited(job.patience_s):
+def _push(job: dict[str, Any], pictures: io.BufferedReader) -> None:
+    patience_s, protocol = job["patience_s"], job["protocol"]
+    container = av.open(job["uri"], mode="w", format=protocol["container"], options=protocol["options"])
+    stream = add_h264(container, job["size_hw"], crf=_CRF, options=LIVE_OPTIONS)
+    with _limited(patience_s):
         container.start_encoding()
     _say(connected=True)
     stamps = LiveStamps()
     try:
-        for time_s, planes in _received(pictures, *job.size_hw):
+        for time_s, planes in _received(pictures, *job["size_hw"]):
             stamp_ms, key = stamps.of(time_s)
             picture = av.VideoFrame.from_ndarray(planes, format="yuv420p")
-            with _limited(job.patience_s):
+            with _limited(patience_s):
                 encode(stream, picture, stamp_ms, key=key)
-        with _limited(job.patience_s):
+        with _limited(patience_s):
             encode(stream, None)
     finally:
-        with _limited(job.patience_s):
+        with _limited(patience_s):
             container.close()
 
 

@@ -119,26 +119,17 @@ class RawFormat:
     multiple: int = 1
 
 
-def _rgb(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _converted(image: NDArray[np.uint8], conversion: str) -> NDArray[np.uint8]:
     cv2: Any = import_cv2(purpose=_PURPOSE)
-    converted: NDArray[np.uint8] = cv2.cvtColor(bgr_from_frame(image), cv2.COLOR_BGR2RGB)
-    return converted
-
-
-def _gray(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    if image.ndim == 2:
-        return image
-    cv2: Any = import_cv2(purpose=_PURPOSE)
-    converted: NDArray[np.uint8] = cv2.cvtColor(bgr_from_frame(image), cv2.COLOR_BGR2GRAY)
+    converted: NDArray[np.uint8] = cv2.cvtColor(bgr_from_frame(image), getattr(cv2, conversion))
     return converted
 
 
 def _nv12(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Return (3/2 H, W): the rows of Y, then those of U and V in turns."""
-    cv2: Any = import_cv2(purpose=_PURPOSE)
     image_bgr = with_even_sides(bgr_from_frame(image))
     height, width = image_bgr.shape[:2]
-    planes: NDArray[np.uint8] = cv2.cvtColor(image_bgr, cv2.COLOR_BGR2YUV_I420)
+    planes = _converted(image_bgr, "COLOR_BGR2YUV_I420")
     chroma = planes[height:].reshape(2, -1)
     planes[height:] = chroma.T.reshape(height // 2, width)
     return planes
@@ -146,9 +137,9 @@ def _nv12(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 FORMATS = {
     "bgr24": RawFormat("bgr24", bgr_from_frame),
-    "rgb24": RawFormat("rgb24", _rgb),
+    "rgb24": RawFormat("rgb24", lambda image: _converted(image, "COLOR_BGR2RGB")),
     "nv12": RawFormat("nv12", _nv12, multiple=2),
-    "gray8": RawFormat("gray", _gray),
+    "gray8": RawFormat("gray", lambda image: image if image.ndim == 2 else _converted(image, "COLOR_BGR2GRAY")),
 }
 
 

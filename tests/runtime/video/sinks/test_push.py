@@ -180,7 +180,7 @@ def test_pictures_of_another_size_are_fitted(events):
 
 
 def test_a_process_that_cannot_be_started_is_an_outage(events, monkeypatch):
-    def refused(job):
+    def refused(receiver, **options):
         raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
 
     monkeypatch.setattr(push, "PusherProcess", refused)
@@ -197,7 +197,7 @@ def test_pauses_grow_until_a_connection_holds(events, monkeypatch):
         final = False
         reason = "it hung up"
 
-        def __init__(self, job):
+        def __init__(self, receiver, **options):
             self.state = "connected"
             processes.append(self)
 
