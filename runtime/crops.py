@@ -16,7 +16,7 @@ from sfpp.runtime.errors import UsageError
 from sfpp.runtime.images import Image
 from sfpp.runtime.imports import import_cv2
 
-Boxes = NDArray[np.float32]
+Boxes = NDArray[np.float32]  # (P, 4): left, top, width, height
 Doubles = NDArray[np.float64]
 
 

@@ -105,18 +105,17 @@ def table_lines(rows: Sequence[Row], *, copy_bytes_per_s: float | None = None) -
         lines.append(_ROOFLINE_LEGEND)
     lines += _peak_lines(rows, copy_bytes_per_s)
     chosen = zip(rows, labels, strict=True)
-    lines += [f"{label}, {row.backend}: runs in {row.description}" for row, label in chosen if _was_chosen(row)]
+    lines += [
+        f"{label}, {row.backend}: runs in {row.description}"
+        for row, label in chosen
+        if row.backend.partition(":")[0] == AUTO and row.description is not None  # the runtime's choice
+    ]
     for row, label in zip(rows, labels, strict=True):
         lines += [f"{label}, {row.backend}: {reason}" for reason in (row.failure, row.memory_failure) if reason]
     for row, label in zip(rows, labels, strict=True):
         if row.operators_ms:
             lines += ["", f"{label}, {row.backend}: time by operator in a profiled run", *_operator_lines(row)]
     return lines
-
-
-def _was_chosen(row: Row) -> bool:
-    """Whether the library is the runtime's choice, which the backend's name does not tell."""
-    return row.backend.partition(":")[0] == AUTO and row.description is not None
 
 
 def _cells(row: Row, label: str) -> list[str]:

@@ -9,8 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-# (P, 4): left, top, width, height.
-Boxes = NDArray[np.float32]
+from sfpp.runtime.crops import Boxes as Boxes
 
 
 @dataclass(frozen=True, eq=False)

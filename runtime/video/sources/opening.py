@@ -7,10 +7,9 @@ import difflib
 import itertools
 import os
 import re
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Protocol
 
 from sfpp.runtime import images
 from sfpp.runtime.demo import demo_clip
@@ -18,7 +17,7 @@ from sfpp.runtime.errors import MediaError, UsageError, did_you_mean
 from sfpp.runtime.events import EventHandler, ignore
 from sfpp.runtime.files import identity
 from sfpp.runtime.video.frame import Decoded, Source
-from sfpp.runtime.video.sources.address import Address, address_from, is_uri, without_credentials
+from sfpp.runtime.video.sources.address import address_from, is_uri, without_credentials
 from sfpp.runtime.video.sources.camera import MOST_CAMERA_DIGITS, open_camera, open_webcam
 from sfpp.runtime.video.sources.gstreamer import open_csi, open_gst
 from sfpp.runtime.video.sources.raw import open_raw
@@ -256,11 +255,7 @@ def _missing(path: Path) -> str:
     return f"{path} does not exist; {hint}"
 
 
-class _Opener(Protocol):
-    def __call__(self, address: Address, *, on_event: EventHandler) -> Source: ...
-
-
-_OPENERS: dict[str, _Opener] = {
+_OPENERS: dict[str, Callable[..., Source]] = {
     "camera": open_camera,
     "csi": open_csi,
     "gst": open_gst,

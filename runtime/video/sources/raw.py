@@ -89,7 +89,7 @@ def open_raw(address: Address, *, on_event: EventHandler) -> Source:
         kind="stream" if live else "video",
         name=name,
         frames_per_second=None if live else rate or _FALLBACK_RATE,
-        count=_count(file, layout) if is_file else None,
+        count=os.fstat(file.fileno()).st_size // int(np.prod(layout.shape)) if is_file else None,
         paths=() if path is None else (path,),
         warnings=warnings,
         live=live,
@@ -183,7 +183,3 @@ def _waiting(number: int) -> Callable[[], bool]:
     poll = select.poll()
     poll.register(number, select.POLLIN)
     return lambda: bool(poll.poll(_HEARING_MS))
-
-
-def _count(file: io.FileIO, layout: RawFormat) -> int:
-    return os.fstat(file.fileno()).st_size // int(np.prod(layout.shape))
