@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 from sfpp.calibration.settings import CalibrationSettings
 from sfpp.runtime.cli.console import Bars, example_source, exit_code_of
-from sfpp.runtime.cli.supervised import supervised
 from sfpp.runtime.options import add_options
+from sfpp.tooling.supervised import supervised
 
 COMMAND = "sfpp-calibrate"
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from sfpp.export.settings import ExportSettings
 from sfpp.runtime.cli.console import example_source, exit_code_of, notes_of
-from sfpp.runtime.cli.supervised import supervised
 from sfpp.runtime.options import add_options
+from sfpp.tooling.supervised import supervised
 
 if TYPE_CHECKING:
     from sfpp.export.to_onnx import ExportReport

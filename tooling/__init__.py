@@ -1,4 +1,5 @@
 """What export and calibration both need and the device never does.
 
-Frames with their truth, metrics, tasks, ONNX graphs, and reports as pages and text; never torch.
+Frames with their truth, metrics, tasks, ONNX graphs, reports as pages and text, and work in a process that
+may be killed; never torch.
 """

@@ -9,9 +9,9 @@ from functools import partial
 
 from sfpp.export.parity.settings import ParitySettings
 from sfpp.runtime.cli.console import Bars, exit_code_of
-from sfpp.runtime.cli.supervised import supervised
 from sfpp.runtime.files import check_destinations
 from sfpp.runtime.options import add_options, options_of
+from sfpp.tooling.supervised import supervised
 
 COMMAND = "sfpp-parity"
 _DISAGREES = 1

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 HIJACKED = ("json", "runpy", "linecache", "tokenize", "encodings", "sfpp", "numpy", "av", "cv2", "sitecustomize", "os")
 # Other programs than Python may be started elsewhere.
 OTHER_PROGRAMS = {"runtime/video/sources/gstreamer.py", "benchmarks/gpu/contestants.py"}  # GStreamer, nvidia-smi
-FORKS = {"runtime/cli/supervised.py"}  # it goes on with what is loaded, and looks for nothing
+FORKS = {"tooling/supervised.py"}  # it goes on with what is loaded, and looks for nothing
 
 
 @pytest.fixture
@@ -116,7 +116,7 @@ def test_no_other_place_starts_python():
     starting = ("subprocess.", "os.exec", "os.spawn", "os.posix_spawn", "os.system", "os.popen", "os.fork", "pty.")
     files = [
         path
-        for folder in ("runtime", "export", "calibration", "benchmarks", "samples")
+        for folder in ("runtime", "tooling", "export", "calibration", "benchmarks", "samples")
         for path in (ROOT / folder).rglob("*.py")
     ]
     found = 0

@@ -145,7 +145,9 @@ def test_a_broken_contract_is_told_by_whoever_reads_it(tmp_path, text):
 
 
 def test_unknown_backend(model_path):
-    with pytest.raises(UsageError, match=r"backend is 'openvin', expected one of onnxruntime, .*, did you mean 'openvino'\?"):
+    with pytest.raises(
+        UsageError, match=r"backend is 'openvin', expected one of onnxruntime, .*, did you mean 'openvino'\?"
+    ):
         open_backend(model_path, backend="openvin")
     assert backend_names()[:4] == ("onnxruntime", "onnxruntime-cuda", "onnxruntime-tensorrt", "openvino")
     assert backend_names()[4:] == ("tensorrt", "tensorrt-rtx")

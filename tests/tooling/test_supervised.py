@@ -14,7 +14,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="other systems k
 WORK = """
 import os, signal, sys, tempfile, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background processes ignore it
-from sfpp.runtime.cli.supervised import supervised
+from sfpp.tooling.supervised import supervised
 
 def work():
     folder = tempfile.mkdtemp()
