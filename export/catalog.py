@@ -32,7 +32,7 @@ from sfpp.export.models.recipe import (
 )
 from sfpp.runtime.contract import MatchingRule, ModelContract
 from sfpp.runtime.errors import RecipeError, UsageError, did_you_mean
-from sfpp.runtime.typed_json import json_from_file
+from sfpp.runtime.typed_json import file_named, json_from_file
 
 MODES = ("bsm", "n1d", "n2d")
 # (channels per stage, blocks per stage); arXiv 2105.15203, table 6.
@@ -151,30 +151,15 @@ def variant_by_name(name_or_file: str | Path) -> Variant:
     text = str(name_or_file)
     if text in VARIANTS:
         return Variant(text, VARIANTS[text])
-    path = Path(text)
-    if _is_file(path):
-        recipe = recipe_from_file(path)
-        # Only the name tells variants apart in file names, contracts and the command that makes a file anew.
-        if recipe != {**ISR_VARIANTS, **VARIANTS}.get(path.stem, recipe):
-            raise UsageError(
-                f"the recipe file {path} has the name of the variant {path.stem!r}, but differs from it; "
-                "give it another name"
-            )
-        return Variant(path.stem, recipe)
-    if path.suffix == ".json" or path.parent != Path():
-        problem = "is a folder; give a file in it" if path.is_dir() else "does not exist"
-        raise UsageError(f"the recipe file {path} {problem}")
-    raise UsageError(
-        f"unknown variant {text!r}{did_you_mean(text, VARIANTS)}; expected one of "
-        f"{', '.join(VARIANTS)}, or a recipe file (JSON)"
-    )
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # too long for a name: a recipe written out in place of its file, say
-        return False
+    path = file_named(text, VARIANTS, what="variant", file="recipe file")
+    recipe = recipe_from_file(path)
+    # Only the name tells variants apart in file names, contracts and the command that makes a file anew.
+    if recipe != {**ISR_VARIANTS, **VARIANTS}.get(path.stem, recipe):
+        raise UsageError(
+            f"the recipe file {path} has the name of the variant {path.stem!r}, but differs from it; "
+            "give it another name"
+        )
+    return Variant(path.stem, recipe)
 
 
 def recipe_from_file(path: Path) -> MergingRecipe:

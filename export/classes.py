@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sfpp.runtime.errors import UsageError, did_you_mean
-from sfpp.runtime.typed_json import json_from_file, name_fault
+from sfpp.runtime.errors import UsageError
+from sfpp.runtime.typed_json import file_named, json_from_file, name_fault
 
 Color = tuple[int, int, int]
 
@@ -76,16 +76,7 @@ def _generated_color(index: int) -> Color:
 def _path_of(text: str) -> Path:
     if text in CLASS_SETS:
         return _TABLES / f"{text}.json"
-    path = Path(text)
-    if path.is_file():
-        return path
-    if path.suffix or path.parent != Path():
-        problem = "is a folder" if path.is_dir() else "does not exist"
-        raise UsageError(f"the class file {path} {problem}; give a file, or one of {', '.join(CLASS_SETS)}")
-    raise UsageError(
-        f"unknown classes {text!r}{did_you_mean(text, CLASS_SETS)}; expected one of {', '.join(CLASS_SETS)}, "
-        "or a file: a JSON list, or text with one name per line"
-    )
+    return file_named(text, CLASS_SETS, what="classes", file="class file")
 
 
 def _from_file(path: Path) -> ClassSet:

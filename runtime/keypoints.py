@@ -15,7 +15,7 @@ from typing import Any
 
 from sfpp.runtime.contract import KeypointSpec
 from sfpp.runtime.errors import ContractError, UsageError, did_you_mean
-from sfpp.runtime.typed_json import dataclass_from_json, json_from_file
+from sfpp.runtime.typed_json import dataclass_from_json, file_named, json_from_file
 
 _PAIRED = ("skeleton", "flip_pairs")
 _FILE_FIELDS = ("names", *_PAIRED, "box_padding")
@@ -33,7 +33,9 @@ def keypoint_set(name_or_file: str | os.PathLike[str], count: int | None = None)
             keypoints, or another number of them than ``count``.
     """
     text = os.fspath(name_or_file)
-    spec = KEYPOINT_SETS.get(text) or _set_from_file(text)
+    spec = KEYPOINT_SETS.get(text)
+    if spec is None:
+        spec = _read(file_named(text, KEYPOINT_SETS, what="keypoint set", file="keypoint file"))
     if count is not None and len(spec.names) != count:
         raise UsageError(
             f"{text} has {len(spec.names)} keypoints, but the model has {count} heatmaps{_sets_of(count)}; "
@@ -45,18 +47,6 @@ def keypoint_set(name_or_file: str | os.PathLike[str], count: int | None = None)
 def _sets_of(count: int) -> str:
     fitting = [name for name, spec in KEYPOINT_SETS.items() if len(spec.names) == count]
     return f", which is what {' and '.join(fitting)} has" if fitting else ""
-
-
-def _set_from_file(text: str) -> KeypointSpec:
-    path = Path(text)
-    if not path.is_file():
-        if path.suffix == ".json" or path.parent != Path():
-            raise UsageError(f"the keypoint file {path} does not exist")
-        raise UsageError(
-            f"unknown keypoint set {text!r}{did_you_mean(text, KEYPOINT_SETS)}; "
-            f"expected one of {', '.join(KEYPOINT_SETS)}, or a JSON file"
-        )
-    return _read(path)
 
 
 def _read(path: Path) -> KeypointSpec:

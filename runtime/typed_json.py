@@ -6,14 +6,14 @@ import dataclasses
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-from sfpp.runtime.errors import ContractError, SfppError
+from sfpp.runtime.errors import ContractError, SfppError, UsageError, did_you_mean
 
 _T = TypeVar("_T")
 
@@ -63,6 +63,30 @@ def json_from_file(path: Path, *, where: str, raising: type[SfppError], **parsin
         raise raising(f"{where} cannot be read: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:  # a file that is not UTF-8 is a ValueError, too
         raise raising(f"{where} is not valid JSON: {error}") from error
+
+
+def file_named(text: str, known: Iterable[str], *, what: str, file: str) -> Path:
+    """Return the file that a user names where one of some known words could stand.
+
+    Args:
+        text: the name.
+        known: the words, none of which it is.
+        what: they are names of.
+        file: what such a file is called.
+
+    Raises:
+        UsageError: there is no such file; where it looks like a word, the closest one is suggested.
+    """
+    path = Path(text)
+    if os.path.isfile(text):  # noqa: PTH113 - Path's raises where a name is too long, as that of a file written out
+        return path
+    if path.suffix[1:].isalnum() or path.parent != Path():
+        problem = "is a folder; give a file in it" if os.path.isdir(text) else "does not exist"  # noqa: PTH112
+        raise UsageError(f"the {file} {path} {problem}")
+    words = tuple(known)
+    raise UsageError(
+        f"unknown {what} {text!r}{did_you_mean(text, words)}; expected one of {', '.join(words)}, or a {file}"
+    )
 
 
 def json_ready(value: Any) -> Any:
