@@ -69,12 +69,12 @@ class Candidate:
         # Whether an earlier run left something in the cache is not known: this fills it, the next one finds it.
         self._open().backend.close()
         self.opened = self._open()
-        backend, contract = self.opened.backend, self.opened.contract
+        backend, model = self.opened.backend, self.opened.model
         self.learn(description=backend.description, precision=backend.precision)
         self.learn(load_ms=fresh.load_ms, cached_load_ms=self.opened.load_ms)
-        if contract is not None:  # older files have no counts
-            counts = {"multiply_adds": contract.multiply_adds, "activation_bytes": contract.activation_bytes}
-            self.learn(task=contract.task, **counts)
+        if model is not None:  # older files have no counts
+            counts = {each: getattr(model.contract, each) for each in ("multiply_adds", "activation_bytes")}
+            self.learn(task=model.contract.task, **counts)
 
     def warm_up(self) -> None:
         """Run the opened model a few times."""

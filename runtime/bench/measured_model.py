@@ -56,11 +56,6 @@ class MeasuredModel:
     infer: Callable[[Any], Any]
     finish: Callable[[Any, Any], object]
 
-    @property
-    def contract(self) -> ModelContract | None:
-        """What is known of the file."""
-        return None if self.model is None else self.model.contract
-
     def run(self, *, clock: Callable[[], float] = time.perf_counter) -> StageTimes:
         """Run the whole path once and time its stages.
 

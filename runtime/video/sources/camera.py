@@ -17,7 +17,7 @@ from sfpp.runtime.events import EventHandler
 from sfpp.runtime.imports import cv2_text, import_cv2
 from sfpp.runtime.video.frame import Source
 from sfpp.runtime.video.sources.address import Address, Options, name_from
-from sfpp.runtime.video.sources.link import RECONNECT_OPTIONS, Link, Opened, Picture, open_live, with_options
+from sfpp.runtime.video.sources.link import RECONNECT_OPTIONS, Link, Opened, Picture, open_live
 
 EXAMPLE = "camera://0?width=1280&height=720&fps=30&fourcc=MJPG"
 _OPTIONS = ("width", "height", "fps", "fourcc", *RECONNECT_OPTIONS)
@@ -49,7 +49,7 @@ def open_camera(address: Address, *, on_event: EventHandler) -> Source:
         connect=lambda: _connect(cv2, lambda: cv2.VideoCapture(device, *library), asked, name=address.shown),
         connects_in_caller=True,
     )
-    return open_live(with_options(link, options), kind="camera", on_event=on_event)
+    return open_live(link, kind="camera", on_event=on_event, options=options)
 
 
 def open_webcam(number: int, *, on_event: EventHandler) -> Source:

@@ -15,7 +15,7 @@ from sfpp.runtime.imports import cv2_text, import_cv2
 from sfpp.runtime.video.frame import Source
 from sfpp.runtime.video.sources.address import Address, Options, name_from, pipeline_without_credentials
 from sfpp.runtime.video.sources.camera import CaptureConnection, silenced
-from sfpp.runtime.video.sources.link import RECONNECT_OPTIONS, Link, open_live, with_options
+from sfpp.runtime.video.sources.link import RECONNECT_OPTIONS, Link, open_live
 
 CSI_EXAMPLE = "csi://0?width=1920&height=1080&fps=30&flip=2"
 GST_EXAMPLE = "gst://v4l2src device=/dev/video0 ! video/x-raw,width=1280,height=720"
@@ -81,7 +81,7 @@ def open_csi(address: Address, *, on_event: EventHandler) -> Source:
     )
     pipeline = _Pipeline(text, what="a CSI camera", check=_CSI_CHECK)
     link = pipeline.link(f"csi{int(place)}", address=address.shown)
-    return open_live(with_options(link, options), kind="camera", on_event=on_event)
+    return open_live(link, kind="camera", on_event=on_event, options=options)
 
 
 def csi_pipeline(sensor: int, *, width: int, height: int, frames_per_second: Fraction, flip: int) -> str:

@@ -37,15 +37,31 @@ _JITTER = 0.2
 Tell = Callable[[EventKind, str], object]
 
 
-def open_live(link: Link, *, kind: SourceKind, on_event: EventHandler, paths: tuple[Path, ...] = ()) -> Source:
+def open_live(
+    link: Link,
+    *,
+    kind: SourceKind,
+    on_event: EventHandler,
+    options: Options | None = None,
+    paths: tuple[Path, ...] = (),
+) -> Source:
     """Connect and return the source; a plain file behind a URL becomes a source of kind ``video``, which is not live.
 
-    Closing the source, from any thread, ends whatever it is waiting for. ``paths`` are the files that are read, if any.
+    Closing the source, from any thread, ends whatever it is waiting for. ``options`` are those of the URI, which may
+    say more about timeouts and tries, and ``paths`` the files that are read, if any.
 
     Raises:
+        UsageError: an option cannot be meant.
         MediaError: the first connection failed, and the link does not say to wait.
         MissingDependencyError: a library is missing.
     """
+    if options is not None:
+        link = replace(
+            link,
+            timeout_s=options.seconds("timeout", link.timeout_s),
+            tries=options.integer("reconnect", None, least=0, most=_MOST_TRIES),
+            wait=options.flag("wait", default=False),
+        )
     warnings: list[str] = []
     feed = Feed(link, on_event=on_event, warnings=warnings)
     clip = None if link.wait else feed.connect()
@@ -299,20 +315,6 @@ class Link:
     connecting_s: float | None = None
     unanswered: str = ""
     connects_in_caller: bool = False
-
-
-def with_options(link: Link, options: Options) -> Link:
-    """Return the link with what the URI's options say about timeouts and tries.
-
-    Raises:
-        UsageError: they cannot be meant.
-    """
-    return replace(
-        link,
-        timeout_s=options.seconds("timeout", link.timeout_s),
-        tries=options.integer("reconnect", None, least=0, most=_MOST_TRIES),
-        wait=options.flag("wait", default=False),
-    )
 
 
 def _read(connect: Callable[[], Connection], box: Mailbox[Message], changed: threading.Condition) -> None:

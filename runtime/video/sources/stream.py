@@ -19,7 +19,6 @@ from sfpp.runtime.video.sources.link import (
     Opened,
     Picture,
     open_live,
-    with_options,
 )
 
 if TYPE_CHECKING:
@@ -73,7 +72,7 @@ def open_stream(address: Address, *, on_event: EventHandler) -> Source:
         connect=lambda: _StreamConnection(av, address, transport=transport, timeout_s=timeout_s),
         timeout_s=timeout_s,
     )
-    return open_live(with_options(link, options), kind="stream", on_event=on_event)
+    return open_live(link, kind="stream", on_event=on_event, options=options)
 
 
 def url_without_our_options(address: Address) -> str:
