@@ -71,15 +71,22 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 # The CPU build of torch is a tenth of the default one. Where the index has no such build, the plain version is taken.
+# What it needs comes with what follows, so that both can be installed at the same time.
 $(VENV)/.torch: constraints.txt | $(BIN)/python
-	version=$$(sed -n 's/^torch==//p' constraints.txt); \
-	$(INSTALL) "torch==$$version+cpu" 2>/dev/null || $(INSTALL) "torch==$$version"
+	version=$$(sed -n 's/^torch==//p' $<); \
+	$(INSTALL) --no-deps "torch==$$version+cpu" 2>/dev/null || $(INSTALL) --no-deps "torch==$$version"
 	touch $@
+
+$(VENV)/.libraries: constraints.txt | $(BIN)/python
+	sed '/^torch==/d' $< > $@.txt
+	$(INSTALL) -r $@.txt
+	mv $@.txt $@
 
 $(VENV)/.demo: $(VENV)/.torch pyproject.toml
 	$(INSTALL) -c constraints.txt -e '.[cpu,video,export]' -e ./demo-weights
 	touch $@
 
-$(VENV)/.dev: $(VENV)/.torch pyproject.toml
+$(VENV)/.dev: constraints.txt pyproject.toml | $(BIN)/python
+	$(MAKE) -j2 $(VENV)/.torch $(VENV)/.libraries
 	$(INSTALL) -c constraints.txt -e '.[dev]' -e ./demo-weights
 	touch $@ $(VENV)/.demo
