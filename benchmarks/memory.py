@@ -3,8 +3,8 @@
     python -m benchmarks.memory --images FRAMES                        # B0 and B2; an hour and a half on two cores
     python -m benchmarks.memory --images FRAMES --models b0 --variants fast --works export
 
-Weights are random for B2 and those of the demonstration model for B0: they change no size. Exports of every variant and
-target, what makes lower precisions of them, and a comparison with PyTorch. Every row is written as soon as it is there
+Weights are random for B2 and those of the demonstration model for B0: they change no size. Exports of every variant
+and graph, what makes lower precisions of them, and a comparison with PyTorch. Every row is written as soon as it is there
 into benchmarks/results/memory.json; those that are there already are kept, unless --again is given.
 """
 
@@ -28,7 +28,7 @@ from sfpp.runtime.errors import SfppError
 from sfpp.runtime.files import python_module
 
 VARIANTS = ("original", "hq", "fast", "2x2", "downsample", "kv2x2")
-TARGETS = ("portable", "openvino", "onnxruntime", "tensorrt")
+TARGETS = ("portable", "onnxruntime")  # OpenVINO and TensorRT take the portable graph
 CALIBRATED = ("original", "fast")
 WORKS = ("export", "fp16", "int8", "parity")
 
