@@ -1,6 +1,10 @@
 """Fixtures shared by all tests."""
 
+import functools
+import hashlib
 import importlib.machinery
+import os
+import pickle
 import sys
 from pathlib import Path
 
@@ -30,6 +34,33 @@ def _own_cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SFPP_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(scope="session")
+def demo_export(tmp_path_factory):
+    """Return what exports the demonstration model and returns the report: each form once for all workers of a run.
+
+    The files are only to be read.
+    """
+    folder = tmp_path_factory.getbasetemp()
+    folder = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "exports"
+
+    @functools.cache
+    def export(**settings):
+        from sfpp.export import export_onnx
+
+        place = folder / hashlib.sha256(repr(sorted(settings.items())).encode()).hexdigest()[:12]
+        stored = place / "report"
+        if not stored.exists():
+            place.mkdir(parents=True, exist_ok=True)
+            name = Path(settings.get("task", settings.get("variant", "original"))).stem
+            report = export_onnx(path=place / f"{name}.onnx", **settings)
+            own = place / f"report.{os.getpid()}"
+            own.write_bytes(pickle.dumps(report))
+            own.replace(stored)
+        return pickle.loads(stored.read_bytes())
+
+    return export
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,6 @@ import pytest
 from packaging.metadata import Metadata
 
 import sfpp
-from sfpp import export
 from sfpp.export.demo import demo_frame, demo_person
 from sfpp.runtime.demo import demo_clip
 
@@ -153,11 +152,8 @@ def test_the_runtime_loads_no_training_library():
     assert not loaded & {"torch", "onnx", "onnx_graphsurgeon", "transformers"}
 
 
-def test_a_run_of_the_runtime_loads_no_training_library(tmp_path):
-    report = export.export_onnx(path=tmp_path / "model.onnx", res="64x64")
-    loaded = loaded_by(
-        f"import sfpp.runtime as s; s.load({str(report.path)!r})(s.read_image({str(demo_frame())!r})).labels"
-    )
+def test_a_run_of_the_runtime_loads_no_training_library(model):
+    loaded = loaded_by(f"import sfpp.runtime as s; s.load({str(model)!r})(s.read_image({str(demo_frame())!r})).labels")
     assert loaded & {"onnxruntime", "openvino"}
     assert not loaded & {"torch", "onnx", "onnx_graphsurgeon"}
 
@@ -284,8 +280,8 @@ def test_what_is_installed_runs_without_the_source(built, model, tmp_path, kind)
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return export.export_onnx(path=tmp_path_factory.mktemp("model") / "model.onnx", variant="fast", res="320x192").path
+def model(demo_export):
+    return demo_export(variant="fast", res="320x192").path
 
 
 @pytest.fixture
@@ -298,8 +294,8 @@ def clip(tmp_path):
     return path
 
 
-def test_samples_run(model, clip, tmp_path_factory, tmp_path):
-    pose = export.export_onnx(path=tmp_path_factory.mktemp("pose") / "pose.onnx", task="pose").path
+def test_samples_run(model, demo_export, clip, tmp_path):
+    pose = demo_export(task="pose").path
     arguments = {
         "camera_with_viewer.py": [model, "test://?frames=30", 0],
         "masks_to_json.py": [model, "test://?frames=3", tmp_path / "masks"],

@@ -13,7 +13,6 @@ import pytest
 
 from sfpp.calibration import calibrate
 from sfpp.calibration.cli import main
-from sfpp.export import export_onnx
 from sfpp.runtime import load, read_image, resources, write_image
 from sfpp.runtime.contract import METADATA_KEY, contract_from_json
 from sfpp.runtime.demo import demo_clip
@@ -37,8 +36,8 @@ def frames(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return export_onnx(path=tmp_path_factory.mktemp("model") / "fast.onnx", variant="fast", res="192x128").path
+def model(demo_export):
+    return demo_export(variant="fast", res="192x128").path
 
 
 @pytest.fixture(scope="module")
@@ -319,8 +318,8 @@ def test_a_model_with_open_sizes_is_refused(model, frames, tmp_path):
 
 
 @pytest.mark.parametrize("precisions", [["fp16"], pytest.param(["fp16", "int8"], marks=pytest.mark.slow)], ids="+".join)
-def test_pose_is_evaluated_by_keypoints(frames, tmp_path, precisions):
-    model = export_onnx(path=tmp_path / "pose.onnx", task="pose").path
+def test_pose_is_evaluated_by_keypoints(demo_export, frames, tmp_path, precisions):
+    model = demo_export(task="pose").path
     names = [file.name for file in frames.iterdir()]
     joints = np.random.default_rng(0).uniform(10, 100, (len(names), 14, 3)).astype(np.float32)
     np.savez(tmp_path / "joints.npz", names=np.array(names), joints=joints)
@@ -343,9 +342,9 @@ def test_pose_is_evaluated_by_keypoints(frames, tmp_path, precisions):
     assert report.files[1].accuracy.agreement > 0.9
 
 
-def test_people_in_scenes(frames, tmp_path):
+def test_people_in_scenes(demo_export, frames, tmp_path):
     """Frames of a COCO set in which nobody is annotated are no crops of a person; where nobody is, that is said."""
-    model = export_onnx(path=tmp_path / "pose.onnx", task="pose").path
+    model = demo_export(task="pose").path
     names = sorted(file.name for file in frames.iterdir())
     images = [{"id": number, "file_name": name} for number, name in enumerate(names)]
     person = {"bbox": [20, 20, 60, 80], "keypoints": [30, 40, 2, 60, 70, 2] * 7}

@@ -12,7 +12,6 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from sfpp.export import export_onnx
 from sfpp.export.demo import demo_frame, demo_person
 from sfpp.runtime import contract, load_pose, load_segmenter
 
@@ -30,9 +29,8 @@ RECORDS = (
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    path = tmp_path_factory.mktemp("model") / "model.onnx"
-    return export_onnx(path=path, variant="fast", res="320x192").path
+def model(demo_export):
+    return demo_export(variant="fast", res="320x192").path
 
 
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.__name__)
@@ -67,9 +65,9 @@ def test_the_sample_gives_the_runtimes_labels(model, tmp_path, size_hw):
     assert len(np.unique(expected)) > 3
 
 
-def test_the_five_steps_of_pose_give_the_runtimes_keypoints(tmp_path):
+def test_the_five_steps_of_pose_give_the_runtimes_keypoints(demo_export):
     """Word by word from the page, without any of the runtime's own functions."""
-    path = export_onnx(path=tmp_path / "pose.onnx", task="pose").path
+    path = demo_export(task="pose").path
     frame_bgr, box = cv2.imread(str(demo_person())), (70.0, 30.0, 60.0, 160.0)
     session = onnxruntime.InferenceSession(path)
     told = json.loads(session.get_modelmeta().custom_metadata_map["sfpp.contract"])

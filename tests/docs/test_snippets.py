@@ -36,11 +36,11 @@ WITH_PYTHON = [page for page in PAGES if blocks(page, "python")]
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory):
+def exported(demo_export, tmp_path_factory):
     """The models that the pages speak of."""
     folder = tmp_path_factory.mktemp("exported")
-    sfpp.export_onnx(path=folder / "street.onnx", variant="fast", res="320x192")
-    sfpp.export_onnx(path=folder / POSE, task="pose", variant="hq")
+    shutil.copy(demo_export(variant="fast", res="320x192").path, folder / "street.onnx")
+    shutil.copy(demo_export(task="pose", variant="hq").path, folder / POSE)
     return folder
 
 

@@ -27,10 +27,10 @@ WHOLE = list({case.name.rpartition("_")[0]: case for case in reversed(CASES)}.va
 # The graphs of these take a minute to make and run, or differ from others in strides or sizes alone.
 SLOW = (
     *("b5", "b2", "b1", "edaformer_b", "edaformer_t_2222-222", "edaformer_t_1111-111"),
-    *("hq_250x333", "2x2_250x333", "fast_250x333", "b0_none"),
+    *("hq_250x333", "2x2_250x333", "fast_250x333", "b0_none", "pose_b0_hq"),
 )
-# Merging and spatial reduction: what the targets spell in different ways.
-QUICK_EVERYWHERE = ("segformerpp_b0_fast", "edaformer_t_2211-222")
+# What the targets spell in different ways beside merging, which tests of the targets hold.
+QUICK_EVERYWHERE = "edaformer_t_2211-222"
 
 
 def cases(chosen, *, slow):

@@ -20,11 +20,11 @@ from tests.export.parity.planted import contract_of, with_contract, with_normali
 from tests.runtime.planted import plant
 
 CASES = {
-    "original": {"variant": "original", "res": "320x192"},
+    "original": {"res": "320x192"},
     "fast": {"variant": "fast", "res": "320x192"},
     "labels, local, batch": {"variant": "hq", "matching": "local", "output": "labels", "batch": 2, "res": "160x128"},
     "float32": {"variant": "2x2", "input": "float32", "res": "160x128", "resize": "stretch"},
-    "pose": {"task": "pose", "variant": "original"},
+    "pose": {"task": "pose"},
     "pose, fast, batch": {"task": "pose", "variant": "fast", "batch": 2},
 }
 
@@ -34,16 +34,8 @@ QUICK = [pytest.param(each, marks=[pytest.mark.slow] * (each in ("original", "po
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("exported")
-    made = {}
-
-    def report_of(name):
-        if name not in made:
-            made[name] = export_onnx(path=folder / f"{len(made)}.onnx", **CASES[name])
-        return made[name]
-
-    return report_of
+def exported(demo_export):
+    return lambda name: demo_export(**CASES[name])
 
 
 def run_test(path, *, backend="onnxruntime", precision="fp32"):
@@ -114,7 +106,10 @@ def with_zeroed_block(source, path, block):
     return path
 
 
-@pytest.mark.parametrize("name", ["original", "fast", "pose", "pose, fast, batch"])
+@pytest.mark.parametrize(
+    "name",
+    ["fast", "pose, fast, batch", *(pytest.param(each, marks=pytest.mark.slow) for each in ("original", "pose"))],
+)
 class TestPlantedFaults:
     @pytest.mark.parametrize("block", [f"stages.{stage}/blocks.{block}" for stage in range(4) for block in range(2)])
     def test_one_block_without_weights(self, tmp_path, exported, name, block):

@@ -103,18 +103,17 @@ def frames_for(network):
     return cv2.resize(read_image(demo_frame()), (320, 256), interpolation=cv2.INTER_AREA)[None, ..., ::-1]
 
 
-def exported(network, folder):
-    path = folder / f"{network}.onnx"
+def exported(demo_export, network, folder):
     if network == "edaformer":
         from tests.golden import FOLDER, GoldenCase  # needs torch, and the test of OpenVINO's defect does not
 
         if not FOLDER.is_dir():
             pytest.skip(f"the golden weights are not in {FOLDER}")
         weights = GoldenCase("edaformer_t_2211-222_256x320").save_checkpoint(folder)
-        return export.export_onnx(weights, path, isr="2211-222", res="320x256").path
+        return export.export_onnx(weights, folder / "edaformer.onnx", isr="2211-222", res="320x256").path
     if network == "pose":
-        return export.export_onnx(path=path, task="pose", variant="hq").path
-    return export.export_onnx(path=path, variant=network, res="320x256").path
+        return demo_export(task="pose", variant="hq").path
+    return demo_export(variant=network, res="320x256").path
 
 
 @pytest.fixture(
@@ -122,12 +121,12 @@ def exported(network, folder):
     params=[("fast", "pose"), pytest.param(("hq", "edaformer"), marks=pytest.mark.slow)],
     ids="-".join,
 )
-def files(request, tmp_path_factory):
+def files(request, demo_export, tmp_path_factory):
     """Networks in every precision, each with frames beside it."""
     folder = tmp_path_factory.mktemp("models")
     made = {}
     for network in request.param:
-        path = exported(network, folder)
+        path = exported(demo_export, network, folder)
         model, frames = read_model(path), frames_for(network)
         for precision in LEAST:
             file = folder / f"{network}.{precision}.onnx"

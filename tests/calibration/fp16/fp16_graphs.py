@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -13,33 +10,24 @@ import onnx.parser
 import onnxruntime
 
 from sfpp.calibration.fp16.fp16_model import fp16_model, rounded_in_float32
-from sfpp.export import export_onnx
 from sfpp.export.demo import demo_frame, demo_person
 from sfpp.runtime.images import batch_from_frames, read_image
 from sfpp.tooling.graph import contract_in
 
 FLOAT, FLOAT16 = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
 EXPORTS = {
-    "fast-exact": {"variant": "fast"},
+    "fast-exact": {"variant": "fast", "res": "320x256"},
     "hq-local-labels": {
         "variant": "hq",
         "matching": "local",
         "target": "tensorrt",
         "opset": 20,
         "output": "labels",
+        "res": "320x256",
     },
-    "original-onnxruntime": {"variant": "original", "target": "onnxruntime", "opset": 19, "input": "float32"},
+    "original-onnxruntime": {"target": "onnxruntime", "opset": 19, "input": "float32", "res": "320x256"},
     "2x2-pose": {"variant": "2x2", "task": "pose"},
 }
-
-
-@functools.cache
-def exported(name: str) -> onnx.ModelProto:
-    """An exported network, made once for all tests: not to be changed."""
-    options = EXPORTS[name]
-    size = {} if "task" in options else {"res": "320x256"}
-    with tempfile.TemporaryDirectory() as folder:
-        return onnx.load(export_onnx(path=Path(folder) / "model.onnx", **size, **options).path)
 
 
 def frame_for(model: onnx.ModelProto) -> dict[str, np.ndarray]:

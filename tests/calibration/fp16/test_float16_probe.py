@@ -11,7 +11,7 @@ from sfpp.calibration.fp16.float_graph import FloatGraph
 from sfpp.calibration.fp16.float_types import float_types
 from sfpp.calibration.fp16.fp16_model import fp16_model
 from sfpp.runtime.errors import UsageError
-from tests.calibration.fp16.fp16_graphs import agreement, exported, frame_for, graph, rounded, run, simulated_fp16
+from tests.calibration.fp16.fp16_graphs import EXPORTS, agreement, frame_for, graph, rounded, run, simulated_fp16
 
 RNG = np.random.default_rng(0)
 
@@ -151,8 +151,8 @@ def test_an_overflow_keeps_its_node_and_those_that_read_it():
 
 
 @pytest.fixture(scope="module")
-def network():
-    return exported("fast-exact")
+def network(demo_export):
+    return onnx.load(demo_export(**EXPORTS["fast-exact"]).path)
 
 
 def test_a_sound_network_has_nothing_to_keep(network):

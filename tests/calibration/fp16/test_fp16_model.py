@@ -13,7 +13,6 @@ from tests.calibration.fp16.fp16_graphs import (
     FLOAT,
     FLOAT16,
     agreement,
-    exported,
     frame_for,
     graph,
     node_types,
@@ -34,8 +33,8 @@ SLOW = {"hq-local-labels", "2x2-pose"}
 @pytest.fixture(
     scope="module", params=[pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in EXPORTS]
 )
-def model(request):
-    return exported(request.param)
+def model(request, demo_export):
+    return onnx.load(demo_export(**EXPORTS[request.param]).path)
 
 
 @pytest.fixture(scope="module")

@@ -351,9 +351,9 @@ def ranges_of(model, frame):
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory):
+def demo(demo_export):
     """The demonstration network, with merging, and a frame for it."""
-    path = export_onnx(path=tmp_path_factory.mktemp("demo") / "hq.onnx", variant="hq", res="320x192").path
+    path = demo_export(variant="hq", res="320x192").path
     model = read_model(path)
     return model, batch_from_frames([read_image(demo_frame())], contract_in(model, origin=path.name).input)[0]
 

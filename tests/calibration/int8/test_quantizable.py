@@ -1,13 +1,10 @@
 """Which products are found, what is known of each, and which stay out."""
 
-import functools
-
 import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
 from sfpp.calibration.int8.quantizable import Quantizable, quantizable
-from sfpp.export import export_onnx
 from sfpp.tooling.graph import read_model
 from tests.calibration.int8.int8_graphs import attention_input, classifiers, model_of, weight
 
@@ -175,16 +172,8 @@ def test_what_stands_before_an_activation_is_no_classifier():
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("exported")
-
-    @functools.cache
-    def export(**options):
-        path = folder / "model.onnx"
-        export_onnx(path=path, **{"res": "160x128", **options})
-        return read_model(path)
-
-    return export
+def exported(demo_export):
+    return lambda **options: read_model(demo_export(**{"res": "160x128", **options}).path)
 
 
 def test_every_learned_product_but_the_classifier(exported):

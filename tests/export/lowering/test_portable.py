@@ -26,20 +26,17 @@ BOTH_SIDES = [
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    """Return the exported file of a variant, made once."""
-    folder = tmp_path_factory.mktemp("exported")
-    recipe = folder / "both.json"
-    recipe.write_text(json.dumps(BOTH_SIDES))
-    reports = {}
+def recipe(tmp_path_factory):
+    """Merging on both sides of attention, as a file."""
+    path = tmp_path_factory.mktemp("recipe") / "both.json"
+    path.write_text(json.dumps(BOTH_SIDES))
+    return path
 
-    def export(variant):
-        if variant not in reports:
-            name = recipe if variant == "both" else variant
-            reports[variant] = export_onnx(path=folder / f"{variant}.onnx", variant=name, res=ODD)
-        return reports[variant]
 
-    return export
+@pytest.fixture(scope="module")
+def exported(demo_export, recipe):
+    """Return the report of a variant's export."""
+    return lambda variant: demo_export(variant=recipe if variant == "both" else variant, res=ODD)
 
 
 ALL = [*VARIANTS, "both"]
@@ -127,7 +124,8 @@ def test_tensorrt_rtx_builds_it(exported, variant):
     assert len(build_engine(exported(variant).path)) > 1_000_000
 
 
-@pytest.mark.parametrize("card", [pytest.param(CARDS[1], marks=pytest.mark.slow), *CARDS[2:]])
+@pytest.mark.slow
+@pytest.mark.parametrize("card", CARDS[1:])
 def test_tensorrt_rtx_builds_for_other_cards(exported, card):
     assert build_engine(exported("fast").path, card)
 
@@ -157,10 +155,9 @@ def test_tensorrt_rtx_builds_every_input_and_output(tmp_path, options):
         ),
     ],
 )
-def test_other_opsets(tmp_path, variant, opset, exported):
-    exported(variant)
-    recipe = exported(variant).path.parent / "both.json" if variant == "both" else variant
-    report = export_onnx(path=tmp_path / "model.onnx", variant=recipe, res=ODD, opset=opset)
+def test_other_opsets(tmp_path, recipe, variant, opset):
+    variant = recipe if variant == "both" else variant
+    report = export_onnx(path=tmp_path / "model.onnx", variant=variant, res=ODD, opset=opset)
     assert onnx.load(report.path).opset_import[0].version == opset
     assert build_engine(report.path)
 

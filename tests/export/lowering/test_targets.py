@@ -32,17 +32,13 @@ DISTINCT = ["portable", "onnxruntime"]
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    """Return the report of an export, made once."""
-    folder = tmp_path_factory.mktemp("targets")
-    reports = {}
+def exported(demo_export):
+    """Return the report of an export."""
 
     def export(variant, matching, target):
-        key = (variant, matching, target)
-        if key not in reports:
-            path = folder / f"{'-'.join(key)}.onnx"
-            reports[key] = export_onnx(path=path, variant=variant, matching=matching, target=target, res=ODD)
-        return reports[key]
+        others = {"exact": {}, "local": {"matching": "local"}}[matching]
+        others |= {} if target == "portable" else {"target": target}
+        return demo_export(variant=variant, res=ODD, **others)
 
     return export
 

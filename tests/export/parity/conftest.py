@@ -1,5 +1,6 @@
 """Exported models to compare, of every family and task, small enough to run in a moment."""
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,18 +26,17 @@ class Exported:
 
 
 @pytest.fixture(scope="session")
-def exported(tmp_path_factory):
-    """Return what exports a model once, by its name."""
-    folder, made = tmp_path_factory.mktemp("exported"), {}
+def exported(demo_export, tmp_path_factory):
+    """Return what gives a model by its name, exported once."""
 
+    @functools.cache
     def make(name):
-        if name not in made:
-            weights = None
-            if name == "edaformer":
-                if not FOLDER.is_dir():
-                    pytest.skip(f"no golden cases in {FOLDER}")
-                weights = GoldenCase("edaformer_t_2211-222_256x320").save_checkpoint(folder)
-            made[name] = Exported(export_onnx(weights, folder / f"{name}.onnx", **_RECIPES[name]).path, weights)
-        return made[name]
+        if name != "edaformer":
+            return Exported(demo_export(**_RECIPES[name]).path)
+        if not FOLDER.is_dir():
+            pytest.skip(f"no golden cases in {FOLDER}")
+        folder = tmp_path_factory.mktemp("exported")
+        weights = GoldenCase("edaformer_t_2211-222_256x320").save_checkpoint(folder)
+        return Exported(export_onnx(weights, folder / "edaformer.onnx", **_RECIPES[name]).path, weights)
 
     return make

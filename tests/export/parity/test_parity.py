@@ -148,8 +148,8 @@ def test_layers_are_left_out_where_they_are_too_many(exported, monkeypatch, tmp_
     assert [point.name for point in report.points if not point.within] == ["stages.1/blocks.1/ffn"]
 
 
-def test_labels_in_the_graph(pictures, tmp_path):
-    path = export_onnx(path=tmp_path / "labels.onnx", output="labels", res="192x128").path
+def test_labels_in_the_graph(demo_export, pictures, tmp_path):
+    path = demo_export(output="labels", res="192x128").path
     report = parity(path, images=pictures)
     assert report.agrees
     (free,) = report.outputs

@@ -15,6 +15,7 @@ from tests.export.parity.planted import with_contract, with_normalization, with_
 
 # One of each task; the others are compared alike.
 MODELS = ("fast", "pose", *(pytest.param(name, marks=pytest.mark.slow) for name in ("original", "edaformer")))
+ONE = (MODELS[0], pytest.param("pose", marks=pytest.mark.slow), *MODELS[2:])
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 
@@ -31,7 +32,7 @@ def test_a_sound_file_agrees(exported, name):
     assert all(point.within for point in report.points)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", ONE)
 def test_a_layer_twice_too_large(exported, tmp_path, name):
     model = exported(name)
     path = with_scaled_layer(model.path, tmp_path / "faulty.onnx", "encoder/stages.1/blocks.0/ffn/contract/Conv")
@@ -48,8 +49,18 @@ def test_a_layer_twice_too_large(exported, tmp_path, name):
 @pytest.mark.parametrize(
     ("name", "node", "place"),
     [
-        ("fast", "encoder/stages.0/patch_embed/projection/Conv", "stages.0/patch_embed/projection"),
-        ("fast", "encoder/stages.0/blocks.0/attention/reduction/Conv", "stages.0/blocks.0/attention/reduction"),
+        pytest.param(
+            "fast",
+            "encoder/stages.0/patch_embed/projection/Conv",
+            "stages.0/patch_embed/projection",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "fast",
+            "encoder/stages.0/blocks.0/attention/reduction/Conv",
+            "stages.0/blocks.0/attention/reduction",
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             "fast",
             "encoder/stages.0/blocks.1/attention/key_value/MatMul",
@@ -103,7 +114,7 @@ def test_the_layer_is_named(exported, tmp_path, name, node, place):
     assert "everything before it agrees" in report.place
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", ONE)
 def test_a_wrong_color_order(exported, tmp_path, name):
     model = exported(name)
     report = compared(with_contract(model.path, tmp_path / "faulty.onnx", input={"color_order": "BGR"}), model)
@@ -128,8 +139,13 @@ def test_normalization_in_the_wrong_order(exported, tmp_path, name):
     ("mean", "std", "words"),
     [
         ((0, 0, 0), (1, 1, 1), "with normalization skipped it agrees - raw values 0..255 reach the network"),
-        ((0, 0, 0), (255, 255, 255), "with values of 0..1 it agrees - frames are divided by 255 and not normalized"),
-        ([x / 255 for x in MEAN], [x / 255 for x in STD], "it agrees - mean and std are on the 0..1 scale"),
+        *(
+            pytest.param(*each, marks=pytest.mark.slow)
+            for each in [
+                ((0, 0, 0), (255, 255, 255), "with values of 0..1 it agrees - frames are divided by 255 and not norm"),
+                ([x / 255 for x in MEAN], [x / 255 for x in STD], "it agrees - mean and std are on the 0..1 scale"),
+            ]
+        ),
         ((100, 110, 120), (50, 55, 60), "the graph normalizes with mean (100, 110, 120) and std (50, 55, 60), the ch"),
     ],
 )
@@ -221,7 +237,12 @@ def test_converted_weights_are_a_note_only(exported, tmp_path):
             "hq",
             "1536 queries and 3 keys/values, expected 1536 and 10; these are the tokens of the variant 'fast'",
         ),
-        ("fast", "original", "expected 1536 and 24; these are the tokens of the variant 'fast'"),
+        pytest.param(
+            "fast",
+            "original",
+            "expected 1536 and 24; these are the tokens of the variant 'fast'",
+            marks=pytest.mark.slow,
+        ),
         ("original", "fast", "expected 1536 and 3; these are the tokens of the variant 'original'"),
         pytest.param(
             "edaformer",

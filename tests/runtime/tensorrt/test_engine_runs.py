@@ -5,7 +5,6 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from sfpp.export import export_onnx
 from sfpp.export.demo import demo_frame, demo_person
 from sfpp.runtime import PoseEstimator, Segmenter, load, read_image
 from sfpp.runtime.cli.run import main
@@ -14,12 +13,11 @@ from sfpp.runtime.tensorrt import build_engine
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("models")
+def models(demo_export):
     return {
-        "segmentation": export_onnx(path=folder / "street.onnx", res="192x128", variant="hq").path,
-        "labels": export_onnx(path=folder / "labels.onnx", res="192x128", output="labels").path,
-        "pose": export_onnx(path=folder / "pose.onnx", task="pose", res="96x128").path,
+        "segmentation": demo_export(variant="hq", res="192x128").path,
+        "labels": demo_export(output="labels", res="192x128").path,
+        "pose": demo_export(task="pose").path,
     }
 
 
@@ -60,7 +58,7 @@ def test_the_command_runs_an_engine(engine, tmp_path, capsys):
 def test_the_command_builds_nothing_where_it_may_not(fakes, models, tmp_path, capsys):
     arguments = [str(models["segmentation"]), str(demo_frame()), str(tmp_path / "out.png"), "--no-build"]
     assert main([*arguments, "--backend", "tensorrt"]) == 1
-    assert "there is no engine of street.onnx for TensorRT" in capsys.readouterr().err
+    assert "there is no engine of hq.onnx for TensorRT" in capsys.readouterr().err
     assert main(arguments) == 0
     assert "TensorRT" not in capsys.readouterr().err
 
@@ -90,10 +88,9 @@ def test_an_engine_is_tested_once_for_each_driver_and_version(engine, caplog, mo
     assert told_by(path, caplog) == []
 
 
-def test_an_engine_that_answers_wrongly_is_told_of_each_time(engine, caplog):
+def test_an_engine_that_answers_wrongly_is_told_of_each_time(engine, models, caplog):
     path = engine("segmentation")
-    other = export_onnx(path=path.with_name("other.onnx"), res="192x128", variant="hq")
-    broken = onnx.load(str(other.path))
+    broken = onnx.load(models["segmentation"])
     for each in broken.graph.initializer:
         if "stages.3" in each.name and len(each.dims) > 1:
             each.CopyFrom(numpy_helper.from_array(np.zeros(tuple(each.dims), np.float32), each.name))
