@@ -18,6 +18,7 @@ from sfpp.runtime.heatmaps import Floats, average_with_mirrored, keypoints_from_
 from sfpp.runtime.images import Image, batch_from_frames, bgr_from_frame
 from sfpp.runtime.model import OpenedModel, Step, streamed
 from sfpp.runtime.skeleton import draw_skeletons
+from sfpp.runtime.text import aligned
 
 if TYPE_CHECKING:
     from sfpp.runtime.people.detections import PersonFinder
@@ -96,13 +97,12 @@ class Pose:
 
     def summary(self) -> list[str]:
         """Return the people's keypoints as lines of text."""
-        width = max(map(len, self.names))
         lines = []
         for row in range(len(self)):
             identity = row + 1 if self.ids is None else self.ids[row]
             lines.append(f"person {identity}, mean score {self.scores[row].mean():.2f}")
-            for name, (x, y), score in zip(self.names, self.keypoints_xy[row], self.scores[row], strict=True):
-                lines.append(f"  {name:<{width}}  {x:7.1f} {y:7.1f}  {score:4.2f}")
+            found = zip(self.names, self.keypoints_xy[row], self.scores[row], strict=True)
+            lines += aligned([(f"  {name}", f"{x:.1f}", f"{y:.1f}", f"{score:.2f}") for name, (x, y), score in found])
             lines.append("")
         return lines[:-1]
 

@@ -19,6 +19,7 @@ from sfpp.runtime.imports import import_cv2
 from sfpp.runtime.labels import Labels, labels_from_logits, labels_resized
 from sfpp.runtime.model import OpenedModel, Step
 from sfpp.runtime.overlay import LegendEntry, Palette, draw_labels, draw_legend
+from sfpp.runtime.text import aligned
 
 if TYPE_CHECKING:
     from sfpp.runtime.video.frame import Frame
@@ -73,9 +74,8 @@ class Segmentation:
 
     def summary(self) -> list[str]:
         """Return the classes' shares as lines of text, the largest first."""
-        shares = {name: share for name, share in self.shares().items() if share >= _SMALLEST_SHARE}
-        width = max(map(len, shares))
-        return [f"{name:<{width}}  {share:6.1%}" for name, share in sorted(shares.items(), key=lambda item: -item[1])]
+        ranked = sorted(self.shares().items(), key=lambda item: -item[1])
+        return aligned([(name, f"{share:.1%}") for name, share in ranked if share >= _SMALLEST_SHARE])
 
     def _shares_by_class(self) -> tuple[float, ...]:
         cv2 = import_cv2(purpose="counting pixels")

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sfpp.runtime.errors import UsageError
+from sfpp.runtime.text import aligned
 
 # A camera runs for weeks: percentiles speak of the latest so many frames, which bounds the memory.
 _KEPT = 100_000
@@ -197,13 +198,12 @@ class StageTimer:
         """Return a table as lines of text: a header, one line a stage, and the frames a second."""
         if not self.stages:
             return ["nothing was measured"]
-        width = max(len("stage"), *(len(stage) for stage in self.stages))
-        lines = [f"{'stage':<{width}}  {'frames':>7}  {'p50 ms':>8}  {'p90 ms':>8}  {'p99 ms':>8}  {'busy %':>6}"]
+        rows = [("stage", "frames", "p50 ms", "p90 ms", "p99 ms", "busy %")]
         for stage in self.stages:
             latency = self.latency(stage)
-            numbers = f"{latency.p50_ms:>8.1f}  {latency.p90_ms:>8.1f}  {latency.p99_ms:>8.1f}"
-            lines.append(f"{stage:<{width}}  {latency.count:>7}  {numbers}  {100 * self.busy_share(stage):>6.0f}")
-        return [*lines, self._verdict()]
+            p50, p90, p99 = (f"{each:.1f}" for each in (latency.p50_ms, latency.p90_ms, latency.p99_ms))
+            rows.append((stage, str(latency.count), p50, p90, p99, f"{100 * self.busy_share(stage):.0f}"))
+        return [*aligned(rows), self._verdict()]
 
     def _verdict(self) -> str:
         """Say how fast it was, and of more than one frame what kept it from being faster."""

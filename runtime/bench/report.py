@@ -162,6 +162,5 @@ def _operator_lines(row: Row) -> list[str]:
     rest_ms = sum(value for _, value in ranked[_OPERATORS:])
     if rest_ms:
         shown.append((f"{len(ranked) - _OPERATORS} others", rest_ms))
-    width = max(len(name) for name, _ in shown)
     share = 1 / total_ms if total_ms else 0.0
-    return [f"  {name:<{width}}  {value:9.2f} ms  {value * share:6.1%}" for name, value in shown]
+    return aligned([(f"  {name}", f"{value:.2f} ms", f"{value * share:.1%}") for name, value in shown])

@@ -76,9 +76,9 @@ def test_summary_is_an_aligned_table():
     run(timer, clock, "read", [2, 98])
     run(timer, clock, "infer a model", [150, 250])
     assert timer.summary() == [
-        "stage           frames    p50 ms    p90 ms    p99 ms  busy %",
-        "read                 2      50.0      88.4      97.0      20",
-        "infer a model        2     200.0     240.0     249.0      80",
+        "stage          frames  p50 ms  p90 ms  p99 ms  busy %",
+        "read                2    50.0    88.4    97.0      20",
+        "infer a model       2   200.0   240.0   249.0      80",
         "4.0 frames a second; the slowest stage, infer a model, alone would allow 5.0 (80 %)",
     ]
 

@@ -62,7 +62,7 @@ def test_operators_are_ranked_and_the_rest_is_summed_up():
     start = lines.index("model, onnxruntime: time by operator in a profiled run")
     assert lines[start + 1].split() == ["Op14", "14.00", "ms", "13.3%"]
     assert [line.split()[0] for line in lines[start + 1 : start + 13]] == [f"Op{index}" for index in range(14, 2, -1)]
-    assert lines[start + 13 :] == ["  2 others       3.00 ms    2.9%"]
+    assert lines[start + 13 :] == ["  2 others   3.00 ms   2.9%"]
 
 
 def test_models_of_one_name_are_told_apart_by_their_folders():
