@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from sfpp.calibration.settings import CalibrationSettings
 from sfpp.runtime.cli.console import Bars, example_source, exit_code_of
 from sfpp.runtime.options import add_options
-from sfpp.tooling.supervised import supervised
 
 COMMAND = "sfpp-calibrate"
 
@@ -57,6 +56,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 def command() -> int:
     """Run the command as a program of its own, supervised, and return its exit code."""
+    from sfpp.tooling.supervised import supervised  # main needs none of it
+
     return supervised(COMMAND, main)
 
 

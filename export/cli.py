@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from sfpp.export.settings import ExportSettings
 from sfpp.runtime.cli.console import example_source, exit_code_of, notes_of
 from sfpp.runtime.options import add_options
-from sfpp.tooling.supervised import supervised
 
 if TYPE_CHECKING:
     from sfpp.export.to_onnx import ExportReport
@@ -67,6 +66,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 def command() -> int:
     """Run the command as a program of its own, supervised, and return its exit code."""
+    from sfpp.tooling.supervised import supervised  # main needs none of it
+
     return supervised("sfpp-export", main)
 
 

@@ -11,7 +11,6 @@ from sfpp.export.parity.settings import ParitySettings
 from sfpp.runtime.cli.console import Bars, exit_code_of
 from sfpp.runtime.files import check_destinations
 from sfpp.runtime.options import add_options, options_of
-from sfpp.tooling.supervised import supervised
 
 COMMAND = "sfpp-parity"
 _DISAGREES = 1
@@ -69,6 +68,8 @@ def parity_parser() -> argparse.ArgumentParser:
 
 def command() -> int:
     """Run the command as a program of its own, supervised, and return its exit code."""
+    from sfpp.tooling.supervised import supervised  # main needs none of it
+
     return supervised(COMMAND, main)
 
 
