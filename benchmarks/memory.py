@@ -4,8 +4,8 @@
     python -m benchmarks.memory --images FRAMES --models b0 --variants fast --works export
 
 Weights are random for B2 and those of the demonstration model for B0: they change no size. Exports of every variant
-and graph, what makes lower precisions of them, and a comparison with PyTorch. Every row is written as soon as it is there
-into benchmarks/results/memory.json; those that are there already are kept, unless --again is given.
+and graph, what makes lower precisions of them, and a comparison with PyTorch. Every row is written as soon as it is
+there into benchmarks/results/memory.json; those that are there already are kept, unless --again is given.
 """
 
 from __future__ import annotations
