@@ -16,7 +16,7 @@ import torch
 from sfpp.export import export_onnx, to_onnx
 from sfpp.export.catalog import MIT_SIZES, VARIANTS, words_from_recipe
 from sfpp.export.checkpoints.conversion import canonical_slots, stages_reversed
-from sfpp.export.checkpoints.styles import MMSEG, OFFICIAL
+from sfpp.export.checkpoints.styles import STYLES
 from sfpp.export.contracts import input_spec
 from sfpp.export.demo import demo_checkpoint
 from sfpp.export.models.segformer import EncoderConfig, HeadConfig, SegFormer, SegFormerConfig
@@ -180,9 +180,9 @@ def random_state(style, size, *, width, classes):
 @pytest.mark.parametrize(
     ("style", "size", "width", "classes"),
     [
-        (OFFICIAL, "b1", 256, 150),
-        pytest.param(OFFICIAL, "b2", 768, 19, marks=pytest.mark.slow),
-        pytest.param(MMSEG, "b1", 256, 21, marks=pytest.mark.slow),
+        (STYLES["official"], "b1", 256, 150),
+        pytest.param(STYLES["official"], "b2", 768, 19, marks=pytest.mark.slow),
+        pytest.param(STYLES["mmseg"], "b1", 256, 21, marks=pytest.mark.slow),
     ],
 )
 def test_checkpoints_of_the_authors_export(tmp_path, style, size, width, classes):
@@ -228,7 +228,7 @@ def test_classes_of_ones_own(tmp_path):
 
 
 def test_too_many_classes_for_labels(tmp_path):
-    torch.save(random_state(MMSEG, "b0", width=8, classes=257), tmp_path / "weights.pth")
+    torch.save(random_state(STYLES["mmseg"], "b0", width=8, classes=257), tmp_path / "weights.pth")
     expected = r"weights\.pth has 257 classes, expected 1 to 256, since labels are uint8; give a network"
     with pytest.raises(CheckpointError, match=expected):
         export_onnx(tmp_path / "weights.pth", tmp_path / "model.onnx", res="64x64")
