@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sfpp.calibration.recommend import DEFAULT_LIMIT, fastest
-from sfpp.calibration.results import CalibrationReport, FileResult, Kept, LayerHistogram, Sensitivity
+from sfpp.calibration.results import CalibrationReport, FileResult, LayerHistogram
 from sfpp.calibration.summary import (
     Words,
     backends,
@@ -25,9 +24,9 @@ from sfpp.calibration.summary import (
     words,
 )
 from sfpp.runtime.contract import ModelContract
-from sfpp.tooling.figures import DASH, SPACE, common_digits, is_finite, number, percent, seconds_text, small_percent
+from sfpp.tooling.figures import DASH, common_digits, number, percent, small_percent
 from sfpp.tooling.metrics import Accuracy
-from sfpp.tooling.page import Bar, Cell, Column, Row, Tile, Tone, render, write_page
+from sfpp.tooling.page import Cell, Column, Row, Tone, render, write_page
 
 _TEMPLATE = Path(__file__).parent / "templates" / "calibration.html"
 _GIBIBYTE = 2**30
@@ -41,11 +40,10 @@ _METRICS = {
     "mIoU": "intersection over union with the truth, averaged over the classes",
     "PCK": "keypoints within 0.2 torsos of the truth",
 }
-_CLASS_TONES: dict[Tone, str] = {
-    "warn": f"loses more than {_NOTABLE:g} point",
-    "bad": f"loses more than {_LARGE:g} points",
-    "muted": f"{DASH} does not occur in these frames",
-}
+_FILE = Column("file", numeric=False)
+_SIZE = Column("size", "MB", "of the file, in 10\u2076 bytes", best="lowest")
+# What a row has in each of its columns, in their order.
+_Cells = dict[Column, Cell]
 
 
 def write_report(report: CalibrationReport, path: str | os.PathLike[str]) -> None:
@@ -60,7 +58,7 @@ def write_report(report: CalibrationReport, path: str | os.PathLike[str]) -> Non
 
 def report_page(report: CalibrationReport) -> str:
     """Return the page, the decision first and what it rests on after it."""
-    contract, unit = report.contract, words(report)
+    contract, chosen = report.contract, recommended(report)
     version = f" {contract.sfpp_version}" if contract.sfpp_version else ""
     return render(
         _TEMPLATE,
@@ -68,38 +66,25 @@ def report_page(report: CalibrationReport) -> str:
         subtitle=_subtitle(contract),
         footer=f"Made by sfpp-calibrate{version}.",
         report=report,
-        unit=unit,
+        unit=words(report),
         finding=finding(report),
-        tiles=_tiles(report),
+        chosen=chosen,
+        fastest=fastest(chosen),
+        size=size_text(report, chosen),
         budget=None if report.max_drop is None else budget_verdict(report),
-        columns=_columns(report),
-        rows=_rows(report),
-        tones=_tones(report),
+        files=_table(_file_rows(report)),
+        limits={"little": _LITTLE, "much": _MUCH, "notable": _NOTABLE, "large": _LARGE},
         failures=failure_lines(report),
-        class_columns=_class_columns(report, unit),
-        class_rows=_class_rows(report),
-        class_tones=_CLASS_TONES,
-        parts={
-            "parts": [_sensitivity_bar(each) for each in report.sensitivity],
-            "nodes": [_sensitivity_bar(each) for each in report.suspects],
-        },
+        by_class=_table(_class_rows(report)),
         # Of all parts: what is folded away is drawn to the same scale.
         largest=max(
             # Of frames in which nobody is found there is none.
             filter(math.isfinite, (each.disagreement for each in (*report.sensitivity, *report.suspects))),
             default=0.0,
         ),
-        kept_columns=[Column(each, numeric=each == "parts") for each in ("file", "why", "parts", "which")],
-        kept=_kept_rows(report),
         missing=not_measured(report),
-        machine=[
-            (name.removesuffix("_bytes").replace("_", " "), _fact(name, each)) for name, each in report.machine.items()
-        ],
-        steps=[Bar(name, value, seconds_text(value)) for name, value in report.seconds.items()],
-        total=seconds_text(sum(report.seconds.values())),
-        number=number,
+        machine_fact=_fact,
         clipped=lambda layer: small_percent(clipped_share(layer)),
-        small_percent=small_percent,
     )
 
 
@@ -112,23 +97,6 @@ def _subtitle(contract: ModelContract) -> str:
     return " \u00b7 ".join([network, f"{contract.task}, {outputs}", size])
 
 
-def _tiles(report: CalibrationReport) -> list[Tile]:
-    file, reference, unit = recommended(report), report.files[0], words(report)
-    is_made, entries = file is not reference, []
-    if unit.metric:
-        note = f"{number(abs(file.drop))} points {'below' if file.drop >= 0 else 'above'} FP32" if is_made else ""
-        entries.append(Tile(unit.metric, f"{percent(file.accuracy.against_truth)}{SPACE}%", note))
-    if is_made:
-        name = f"{unit.labels.capitalize()} as FP32's"
-        entries.append(Tile(name, f"{percent(file.accuracy.agreement)}{SPACE}%", f"{report.frames.held_out} frames"))
-    if (best := fastest(file)) is not None:
-        ratio = f", {number(best.speedup)}\u00d7 FP32 there" if is_made and best.speedup is not None else ""
-        time = f"{number(best.p50_ms, common_digits([best.p50_ms]))}{SPACE}ms"
-        entries.append(Tile("Latency", time, f"{best.backend}{ratio}"))
-    note = f"{percent(file.size_bytes / reference.size_bytes, 0)}{SPACE}% of FP32's" if is_made else ""
-    return [*entries, Tile("File", f"{size_text(report, file)}{SPACE}MB", note)]
-
-
 def drop_tone(drop: float, max_drop: float | None) -> Tone:
     """Return what a drop means to the reader, by the limit that was given, else by ours."""
     if max_drop is not None:
@@ -136,43 +104,14 @@ def drop_tone(drop: float, max_drop: float | None) -> Tone:
     return "good" if drop <= _LITTLE else "warn" if drop <= _MUCH else "bad"
 
 
-def _tones(report: CalibrationReport) -> dict[Tone, str]:
-    unit = words(report).drop_unit
-    slower = "slower than FP32"
-    if report.max_drop is not None:
-        limit = f"the limit of {number(report.max_drop)} {unit}"
-        return {"good": f"within {limit}", "warn": slower, "bad": f"beyond {limit}, or failed to run"}
-    return {
-        "good": f"loses at most {_LITTLE:g} {unit}",
-        "warn": f"loses up to {_MUCH:g} {unit}, or is {slower}",
-        "bad": "loses more, or failed to run",
-    }
+def _table(rows: Sequence[tuple[Mapping[Column, Cell], dict[str, bool]]]) -> tuple[list[Column], list[Row]]:
+    """Return the columns of the first row, which has all, and the rows, which may lack some, with how they are set."""
+    columns = list(rows[0][0]) if rows else []
+    return columns, [Row([cells.get(each, Cell("")) for each in columns], **setting) for cells, setting in rows]
 
 
-def _columns(report: CalibrationReport) -> list[Column]:
-    size = Column("size", "MB", "of the file, in 10\u2076 bytes", best="lowest")
-    columns = [Column("file", numeric=False), *_accuracy_columns(words(report)), size]
-    for backend in backends(report):
-        time = "median (p50) over many runs of the network alone"
-        speed = "how many times as fast as FP32 on the same backend"
-        columns.append(Column("time", "ms", time, group=backend, best="lowest"))
-        columns.append(Column("speed", "\u00d7 FP32", speed, group=backend))
-    return columns
-
-
-def _accuracy_columns(unit: Words) -> list[Column]:
-    columns = [Column(unit.metric, "%", _METRICS[unit.metric], best="highest")] if unit.metric else []
-    lost = f"what {unit.metric} loses against FP32; negative where it gains" if unit.metric else ""
-    columns.append(Column("drop", unit.drop_unit, lost or f"{unit.labels} that differ from FP32's"))
-    if unit.labels == "keypoints":
-        return [*columns, Column("agreement", "%", "keypoints within 2 % of the person's box of where FP32 sees them")]
-    outlines = f"F-score of the classes' outlines against {'the truth' if unit.metric else 'those of FP32'}"
-    same = Column("agreement", "%", "labels equal to FP32's")
-    return [*columns, same, Column("boundary F", "%", outlines, best="highest")]
-
-
-def _rows(report: CalibrationReport) -> list[Row]:
-    rows = []
+def _file_rows(report: CalibrationReport) -> list[tuple[_Cells, dict[str, bool]]]:
+    rows: list[tuple[_Cells, dict[str, bool]]] = []
     for index, file in enumerate(report.files):
         is_chosen = file is recommended(report)
         facts = [f"ranges by {file.method}"] if file.method else []
@@ -181,84 +120,76 @@ def _rows(report: CalibrationReport) -> list[Row]:
         name = Cell(file.precision.upper(), note=note, chip="recommended" if is_chosen else "")
         # The float32 file is what the others are compared with, so that it is neither good nor bad.
         tone = drop_tone(file.drop, report.max_drop) if index else ""
-        accuracy = _accuracy_cells(file.accuracy, file.drop, words(report), tone=tone)
+        accuracy = _accuracy(file.accuracy, file.drop, words(report), tone=tone)
         size = Cell(size_text(report, file), value=file.size_bytes)
-        rows.append(Row([name, *accuracy, size, *_speed_cells(report, file)], strong=is_chosen))
+        rows.append(({_FILE: name, **accuracy, _SIZE: size, **_speed(report, file)}, {"strong": is_chosen}))
         if file.rounded is not None and file.drop_rounded is not None:
-            rows.append(_rounded_row(report, file.rounded, file.drop_rounded))
+            # The same file, so it has no size and time of its own, nor competes with others.
+            tone = drop_tone(file.drop_rounded, report.max_drop)
+            accuracy = _accuracy(file.rounded, file.drop_rounded, words(report), tone=tone)
+            name = Cell("as a GPU stores it", note=["every value rounded to float16"])
+            cells = {_FILE: name, **{column: replace(cell, value=None) for column, cell in accuracy.items()}}
+            rows.append((cells, {"follows": True}))
     return rows
 
 
-def _rounded_row(report: CalibrationReport, rounded: Accuracy, drop: float) -> Row:
-    """Return the row below FP16's: the same file, so it has no size and time of its own, nor competes with others."""
-    cells = _accuracy_cells(rounded, drop, words(report), tone=drop_tone(drop, report.max_drop))
-    name = Cell("as a GPU stores it", note=["every value rounded to float16"])
-    blank = [Cell("")] * (1 + 2 * len(backends(report)))
-    return Row([name, *(replace(cell, value=None) for cell in cells), *blank], follows=True)
-
-
-def _accuracy_cells(accuracy: Accuracy, drop: float, unit: Words, *, tone: Tone) -> list[Cell]:
-    cells = [Cell(percent(accuracy.against_truth), value=accuracy.against_truth)] if unit.metric else []
-    cells += [Cell(number(drop), tone=tone), Cell(percent(accuracy.agreement))]
-    if unit.labels == "labels":
-        cells.append(Cell(percent(accuracy.boundary_f), value=accuracy.boundary_f))
+def _accuracy(accuracy: Accuracy, drop: float, unit: Words, *, tone: Tone) -> _Cells:
+    metric, labels = unit.metric, unit.labels
+    cells: _Cells = {}
+    lost = f"{labels} that differ from FP32's"
+    if metric:
+        column = Column(metric, "%", _METRICS[metric], best="highest")
+        cells[column] = Cell(percent(accuracy.against_truth), value=accuracy.against_truth)
+        lost = f"what {metric} loses against FP32; negative where it gains"
+    cells[Column("drop", unit.drop_unit, lost)] = Cell(number(drop), tone=tone)
+    near = "keypoints within 2 % of the person's box of where FP32 sees them"
+    same = near if labels == "keypoints" else "labels equal to FP32's"
+    cells[Column("agreement", "%", same)] = Cell(percent(accuracy.agreement))
+    if labels == "labels":
+        outlines = f"F-score of the classes' outlines against {'the truth' if metric else 'those of FP32'}"
+        column = Column("boundary F", "%", outlines, best="highest")
+        cells[column] = Cell(percent(accuracy.boundary_f), value=accuracy.boundary_f)
     return cells
 
 
-def _speed_cells(report: CalibrationReport, file: FileResult) -> list[Cell]:
-    cells = []
-    for index, found in enumerate(file.latencies):
-        if found.failure:
-            cells += [Cell("failed", tone="bad"), Cell(DASH)]
-            continue
+def _speed(report: CalibrationReport, file: FileResult) -> _Cells:
+    cells: _Cells = {}
+    for index, (backend, found) in enumerate(zip(backends(report), file.latencies, strict=True)):
         # The same decimals in all rows, so that the eye can compare lengths.
         digits = common_digits(other.latencies[index].p50_ms for other in report.files)
         slower = found.speedup is not None and found.speedup < _SLOWER
-        cells.append(Cell(number(found.p50_ms, digits), value=found.p50_ms))
-        cells.append(Cell(number(found.speedup), tone="warn" if slower else ""))
+        time, speed = Cell(number(found.p50_ms, digits), value=found.p50_ms), Cell(number(found.speedup))
+        if found.failure:
+            time, speed = Cell("failed", tone="bad"), Cell(DASH)
+        median = "median (p50) over many runs of the network alone"
+        cells[Column("time", "ms", median, group=backend, best="lowest")] = time
+        ratio = "how many times as fast as FP32 on the same backend"
+        cells[Column("speed", "\u00d7 FP32", ratio, group=backend)] = replace(speed, tone="warn") if slower else speed
     return cells
 
 
-def _class_columns(report: CalibrationReport, unit: Words) -> list[Column]:
-    columns = [Column(unit.one, numeric=False)]
-    for index, file in enumerate(report.files):
-        label = file.precision.upper()
-        columns.append(Column(unit.score, "%", group=label))
-        if index:
-            columns.append(Column("drop", "points", "against FP32; negative where it gains", group=label))
-    return columns
-
-
-def _class_rows(report: CalibrationReport) -> list[Row]:
+def _class_rows(report: CalibrationReport) -> list[tuple[_Cells, dict[str, bool]]]:
     """Return a row for each class or keypoint, those that lose most first; nothing without truth."""
+    unit = words(report)
     known = [file.accuracy.pck_by_keypoint or file.accuracy.iou_by_class for file in report.files]
     names = list(dict.fromkeys(name for each in known for name in each))
     scores = np.array([[each.get(name, math.nan) for name in names] for each in known])
-    drops = 100 * (scores[0] - scores[1:])
+    drops = 100 * (scores[0] - scores)
     # By loss rather than by name: who looks at 150 classes looks for those that suffer. What does not occur comes last.
-    order = np.lexsort((-np.fmax.reduce(drops, initial=-math.inf), np.isnan(scores).all(axis=0)))
-    return [
-        Row([names[index], _score_cell(scores[0, index]), *_class_cells(scores[1:, index], drops[:, index])])
-        for index in order
-    ]
-
-
-def _class_cells(scores: NDArray[np.float64], drops: NDArray[np.float64]) -> Iterator[Cell]:
-    for score, drop in zip(scores, drops, strict=True):
-        tone: Tone = "bad" if drop > _LARGE else "warn" if drop > _NOTABLE else ""
-        yield _score_cell(score)
-        yield Cell(number(drop), tone="muted" if math.isnan(drop) else tone)
-
-
-def _score_cell(score: float) -> Cell:
-    return Cell(percent(score), tone="muted" if math.isnan(score) else "")
-
-
-def _sensitivity_bar(part: Sensitivity) -> Bar:
-    changed = f"{number(part.disagreement)}{SPACE}%" if is_finite(part.disagreement) else DASH
-    more = small_percent(part.error), str(part.nodes)
-    tag = "kept out of INT8" if part.kept else ""
-    return Bar(part.name, part.disagreement, changed, more=more, tag=tag, is_code=True)
+    order = np.lexsort((-np.fmax.reduce(drops[1:], initial=-math.inf), np.isnan(scores).all(axis=0)))
+    rows: list[tuple[_Cells, dict[str, bool]]] = []
+    for row in order:
+        cells = {Column(unit.one, numeric=False): Cell(names[row])}
+        for index, file in enumerate(report.files):
+            label, score, drop = file.precision.upper(), float(scores[index, row]), float(drops[index, row])
+            shown = Cell(percent(score), tone="muted" if math.isnan(score) else "")
+            cells[Column(unit.score, "%", group=label)] = shown
+            if index:
+                tone: Tone = "bad" if drop > _LARGE else "warn" if drop > _NOTABLE else ""
+                lost = Column("drop", "points", "against FP32; negative where it gains", group=label)
+                cells[lost] = Cell(number(drop), tone="muted" if math.isnan(drop) else tone)
+        rows.append((cells, {}))
+    return rows
 
 
 def clipped_share(layer: LayerHistogram) -> float | None:
@@ -268,22 +199,6 @@ def clipped_share(layer: LayerHistogram) -> float | None:
         return None
     middles = (np.arange(len(layer.counts)) + 0.5) * layer.largest / len(layer.counts)
     return float(layer.counts[middles > layer.threshold].sum() / total)
-
-
-def _kept_rows(report: CalibrationReport) -> list[Row]:
-    return [
-        Row([file.precision.upper(), reason, str(len(names)), Cell("", names=names)])
-        for file in report.files
-        for reason, names in _by_reason(file.kept).items()
-    ]
-
-
-def _by_reason(kept: Sequence[Kept]) -> dict[str, list[str]]:
-    # Hundreds of nodes may share a handful of reasons.
-    groups: dict[str, list[str]] = {}
-    for part in kept:
-        groups.setdefault(part.reason, []).append(part.name)
-    return groups
 
 
 def _fact(name: str, value: Any) -> str:

@@ -9,7 +9,8 @@ A page is a template that extends ``base.html`` and is made of the blocks in ``m
     {% call ui.section("Files") %}{{ ui.table(columns, rows, "Files") }}{% endcall %}
     {% endblock %}
 
-Text is escaped wherever it is written: names of files and classes may be hostile.
+Templates make columns, cells, rows and bars themselves, and write figures as ``figures`` does. Text is escaped wherever
+it is written: names of files and classes may be hostile.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from sfpp.runtime.files import whole_file
 from sfpp.runtime.images import Image, bgr_from_frame
 from sfpp.runtime.imports import import_cv2
 from sfpp.runtime.text import clean_text
+from sfpp.tooling import figures
 
 _TEMPLATES = Path(__file__).parent / "templates"
 Tone = Literal["", "good", "warn", "bad", "muted"]
@@ -48,6 +50,8 @@ _SIGNS = {
 _JPEG_QUALITY = 88
 _LONGEST_SIDE = 1920  # in pixels: a page of images in 4K is too large to be mailed
 _PURPOSE = "writing pictures into a page"
+# Of ``figures``, what templates write figures with.
+_FIGURES = ("common_digits", "error", "is_finite", "number", "percent", "seconds_text", "share", "small_percent")
 
 
 @dataclass(frozen=True)
@@ -122,15 +126,6 @@ class Bar:
     is_code: bool = False
 
 
-@dataclass(frozen=True)
-class Tile:
-    """A key figure: what it is, the figure with its unit, and a line about it."""
-
-    name: str
-    value: str
-    note: str = ""
-
-
 class Outline:
     """The sections of a page, counted while it is written."""
 
@@ -192,10 +187,11 @@ def _environment(folder: Path = _TEMPLATES) -> jinja2.Environment:
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         finalize=_shown,
-        extensions=[_Lines],
+        extensions=["jinja2.ext.do", _Lines],
     )
     helpers = (classes, column_groups, table_rows, bar_lengths, histogram_shape, inline_image, name_parts)
-    environment.globals.update({each.__name__: each for each in helpers}, signs=_SIGNS)
+    written = (Bar, Cell, Column, Row, *(getattr(figures, name) for name in _FIGURES))
+    environment.globals.update({each.__name__: each for each in (*helpers, *written)}, signs=_SIGNS)
     return environment
 
 

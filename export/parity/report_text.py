@@ -14,8 +14,8 @@ from sfpp.export.parity.differences import Place
 from sfpp.export.parity.report import AgreementReport, OutputReport, PointReport
 from sfpp.runtime.cli.console import example_source
 from sfpp.runtime.text import clean_text
-from sfpp.tooling.figures import error, is_finite, number, share
-from sfpp.tooling.page import Bar, Column, Tile, render, write_page
+from sfpp.tooling.figures import error, is_finite, share
+from sfpp.tooling.page import Bar, render, write_page
 
 _TEMPLATE = Path(__file__).parents[1] / "templates" / "parity.html"
 # Larger networks are shown stage by stage; everything is in the JSON and on the page.
@@ -165,59 +165,20 @@ def parity_page(report: AgreementReport) -> str:
     """Return the page: the verdict, the figures, every part's error, and the frames that differ most."""
     contract = report.contract
     name = f"{contract.family}-{contract.size} {contract.variant} {contract.precision}"
-    parts = [point for point in report.points if not (point.detail and point.within)]
     return render(
         _TEMPLATE,
         title=f"{report.model.name} against PyTorch",
         subtitle=f"{name}, compared as {report.precision}",
         report=report,
         segments=contract.task == "segmentation",
-        tiles=list(_tiles(report)),
-        columns=_columns(report),
-        rows=[_row(each) for each in report.outputs],
-        parts=[_bar(each) for each in parts],
+        worst=max(report.points, key=lambda point: _length(point.own), default=None),
+        bars=[_bar(each) for each in report.points if not (each.detail and each.within)],
         layers=[_bar(each) for each in report.points if each.detail],
         longest=-math.log10(_SMALLEST),
         smallest=_SMALLEST,
-        truth_columns=[Column("Class", numeric=False), Column("this file", "%"), Column("PyTorch", "%")],
-        truth_rows=_truth_rows(report),
         next_command=next_command(report),
-        error=error,
         percent=percent,
     )
-
-
-def _tiles(report: AgreementReport) -> Iterator[Tile]:
-    for output in report.outputs:
-        what = "Labels" if output.distance_px is None else "Keypoints"
-        yield Tile(f"{what} as PyTorch's", percent(output.same), f"{output.mode}, {len(report.frames)} frames")
-    worst = max(report.points, key=lambda point: _length(point.own), default=None)
-    if worst is not None:
-        yield Tile("Largest own error", error(worst.own), worst.name)
-    if report.truth is not None:
-        yield Tile("mIoU", percent(report.truth.file_mean_iou), f"PyTorch {percent(report.truth.pytorch_mean_iou)}")
-
-
-def _columns(report: AgreementReport) -> list[Column]:
-    segments = report.contract.task == "segmentation"
-    same = "pixels with PyTorch's label" if segments else "sure keypoints that are where PyTorch has them"
-    last = Column("mIoU", "%", "with PyTorch's labels as the truth") if segments else Column("distance", "px", "mean")
-    relative = "root mean square of the difference over that of PyTorch's output"
-    return [
-        Column("Mode", numeric=False),
-        Column("same", "%", same),
-        Column("worst frame", "%"),
-        last,
-        Column("relative error", "", relative),
-        Column("max error"),
-        Column("mean error"),
-    ]
-
-
-def _row(output: OutputReport) -> list[str]:
-    last = share(output.mean_iou) if output.distance_px is None else number(output.distance_px[0])
-    errors = (output.relative_error, output.max_error, output.mean_error)
-    return [output.mode, share(output.same), share(output.worst_same), last, *map(error, errors)]
 
 
 def _bar(point: PointReport) -> Bar:
@@ -230,11 +191,3 @@ def _bar(point: PointReport) -> Bar:
 def _length(own: float) -> float:
     """Return a value to sort and draw by: what is not finite is the worst."""
     return own if is_finite(own) else 1.0
-
-
-def _truth_rows(report: AgreementReport) -> list[list[str]]:
-    truth = report.truth
-    if truth is None:
-        return []
-    rows = [[name, share(truth.file_iou[name]), share(truth.pytorch_iou[name])] for name in truth.file_iou]
-    return [["mean", share(truth.file_mean_iou), share(truth.pytorch_mean_iou)], *rows]

@@ -10,7 +10,7 @@ import pytest
 
 from sfpp.runtime.errors import MediaError, SfppError
 from sfpp.tooling import page
-from sfpp.tooling.page import Bar, Cell, Column, Outline, Row, Tile, inline_image, render, write_page
+from sfpp.tooling.page import Bar, Cell, Column, Outline, Row, inline_image, render, write_page
 from tests.tooling.page_reader import assert_sound, picture_in, read_page
 
 HOSTILE = '</td><script>alert("1")</script>\'&amp;'
@@ -26,7 +26,7 @@ PAGE = """
 {% call ui.section(text) %}
   <p>{{ ui.code(text) }}{{ ui.chip(text) }}</p>
   <dl>{{ ui.fact(text, text) }}{{ ui.fact(text, text, is_code=true) }}</dl>
-  {{ ui.tiles(tiles) }}{{ ui.bullets([text]) }}
+  {% call ui.tiles() %}{{ ui.tile(text, text, text) }}{{ ui.tile(text, text) }}{% endcall %}{{ ui.bullets([text]) }}
   {% call ui.folded(text) %}<p>{{ text }}</p>{% endcall %}
   {{ ui.table(columns, rows, text, {"bad": text}) }}
   {{ ui.picture(image, [text, text], text) }}
@@ -49,7 +49,6 @@ def filled(folder, text, sections=4):
         footer=text,
         text=text,
         sections=sections,
-        tiles=[Tile(text, text, text), Tile(text, text)],
         columns=[Column(text, text, text), Column(text, text, text, group=text, best="highest")],
         rows=[
             [text, Cell(text, value=1.0, tone="bad", note=[text], chip=text, names=[text] * 9)],
