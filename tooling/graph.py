@@ -8,6 +8,7 @@ import os
 import re
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import TypeVar, cast
@@ -247,6 +248,11 @@ class GraphIndex:
             for name in dict.fromkeys(names_read_by(node)):
                 self.readers.setdefault(name, []).append(node)
 
+    @cached_property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """What :func:`shapes_of` says of the model."""
+        return shapes_of(self.model)
+
     def constant_behind(self, tensor: str) -> str | None:
         """Return the name of the initializer that a tensor is, itself or through Identity; None if it is none."""
         tensor = self.origin(tensor, frozenset({"Identity"}))
@@ -257,6 +263,51 @@ class GraphIndex:
         while tensor in self.producers and self.producers[tensor].op_type in operators:
             tensor = self.producers[tensor].input[0]
         return tensor
+
+    def only_reader(self, node: onnx.NodeProto) -> onnx.NodeProto | None:
+        """Return the node that alone reads what a node gives; None if several do, or if the graph gives it out too."""
+        readers = self.readers.get(node.output[0], [])
+        return readers[0] if len(readers) == 1 and node.output[0] not in self.outputs else None
+
+    def number(self, tensor: str) -> float | None:
+        """Return the value of a constant that holds one number; None for any other tensor."""
+        name = self.constant_behind(tensor)
+        if name is None or math.prod(self.initializers[name].dims) != 1:
+            return None
+        return float(numpy_helper.to_array(self.initializers[name]).ravel()[0])
+
+    def gelu_around(self, erf: onnx.NodeProto) -> tuple[str, list[onnx.NodeProto]] | None:
+        """Return what the GELU ``x * 0.5 * (1 + erf(x / sqrt(2)))`` is of, and its nodes in order, the last one last.
+
+        None if the node is no Erf, or belongs to no GELU.
+        """
+        scaled = self.producers.get(erf.input[0]) if erf.op_type == "Erf" else None
+        if scaled is None or scaled.op_type not in ("Div", "Mul"):
+            return None
+        x, factor = self._variable_and_number(scaled)
+        if factor is None or not math.isclose(factor, math.sqrt(0.5 if scaled.op_type == "Mul" else 2), rel_tol=1e-5):
+            return None
+        shifted = self.only_reader(erf)
+        if shifted is None or shifted.op_type != "Add" or self._variable_and_number(shifted)[1] != 1:
+            return None
+        nodes, others = [scaled, erf, shifted], [x, 0.5]
+        while others:
+            before, reader = nodes[-1].output[0], self.only_reader(nodes[-1])
+            if reader is None or reader.op_type != "Mul":
+                return None
+            other = next((name for name in reader.input if name != before), "")
+            number = self.number(other)
+            if (other if number is None else number) not in others:
+                return None
+            others.remove(other if number is None else number)
+            nodes.append(reader)
+        return x, nodes
+
+    def _variable_and_number(self, node: onnx.NodeProto) -> tuple[str, float | None]:
+        """Return the two inputs of a node as a tensor and a number; for Div the number must stand second."""
+        first, second = node.input
+        number = self.number(second)
+        return (first, number) if number is not None or node.op_type == "Div" else (second, self.number(first))
 
 
 def copy_of(message: _Proto) -> _Proto:

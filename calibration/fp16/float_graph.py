@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from onnx import inliner
 
 from sfpp.runtime.errors import ModelFileError, UsageError
-from sfpp.tooling.graph import attribute_of, constant_in, copy_of, graphs_in, infos_of, name_of
+from sfpp.tooling.graph import GraphIndex, attribute_of, constant_in, copy_of, graphs_in, infos_of, name_of
 
 _FLOAT = onnx.TensorProto.FLOAT
 _HALVES: dict[int, str] = {onnx.TensorProto.FLOAT16: "float16", onnx.TensorProto.BFLOAT16: "bfloat16"}
 
 
-class FloatGraph:
+class FloatGraph(GraphIndex):
     """The nodes of a model by their position, and the float32 tensors between them.
 
     Args:
@@ -37,18 +37,17 @@ class FloatGraph:
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
-        self.model = _prepared(model)
+        super().__init__(_prepared(model))
         graph = self.model.graph
         self.nodes = list(graph.node)
         inputs = {value.name for value in graph.input}
-        self.constants = {tensor.name: tensor for tensor in graph.initializer if tensor.name not in inputs}
-        self.outputs = frozenset(value.name for value in graph.output)
+        self.constants = {name: tensor for name, tensor in self.initializers.items() if name not in inputs}
         self.infos = infos_of(graph)
         self.writer = {name: index for index, node in enumerate(self.nodes) for name in node.output if name}
-        self._readers: dict[str, list[tuple[int, int]]] = defaultdict(list)
+        self._reading: dict[str, list[tuple[int, int]]] = defaultdict(list)
         for index, node in enumerate(self.nodes):
             for position, name in enumerate(node.input):
-                self._readers[name].append((index, position))
+                self._reading[name].append((index, position))
         self._opsets = {each.domain or "ai.onnx": each.version for each in self.model.opset_import}
         _check_types(self)
 
@@ -79,21 +78,9 @@ class FloatGraph:
         """Yield the names of a node's float32 outputs."""
         return (name for name in self.nodes[index].output if self.is_float32(name))
 
-    def readers(self, index: int) -> list[tuple[int, int]]:
+    def readers_of(self, index: int) -> list[tuple[int, int]]:
         """Return (node, position of the input) of everything that reads an output of a node."""
-        return [reader for name in self.nodes[index].output if name for reader in self._readers[name]]
-
-    def float_readers(self, index: int) -> list[tuple[int, int]]:
-        """Return (node, position of the input) of everything that reads a float32 output of a node."""
-        return [
-            (reader, position)
-            for reader, position in self.readers(index)
-            if self.is_float32(self.nodes[reader].input[position])
-        ]
-
-    def is_output(self, index: int) -> bool:
-        """Tell whether a node writes an output of the graph."""
-        return any(name in self.outputs for name in self.nodes[index].output)
+        return [reader for name in self.nodes[index].output if name for reader in self._reading[name]]
 
     def sources(self, index: int) -> list[int]:
         """Return the nodes that write the inputs of a node."""

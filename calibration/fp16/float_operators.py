@@ -172,20 +172,9 @@ def long_merges(graph: FloatGraph) -> set[int]:
 
 def gelus(graph: FloatGraph) -> Iterator[frozenset[int]]:
     """Yield the five nodes of each GELU that is written with Erf, which backends run as one if they have one type."""
-    for index, node in enumerate(graph.nodes):
-        if node.op_type != "Erf":
-            continue
-        scaled = [each for each in graph.sources(index) if graph.nodes[each].op_type in {"Div", "Mul"}]
-        shifted = _readers(graph, index, {"Add"})
-        products = [each for add in shifted for each in _readers(graph, add, {"Mul"})]
-        halves = [
-            each
-            for product in products
-            for each in [*_readers(graph, product, {"Mul"}), *graph.sources(product)]
-            if graph.nodes[each].op_type == "Mul" and graph.has_constant_input(each)
-        ]
-        constant = (each for each in [*scaled, *shifted] if graph.has_constant_input(each))
-        yield frozenset({index, *constant, *products, *halves})
+    for node in graph.nodes:
+        if (found := graph.gelu_around(node)) is not None:
+            yield frozenset(graph.writer[each.output[0]] for each in found[1])
 
 
 def _is(graph: FloatGraph, index: int, op: str) -> bool:
@@ -199,7 +188,7 @@ def _is_root(graph: FloatGraph, index: int) -> bool:
 
 
 def _readers(graph: FloatGraph, index: int, ops: Collection[str]) -> list[int]:
-    return [reader for reader, _ in graph.readers(index) if graph.nodes[reader].op_type in ops]
+    return [reader for reader, _ in graph.readers_of(index) if graph.nodes[reader].op_type in ops]
 
 
 def _above(graph: FloatGraph, root: int) -> set[int]:
@@ -245,7 +234,7 @@ def _summands(graph: FloatGraph, one_hot: int) -> int:
     rows_columns = graph.shape(graph.nodes[one_hot].output[0])[-2:]
     products = [
         position
-        for reader, position in graph.readers(one_hot)
+        for reader, position in graph.readers_of(one_hot)
         if _is(graph, reader, "MatMul") and len(rows_columns) == 2
     ]
     return max((rows_columns[1 - position] for position in products), default=0)

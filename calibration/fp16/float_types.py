@@ -113,10 +113,11 @@ def _wanted(graph: FloatGraph, roles: dict[int, _Role]) -> dict[int, bool]:
             # What makes no floats takes either type.
             opinions = [
                 wanted[reader] and position in float16_positions(graph, reader)
-                for reader, position in graph.float_readers(index)
-                if roles.get(reader) != "reader"
+                for reader, position in graph.readers_of(index)
+                if graph.is_float32(graph.nodes[reader].input[position]) and roles.get(reader) != "reader"
             ]
-            wanted[index] = any(opinions) and all(opinions) and not graph.is_output(index)
+            is_output = not graph.outputs.isdisjoint(graph.nodes[index].output)
+            wanted[index] = any(opinions) and all(opinions) and not is_output
         else:
             wanted[index] = role == "computing"
     return wanted

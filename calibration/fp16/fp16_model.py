@@ -164,8 +164,7 @@ def rounded_in_float32(model: onnx.ModelProto) -> onnx.ModelProto:
     float16 is cast to it and back.
     """
     graph = model.graph
-    infos = infos_of(graph)
-    halves = {name for name, value in infos.items() if value.type.tensor_type.elem_type == _FLOAT16}
+    halves = {name for name, value in infos_of(graph).items() if value.type.tensor_type.elem_type == _FLOAT16}
     nodes: list[onnx.NodeProto] = []
     for node in graph.node:
         if node.op_type == "Cast":
@@ -174,14 +173,10 @@ def rounded_in_float32(model: onnx.ModelProto) -> onnx.ModelProto:
             nodes.append(node)
         else:
             nodes.extend(_followed_by_rounding(node, halves))
-    declared = [_info(value, value.name, _FLOAT) if value.name in halves else value for value in graph.value_info]
-    for name in (name for node in nodes for name in node.output if name not in infos):
-        origin, _, ending = name.rpartition("/")
-        declared.append(_info(infos[origin], name, _FLOAT16 if ending == "fp16" else _FLOAT))
     simulated = copy_of(model)
     _replace(simulated.graph.node, nodes)
     _replace(simulated.graph.initializer, [_widened(tensor) for tensor in graph.initializer])
-    _replace(simulated.graph.value_info, declared)
+    _replace(simulated.graph.value_info, ())
     onnx.checker.check_model(simulated, full_check=True)
     return simulated
 

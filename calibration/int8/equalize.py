@@ -20,7 +20,7 @@ from onnx import numpy_helper
 
 from sfpp.calibration.int8.observe import channel_magnitudes
 from sfpp.calibration.int8.quantizable import LAYOUT_OPERATORS, ProductIndex, quantizable
-from sfpp.tooling.graph import attribute_of, copy_of, name_of, names_read_by, remove_unused, shapes_of
+from sfpp.tooling.graph import attribute_of, copy_of, name_of, names_read_by, remove_unused
 
 # Factors beyond 2 to this power would bring float16 to its limits where a channel is nearly dead.
 _LARGEST_EXPONENT = 8
@@ -61,11 +61,12 @@ def equalized(model: onnx.ModelProto, inputs: Iterable[Mapping[str, NDArray[Any]
         BackendError: a tensor holds NaN or infinity, or ONNX Runtime cannot run the model.
     """
     copied = copy_of(model)
-    found = list(_Finder(copied).scalables())
+    index = ProductIndex(copied)
+    found = list(_Finder(index).scalables())
     if not found:
         return copied
     magnitudes = channel_magnitudes(model, {each.tensor: each.axis for each in found}, inputs)
-    constants = _Constants(copied.graph)
+    constants = _Constants(index)
     for each in found:
         weights = [constants.largest_along(use) for use in each.readers if not use.depthwise]
         factors = factors_for(magnitudes[each.tensor], weights)
@@ -102,10 +103,9 @@ def _logarithms(values: NDArray[np.float32]) -> NDArray[np.float64]:
 class _Finder:
     """Finds tensors whose channels can be scaled."""
 
-    def __init__(self, model: onnx.ModelProto) -> None:
-        self._index = ProductIndex(model)
-        self._products = {each.node: each for each in quantizable(model)}
-        self._shapes = shapes_of(model)
+    def __init__(self, index: ProductIndex) -> None:
+        self._index = index
+        self._products = {each.node: each for each in quantizable(index.model)}
 
     def scalables(self) -> Iterator[_Scalable]:
         """Yield them in the graph's order."""
@@ -123,9 +123,9 @@ class _Finder:
         node = self._index.producers.get(tensor)
         while node is not None and node.op_type == "Relu" and self._is_read_once(node.input[0]):
             node = self._index.producers.get(node.input[0])
-        if node is None or tensor not in self._shapes:
+        if node is None or tensor not in self._index.shapes:
             return None
-        last = len(self._shapes[tensor]) - 1
+        last = len(self._index.shapes[tensor]) - 1
         if node.op_type == "LayerNormalization" and attribute_of(node, "axis", -1) in (-1, last):
             axis = last
         elif node.op_type == "Conv":
@@ -156,7 +156,7 @@ class _Finder:
 
     def _axis_behind(self, node: onnx.NodeProto, axis: int) -> int | None:
         """Return where an axis lies after a change of layout, None if it does not stay one axis."""
-        before, after = self._shapes.get(node.input[0]), self._shapes.get(node.output[0])
+        before, after = self._index.shapes.get(node.input[0]), self._index.shapes.get(node.output[0])
         if before is None or after is None:
             return None
         if node.op_type == "Transpose":
@@ -182,7 +182,7 @@ class _Finder:
                 return None
             return [_Use(node, position, 0 if depthwise else 1, depthwise)]
         # A matrix product sums over the last axis of what stands first and the last but one of what stands second.
-        first, rank = position == 1, len(self._shapes[tensor])
+        first, rank = position == 1, len(self._index.shapes[tensor])
         turned = attribute_of(node, "transA" if first else "transB", 0)
         summed = rank - 1 if first != bool(turned) else rank - 2
         return [_Use(node, position, 1 - product.axis)] if axis == summed else None
@@ -191,10 +191,9 @@ class _Finder:
 class _Constants:
     """The initializers of a graph, multiplied for one of their readers at a time."""
 
-    def __init__(self, graph: onnx.GraphProto) -> None:
-        self._graph = graph
-        self._stored = {each.name: each for each in graph.initializer}
-        self._sources = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "Identity"}
+    def __init__(self, index: ProductIndex) -> None:
+        graph = index.model.graph
+        self._index = index
         self._readers = Counter(name for node in graph.node for name in names_read_by(node))
         self._readers.update(output.name for output in graph.output)
 
@@ -207,17 +206,15 @@ class _Constants:
         """Multiply what a node reads; other nodes that read the same constant keep it as it is."""
         values = self._values(use)
         scaled = values * factors.reshape([-1 if index == use.axis else 1 for index in range(values.ndim)])
-        name = use.node.input[use.position]
-        if name not in self._stored or self._readers[name] > 1:
+        name, stored = use.node.input[use.position], self._index.initializers
+        if name not in stored or self._readers[name] > 1:
             self._readers[name] -= 1
             name = f"{name_of(use.node)}/equalized_{use.position}"
-            self._stored[name] = self._graph.initializer.add()
+            stored[name] = self._index.model.graph.initializer.add()
             self._readers[name] = 1
             use.node.input[use.position] = name
-        self._stored[name].CopyFrom(numpy_helper.from_array(scaled, name))
+        stored[name].CopyFrom(numpy_helper.from_array(scaled, name))
 
     def _values(self, use: _Use) -> NDArray[np.float32]:
-        name = use.node.input[use.position]
-        while name in self._sources:
-            name = self._sources[name]
-        return np.asarray(numpy_helper.to_array(self._stored[name]), np.float32)
+        name = self._index.constant_behind(use.node.input[use.position])
+        return np.asarray(numpy_helper.to_array(self._index.initializers[name or ""]), np.float32)

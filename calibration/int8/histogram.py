@@ -8,6 +8,7 @@ import math
 import os
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ _VERSION = 2
 _KEPT = 32  # files, of 16 KB a tensor
 
 
+@dataclass(eq=False)
 class Histogram:
     """Counts of magnitudes, filled frame by frame; the order of the frames does not matter.
 
@@ -38,12 +40,11 @@ class Histogram:
         limit: where the last bin ends; 0 before any value that is not zero.
     """
 
-    def __init__(self) -> None:
-        self.counts: NDArray[np.int64] = np.zeros(BINS, np.int64)
-        self.zeros = 0
-        self.lowest = 0.0
-        self.highest = 0.0
-        self.limit = 0.0
+    counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(BINS, np.int64))
+    zeros: int = 0
+    lowest: float = 0.0
+    highest: float = 0.0
+    limit: float = 0.0
 
     @property
     def largest(self) -> float:
@@ -151,16 +152,9 @@ def _read(path: Path) -> dict[str, Histogram] | None:
             names, counts, facts = stored["names"], stored["counts"], stored["facts"]
         os.utime(path)  # marks it as used last
         rows = zip(names, counts, facts, strict=True)
-        return {str(name): _restored(count, *map(float, fact)) for name, count, fact in rows}
+        return {str(name): Histogram(count, int(zeros), *map(float, rest)) for name, count, (zeros, *rest) in rows}
     except (OSError, KeyError, ValueError, TypeError, zipfile.BadZipFile):
         return None
-
-
-def _restored(counts: NDArray[np.int64], zeros: float, lowest: float, highest: float, limit: float) -> Histogram:
-    histogram = Histogram()
-    histogram.counts = counts
-    histogram.zeros, histogram.lowest, histogram.highest, histogram.limit = int(zeros), lowest, highest, limit
-    return histogram
 
 
 def _write(path: Path, observed: Histograms) -> None:

@@ -12,9 +12,10 @@ from collections.abc import Collection, Iterator, Mapping
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper, version_converter
 
-from sfpp.calibration.int8.dense import dense_tensors, write_dense
+from sfpp.calibration.int8.dense import bias_of, dense_results, keep_from_gemm
 from sfpp.calibration.int8.qdq import PairPlaces, PairWriter, quantized_weight, replace_input, rounded_up_to_float16
 from sfpp.calibration.int8.quantizable import PORTABLE, Int8Form, ProductIndex, Quantizable, quantizable
 from sfpp.calibration.int8.ranges import LARGEST_INT8, Range
@@ -25,6 +26,9 @@ from sfpp.tooling.graph import add_integers, attribute_of, copy_of, infos_of, na
 # DequantizeLinear takes one scale a channel from opset 13 on, float16 scales from opset 19 on.
 _OPSET_BY_CHANNEL, _OPSET_OF_FLOAT16 = 13, 19
 _IR_OF_OPSET_19 = 9
+_LEVELS = 255  # of uint8, zero left out
+# An int32 bias may take this much, so that the sum of products has room beside it.
+_LARGEST_BIAS = 2**30
 
 
 def int8_model(
@@ -60,13 +64,8 @@ def int8_model(
     products = {each.node: each for each in _chosen(model, nodes, form)}
     raised = rest == "fp16" and opset < _OPSET_OF_FLOAT16
     written = _raised_to_opset_19(model) if raised else copy_of(model)
-    if form.dense:
-        _check_ranges(dense_tensors(model, products.values()), ranges)
-        write_dense(written, products, ranges, largest_weight=form.largest_weight)
-        return written
-    _check_ranges({each.activation for each in products.values()}, ranges)
-    scales = {each.activation: _scale(ranges[each.activation], rest) for each in products.values()}
-    _write(written, products, scales, rest, form)
+    _check_ranges(_tensors(model, products.values(), form), ranges)
+    _write(written, products, ranges, rest, form)
     if products and not form.keeps_concat:
         without_concat(written)
     return written
@@ -74,37 +73,59 @@ def int8_model(
 
 def tensors_to_observe(model: onnx.ModelProto, form: Int8Form) -> set[str]:
     """Return the tensors whose ranges :func:`int8_model` wants, whatever nodes are chosen."""
-    products = quantizable(model, form)
-    return dense_tensors(model, products) if form.dense else {each.activation for each in products}
+    return _tensors(model, quantizable(model, form), form)
+
+
+def _tensors(model: onnx.ModelProto, products: Collection[Quantizable], form: Int8Form) -> set[str]:
+    results = dense_results(ProductIndex(model), {each.node for each in products}) if form.dense else []
+    return {*results, *(each.activation for each in products)}
 
 
 def _write(
     model: onnx.ModelProto,
     products: Mapping[str, Quantizable],
-    scales: Mapping[str, float],
+    ranges: Mapping[str, Range],
     rest: FloatType,
     form: Int8Form,
 ) -> None:
-    """Mark the products in place."""
+    """Mark the products, and in the dense form what lies between them, in place."""
     index = ProductIndex(model)
+    results = dense_results(index, products) if form.dense else []
     chosen = [node for node in model.graph.node if name_of(node) in products]
     inputs = {name_of(node): index.activation_and_weight(node) for node in chosen}
-    places = PairPlaces(model, {name: inputs[name][0] for name in products}).find()
+    # What is no result comes from a float node, and is quantized for products alone.
+    alone = {name: inputs[name][0] for name, each in products.items() if each.activation not in results}
+    places = {**PairPlaces(index, alone).find(), **{name: index.readers[name] for name in results}}
     writer = PairWriter(model.graph)
     for tensor, readers in places.items():
-        writer.quantize(tensor, scales[index.source_of(tensor)], readers)
-    stored: dict[tuple[str, int], str] = {}
+        writer.quantize(tensor, *_step_and_zero(ranges[index.source_of(tensor)], rest, form), readers)
+    stored: dict[tuple[str, ...], tuple[str, NDArray[np.float32]]] = {}
     for node in chosen:
         product = products[name_of(node)]
-        key = (product.weight, product.axis)
+        step, _ = _step_and_zero(ranges[product.activation], rest, form)
+        bias = bias_of(index, node) if form.dense else None
+        # Tied layers may multiply with the same weight along both axes, and a large bias raises the scales of its own
+        # product: that makes several int8 weights.
+        key = (product.weight, f"axis_{product.axis}", *([] if bias is None else [product.node]))
         if key not in stored:
-            weight = numpy_helper.to_array(index.initializers[product.weight])
-            # Tied layers may multiply with the same weight along both axes, which makes two int8 weights.
-            known = any(name == product.weight for name, _ in stored)
-            name = f"{product.weight}/axis_{product.axis}" if known else product.weight
-            integers, steps = quantized_weight(weight, product.axis, largest=form.largest_weight, rest=rest)
-            stored[key] = writer.store(name, integers, steps, product.axis)
-        replace_input(node, inputs[product.node][1], stored[key])
+            known = any(weight == product.weight for weight, *_ in stored)
+            integers, scales = quantized_weight(
+                numpy_helper.to_array(index.initializers[product.weight]),
+                product.axis,
+                largest=form.largest_weight,
+                rest=rest,
+                least_scales=None if bias is None else (np.abs(bias) / (step * _LARGEST_BIAS)).astype(np.float32),
+            )
+            name = "/".join(key) if known else product.weight
+            stored[key] = writer.store(name, integers, scales, product.axis), scales
+        dequantized, scales = stored[key]
+        replace_input(node, inputs[product.node][1], dequantized)
+        if bias is not None:
+            scales = scales * np.float32(step)
+            whole = np.rint(bias.astype(np.float64) / scales).astype(np.int32)
+            node.input[2] = writer.store(f"{product.node}/bias", whole, scales, 0)
+        elif form.dense:
+            keep_from_gemm(index, node)
     writer.finish()
 
 
@@ -136,10 +157,14 @@ def _check_ranges(tensors: Collection[str], ranges: Mapping[str, Range]) -> None
             )
 
 
-def _scale(values: Range, rest: FloatType) -> float:
-    """Return the step between neighboring INT8 values of an activation, with zero point 0."""
-    scale = np.array([max(values.magnitude / LARGEST_INT8, float(np.finfo(np.float32).tiny))], np.float32)
-    return float((rounded_up_to_float16(scale) if rest == "fp16" else scale)[0])
+def _step_and_zero(values: Range, rest: FloatType, form: Int8Form) -> tuple[float, np.int8 | np.uint8]:
+    """Return the step between neighboring integers of an activation, and the one that stands for zero."""
+    tiny = float(np.finfo(np.float32).tiny)
+    if form.dense:
+        step = max((values.high - values.low) / _LEVELS, tiny)
+        return step, np.uint8(np.clip(np.rint(-values.low / step), 0, _LEVELS))
+    scale = np.array([max(values.magnitude / LARGEST_INT8, tiny)], np.float32)
+    return float((rounded_up_to_float16(scale) if rest == "fp16" else scale)[0]), np.int8(0)
 
 
 def _raised_to_opset_19(model: onnx.ModelProto) -> onnx.ModelProto:

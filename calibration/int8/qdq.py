@@ -17,7 +17,6 @@ from sfpp.runtime.errors import UsageError
 from sfpp.tooling.graph import copy_of, name_of, remove_unused
 
 _ZERO_POINT = "int8/zero_point"
-_ZERO = np.int8(0)
 _SMALLEST_FLOAT16 = float(np.finfo(np.float16).tiny)
 
 
@@ -29,12 +28,12 @@ class PairPlaces:
     stays in front of the pair.
 
     Args:
-        model: as it is before anything is written.
+        index: of the model as it is before anything is written.
         activations: the input that each chosen product reads as its activation, by the product's name.
     """
 
-    def __init__(self, model: onnx.ModelProto, activations: Mapping[str, str]) -> None:
-        self._index = ProductIndex(model)
+    def __init__(self, index: ProductIndex, activations: Mapping[str, str]) -> None:
+        self._index = index
         self._activations = activations
 
     def find(self) -> dict[str, list[onnx.NodeProto]]:
@@ -72,12 +71,7 @@ class PairWriter:
         self._first: list[onnx.NodeProto] = []
 
     def quantize(
-        self,
-        tensor: str,
-        scale: float,
-        readers: Iterable[onnx.NodeProto],
-        *,
-        zero_point: np.int8 | np.uint8 = _ZERO,
+        self, tensor: str, scale: float, zero_point: np.int8 | np.uint8, readers: Iterable[onnx.NodeProto]
     ) -> None:
         """Put a pair on a tensor, one scale and zero point for all of it, for these readers."""
         step = self._constant(f"{tensor}/scale", np.array(scale, np.float32))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -93,7 +93,7 @@ def quantizable(model: onnx.ModelProto, form: Int8Form = PORTABLE) -> tuple[Quan
     """
     index = ProductIndex(model)
     last = index.last_products()
-    suits = partial(_suits_dense, index, last, shapes_of(model)) if form.dense else partial(_suits, index, last)
+    suits = partial(_suits_dense, index, last) if form.dense else partial(_suits, index, last)
     return tuple(each for node in model.graph.node if suits(node) and (each := index.product(node)) is not None)
 
 
@@ -101,12 +101,10 @@ def _suits(index: ProductIndex, last: Collection[str], node: onnx.NodeProto) -> 
     return name_of(node) not in last and not _is_narrow_reduction(index, node)
 
 
-def _suits_dense(
-    index: ProductIndex, last: Collection[str], shapes: Mapping[str, tuple[int, ...]], node: onnx.NodeProto
-) -> bool:
+def _suits_dense(index: ProductIndex, last: Collection[str], node: onnx.NodeProto) -> bool:
     if node.op_type == "MatMul":
         is_weight_second = index.constant_behind(node.input[1]) is not None
-        return is_weight_second and len(shapes.get(node.output[0], ())) > 2
+        return is_weight_second and len(index.shapes.get(node.output[0], ())) > 2
     return node.op_type == "Conv" and name_of(node) not in last
 
 
@@ -123,7 +121,7 @@ def work_of(model: onnx.ModelProto, products: Sequence[Quantizable]) -> dict[str
 
 
 class ProductIndex(GraphIndex):
-    """A model's nodes by name, and what is to be known of its products."""
+    """A model's nodes, and what is to be known of its products."""
 
     def product(self, node: onnx.NodeProto) -> Quantizable | None:
         """Return what is to be known of a product with a constant weight, None for any other node."""

@@ -60,7 +60,7 @@ def agreement(answer: np.ndarray, expected: np.ndarray) -> float:
 
 
 def tensor_types(model: onnx.ModelProto) -> dict[str, int]:
-    inner = model.graph
+    inner = onnx.shape_inference.infer_shapes(model).graph
     types = {each.name: each.type.tensor_type.elem_type for each in [*inner.value_info, *inner.input, *inner.output]}
     return types | {each.name: each.data_type for each in inner.initializer}
 

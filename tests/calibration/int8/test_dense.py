@@ -115,7 +115,7 @@ def test_a_relu_is_taken_along_and_its_input_has_no_pair(chain, tmp_path):
 
 def test_weights_fit_into_sums_of_16_bits(chain):
     stored = initializers(quantized(chain, RANGES))
-    assert {np.abs(stored[f"node/{name}/weight/quantized"].astype(int)).max() for name in ("c0", "c1")} == {64}
+    assert {np.abs(stored[f"{name}/quantized"].astype(int)).max() for name in ("w0", "w1")} == {64}
 
 
 def test_a_bias_far_above_its_weights_keeps_its_value():
