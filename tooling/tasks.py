@@ -6,23 +6,25 @@ Frames are prepared and predictions decoded by the runtime itself, so that nothi
 from __future__ import annotations
 
 import dataclasses
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sfpp.runtime.agreement import label_agreement, unmoved_keypoints
-from sfpp.runtime.backends.protocol import Backend, FunctionBackend, Precision
+from sfpp.runtime.backends.choice import open_backend
+from sfpp.runtime.backends.protocol import Backend, BackendOptions, FunctionBackend, Precision
 from sfpp.runtime.contract import ModelContract
 from sfpp.runtime.crops import Boxes, box_of_crop
 from sfpp.runtime.images import Image
-from sfpp.runtime.model_file import load
-from sfpp.runtime.pose import Pose, PoseEstimator, PreparedPeople
-from sfpp.runtime.segmentation import PreparedFrames, Segmenter
+from sfpp.runtime.model import OpenedModel
+from sfpp.runtime.pose import Pose, PoseEstimator
+from sfpp.runtime.segmentation import Segmenter
 from sfpp.tooling.frames import NamedFrame
 from sfpp.tooling.marks import marked_keypoints, marked_labels
 from sfpp.tooling.metrics import Accuracy, ConfusionMatrix, KeypointHits, boundary_f_score
@@ -47,49 +49,56 @@ class Agreement:
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """Frames as a model takes them, with what the runtime needs to decode the output."""
+    """Frames as a model takes them.
 
-    details: PreparedFrames | PreparedPeople
+    Attributes:
+        tensors: the network's inputs: one, or for pose as many batches as there are people for.
+        details: what the runtime needs to decode the output.
+        frames: how many frames there are, without those that fill up the batch.
+    """
 
-    @property
-    def tensors(self) -> tuple[NDArray[Any], ...]:
-        """The network's inputs: one, or as many batches as there are people for."""
-        return (self.details.tensor,) if isinstance(self.details, PreparedFrames) else tuple(self.details.batches)
+    tensors: tuple[NDArray[Any], ...]
+    details: Any
+    frames: int = 1
 
     @property
     def tensor(self) -> NDArray[Any]:
         """The first input, which is the only one unless a frame has many people."""
         return self.tensors[0]
 
-    @property
-    def frames(self) -> int:
-        """How many frames there are, without those that fill up the batch."""
-        return len(self.details.placements) if isinstance(self.details, PreparedFrames) else 1
-
     def with_tensor(self, tensor: NDArray[Any]) -> Prepared:
         """Return the same frames with another input."""
-        if isinstance(self.details, PreparedFrames):
-            return Prepared(dataclasses.replace(self.details, tensor=tensor))
-        return Prepared(dataclasses.replace(self.details, batches=(tensor,)))
+        return dataclasses.replace(self, tensors=(tensor,))
 
 
-class Predictor(Protocol):
-    """A model of one task, opened."""
+class Predictor(ABC):
+    """A model of one task, opened.
 
-    @property
-    def batch(self) -> int:
-        """How many frames are taken at a time."""
+    Attributes:
+        batch: how many frames are taken at a time.
+    """
 
+    batch = 1
+    _backend: Backend
+    _model: OpenedModel[Any]
+
+    @abstractmethod
     def prepare(self, frames: Sequence[NamedFrame]) -> Prepared:
         """Make the inputs of at most ``batch`` frames."""
 
     def infer(self, prepared: Prepared) -> NDArray[Any]:
-        """Run the network and return its output, logits or labels or heatmaps.
+        """Run the network and return its output: logits, labels, or the heatmaps (P, K, h, w) of a frame's people.
+
+        Heatmaps are those that fill up a batch too; without people there are none.
 
         Raises:
             ModelFileError: it does not give the output that its contract names.
         """
+        name = self._model.contract.input.name
+        outputs = [self._model.named_output(self._backend.run({name: each})) for each in prepared.tensors]
+        return outputs[0] if len(outputs) == 1 else np.concatenate(outputs or [np.zeros(0, np.float32)])
 
+    @abstractmethod
     def predictions(self, output: NDArray[Any], prepared: Prepared) -> list[Any]:
         """Return what a user gets, one for each frame: labels (H, W), or a :class:`sfpp.runtime.pose.Pose`.
 
@@ -98,58 +107,46 @@ class Predictor(Protocol):
             ModelFileError: it does not fit the contract.
         """
 
+    @abstractmethod
     def agreement(self, prediction: Any, expected: Any) -> Agreement:
         """Compare two predictions for a frame."""
 
     def close(self) -> None:
         """Release the model."""
+        self._model.close()
 
 
-class _SegmentationPredictor:
-    """A segmentation model; see :class:`Predictor`."""
+class _SegmentationPredictor(Predictor):
+    _model: Segmenter
 
-    def __init__(self, model: Segmenter) -> None:
-        self._model = model
-        self.batch = model.contract.input.batch
-        self.close = model.close
+    def __init__(self, backend: Backend, contract: ModelContract) -> None:
+        self._backend, self._model, self.batch = backend, Segmenter(backend, contract), contract.input.batch
 
     def prepare(self, frames: Sequence[NamedFrame]) -> Prepared:
-        return Prepared(self._model.prepare_batch([frame.image_bgr for frame in frames]))
-
-    def infer(self, prepared: Prepared) -> NDArray[Any]:
-        assert isinstance(prepared.details, PreparedFrames)
-        return self._model.named_output(self._model.infer(prepared.details))
+        details = self._model.prepare_batch([frame.image_bgr for frame in frames])
+        return Prepared((details.tensor,), details, len(details.placements))
 
     def predictions(self, output: NDArray[Any], prepared: Prepared) -> list[NDArray[np.uint8]]:
-        assert isinstance(prepared.details, PreparedFrames)
-        outputs = {self._model.output.name: output}
-        return [each.labels for each in self._model.finish_batch(outputs, prepared.details)]
+        return [each.labels for each in self._model.finish_batch({self._model.output.name: output}, prepared.details)]
 
     def agreement(self, prediction: NDArray[np.uint8], expected: NDArray[np.uint8]) -> Agreement:
         return Agreement(label_agreement(prediction, expected))
 
 
-class _PosePredictor:
-    """A pose model; see :class:`Predictor`. ``boxes_of`` gives the boxes (P, 4) of a frame's people."""
+class _PosePredictor(Predictor):
+    """``boxes_of`` gives the boxes (P, 4) of a frame's people, who are what the model's own batch holds."""
 
-    batch = 1  # the model's own batch is people of one frame
+    _model: PoseEstimator
 
-    def __init__(self, model: PoseEstimator, boxes_of: Callable[[NamedFrame], Boxes]) -> None:
-        self._model, self._boxes_of = model, boxes_of
-        self.close = model.close
+    def __init__(self, backend: Backend, contract: ModelContract, boxes_of: Callable[[NamedFrame], Boxes]) -> None:
+        self._backend, self._model, self._boxes_of = backend, PoseEstimator(backend, contract), boxes_of
 
     def prepare(self, frames: Sequence[NamedFrame]) -> Prepared:
         (frame,) = frames
-        return Prepared(self._model.prepare(frame.image_bgr, self._boxes_of(frame)))
-
-    def infer(self, prepared: Prepared) -> NDArray[Any]:
-        """Return the heatmaps of all people, (P, K, h, w), those that fill up a batch too; empty without people."""
-        assert isinstance(prepared.details, PreparedPeople)
-        outputs = [self._model.named_output(each) for each in self._model.infer(prepared.details)]
-        return outputs[0] if len(outputs) == 1 else np.concatenate(outputs or [np.zeros(0, np.float32)])
+        details = self._model.prepare(frame.image_bgr, self._boxes_of(frame))
+        return Prepared(details.batches, details)
 
     def predictions(self, output: NDArray[Any], prepared: Prepared) -> list[Pose]:
-        assert isinstance(prepared.details, PreparedPeople)
         batches = np.split(output, len(prepared.tensors)) if prepared.tensors else []
         return [self._model.finish([{self._model.output.name: each} for each in batches], prepared.details)]
 
@@ -170,8 +167,8 @@ def predictor_of(
     For pose, ``boxes_of`` gives the boxes (P, 4) of a frame's people; without it a frame is one person's crop.
     """
     if contract.task == "pose":
-        return _PosePredictor(PoseEstimator(backend, contract), boxes_of or partial(whole_frame, contract=contract))
-    return _SegmentationPredictor(Segmenter(backend, contract))
+        return _PosePredictor(backend, contract, boxes_of or partial(whole_frame, contract=contract))
+    return _SegmentationPredictor(backend, contract)
 
 
 def whole_frame(frame: NamedFrame, contract: ModelContract) -> Boxes:
@@ -179,16 +176,6 @@ def whole_frame(frame: NamedFrame, contract: ModelContract) -> Boxes:
     assert contract.keypoints is not None
     height, width = frame.image_bgr.shape[:2]
     return box_of_crop((height, width), padding=contract.keypoints.box_padding)
-
-
-class Tally(Protocol):
-    """Adds up how good predictions are; they are arrays here, labels (H, W) or keypoints (P, K, 2)."""
-
-    def add(self, frame: NamedFrame, prediction: NDArray[Any], expected: NDArray[Any]) -> float:
-        """Count one frame's prediction beside float32's; return the share, 0..1, that is equal; NaN for nothing."""
-
-    def accuracy(self) -> Accuracy:
-        """Sum up."""
 
 
 class Task:
@@ -207,8 +194,8 @@ class Task:
 
     def open(self, path: Path, *, backend: str | None, precision: Precision | None) -> Predictor:
         """Open a file; what is None is left to the runtime."""
-        model = load(path, backend=backend, precision=precision, self_test=False)
-        return _SegmentationPredictor(model) if isinstance(model, Segmenter) else _PosePredictor(model, self.boxes_of)
+        opened, _ = open_backend(path, backend=backend, options=BackendOptions(precision=precision))
+        return predictor_of(opened, self.contract, self.boxes_of)
 
     def predict(self, model: Predictor, frame: NamedFrame) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return a frame's prediction, labels (H, W) or keypoints (P, K, 2), and the raw output behind it."""
@@ -217,13 +204,17 @@ class Task:
         (found,) = model.predictions(output, prepared)
         return (found.keypoints_xy if isinstance(found, Pose) else found), output
 
-    def tally(self) -> Tally:
-        """Return a new, empty tally."""
-        return _SegmentationTally(self) if self.contract.keypoints is None else _PoseTally(self)
+    def tally(self) -> _SegmentationTally | _PoseTally:
+        """Return a new, empty tally of how good predictions are.
+
+        ``add`` counts one frame's prediction beside float32's, arrays as :meth:`predict` gives them, and returns the
+        share, 0..1, that is equal, NaN for nothing; ``accuracy`` sums up.
+        """
+        return _PoseTally(self) if self.contract.task == "pose" else _SegmentationTally(self)
 
     def marked(self, frame: NamedFrame, prediction: NDArray[Any], expected: NDArray[Any]) -> Image:
         """Return the frame with what differs between two predictions marked, (H, W, 3) uint8 BGR."""
-        if self.contract.keypoints is None:
+        if self.contract.task == "segmentation":
             return marked_labels(frame.image_bgr, prediction, expected, self.contract.palette)
         moved = ~unmoved_keypoints(prediction, expected, self.boxes_of(frame))
         return marked_keypoints(frame.image_bgr, prediction, expected, moved)
