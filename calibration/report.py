@@ -24,9 +24,10 @@ from sfpp.calibration.summary import (
     words,
 )
 from sfpp.runtime.contract import ModelContract
+from sfpp.runtime.files import write_text
 from sfpp.tooling.figures import DASH, common_digits, number, percent, small_percent
 from sfpp.tooling.metrics import Accuracy
-from sfpp.tooling.page import Cell, Column, Row, Tone, render, write_page
+from sfpp.tooling.page import Cell, Column, Row, Tone, render
 
 _TEMPLATE = Path(__file__).parent / "templates" / "calibration.html"
 _GIBIBYTE = 2**30
@@ -53,7 +54,7 @@ def write_report(report: CalibrationReport, path: str | os.PathLike[str]) -> Non
         SfppError: the folder does not exist, or the disk is full.
         MissingDependencyError: there are pictures, and OpenCV is not installed.
     """
-    write_page(path, report_page(report))
+    write_text(path, report_page(report))
 
 
 def report_page(report: CalibrationReport) -> str:

@@ -18,7 +18,6 @@ from __future__ import annotations
 import base64
 import functools
 import math
-import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -33,7 +32,6 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from sfpp.runtime.errors import MediaError
-from sfpp.runtime.files import whole_file
 from sfpp.runtime.images import Image, bgr_from_frame
 from sfpp.runtime.imports import import_cv2
 from sfpp.runtime.text import clean_text
@@ -157,16 +155,6 @@ def render(template: Path, *, title: str, subtitle: str = "", footer: str = "", 
     """
     page = _environment(template.parent).get_template(template.name)
     return page.render(title=title, subtitle=subtitle, footer=footer, outline=Outline(), **values)
-
-
-def write_page(path: str | os.PathLike[str], page: str) -> None:
-    """Write a page, whole or not at all.
-
-    Raises:
-        SfppError: the folder does not exist, or the disk is full.
-    """
-    with whole_file(path) as temporary:
-        temporary.write_bytes(page.encode("utf-8"))  # in text mode Windows would write other line ends
 
 
 class _Lines(Extension):

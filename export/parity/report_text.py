@@ -13,9 +13,10 @@ from sfpp.export.catalog import export_command
 from sfpp.export.parity.differences import Place
 from sfpp.export.parity.report import AgreementReport, OutputReport, PointReport
 from sfpp.runtime.cli.console import example_source
+from sfpp.runtime.files import write_text
 from sfpp.runtime.text import clean_text
 from sfpp.tooling.figures import error, is_finite, share
-from sfpp.tooling.page import Bar, render, write_page
+from sfpp.tooling.page import Bar, render
 
 _TEMPLATE = Path(__file__).parents[1] / "templates" / "parity.html"
 # Larger networks are shown stage by stage; everything is in the JSON and on the page.
@@ -158,7 +159,7 @@ def write_html(report: AgreementReport, path: str | os.PathLike[str]) -> None:
     Raises:
         SfppError: the folder does not exist, or the disk is full.
     """
-    write_page(path, parity_page(report))
+    write_text(path, parity_page(report))
 
 
 def parity_page(report: AgreementReport) -> str:
