@@ -28,6 +28,7 @@ from sfpp.export.models.segformer import (
     SegFormer,
     image_to_tokens,
     tokens_to_image,
+    upsampled,
 )
 from sfpp.runtime.contract import InputSpec, OutputKind
 
@@ -77,11 +78,7 @@ class Deployable(nn.Module):
     def forward(self, frame: Tensor) -> Tensor:
         """Return the output for a batch of frames of exactly the spec's shape and type."""
         image = self._image_from_frame(frame)
-        logits: Tensor = self.head(self.encoder(image, self.recipe))
-        if self.output != "labels":
-            return logits
-        upsampled = F.interpolate(logits, size=self.spec.size_hw, mode="bilinear", align_corners=False)
-        return upsampled.argmax(1).to(torch.uint8)
+        return answer_of(self.head(self.encoder(image, self.recipe)), self.output, self.spec.size_hw)
 
     def _image_from_frame(self, frame: Tensor) -> Tensor:
         """Thin out and normalize: (batch, 3, height, width) float32."""
@@ -93,6 +90,11 @@ class Deployable(nn.Module):
             height, width = (size // self.step * self.step for size in self.spec.size_hw)
             image = image[:, :, : height : self.step, : width : self.step]
         return (image - self.mean) / self.std if self.spec.normalized_in_graph else image
+
+
+def answer_of(logits: Tensor, output: OutputKind, size_hw: GridHw) -> Tensor:
+    """Return what a graph gives of a network's logits: themselves, or labels (batch, height, width) uint8."""
+    return upsampled(logits, size_hw).argmax(1).to(torch.uint8) if output == "labels" else logits
 
 
 def _head_parts(model: Network, recipe: Recipe, spec: InputSpec) -> int:
@@ -115,9 +117,9 @@ class ConvMixFfn(nn.Module):
     def __init__(self, ffn: MixFfn) -> None:
         super().__init__()
         self.rectified = ffn.rectified
-        self.expand = _conv_from_linear(ffn.expand)
+        self.expand = conv_1x1(ffn.expand.weight, ffn.expand.bias)
         self.depthwise = ffn.depthwise
-        self.contract = _conv_from_linear(ffn.contract)
+        self.contract = conv_1x1(ffn.contract.weight, ffn.contract.bias)
 
     def forward(self, tokens: Tensor, grid_hw: GridHw) -> Tensor:
         """Return tokens of the same shape."""
@@ -174,11 +176,8 @@ class FusedSum(nn.Module):
         convs, classifier = part[:-1], part[-1]
         # The upsampled maps are summed by themselves: a convolution followed by one addition and a ReLU is what CPU
         # backends run as a single operation.
-        upsampled = [
-            F.interpolate(conv(image), size=grid_hw, mode="bilinear", align_corners=False)
-            for conv, image in zip(convs[1:], maps[1:], strict=True)
-        ]
-        total = convs[0](maps[0]) + functools.reduce(torch.add, upsampled)
+        others = [upsampled(conv(image), grid_hw) for conv, image in zip(convs[1:], maps[1:], strict=True)]
+        total = convs[0](maps[0]) + functools.reduce(torch.add, others)
         logits: Tensor = classifier(F.relu(total))
         return logits
 
@@ -287,7 +286,3 @@ def conv_1x1(weight: Tensor, bias: Tensor | None) -> nn.Conv2d:
         if conv.bias is not None and bias is not None:
             conv.bias.copy_(bias)
     return conv
-
-
-def _conv_from_linear(linear: nn.Linear) -> nn.Conv2d:
-    return conv_1x1(linear.weight, linear.bias)

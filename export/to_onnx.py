@@ -19,7 +19,7 @@ from sfpp.export.catalog import ISR_VARIANTS, isr_from_text, variant_by_name
 from sfpp.export.checkpoints import Checkpoint, read_checkpoint
 from sfpp.export.contracts import StageTokens, contract_for, default_name, plan_for, tokens_by_block, variant_from
 from sfpp.export.costs import ADVICE, activation_bytes, check_bytes, live_bytes, multiply_adds
-from sfpp.export.demo import demo_checkpoint, demo_frame, demo_person, demo_pose_checkpoint
+from sfpp.export.demo import demo_checkpoint, demo_image, demo_pose_checkpoint
 from sfpp.export.deployable import Deployable, Network
 from sfpp.export.lowering.passes import lowered
 from sfpp.export.lowering.symbolic import trace_to_onnx
@@ -103,7 +103,7 @@ def export_onnx(
         chosen = variant_from(settings, checkpoint.family)
         contract = contract_for(checkpoint, chosen, settings)
         plan = plan_for(chosen.recipe, checkpoint.config, contract.input)
-        image = read_image(settings.image if settings.image is not None else _demo_image(checkpoint.task))
+        image = read_image(settings.image if settings.image is not None else demo_image(checkpoint.task))
         frames = _example(contract.input, image)
     destination = Path(path) if path is not None else Path(default_name(contract))
     check_destinations(
@@ -183,11 +183,6 @@ def _read(weights: str | os.PathLike[str] | None, task: Task | None) -> Checkpoi
     if task is not None and checkpoint.task != task:
         raise UsageError(f"--task is {task}, but {checkpoint.name} was trained for {checkpoint.task}")
     return checkpoint
-
-
-def _demo_image(task: Task) -> Path:
-    """Return an image that gives the task something to answer."""
-    return demo_person() if task == "pose" else demo_frame()
 
 
 def _check_variant(variant: str | Path, isr: str | None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import resources
 from pathlib import Path
 
+from sfpp.runtime.contract import Task
 from sfpp.runtime.errors import MissingDependencyError
 
 _WEIGHTS = "segformer_b0_camvid.safetensors"
@@ -37,6 +38,11 @@ def demo_person() -> Path:
 def demo_frame() -> Path:
     """Return the path of the shipped picture: a motorway seen from a car, 960x540 pixels, JPEG."""
     return _file(__name__, "street.jpg")
+
+
+def demo_image(task: Task) -> Path:
+    """Return the path of the shipped picture that gives a model of a task something to answer."""
+    return demo_person() if task == "pose" else demo_frame()
 
 
 def _weights(name: str) -> Path:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from sfpp.export.models.attention import attend
 from sfpp.export.models.recipe import GridHw, IsrRecipe, strided_grids
-from sfpp.export.models.segformer import Fusion, MixFfn, PatchEmbed, image_to_tokens, raised, tokens_to_image
+from sfpp.export.models.segformer import Fusion, MixFfn, PatchEmbed, image_to_tokens, tokens_to_image, upsampled
 
 AS_TRAINED = IsrRecipe()
 
@@ -211,5 +211,5 @@ class Decoder(nn.Module):
         """Return logits (batch, classes, rows, columns) on the grid of ``features[1]``."""
         maps = self.attended(features, recipe)
         size_hw = (int(maps[0].shape[2]), int(maps[0].shape[3]))
-        logits: Tensor = self.classifier(self.fusion(raised(each, size_hw) for each in maps))
+        logits: Tensor = self.classifier(self.fusion(upsampled(each, size_hw) for each in maps))
         return logits

@@ -244,7 +244,7 @@ class DecodeHead(nn.Module):
         """Return logits (batch, classes, rows, columns) on the grid of ``features[0]``."""
         grid_hw = (int(features[0].shape[2]), int(features[0].shape[3]))
         projected = zip(self.projections, features, strict=True)
-        logits: Tensor = self.classifier(self.fusion(raised(unit(feature), grid_hw) for unit, feature in projected))
+        logits: Tensor = self.classifier(self.fusion(upsampled(unit(feature), grid_hw) for unit, feature in projected))
         return logits
 
 
@@ -286,7 +286,7 @@ class Fusion(nn.Module):
         return F.relu(self.bn(total), inplace=True)
 
 
-def raised(image: Tensor, size_hw: GridHw) -> Tensor:
+def upsampled(image: Tensor, size_hw: GridHw) -> Tensor:
     """Return an image at another size, bilinearly."""
     return F.interpolate(image, size=size_hw, mode="bilinear", align_corners=False)
 

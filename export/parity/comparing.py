@@ -5,15 +5,15 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from sfpp.export.demo import demo_frame, demo_person
+from sfpp.export.demo import demo_image
 from sfpp.export.parity.comparison import Outcome, Pointwise, compare_freely, compare_layers, compare_points
 from sfpp.export.parity.diagnosis import Case, first_place, output_place
 from sfpp.export.parity.inputs import numbers
 from sfpp.export.parity.points import INPUT
-from sfpp.export.parity.report import TOLERANCES, AgreementReport, Mode, precision_of
+from sfpp.export.parity.report import TOLERANCES, AgreementReport, Mode, OutputReport, PointReport, precision_of
 from sfpp.export.parity.settings import Modes, ParitySettings
 from sfpp.export.parity.sides import Sides, opened_sides
 from sfpp.export.parity.tally import Limits, OutputTally, PointTally, TruthTally, WorstFrames
@@ -74,8 +74,7 @@ def _frames(
     settings: ParitySettings, task: Task, notify: Callable[[str], object]
 ) -> tuple[str, Iterator[NamedFrame], int]:
     """Return where the frames are from, in words, the frames, and how many there will be at most."""
-    shipped = demo_person() if task == "pose" else demo_frame()
-    source = FrameSource(settings.images or str(shipped))
+    source = FrameSource(settings.images or str(demo_image(task)))
     # A camera does not end: its first frames are as good as any.
     chosen = evenly_spaced(range(len(source.names) or settings.frames), settings.frames)
     frames = source.take(chosen, on_unreadable=lambda error: notify(f"warning: skipped: {error}"))
@@ -101,7 +100,7 @@ class Comparison:
         self._precision = precision_of(self.contract.precision, sides.backend.precision)
         segments = self.contract.task == "segmentation"
         labels = "labels" if segments else "keypoints"
-        self._limits = Limits(TOLERANCES[self._precision], sides.pins, labels)
+        self._limits = Limits(TOLERANCES[self._precision], sides.reference.matches, labels)
         self._truth = self._truth_in(settings)
         self._classes = len(self.contract.classes) if segments else 0
         self._outputs = {each: OutputTally(each, classes=self._classes) for each in _modes(settings.mode, sides)}
@@ -133,7 +132,8 @@ class Comparison:
             self._worst.add(outcome, frames)
             if self._truth is not None:
                 self._truth.add(outcome, frames)
-        if self._failing is None and self._fails(outcomes, seen, frames):
+        if self._failing is None and self._limits.failures(*self._figures()):
+            # What went before was within tolerance, so it is this batch that is not.
             self._failing = (frames, seen)
 
     def report(self, *, source: str, seconds: float) -> AgreementReport:
@@ -142,8 +142,7 @@ class Comparison:
         Raises:
             UsageError: label images were given, and none belongs to a frame.
         """
-        outputs = tuple(tally.report() for tally in self._outputs.values() if tally.frames)
-        points = self._points.reports(self._limits.tolerance, self._every)
+        outputs, points = self._figures()
         # Merging that is not as planned explains all the rest, so it comes first.
         failures = [*([self._structure] if self._structure else []), *self._limits.failures(outputs, points)]
         sides = self._sides
@@ -198,21 +197,15 @@ class Comparison:
     def _outcomes(self, frames: Sequence[NamedFrame], seen: Pointwise | None) -> Iterator[tuple[Mode, Outcome]]:
         if "free" in self._outputs:
             # Without matching PyTorch computes the same in both modes, and has done so already.
-            known = seen.expected if seen is not None and not self._sides.pins else None
+            known = seen.expected if seen is not None and not self._sides.reference.matches else None
             yield "free", compare_freely(self._sides, frames, expected=known)
         if "pinned" in self._outputs and seen is not None:
             yield "pinned", seen.outcome
 
-    def _fails(self, outcomes: Mapping[Mode, Outcome], seen: Pointwise | None, frames: Sequence[NamedFrame]) -> bool:
-        """Return whether this batch alone is out of tolerance."""
-        # In tallies of its own, as those of the run know the worst of all batches.
-        points, tallies = PointTally(), [OutputTally(mode, classes=0) for mode in outcomes]
-        if seen is not None:
-            points.add(seen, frames)
-        for tally, outcome in zip(tallies, outcomes.values(), strict=True):
-            tally.add(outcome)
-        reports = points.reports(self._limits.tolerance, self._every)
-        return bool(self._limits.failures([each.report() for each in tallies], reports))
+    def _figures(self) -> tuple[tuple[OutputReport, ...], tuple[PointReport, ...]]:
+        """Return what is known of the outputs and the parts so far."""
+        outputs = tuple(tally.report() for tally in self._outputs.values() if tally.frames)
+        return outputs, self._points.reports(self._limits.tolerance, self._every)
 
     def _place(self) -> str | None:
         """Look closer at the first batch that failed."""
@@ -257,8 +250,8 @@ def _modes(mode: Modes, sides: Sides) -> tuple[Mode, ...]:
         UsageError: it does not have the one that was asked for.
     """
     if mode != "pinned":
-        return _MODES[mode] if sides.pins else ("free",)
-    if not sides.pins:
+        return _MODES[mode] if sides.reference.matches else ("free",)
+    if not sides.reference.matches:
         raise UsageError("--mode pinned is for variants that match tokens, and this one matches none; leave it out")
     if sides.probed is None:
         raise UsageError("--mode pinned needs to see the graph's matching, which this file does not show; take free")

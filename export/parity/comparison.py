@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sfpp.export.catalog import ISR_VARIANTS, VARIANTS
 from sfpp.export.contracts import plan_for, tokens_by_block
 from sfpp.export.models.recipe import Bipartite, MergingRecipe, Recipe, tokens_after
-from sfpp.export.parity.differences import Difference, observed
+from sfpp.export.parity.differences import Difference, OutputError, observed, output_error
 from sfpp.export.parity.pinning import PinnedMatching
 from sfpp.export.parity.probed_model import Group, ProbedAnswer, ProbedModel
 from sfpp.export.parity.reference import Reference
@@ -21,16 +21,6 @@ from sfpp.export.parity.sides import Sides
 from sfpp.runtime.errors import BackendError, ModelFileError, UsageError, VerificationError
 from sfpp.tooling.frames import NamedFrame
 from sfpp.tooling.tasks import Agreement, Prepared
-
-
-@dataclass(frozen=True)
-class OutputError:
-    """How far logits or heatmaps are from PyTorch's; ``relative`` is of root mean squares."""
-
-    relative: float
-    largest: float
-    mean: float
-    scale: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,7 +153,7 @@ def _add_gaps(known: dict[str, float], gaps: Sequence[tuple[str, float]], group:
 
 @contextlib.contextmanager
 def _pinned(sides: Sides, run: ProbedAnswer) -> Iterator[PinnedMatching | None]:
-    if not sides.pins:  # a dispatch mode sees every operation of the network, which is not free
+    if not sides.reference.matches:  # a dispatch mode sees every operation of the network, which is not free
         yield None
         return
     with PinnedMatching(run.matchings) as pin:
@@ -191,17 +181,6 @@ def _outcome(
         return Outcome(error, nothing, (), theirs, str(failure))
     agreements = tuple(sides.file.agreement(*pair) for pair in zip(predictions, theirs, strict=True))
     return Outcome(error, agreements, predictions, theirs)
-
-
-def output_error(output: NDArray[Any], expected: NDArray[Any]) -> OutputError:
-    """Return how far an output is from PyTorch's; all NaN where it holds one."""
-    apart = output.astype(np.float32, copy=False) - expected
-    # In float64: the squares of a float16 overflow, and a sum of millions of float32 loses digits.
-    square = float(np.square(apart, dtype=np.float64).mean())
-    reference = float(np.square(expected, dtype=np.float64).mean())
-    relative = float(np.sqrt(square / reference)) if reference else float("inf")
-    np.abs(apart, out=apart)
-    return OutputError(relative, float(apart.max()), float(apart.mean()), float(np.abs(expected).max()))
 
 
 def _check_merging(run: ProbedAnswer, reference: Reference) -> None:

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sfpp.export.models.recipe import MergingRecipe, with_matching
-from sfpp.export.parity.comparison import Pointwise, compare_layers, compare_points, output_error
-from sfpp.export.parity.differences import Difference
+from sfpp.export.parity.comparison import Pointwise, compare_layers, compare_points
+from sfpp.export.parity.differences import Difference, output_error
 from sfpp.export.parity.inputs import Suspect, closest, fitted_normalization, numbers, suspects
 from sfpp.export.parity.points import INPUT, all_points, first_of_parts
 from sfpp.export.parity.probed_model import carried_by

@@ -134,6 +134,27 @@ def _place(values: Tensor, grid_hw: GridHw | None) -> Place:
     return Place(batch, channel, row, column)
 
 
+@dataclass(frozen=True)
+class OutputError:
+    """How far logits or heatmaps are from PyTorch's; ``relative`` is of root mean squares."""
+
+    relative: float
+    largest: float
+    mean: float
+    scale: float
+
+
+def output_error(output: NDArray[Any], expected: NDArray[Any]) -> OutputError:
+    """Return how far an output is from PyTorch's; all NaN where it holds one."""
+    apart = output.astype(np.float32, copy=False) - expected
+    # In float64: the squares of a float16 overflow, and a sum of millions of float32 loses digits.
+    square = float(np.square(apart, dtype=np.float64).mean())
+    reference = float(np.square(expected, dtype=np.float64).mean())
+    relative = float(np.sqrt(square / reference)) if reference else float("inf")
+    np.abs(apart, out=apart)
+    return OutputError(relative, float(apart.max()), float(apart.mean()), float(np.abs(expected).max()))
+
+
 Compared = dict[str, Difference]
 
 

@@ -6,13 +6,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from sfpp.export.deployable import Network
+from sfpp.export.deployable import Network, answer_of
 from sfpp.export.models.recipe import Recipe
+from sfpp.export.parity.differences import output_error
 from sfpp.export.parity.pinning import PinnedMatching
 from sfpp.export.parity.probed_model import AttentionTokens, run_with_probes
 from sfpp.export.parity.report import TOLERANCES
@@ -112,14 +111,8 @@ def _compare(
     """Compare logits (batch, classes, h, w), heatmaps (batch, keypoints, h, w) or labels (batch, height, width)."""
     if kind == "labels":
         return ParityReport(label_agreement(answer, expected), tokens)
-    difference = np.abs(expected - answer)
-    return ParityReport(
-        label_agreement=label_agreement(_decided(answer, kind), _decided(expected, kind)),
-        tokens=tokens,
-        max_error=float(difference.max()),
-        mean_error=float(difference.mean()),
-        largest_logit=float(np.abs(expected).max()),
-    )
+    error, agreement = output_error(answer, expected), label_agreement(_decided(answer, kind), _decided(expected, kind))
+    return ParityReport(agreement, tokens, error.largest, error.mean, error.scale)
 
 
 def require_parity(report: ParityReport, path: Path) -> None:
@@ -172,7 +165,4 @@ def _run_pytorch(model: Network, recipe: Recipe, contract: ModelContract, frames
                 "the network of these weights gives values that are not finite numbers for the check image, in "
                 "PyTorch too: the training diverged or the file is damaged; give an earlier checkpoint"
             )
-        if contract.outputs[0].kind == "labels":
-            upsampled = F.interpolate(logits, size=spec.size_hw, mode="bilinear", align_corners=False)
-            return upsampled.argmax(1).numpy()
-    return logits.numpy()
+        return answer_of(logits, contract.outputs[0].kind, spec.size_hw).numpy()

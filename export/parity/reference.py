@@ -10,11 +10,9 @@ import dataclasses
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from sfpp.export.catalog import VARIANTS, isr_from_text, recipe_from_words, words_from_recipe
@@ -22,7 +20,7 @@ from sfpp.export.checkpoints import Checkpoint, read_checkpoint
 from sfpp.export.checkpoints.sizes import IMAGENET
 from sfpp.export.contracts import plan_for
 from sfpp.export.demo import demo_checkpoint, demo_pose_checkpoint
-from sfpp.export.deployable import Network
+from sfpp.export.deployable import Network, answer_of
 from sfpp.export.models.recipe import MergingRecipe, Recipe, with_matching
 from sfpp.export.to_onnx import learned_model
 from sfpp.runtime.backends.protocol import Arrays, FunctionBackend
@@ -68,11 +66,7 @@ class Reference:
         image = torch.from_numpy(inputs[self.spec.name].copy())
         output = self.contract.outputs[0]
         with torch.no_grad():
-            logits = cast(torch.Tensor, self.network(image, self.recipe))
-            if output.kind == "labels":
-                upsampled = F.interpolate(logits, size=self.spec.size_hw, mode="bilinear", align_corners=False)
-                return {output.name: upsampled.argmax(1).numpy().astype(np.uint8)}
-        return {output.name: logits.numpy()}
+            return {output.name: answer_of(self.network(image, self.recipe), output.kind, self.spec.size_hw).numpy()}
 
 
 def reference_for(contract: ModelContract, weights: str | os.PathLike[str] | None) -> Reference:

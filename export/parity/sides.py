@@ -51,11 +51,6 @@ class Sides:
     probed: ProbedModel | None
     detailed: ProbedModel | None
 
-    @property
-    def pins(self) -> bool:
-        """Whether tokens are matched, so that PyTorch has to be given the graph's matching."""
-        return self.reference.matches
-
 
 @contextlib.contextmanager
 def opened_sides(settings: ParitySettings, notify: Notify) -> Iterator[Sides]:

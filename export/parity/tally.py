@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import os
 from collections.abc import Iterator, Sequence
@@ -11,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from sfpp.export.parity.comparison import Outcome, OutputError, Pointwise
-from sfpp.export.parity.differences import Difference
+from sfpp.export.parity.comparison import Outcome, Pointwise
+from sfpp.export.parity.differences import Difference, OutputError
 from sfpp.export.parity.points import Point, first_of_parts
 from sfpp.export.parity.report import MarkedFrame, Mode, OutputReport, PointReport, Tolerance, TruthReport
 from sfpp.runtime.errors import UsageError
@@ -57,23 +56,20 @@ class OutputTally:
     def report(self) -> OutputReport:
         """Return the figures of all frames; there must be one."""
         distances = (float(np.mean(self._distances)), max(self._distances)) if self._distances else None
-        report = OutputReport(
+        errors = np.array([(each.relative, each.largest, each.mean, each.scale) for each in self._errors])
+        # numpy's maximum, unlike Python's, lets no NaN pass unseen.
+        relative, largest, _, scale = errors.max(axis=0).tolist() if self._errors else [None] * 4
+        return OutputReport(
             self._mode,
             same=float(np.mean(self._same)),
             worst_same=min(self._same),
             mean_iou=None if self._confusion is None else self._confusion.mean_iou(),
             distance_px=distances,
+            relative_error=relative,
+            max_error=largest,
+            mean_error=float(errors[:, 2].mean()) if self._errors else None,
+            scale=scale,
             problem=self._problem,
-        )
-        if not self._errors:
-            return report
-        # numpy's maximum, unlike Python's, lets no NaN pass unseen.
-        return dataclasses.replace(
-            report,
-            relative_error=float(np.max([each.relative for each in self._errors])),
-            max_error=float(np.max([each.largest for each in self._errors])),
-            mean_error=float(np.mean([each.mean for each in self._errors])),
-            scale=float(np.max([each.scale for each in self._errors])),
         )
 
 
