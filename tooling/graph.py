@@ -136,8 +136,8 @@ def opened_graph(
         path = Path(folder) / "graph.onnx"
         onnx.save(model, str(path))
         opened, _ = open_backend(path, backend=backend, options=options, target=target)
-        with contextlib.closing(opened):
-            yield opened
+    with contextlib.closing(opened):
+        yield opened
 
 
 def name_of(node: onnx.NodeProto) -> str:

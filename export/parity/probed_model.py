@@ -21,7 +21,7 @@ from sfpp.runtime.backends import BackendOptions
 from sfpp.runtime.contract import ModelContract
 from sfpp.runtime.errors import BackendError, MissingDependencyError, ModelFileError, VerificationError
 from sfpp.runtime.onnx_file import not_an_onnx_model
-from sfpp.tooling.graph import GraphIndex, bytes_of, copy_of, opened_graph
+from sfpp.tooling.graph import GraphIndex, bytes_of, opened_graph
 
 # What conversions to lower precision put before or behind a value without meaning another one; and what makes labels of
 # logits.
@@ -97,7 +97,7 @@ class ProbedModel:
     """The runs of a graph that report what is computed on the way; nothing is opened before the first of them.
 
     Args:
-        model: the graph.
+        model: the graph; it has more outputs while a run is opened.
         contract: its contract.
         points: what to report; what the graph does not have is left out.
         backend: what runs it, by name; None for what the runtime would choose.
@@ -174,13 +174,14 @@ class ProbedModel:
     def _open(self, group: Group) -> Iterator[_Run]:
         """Open the graph with a group's values among its outputs, and yield what runs it."""
         tensors = {point.name: self._tensors[point.name] for point in (*group.carried, *group.points)}
-        model = copy_of(self._model)
-        probes = add_probes(model.graph)
-        present = {output.name for output in model.graph.output}
+        graph = self._model.graph
+        node_count, output_count = len(graph.node), len(graph.output)
+        probes = add_probes(graph)
+        present = {output.name for output in graph.output}
         more = dict.fromkeys(name for names in tensors.values() for name in names if name not in present)
         # Without a type: it is another one in each precision, and the libraries know it.
-        model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in more)
-        names = [output.name for output in model.graph.output]
+        graph.output.extend(onnx.ValueInfoProto(name=name) for name in more)
+        names = [output.name for output in graph.output]
 
         def run(tensor: NDArray[Any]) -> ProbedAnswer:
             values = list(opened.run({self._contract.input.name: tensor}).values())
@@ -196,9 +197,15 @@ class ProbedModel:
             answer = outputs[self._contract.outputs[0].name]
             return ProbedAnswer(answer, tuple(tokens_in(seen)), tuple(matchings_in(seen)), points)
 
-        with opened_graph(
-            model, backend=self._backend_name, options=self._options, target=self._contract.target
-        ) as opened:
+        opening = opened_graph(
+            self._model, backend=self._backend_name, options=self._options, target=self._contract.target
+        )
+        with contextlib.ExitStack() as stack:
+            try:
+                opened = stack.enter_context(opening)
+            finally:
+                # Rather than a copy, which would take as much memory as the weights do.
+                del graph.node[node_count:], graph.output[output_count:]
             self.description = opened.description
             yield run
 
