@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import DTypeLike, NDArray
-
-
-@dataclass(frozen=True)
-class Written:
-    """What all emitters of a graph have written: constants by name, and outputs by what computes them."""
-
-    constants: dict[str, gs.Constant] = field(default_factory=dict)
-    outputs: dict[tuple[Any, ...], list[gs.Variable]] = field(default_factory=dict)
 
 
 class Emitter:
@@ -25,24 +16,28 @@ class Emitter:
 
     Args:
         graph: receives the nodes.
-        written: shared by all emitters of a graph.
-        replaced: name of the node that is spelled out, such as ``stages.0/blocks.0/attention/MatchBipartite_1``:
-            its path, and its number where one attention merges both queries and keys, mark what is written here.
     """
 
-    def __init__(self, graph: gs.Graph, written: Written, replaced: str) -> None:
+    def __init__(self, graph: gs.Graph) -> None:
         self._graph = graph
-        self._written = written
-        self._prefix, _, last = replaced.strip("/").rpartition("/")
+        self._constants: dict[str, gs.Constant] = {}
+        self._outputs: dict[tuple[Any, ...], list[gs.Variable]] = {}  # by what computes them
+        self._prefix = self._suffix = ""
+
+    def replace(self, name: str) -> None:
+        """Go on with the node that is spelled out next, such as ``stages.0/blocks.0/attention/MatchBipartite_1``.
+
+        Its path, and its number where one attention merges both queries and keys, mark what is written from here on.
+        """
+        self._prefix, _, last = name.strip("/").rpartition("/")
         number = last.partition("_")[2]
         self._suffix = f"_{number}" if number else ""
 
     def constant(self, name: str, values: NDArray[Any]) -> gs.Constant:
         """Return the constant called ``name``, making it on first use; the name must tell the content apart."""
-        constants = self._written.constants
-        if name not in constants:
-            constants[name] = gs.Constant(name, np.ascontiguousarray(values))
-        return constants[name]
+        if name not in self._constants:
+            self._constants[name] = gs.Constant(name, np.ascontiguousarray(values))
+        return self._constants[name]
 
     def shape(self, *sizes: int) -> gs.Constant:
         """Return the int64 constant that Reshape and its like take."""
@@ -60,7 +55,7 @@ class Emitter:
         """Append a node with one output for each (dtype, shape), or find it, and return its outputs."""
         # By attention too: each reports its own matching, even where queries and keys are the same tokens.
         key = (self._prefix, self._suffix, op, tuple(map(id, inputs)), repr(sorted(attributes.items())))
-        if key not in self._written.outputs:
+        if key not in self._outputs:
             path = f"{self._prefix}/{name}{self._suffix}"
             numbers = [f"_{index}" for index in range(len(outputs))] if len(outputs) > 1 else [""]
             results = [
@@ -69,8 +64,8 @@ class Emitter:
             ]
             node = gs.Node(op=op, name=path, inputs=inputs, outputs=results, attrs=attributes, domain=domain)
             self._graph.nodes.append(node)
-            self._written.outputs[key] = results
-        return self._written.outputs[key]
+            self._outputs[key] = results
+        return self._outputs[key]
 
     def output(
         self,

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
-from sfpp.export.lowering.emitter import Emitter, Written
+from sfpp.export.lowering.emitter import Emitter
 from sfpp.export.lowering.symbolic import DOMAIN, INPUT_SHAPE
 from sfpp.export.lowering.targets import ONNXRUNTIME, PORTABLE, Lowering
 from sfpp.runtime.contract import Target
@@ -70,12 +70,12 @@ def _with_shapes(graph: gs.Graph) -> onnx.ModelProto:
 
 
 def _replace_nodes(graph: gs.Graph, lowerings: Mapping[str, Lowering]) -> None:
-    written = Written()
+    emit = Emitter(graph)
     for node in [each for each in graph.nodes if each.domain == DOMAIN]:
         for index, tensor in enumerate(node.inputs):
             if tensor.shape is None:
                 tensor.shape, tensor.dtype = tuple(node.attrs[f"{INPUT_SHAPE}{index}"]), np.dtype(np.float32)
-        emit = Emitter(graph, written, node.name)
+        emit.replace(node.name)
         results = lowerings[node.op](emit, node)
         _reconnect(node, results if isinstance(results, tuple) else (results,))
 

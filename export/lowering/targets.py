@@ -70,15 +70,6 @@ def _attend_part(
     return emit.output("MatMul", [weights, values], f"weighted{suffix}", queries.shape)
 
 
-def by_locality(everywhere: Lowering, nearby: Lowering) -> Lowering:
-    """Return the lowering of nodes whose attribute ``local`` says which of the two is meant."""
-
-    def lower(emit: Emitter, node: gs.Node) -> gs.Variable | tuple[gs.Variable, ...]:
-        return nearby(emit, node) if node.attrs["local"] else everywhere(emit, node)
-
-    return lower
-
-
 def lower_attend_fused(emit: Emitter, node: gs.Node) -> gs.Variable:
     """Write attention as MultiHeadAttention, which works in tiles and never holds the score matrix."""
     query, key, value = node.inputs
@@ -97,8 +88,8 @@ def lower_attend_fused(emit: Emitter, node: gs.Node) -> gs.Variable:
 
 PORTABLE: dict[str, Lowering] = {
     "Attend": lower_attend,
-    "MatchBipartite": by_locality(lower_match, lower_local_match),
-    "MergeBipartite": by_locality(lower_merge, lower_local_merge),
+    "MatchBipartite": lambda emit, node: (lower_local_match if node.attrs["local"] else lower_match)(emit, node),
+    "MergeBipartite": lambda emit, node: (lower_local_merge if node.attrs["local"] else lower_merge)(emit, node),
     "UnmergeBipartite": lower_unmerge,
 }
 
