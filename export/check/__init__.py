@@ -15,20 +15,14 @@ from sfpp.runtime.imports import lazy_names
 
 if TYPE_CHECKING:
     from sfpp.export.check.checking import check_model as check_model
-    from sfpp.export.check.findings import (
-        ALL as ALL,
-        CheckReport as CheckReport,
-        Finding as Finding,
-        Verdict as Verdict,
-        Version as Version,
-    )
+    from sfpp.export.check.findings import CheckReport as CheckReport
     from sfpp.export.check.words import report_text as report_text
 
 __getattr__, __all__ = lazy_names(
     __name__,
     {
         "sfpp.export.check.checking": "check_model",
-        "sfpp.export.check.findings": "ALL CheckReport Finding Verdict Version",
+        "sfpp.export.check.findings": "CheckReport",
         "sfpp.export.check.words": "report_text",
     },
     extra="export",

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 
-from onnx import StringStringEntryProto, TensorProto
+from onnx import TensorProto
 
 from sfpp.export.check.file_rules import FILE_FINDERS
 from sfpp.export.check.findings import ALL, RULES, CheckReport, Finding, Verdict, Version
-from sfpp.export.check.graph import CheckedGraph, is_external
+from sfpp.export.check.graph import CheckedGraph, is_external, location_of
 from sfpp.export.check.operator_rules import OPERATOR_FINDERS
 from sfpp.export.check.quantization_rules import QUANTIZATION_FINDERS
 from sfpp.export.check.reading import read_graph, stored_tensors
@@ -84,15 +84,8 @@ def _notes(graph: CheckedGraph) -> Iterator[str]:
             "everything is float32 in the file, and TensorRT 11 and TensorRT-RTX build what the file says: float16 and "
             "INT8 have to be written into it before"
         )
-    external = {
-        each.value for tensor in stored_tensors(graph.model) if is_external(tensor) for each in _location(tensor)
-    }
-    if external:
+    if external := {location_of(tensor) for tensor in stored_tensors(graph.model) if is_external(tensor)} - {""}:
         yield (
             f"weights lie in {', '.join(sorted(external)[:3])}: keep it beside the model, and let the parser open the "
             "file by its path"
         )
-
-
-def _location(tensor: TensorProto) -> list[StringStringEntryProto]:
-    return [each for each in tensor.external_data if each.key == "location"]

@@ -200,3 +200,8 @@ class CheckedGraph:
 def is_external(tensor: TensorProto) -> bool:
     """Tell whether a tensor's values lie in a file of their own."""
     return bool(tensor.data_location == TensorProto.EXTERNAL)
+
+
+def location_of(tensor: TensorProto) -> str:
+    """Return that file, as the tensor names it; empty if it names none."""
+    return next((str(each.value) for each in tensor.external_data if each.key == "location"), "")

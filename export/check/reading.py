@@ -11,7 +11,7 @@ import onnx
 from google.protobuf.message import DecodeError, Message
 from onnx import TensorProto, inliner
 
-from sfpp.export.check.graph import CheckedGraph, Node, is_external
+from sfpp.export.check.graph import CheckedGraph, Node, is_external, location_of
 from sfpp.runtime.errors import ModelFileError
 from sfpp.runtime.onnx_file import metadata_of, not_an_onnx_model
 from sfpp.runtime.text import first_line
@@ -77,8 +77,7 @@ def _is_text(message: Message) -> bool:
 
 def external_problem(tensor: TensorProto, folder: Path) -> str:
     """Return what is wrong with the values of a tensor that lie in a file of their own; nothing if they are there."""
-    entries = {each.key: each.value for each in tensor.external_data}
-    location = entries.get("location", "")
+    entries, location = {each.key: each.value for each in tensor.external_data}, location_of(tensor)
     if not location or Path(location).is_absolute() or ".." in Path(location).parts:
         return f"{location!r}, which is no file in the model's folder"
     try:

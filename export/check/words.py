@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from sfpp.export.catalog import export_command
 from sfpp.export.check.findings import RELEASES, CheckReport, Finding, Verdict, Version, titles
 from sfpp.runtime.contract import ModelContract
-from sfpp.runtime.text import clean_text
+from sfpp.runtime.text import aligned, clean_text
 
 _PLACES = 3  # that are named of one problem
 _PROBLEMS = 8  # of one kind that are listed with the first place of each
@@ -68,12 +68,10 @@ def _head(report: CheckReport) -> Iterator[str]:
     yield f"  opset {report.opset}, {nodes}, {report.precision}, {report.size_bytes / 1e6:.1f} MB"
 
 
-def _table(verdicts: Sequence[Verdict]) -> Iterator[str]:
-    names = [RELEASES[each.version].title for each in verdicts]
-    homes = [RELEASES[each.version].home for each in verdicts]
-    wide, wider = max(map(len, names), default=0), max(map(len, homes), default=0)
-    for verdict, name, home in zip(verdicts, names, homes, strict=True):
-        yield f"{name:{wide}}  {home:{wider}}  {verdict.outcome}{_counts(verdict)}"
+def _table(verdicts: Sequence[Verdict]) -> list[str]:
+    releases = [(RELEASES[each.version], each) for each in verdicts]
+    rows = [[release.title, release.home, f"{each.outcome}{_counts(each)}"] for release, each in releases]
+    return aligned(rows, text_columns=3)
 
 
 def _counts(verdict: Verdict) -> str:
