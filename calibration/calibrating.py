@@ -95,7 +95,8 @@ def _run(settings: CalibrationSettings, *, notify: Notify, progress: Progress) -
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sfpp-calibrate-")))
         context = _prepared(settings, clock, progress, stack, folder)
-        files = [_reference_file(context)]
+        accuracy = context.evaluator.reference.accuracy
+        files = [FileResult(settings.model, "fp32", settings.model.stat().st_size, accuracy)]
         int8: Int8Findings | None = None
         if "fp16" in settings.precision:
             files.append(make_fp16(context))
@@ -209,18 +210,13 @@ def _contract_of(settings: CalibrationSettings, model: Any) -> ModelContract:
     return contract
 
 
-def _reference_file(context: CalibrationContext) -> FileResult:
-    path = context.settings.model
-    return FileResult(path, "fp32", path.stat().st_size, context.evaluator.reference.accuracy)
-
-
 def _timed(context: CalibrationContext, files: Sequence[FileResult]) -> tuple[list[FileResult], dict[str, Any]]:
     """Return the files with their latencies, and the machine."""
     if not context.settings.latency:
         return list(files), {}
     backends: Sequence[BackendSpec] = context.settings.backends or default_backends(context.contract.target)
     with context.clock.step("timing"):
-        found = latencies([each.path for each in files], backends, notify=context.notify)
+        found = latencies([each.path for each in files], backends, notify=context.clock.notify)
     with context.clock.step("comparing the backends' predictions"):
         found = checked(found, backends, context.evaluator, frames=_COMPARED[context.contract.task])
     return [replace(each, latencies=found[each.path]) for each in files], machine()

@@ -31,27 +31,24 @@ class Frames:
     """Frames that were chosen, to be gone through again and again.
 
     Args:
-        files: where each lies: a picture, or the pixels of a video's frame as .npy.
-        names: what each is called.
-        digests: hashes of their pixels.
+        frames: of each its file, a picture or the pixels of a video's frame as .npy; its name; a hash of its pixels.
     """
 
-    def __init__(self, files: Sequence[Path], names: Sequence[str], digests: Sequence[bytes]) -> None:
-        self._files = tuple(files)
-        self._digests = tuple(digests)
-        self.names = tuple(names)
+    def __init__(self, frames: Sequence[tuple[Path, str, bytes]]) -> None:
+        self._frames = tuple(frames)
+        self.names = tuple(name for _, name, _ in frames)
 
     @property
     def sha256(self) -> str:
         """The hash of all their pixels, in hexadecimal."""
-        return hashlib.sha256(b"".join(self._digests)).hexdigest()
+        return hashlib.sha256(b"".join(digest for *_, digest in self._frames)).hexdigest()
 
     def __len__(self) -> int:
-        return len(self._files)
+        return len(self._frames)
 
     def shares_with(self, others: Frames) -> bool:
         """Return whether one of the frames has the same pixels as one of the others."""
-        return not set(self._digests).isdisjoint(others._digests)
+        return not {digest for *_, digest in self._frames}.isdisjoint(digest for *_, digest in others._frames)
 
     def __iter__(self) -> Iterator[NamedFrame]:
         """Yield the frames, each read anew.
@@ -59,12 +56,12 @@ class Frames:
         Raises:
             MediaError: one of them cannot be read any more.
         """
-        for index, (name, file) in enumerate(zip(self.names, self._files, strict=True)):
+        for index, (file, name, _) in enumerate(self._frames):
             yield NamedFrame(name, np.load(file) if file.suffix == ".npy" else read_image(file), index, file)
 
     def first(self, count: int) -> Frames:
         """Return the first ones only, or all if there are no more."""
-        return Frames(self._files[:count], self.names[:count], self._digests[:count])
+        return Frames(self._frames[:count])
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,18 +149,16 @@ def _gathered(
 ) -> Frames:
     """Read frames once, for their hashes; those of a video are written down, since decoding it again takes too long."""
     folder.mkdir()
-    files, names, digests = [], [], []
+    gathered = []
     for done, frame in enumerate(source.take(indices), 1):
         file = frame.file
         if file is None:
             file = folder / f"{frame.index}.npy"
             np.save(file, frame.image_bgr)
-        files.append(file)
-        names.append(frame.name)
         pixels = repr(frame.image_bgr.shape).encode() + frame.image_bgr.tobytes()
-        digests.append(hashlib.sha256(pixels).digest())
+        gathered.append((file, frame.name, hashlib.sha256(pixels).digest()))
         progress(done, len(indices))
-    return Frames(files, names, digests)
+    return Frames(gathered)
 
 
 def _warnings(settings: CalibrationSettings, other: FrameSource, *, found: int, lost: int, same: bool) -> Iterator[str]:

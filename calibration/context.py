@@ -67,13 +67,10 @@ class CalibrationContext:
         """How INT8 is written for what will run it."""
         return form_for(self.contract.target, self.rest)
 
-    def notify(self, line: str) -> None:
-        """Report what was found."""
-        self.clock.notify(line)
-
-    def part(self, step: str) -> Callable[[int, int], object]:
-        """Return the progress of one step."""
-        return partial(self.progress, step)
+    def evaluated(self, step: str, path: Path) -> Evaluation:
+        """Evaluate a file on all frames, as a step of its own."""
+        with self.clock.step(step):
+            return self.evaluator.evaluate(path, progress=partial(self.progress, step))
 
     def evaluate(self, model: onnx.ModelProto, precision: str, **options: Any) -> Evaluation:
         """Evaluate a graph that nobody keeps; for the options see :meth:`.Evaluator.evaluate`."""

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from sfpp.calibration.chosen_frames import Frames
 from sfpp.runtime.bench.settings import BackendSpec
 from sfpp.runtime.errors import MediaError
+from sfpp.tooling.frames import NamedFrame
 from sfpp.tooling.metrics import Accuracy
 from sfpp.tooling.tasks import Predictor, Task
 
@@ -90,14 +91,11 @@ class Evaluator:
         error = signal = 0.0
         disagreement: dict[str, float] = {}
         frames = self.frames if first is None else self.frames.first(first)
-        with contextlib.closing(self.open(path, backend)) as model:
-            for index, frame in enumerate(frames):
-                prediction, raw = self.task.predict(model, frame)
-                disagreement[frame.name] = 1 - tally.add(frame, prediction, self.expected(index))
-                expected = np.load(self._file(index, "raw"))
-                error += _difference(raw, expected)
-                signal += _difference(expected, np.zeros_like(expected))
-                progress(index + 1, len(frames))
+        for index, frame, prediction, raw in self._answers(path, backend, frames, progress):
+            disagreement[frame.name] = 1 - tally.add(frame, prediction, self.expected(index))
+            expected = np.load(self._file(index, "raw"))
+            error += _difference(raw, expected)
+            signal += _difference(expected, np.zeros_like(expected))
         return Evaluation(tally.accuracy(), error / max(signal, 1e-12), disagreement)
 
     def open(self, path: Path, backend: BackendSpec = REFERENCE_BACKEND) -> Predictor:
@@ -114,16 +112,22 @@ class Evaluator:
         for frame in frames:
             yield from self.task.inputs(frame)
 
+    def _answers(
+        self, path: Path, backend: BackendSpec, frames: Frames, progress: Progress
+    ) -> Iterator[tuple[int, NamedFrame, NDArray[Any], NDArray[Any]]]:
+        """Yield each frame by its number, with what a file predicts for it and the raw output behind that."""
+        with contextlib.closing(self.open(path, backend)) as model:
+            for index, frame in enumerate(frames):
+                yield index, frame, *self.task.predict(model, frame)
+                progress(index + 1, len(frames))
+
     def _learn(self, reference: Path, progress: Progress) -> Evaluation:
         """Run the float32 file, keep what it predicts, and evaluate it."""
         tally = self.task.tally()
-        with contextlib.closing(self.open(reference)) as model:
-            for index, frame in enumerate(self.frames):
-                prediction, raw = self.task.predict(model, frame)
-                np.save(self._file(index, "prediction"), prediction)
-                np.save(self._file(index, "raw"), raw)
-                tally.add(frame, prediction, prediction)
-                progress(index + 1, len(self.frames))
+        for index, frame, prediction, raw in self._answers(reference, REFERENCE_BACKEND, self.frames, progress):
+            np.save(self._file(index, "prediction"), prediction)
+            np.save(self._file(index, "raw"), raw)
+            tally.add(frame, prediction, prediction)
         accuracy = tally.accuracy()
         if math.isnan(accuracy.agreement):
             raise MediaError(

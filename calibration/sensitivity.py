@@ -10,6 +10,7 @@ import numpy as np
 from sfpp.calibration.context import Trials
 from sfpp.calibration.int8.quantizable import Quantizable
 from sfpp.calibration.results import Kept, Sensitivity
+from sfpp.tooling.graph import block_of
 
 # INT8 for less than this part of the multiply-adds that could have it is no INT8: better take FP16 then.
 LEAST_PART = 0.25
@@ -19,7 +20,8 @@ def by_block(products: Iterable[Quantizable]) -> dict[str, tuple[str, ...]]:
     """Return the names of the products of each block, in the order of the network."""
     blocks: dict[str, tuple[str, ...]] = {}
     for each in products:
-        blocks[each.block] = (*blocks.get(each.block, ()), each.node)
+        block = block_of(each.node)
+        blocks[block] = (*blocks.get(block, ()), each.node)
     return blocks
 
 

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import onnx
@@ -50,19 +51,12 @@ def make_fp16(context: CalibrationContext) -> FileResult:
         record = context.record(_FP16_FRAMES, kept=names, rest="fp32")
         half = fp16_model(context.model, keep=names)
         path = context.write(half, "fp16", record)
-    with clock.step("evaluating FP16"):
-        seen = context.evaluator.evaluate(path, progress=context.part("evaluating FP16"))
+    seen = context.evaluated("evaluating FP16", path)
     with clock.step("evaluating FP16, rounded as a GPU does"):
-        progress = context.part("evaluating FP16, rounded")
+        progress = partial(context.progress, "evaluating FP16, rounded")
         rounded = context.evaluate(rounded_in_float32(half), "fp16", progress=progress)
-    return context.result(
-        path,
-        "fp16",
-        seen,
-        kept=kept,
-        rounded=rounded.accuracy,
-        drop_rounded=context.drop(rounded),
-    )
+    drop = context.drop(rounded)
+    return context.result(path, "fp16", seen, kept=kept, rounded=rounded.accuracy, drop_rounded=drop)
 
 
 def make_int8(context: CalibrationContext, *, float32: Sequence[Kept] | None) -> Int8Findings:
@@ -79,7 +73,7 @@ def make_int8(context: CalibrationContext, *, float32: Sequence[Kept] | None) ->
     chosen = _ranges(context, base, observed)
     trials = Trials(context, base, chosen.by_tensor)
     with context.clock.step("measuring the sensitivity of the blocks"):
-        ranked = sensitivities(trials, blocks, frames=_FEW, progress=context.part("ranking blocks"))
+        ranked = sensitivities(trials, blocks, frames=_FEW, progress=partial(context.progress, "ranking blocks"))
     fallback = _fallback(context, trials, work, blocks, ranked)
     finished = int8_model(base, chosen.by_tensor, nodes=fallback.nodes, rest=context.rest, form=context.form)
     if context.rest == "fp16":
@@ -95,8 +89,7 @@ def make_int8(context: CalibrationContext, *, float32: Sequence[Kept] | None) ->
             equalized=is_equalized,
         )
         path = context.write(finished, "int8", record)
-    with context.clock.step("evaluating INT8"):
-        seen = context.evaluator.evaluate(path, progress=context.part("evaluating INT8"))
+    seen = context.evaluated("evaluating INT8", path)
     file = context.result(path, "int8", seen, method=chosen.method, rest=context.rest, kept=fallback.kept)
     return Int8Findings(file, fallback, worst_layers(observed, chosen.by_tensor, products))
 
@@ -113,7 +106,7 @@ def _base(context: CalibrationContext) -> tuple[onnx.ModelProto, bool]:
         scaled = equalized(plain, context.evaluator.inputs(few))
         plain_error, scaled_error = (_error_by_few(context, each) for each in (plain, scaled))
     helps = scaled_error < _WORTH_IT * plain_error
-    context.notify(
+    context.clock.notify(
         f"with channels of like size the outputs' relative squared error would be {scaled_error:.2%} instead of "
         f"{plain_error:.2%}: {'done' if helps else 'left as they are'}"
     )
@@ -157,7 +150,7 @@ def _observed(context: CalibrationContext, base: onnx.ModelProto, tensors: set[s
             use=context.settings.cache,
         )
     if known:
-        context.notify("ranges are known from an earlier run on the same model and frames")
+        context.clock.notify("ranges are known from an earlier run on the same model and frames")
     return observed
 
 
@@ -167,7 +160,7 @@ def _ranges(context: CalibrationContext, base: onnx.ModelProto, observed: Histog
             observed,
             context.settings.ranges,
             error_with=lambda ranges: Trials(context, base, ranges).evaluate(None, first=_FEW).error,
-            notify=context.notify,
+            notify=context.clock.notify,
         )
 
 
@@ -191,10 +184,12 @@ def _fallback(
             max_drop=limit,
             drop=trials.drop(tuple(work)),
             frames=_FEW,
-            notify=context.notify,
+            notify=context.clock.notify,
         )
     if not found.held:
-        context.notify(f"no choice of nodes keeps what is lost within {limit:g}: the file has all of them in INT8")
+        context.clock.notify(
+            f"no choice of nodes keeps what is lost within {limit:g}: the file has all of them in INT8"
+        )
     return found
 
 

@@ -10,7 +10,7 @@ from functools import partial
 import onnx
 
 from sfpp.runtime.contract import FloatType
-from sfpp.tooling.graph import GraphIndex, attribute_of, block_of, name_of, shapes_of
+from sfpp.tooling.graph import GraphIndex, attribute_of, name_of, shapes_of
 
 # What changes neither a tensor's values nor how many there are, only where they lie. TensorRT and OpenVINO move Q/DQ
 # pairs through these by themselves.
@@ -67,7 +67,6 @@ class Quantizable:
             its layout, so that products which read the same values in two layouts have one range.
         weight: name of the initializer, float32.
         axis: that of the output channels in the weight.
-        block: the part of the network, as :func:`sfpp.tooling.graph.block_of` has it.
     """
 
     node: str
@@ -75,7 +74,6 @@ class Quantizable:
     activation: str
     weight: str
     axis: int
-    block: str
 
 
 def quantizable(model: onnx.ModelProto, form: Int8Form = PORTABLE) -> tuple[Quantizable, ...]:
@@ -136,7 +134,7 @@ class ProductIndex(GraphIndex):
         if axis is None:
             return None
         activation = self.source_of(node.input[1 - position])
-        return Quantizable(name_of(node), node.op_type, activation, weight.name, axis, block_of(name_of(node)))
+        return Quantizable(name_of(node), node.op_type, activation, weight.name, axis)
 
     def activation_and_weight(self, node: onnx.NodeProto) -> tuple[str, str]:
         """Return which input of a quantizable product is the activation, and which the weight."""

@@ -5,7 +5,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from sfpp.calibration.int8.quantizable import Quantizable, quantizable
-from sfpp.tooling.graph import read_model
+from sfpp.tooling.graph import block_of, read_model
 from tests.calibration.int8.int8_graphs import attention_input, classifiers, model_of, weight
 
 
@@ -33,7 +33,7 @@ def found(nodes, *, constants, inputs=None, outputs=None, **options):
 )
 def test_products_with_one_constant_weight(operator, read, attributes, shape, axis):
     (product,) = found([(operator, read, ["y"], attributes)], constants={"w": weight(*shape)})
-    assert product == Quantizable("node/y", operator, "x", "w", axis, "node")
+    assert product == Quantizable("node/y", operator, "x", "w", axis)
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_every_learned_product_but_the_classifier(exported):
     assert names == [name for name in learned if name in names]
     # 4 patch embeddings, 8 blocks of 3 in the FFN and 2 or 3 in attention, 4 of 6 reductions, 8 in the head
     assert len(names) == 4 + 8 * 3 + 8 * 2 + 6 + 4 + 8
-    blocks = {each.block for each in products}
+    blocks = {block_of(each.node) for each in products}
     assert {"encoder/stages.0", "encoder/stages.2/blocks.1", "head"} <= blocks
     shared = "encoder/stages.1/norm/LayerNormalization_output_0"
     assert [each.node for each in products if each.activation == shared] == [
