@@ -185,7 +185,7 @@ class KeypointTruth:
     def __init__(self, path: str | os.PathLike[str], *, keypoints: int) -> None:
         self._path = Path(path)
         self._keypoints = keypoints
-        self._people = _from_npz(self._path) if self._path.suffix.lower() == ".npz" else _from_coco(self._path)
+        self._people = _read_people(self._path)
         for name, people in self._people.items():
             found = people.keypoints.shape[1]
             if found != keypoints:
@@ -225,15 +225,22 @@ def _read_labels(file: Path) -> NDArray[np.uint8]:
     return np.ascontiguousarray(values, np.uint8)
 
 
-def _from_npz(path: Path) -> dict[str, PeopleTruth]:
+def _read_people(path: Path) -> dict[str, PeopleTruth]:
+    """Return the annotated people by the name of their frame."""
     try:
-        # Pickled objects are refused, as numpy does by itself: annotations are data, never code.
-        with path.open("rb") as stream, np.load(stream) as stored:
-            names, joints = stored["names"], stored["joints"]
+        return _from_npz(path) if path.suffix.lower() == ".npz" else _from_coco(path)
     except OSError as error:
         raise MediaError(f"cannot read the keypoints {path}: {error.strerror or error}") from error
-    except (KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise MediaError(f"{path} holds no keypoints ({error}); {_KEYPOINTS_EXPECTED}") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, zipfile.BadZipFile) as error:
+        raise MediaError(
+            f"{path} holds no keypoints ({type(error).__name__}: {error}); {_KEYPOINTS_EXPECTED}"
+        ) from error
+
+
+def _from_npz(path: Path) -> dict[str, PeopleTruth]:
+    # Pickled objects are refused, as numpy does by itself: annotations are data, never code.
+    with path.open("rb") as stream, np.load(stream) as stored:
+        names, joints = stored["names"], stored["joints"]
     if joints.ndim != 3 or joints.shape[2] != 3 or len(names) != len(joints):
         raise MediaError(f"{path} has joints of shape {joints.shape} for {len(names)} names; {_KEYPOINTS_EXPECTED}")
     rows = joints.astype(np.float32)
@@ -241,22 +248,15 @@ def _from_npz(path: Path) -> dict[str, PeopleTruth]:
 
 
 def _from_coco(path: Path) -> dict[str, PeopleTruth]:
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-        names = {image["id"]: PureWindowsPath(image["file_name"]).stem for image in document["images"]}
-        people = defaultdict(list)
-        for entry in document["annotations"]:
-            if entry.get("iscrowd") or not entry.get("num_keypoints", 1):
-                continue
-            keypoints = np.array(entry["keypoints"], np.float32).reshape(-1, 3)
-            people[names[entry["image_id"]]].append((keypoints, np.array(entry["bbox"], np.float32)))
-        return {name: _people(rows) for name, rows in people.items()}
-    except OSError as error:
-        raise MediaError(f"cannot read the keypoints {path}: {error.strerror or error}") from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise MediaError(
-            f"{path} holds no keypoints ({type(error).__name__}: {error}); {_KEYPOINTS_EXPECTED}"
-        ) from error
+    document = json.loads(path.read_text(encoding="utf-8"))
+    names = {image["id"]: PureWindowsPath(image["file_name"]).stem for image in document["images"]}
+    people = defaultdict(list)
+    for entry in document["annotations"]:
+        if entry.get("iscrowd") or not entry.get("num_keypoints", 1):
+            continue
+        keypoints = np.array(entry["keypoints"], np.float32).reshape(-1, 3)
+        people[names[entry["image_id"]]].append((keypoints, np.array(entry["bbox"], np.float32)))
+    return {name: _people(rows) for name, rows in people.items()}
 
 
 def _people(rows: Sequence[tuple[NDArray[np.float32], NDArray[np.float32]]]) -> PeopleTruth:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from sfpp.calibration.int8.observe import channel_magnitudes
+from sfpp.calibration.int8.qdq import along
 from sfpp.calibration.int8.quantizable import LAYOUT_OPERATORS, ProductIndex, quantizable
 from sfpp.tooling.graph import attribute_of, copy_of, name_of, names_read_by, remove_unused
 
@@ -205,7 +206,7 @@ class _Constants:
     def multiply(self, use: _Use, factors: NDArray[np.float32]) -> None:
         """Multiply what a node reads; other nodes that read the same constant keep it as it is."""
         values = self._values(use)
-        scaled = values * factors.reshape([-1 if index == use.axis else 1 for index in range(values.ndim)])
+        scaled = values * along(use.axis, factors, values.ndim)
         name, stored = use.node.input[use.position], self._index.initializers
         if name not in stored or self._readers[name] > 1:
             self._readers[name] -= 1

@@ -56,7 +56,7 @@ def check_model(path: str | os.PathLike[str], *, versions: Sequence[Version] = A
 
 def _findings(graph: CheckedGraph, asked: tuple[Version, ...]) -> Iterator[Finding]:
     for rule in RULES:
-        findings = map(rule.finding, FINDERS[rule.name](graph))
+        findings = map(rule.finding, FINDERS[rule.rule](graph))
         yield from (each for each in findings if set(each.versions) & set(asked))
 
 

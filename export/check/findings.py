@@ -63,7 +63,7 @@ class Rule:
     """One rule.
 
     Attributes:
-        name: names the rule in a report; several rules have the same one where versions differ in what they do.
+        rule: names it in a report; several rules have the same name where versions differ in what they do.
         effect: ``refused`` by parser or builder, ``wrong`` answers, or ``doubtful``: slow, imprecise, or wrong in some
             cases.
         versions: where it applies.
@@ -73,7 +73,7 @@ class Rule:
         remedies: another sentence by operator.
     """
 
-    name: str
+    rule: str
     effect: Effect
     versions: tuple[Version, ...]
     problem: str
@@ -84,35 +84,28 @@ class Rule:
     def finding(self, match: Match) -> Finding:
         """Say what is wrong in a place."""
         return Finding(
-            rule=self.name,
-            effect=self.effect,
-            versions=self.versions if match.versions is None else match.versions,
+            self.rule,
+            self.effect,
+            self.versions if match.versions is None else match.versions,
+            self.problem.format(operator=match.operator, detail=match.detail),
+            self.remedies.get(match.operator, self.remedy),
+            self.source,
             name=match.name,
             operator=match.operator,
-            problem=self.problem.format(operator=match.operator, detail=match.detail),
-            remedy=self.remedies.get(match.operator, self.remedy),
-            source=self.source,
         )
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One thing in one place; what is not said here is as in :class:`Rule`.
+class Finding(Rule):
+    """What a rule says of one place.
 
     Attributes:
-        rule: which rule found it.
         name: of the node or the tensor; empty where the whole file is meant.
         operator: of the node; empty for a tensor and for the file.
     """
 
-    rule: str
-    effect: Effect
-    versions: tuple[Version, ...]
-    name: str
-    operator: str
-    problem: str
-    remedy: str
-    source: str
+    name: str = ""
+    operator: str = ""
 
     @property
     def severity(self) -> Literal["error", "warning"]:

@@ -23,15 +23,15 @@ from sfpp.runtime.errors import CheckpointError
 NetworkConfig = SegFormerConfig | EdaFormerConfig
 Sizes = Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]
 STAGES = 4
-# What the library takes where config.json is silent; each has one value per stage.
-_LISTS: dict[str, tuple[int, ...]] = {
-    "hidden_sizes": (32, 64, 160, 256),
-    "depths": (2, 2, 2, 2),
-    "num_attention_heads": (1, 2, 5, 8),
-    "sr_ratios": (8, 4, 2, 1),
-    "mlp_ratios": (4, 4, 4, 4),
-    "patch_sizes": (7, 3, 3, 3),
-    "strides": (4, 2, 2, 2),
+# The settings with one value per stage: what we call them, and what the library takes where config.json is silent.
+_LISTS: dict[str, tuple[str, tuple[int, ...]]] = {
+    "hidden_sizes": ("channels", (32, 64, 160, 256)),
+    "depths": ("depths", (2, 2, 2, 2)),
+    "num_attention_heads": ("heads", (1, 2, 5, 8)),
+    "sr_ratios": ("reductions", (8, 4, 2, 1)),
+    "mlp_ratios": ("expansions", (4, 4, 4, 4)),
+    "patch_sizes": ("patch_kernels", (7, 3, 3, 3)),
+    "strides": ("patch_strides", (4, 2, 2, 2)),
 }
 _SUPPORTED = {"model_type": "segformer", "hidden_act": "gelu", "num_channels": 3, "num_encoder_blocks": STAGES}
 IMAGENET = InputSpec("image", 1, 1)  # the contract's own defaults
@@ -215,19 +215,13 @@ def encoder_from_settings(settings: Mapping[str, Any], name: str) -> EncoderConf
             raise CheckpointError(
                 f"{name}: config.json has {key} {settings[key]!r}, but sfpp supports {supported!r} only"
             )
-    lists = {key: _whole_numbers(settings.get(key, default), key, name) for key, default in _LISTS.items()}
-    for channels, heads in zip(lists["hidden_sizes"], lists["num_attention_heads"], strict=True):
+    lists: dict[str, Any] = {
+        ours: _whole_numbers(settings.get(key, default), key, name) for key, (ours, default) in _LISTS.items()
+    }
+    for channels, heads in zip(lists["channels"], lists["heads"], strict=True):
         if channels % heads:
             raise CheckpointError(f"{name}: config.json has {channels} channels, which {heads} heads cannot share")
-    return EncoderConfig(
-        channels=lists["hidden_sizes"],
-        depths=lists["depths"],
-        heads=lists["num_attention_heads"],
-        reductions=lists["sr_ratios"],
-        expansions=lists["mlp_ratios"],
-        patch_kernels=lists["patch_sizes"],
-        patch_strides=lists["strides"],
-    )
+    return EncoderConfig(**lists)
 
 
 def check_agreement(
