@@ -16,7 +16,14 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper, version_converter
 
 from sfpp.calibration.int8.dense import bias_of, dense_results, keep_from_gemm
-from sfpp.calibration.int8.qdq import PairPlaces, PairWriter, quantized_weight, replace_input, rounded_up_to_float16
+from sfpp.calibration.int8.qdq import (
+    PairPlaces,
+    PairWriter,
+    quantized_bias,
+    quantized_weight,
+    replace_input,
+    rounded_up_to_float16,
+)
 from sfpp.calibration.int8.quantizable import PORTABLE, Int8Form, ProductIndex, Quantizable, quantizable
 from sfpp.calibration.int8.ranges import LARGEST_INT8, Range
 from sfpp.runtime.contract import FloatType
@@ -108,22 +115,17 @@ def _write(
         # product: that makes several int8 weights.
         key = (product.weight, f"axis_{product.axis}", *([] if bias is None else [product.node]))
         if key not in stored:
-            known = any(weight == product.weight for weight, *_ in stored)
+            least = None if bias is None else (np.abs(bias) / (step * _LARGEST_BIAS)).astype(np.float32)
+            weight = numpy_helper.to_array(index.initializers[product.weight])
             integers, scales = quantized_weight(
-                numpy_helper.to_array(index.initializers[product.weight]),
-                product.axis,
-                largest=form.largest_weight,
-                rest=rest,
-                least_scales=None if bias is None else (np.abs(bias) / (step * _LARGEST_BIAS)).astype(np.float32),
+                weight, product.axis, largest=form.largest_weight, rest=rest, least_scales=least
             )
-            name = "/".join(key) if known else product.weight
+            name = "/".join(key) if any(each == product.weight for each, *_ in stored) else product.weight
             stored[key] = writer.store(name, integers, scales, product.axis), scales
         dequantized, scales = stored[key]
         replace_input(node, inputs[product.node][1], dequantized)
         if bias is not None:
-            scales = scales * np.float32(step)
-            whole = np.rint(bias.astype(np.float64) / scales).astype(np.int32)
-            node.input[2] = writer.store(f"{product.node}/bias", whole, scales, 0)
+            node.input[2] = writer.store(f"{product.node}/bias", *quantized_bias(bias, scales, step), 0)
         elif form.dense:
             keep_from_gemm(index, node)
     writer.finish()

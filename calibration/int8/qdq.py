@@ -163,6 +163,14 @@ def quantized_weight(
     return np.clip(rounded, -largest, largest).astype(np.int8), scales
 
 
+def quantized_bias(
+    bias: NDArray[np.float32], weight_scales: NDArray[np.float32], step: float
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """Return a bias, (channels,), in int32 and its scales: those of the weight times the activation's ``step``."""
+    scales = weight_scales * np.float32(step)
+    return np.rint(bias.astype(np.float64) / scales).astype(np.int32), scales
+
+
 def rounded_up_to_float16(scales: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the next float16 numbers that are not smaller, and normal: smaller ones lose digits, or become zero.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from onnx import TensorProto
@@ -26,22 +26,16 @@ def _knows(version: Version, node: Node) -> bool:
     return is_microsofts or _reads(version, node)
 
 
-def _unknown(graph: CheckedGraph) -> Iterator[Match]:
-    for node in graph.nodes:
-        if not node.domain and (versions := tuple(each for each in ALL if not _reads(each, node))):
-            yield Match.at(node, versions=versions)
+def _by_version(applies: Callable[[Version, Node], bool], *, foreign: bool) -> Finder:
+    """Return what finds ONNX's own nodes, or ``foreign`` ones, with the versions in which something applies to them."""
 
+    def find(graph: CheckedGraph) -> Iterator[Match]:
+        for node in graph.nodes:
+            versions = tuple(each for each in ALL if applies(each, node))
+            if versions and bool(node.domain) == foreign:
+                yield Match.at(node, node.domain, versions=versions)
 
-def _foreign(graph: CheckedGraph) -> Iterator[Match]:
-    for node in graph.nodes:
-        if node.domain and (versions := tuple(each for each in ALL if not _knows(each, node))):
-            yield Match.at(node, node.domain, versions=versions)
-
-
-def _namesakes(graph: CheckedGraph) -> Iterator[Match]:
-    for node in graph.nodes:
-        if node.domain and (versions := tuple(each for each in ALL if _reads(each, node))):
-            yield Match.at(node, node.domain, versions=versions)
+    return find
 
 
 def _rank(graph: CheckedGraph, name: str) -> int:
@@ -134,9 +128,9 @@ def _unlike_cumulative_sums(graph: CheckedGraph) -> Iterator[Match]:
 
 
 OPERATOR_FINDERS: dict[str, Finder] = {
-    "operator-unknown": _unknown,
-    "operator-foreign": _foreign,
-    "operator-namesake": _namesakes,
+    "operator-unknown": _by_version(lambda version, node: not _reads(version, node), foreign=False),
+    "operator-foreign": _by_version(lambda version, node: not _knows(version, node), foreign=True),
+    "operator-namesake": _by_version(_reads, foreign=True),
     "resize-antialias": nodes_of("Resize", where=lambda graph, node: node.attribute("antialias", 0)),
     "resize-coordinates": nodes_of("Resize", where=_transformation),
     "resize-aspect": nodes_of(
