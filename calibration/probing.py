@@ -56,14 +56,13 @@ class Sampler:
 
 
 def outputs_on(
-    model: onnx.ModelProto, inputs: Iterable[Mapping[str, NDArray[Any]]], *, nothing: str
+    model: onnx.ModelProto, inputs: Iterable[Mapping[str, NDArray[Any]]]
 ) -> Iterator[tuple[int, dict[str, NDArray[Any]]]]:
     """Yield the number of each frame, from 0, and what a graph's outputs are on it in ONNX Runtime.
 
     Args:
         model: the graph.
         inputs: the arrays of each frame by input name; read once.
-        nothing: the message where there is no frame.
 
     Raises:
         UsageError: there is no frame.
@@ -75,4 +74,4 @@ def outputs_on(
         for frame, arrays in enumerate(inputs):
             yield frame, backend.run(arrays)
     if frame < 0:
-        raise UsageError(nothing)
+        raise UsageError("there is nothing to measure on: no frame, or nobody in the frames; give at least one")

@@ -12,6 +12,8 @@ from sfpp.calibration.int8.quantizable import Quantizable
 from sfpp.calibration.results import Kept, Sensitivity
 from sfpp.tooling.graph import block_of
 
+# Frames for what is asked of many candidates: enough to rank by, few enough to wait for.
+FEW = 6
 # INT8 for less than this part of the multiply-adds that could have it is no INT8: better take FP16 then.
 LEAST_PART = 0.25
 
@@ -29,7 +31,6 @@ def sensitivities(
     trials: Trials,
     groups: Mapping[str, Collection[str]],
     *,
-    frames: int,
     progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> tuple[Sensitivity, ...]:
     """Rank groups of nodes by what each costs when it alone is in INT8, the most sensitive first.
@@ -39,12 +40,11 @@ def sensitivities(
     Args:
         trials: writes and evaluates candidates.
         groups: nodes by the name of the part that they make up.
-        frames: how many held-out frames to look at.
         progress: called with how many groups were evaluated, of how many.
     """
     found = []
     for number, (name, nodes) in enumerate(groups.items(), 1):
-        seen = trials.evaluate(nodes, first=frames)
+        seen = trials.evaluate(nodes, first=FEW)
         found.append(Sensitivity(name, len(nodes), disagreement=100 * (1 - seen.accuracy.agreement), error=seen.error))
         progress(number, len(groups))
     return tuple(sorted(found, key=lambda each: -each.error))
@@ -78,8 +78,6 @@ def within_budget(
     ranked: Sequence[Sensitivity],
     *,
     max_drop: float,
-    drop: float,
-    frames: int,
     notify: Callable[[str], object] = lambda line: None,
 ) -> Fallback:
     """Keep as few nodes as possible out of INT8 so that no more than ``max_drop`` is lost.
@@ -93,10 +91,9 @@ def within_budget(
         blocks: the nodes of each block.
         ranked: the blocks, the most sensitive first.
         max_drop: what may be lost, in points or per cent.
-        drop: what is lost with all nodes in INT8.
-        frames: how many held-out frames to rank nodes by.
         notify: called with what is being tried.
     """
+    drop = trials.drop(tuple(work))
     if drop <= max_drop:
         return Fallback(tuple(work), (), drop, held=True, blocks=tuple(ranked))
 
@@ -111,7 +108,7 @@ def within_budget(
         return Fallback(tuple(work), (), drop, held=False, blocks=tuple(ranked))
     notify(f"looking into {worst.count} of {len(names)} blocks, node by node")
     suspects = {node: (node,) for name in names[: worst.count] for node in blocks[name]}
-    nodes = sensitivities(trials, suspects, frames=frames)
+    nodes = sensitivities(trials, suspects)
     finer = _fewest([(each.name,) for each in nodes], work, drop_without, max_drop) or worst
     kept = finer.kept
     marked = tuple(replace(each, kept=bool(kept & set(blocks[each.name]))) for each in ranked)

@@ -22,10 +22,8 @@ from sfpp.calibration.int8.observe import observe
 from sfpp.calibration.int8.quantizable import quantizable, work_of
 from sfpp.calibration.int8.ranges import ChosenRanges, choose_ranges, range_of, worst_layers
 from sfpp.calibration.results import FileResult, Kept, LayerHistogram, Picture, Sensitivity
-from sfpp.calibration.sensitivity import Fallback, by_block, sensitivities, within_budget
+from sfpp.calibration.sensitivity import FEW, Fallback, by_block, sensitivities, within_budget
 
-# Frames for what is asked of many candidates: enough to rank by, few enough to wait for.
-_FEW = 6
 # Overflow and rounding hardly differ between frames.
 _FP16_FRAMES = 8
 # What is left of the error must be this little for channels of like size to be worth their price.
@@ -73,7 +71,7 @@ def make_int8(context: CalibrationContext, *, float32: Sequence[Kept] | None) ->
     chosen = _ranges(context, base, observed)
     trials = Trials(context, base, chosen.by_tensor)
     with context.clock.step("measuring the sensitivity of the blocks"):
-        ranked = sensitivities(trials, blocks, frames=_FEW, progress=partial(context.progress, "ranking blocks"))
+        ranked = sensitivities(trials, blocks, progress=partial(context.progress, "ranking blocks"))
     fallback = _fallback(context, trials, work, blocks, ranked)
     finished = int8_model(base, chosen.by_tensor, nodes=fallback.nodes, rest=context.rest, form=context.form)
     if context.rest == "fp16":
@@ -100,7 +98,7 @@ def _base(context: CalibrationContext) -> tuple[onnx.ModelProto, bool]:
     Both are the same function to the bit. The second has other values inside, which are harder to compare with
     PyTorch's, so that it must be worth it: it is for networks with outlier channels.
     """
-    few = context.chosen.calibration.first(_FEW)
+    few = context.chosen.calibration.first(FEW)
     plain = prepared(context.model) if context.form.dense else context.model
     with context.clock.step("looking for outlier channels"):
         scaled = equalized(plain, context.evaluator.inputs(few))
@@ -115,10 +113,10 @@ def _base(context: CalibrationContext) -> tuple[onnx.ModelProto, bool]:
 
 def _error_by_few(context: CalibrationContext, base: onnx.ModelProto) -> float:
     """Return the error of the outputs with all products in INT8 and ranges of only a few frames."""
-    few = context.chosen.calibration.first(_FEW)
+    few = context.chosen.calibration.first(FEW)
     observed = observe(base, tensors_to_observe(base, context.form), context.evaluator.inputs(few))
     ranges = {name: range_of(each, "percentile") for name, each in observed.items()}
-    return Trials(context, base, ranges).evaluate(None, first=_FEW).error
+    return Trials(context, base, ranges).evaluate(None, first=FEW).error
 
 
 def _float32_nodes(context: CalibrationContext, model: onnx.ModelProto) -> tuple[Kept, ...]:
@@ -159,7 +157,7 @@ def _ranges(context: CalibrationContext, base: onnx.ModelProto, observed: Histog
         return choose_ranges(
             observed,
             context.settings.ranges,
-            error_with=lambda ranges: Trials(context, base, ranges).evaluate(None, first=_FEW).error,
+            error_with=lambda ranges: Trials(context, base, ranges).evaluate(None, first=FEW).error,
             notify=context.clock.notify,
         )
 
@@ -176,16 +174,7 @@ def _fallback(
     if limit is None:
         return Fallback(tuple(work), (), drop=0.0, held=True, blocks=ranked)
     with context.clock.step("keeping within the budget"):
-        found = within_budget(
-            trials,
-            work,
-            blocks,
-            ranked,
-            max_drop=limit,
-            drop=trials.drop(tuple(work)),
-            frames=_FEW,
-            notify=context.clock.notify,
-        )
+        found = within_budget(trials, work, blocks, ranked, max_drop=limit, notify=context.clock.notify)
     if not found.held:
         context.clock.notify(
             f"no choice of nodes keeps what is lost within {limit:g}: the file has all of them in INT8"

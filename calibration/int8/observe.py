@@ -17,7 +17,6 @@ from sfpp.runtime.errors import BackendError, UsageError
 from sfpp.tooling.graph import add_integers, copy_of, opset_of, remove_unused, running_order, shapes_of
 
 _OPSET_OF_AXES_AS_INPUT = 18
-_NOTHING = "there is nothing to observe the model on: no frame, or nobody in the frames; give at least one"
 _REDUCTIONS = ("ReduceMax", "ReduceMin", "ReduceSum")
 
 
@@ -46,7 +45,7 @@ def observe(
         MissingDependencyError: onnxruntime is not installed.
     """
     histograms = {name: Histogram() for name in tensors}
-    for frame, results in outputs_on(with_samples(model, list(histograms)), inputs, nothing=_NOTHING):
+    for frame, results in outputs_on(with_samples(model, list(histograms)), inputs):
         for name, histogram in histograms.items():
             _add(histogram, name, results, frame)
         progress(frame + 1)
@@ -68,7 +67,7 @@ def channel_magnitudes(
         UsageError, BackendError, MissingDependencyError: as for :func:`observe`.
     """
     found: dict[str, NDArray[np.float32]] = {}
-    for frame, results in outputs_on(with_channel_limits(model, axes), inputs, nothing=_NOTHING):
+    for frame, results in outputs_on(with_channel_limits(model, axes), inputs):
         for name in axes:
             limits = (np.abs(results[f"{name}/{operator}"].ravel()) for operator in _REDUCTIONS[:2])
             largest = np.maximum(*limits)

@@ -32,9 +32,8 @@ class Costly:
 
 def budget(max_drop, costs=COSTS, work=WORK):
     trials = Costly(costs)
-    ranked = sensitivities(trials, BLOCKS, frames=1)
-    drop = trials.drop(tuple(costs))
-    return within_budget(trials, work, BLOCKS, ranked, max_drop=max_drop, drop=drop, frames=1), trials
+    ranked = sensitivities(trials, BLOCKS)
+    return within_budget(trials, work, BLOCKS, ranked, max_drop=max_drop), trials
 
 
 def test_blocks_are_in_the_order_of_the_network():
@@ -45,7 +44,7 @@ def test_blocks_are_in_the_order_of_the_network():
 
 
 def test_the_most_sensitive_comes_first_with_what_it_does():
-    ranked = sensitivities(Costly(COSTS), BLOCKS, frames=1)
+    ranked = sensitivities(Costly(COSTS), BLOCKS)
     assert [each.name for each in ranked] == ["b", "c", "a"]
     assert ranked[0].disagreement == pytest.approx(2.05)
     assert ranked[0].error == pytest.approx(2.05**2)

@@ -95,7 +95,7 @@ def test_a_large_tensors_error_is_that_of_a_sample():
 
 
 def test_no_frames():
-    with pytest.raises(UsageError, match="no frames to measure float16 on"):
+    with pytest.raises(UsageError, match="nothing to measure on: no frame"):
         measure_fp16(two_products(), [])
 
 

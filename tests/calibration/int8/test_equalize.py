@@ -289,5 +289,5 @@ def test_infinity_and_no_frame(ffn, frames):
     )
     with pytest.raises(BackendError, match=r"'y' holds values that are not finite .* on calibration frame 1"):
         channel_magnitudes(model, {"y": 2}, frames)
-    with pytest.raises(UsageError, match="nothing to observe the model on: no frame"):
+    with pytest.raises(UsageError, match="nothing to measure on: no frame"):
         equalized(ffn, [])

@@ -124,7 +124,7 @@ def test_values_that_are_not_finite_name_tensor_and_frame(value, size):
 
 
 def test_no_frame(model):
-    with pytest.raises(UsageError, match="nothing to observe the model on: no frame"):
+    with pytest.raises(UsageError, match="nothing to measure on: no frame"):
         observe(model, ["hidden"], [])
 
 
