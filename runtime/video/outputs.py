@@ -283,8 +283,11 @@ def _of_shared(text: str, policies: Collection[Policy]) -> Policy:
 
 
 def _check_places(texts: Iterable[str], sources: Sequence[Source], *, also_read: Sequence[str]) -> None:
-    inputs = {identity(path) for path in (*_paths(sources), *map(Path, also_read))}
-    folders = {identity(path) for path in _folders_of_pictures(sources)}
+    inputs = {identity(path) for path in (*(path for each in sources for path in each.paths), *map(Path, also_read))}
+    pictures = [path for each in sources if each.kind in ("picture", "folder") for path in each.paths]
+    # Where a picture is a link, what it leads to would be overwritten too.
+    parents = {path.parent for path in pictures} | {path.resolve().parent for path in pictures if path.is_symlink()}
+    folders = set(map(identity, parents))
     taken: set[object] = set()
     for text in texts:
         output = output_from(text)
@@ -320,17 +323,6 @@ def _check_folder(folder: Path, source: Source) -> None:
         raise UsageError(
             f"{existing} exists, and would be overwritten; give another folder, or take away what is in this one"
         )
-
-
-def _paths(sources: Iterable[Source]) -> Iterator[Path]:
-    for source in sources:
-        yield from source.paths
-
-
-def _folders_of_pictures(sources: Iterable[Source]) -> set[Path]:
-    """Return the folders in which pictures that are read lie, and those in which what they are links to lies."""
-    paths = list(_paths(source for source in sources if source.kind in ("picture", "folder")))
-    return {path.parent for path in paths} | {path.resolve().parent for path in paths if path.is_symlink()}
 
 
 def _is_shared(text: str) -> bool:
