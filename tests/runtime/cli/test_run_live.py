@@ -46,7 +46,9 @@ def test_a_live_source_becomes_a_video_and_lines_of_json(here, capsys):
         assert sum(record["shares"].values()) == pytest.approx(1, abs=1e-3)
         assert record["age_ms"] > 0
         assert set(record["latency_ms"]) == {"prepare", "infer", "labels"}
-    assert 1 <= len(read_clip(here / "scene.mp4")) <= len(records)
+    # On a busy machine each output drops frames by itself.
+    assert 1 <= len(read_clip(here / "scene.mp4")) <= 30
+    assert 1 <= len(records) <= 30
 
 
 def test_nothing_is_dropped_where_every_frame_is_wanted(here, capfd):
