@@ -82,7 +82,7 @@ def test_ctrl_c_keeps_the_groups_before(quick, monkeypatch, tmp_path):
         (["--report", "-o", "none.json"], "there are no results in none.json: measure first"),
         (["-o", "nowhere/speed.json"], "the folder nowhere does not exist"),
         (["--chart", "growth.pdf"], "give a name that ends in .svg or .png"),
-        (["--backends", "openvino:f32"], "unknown precision 'f32'"),
+        (["--backends", "openvino:f32"], "the precision in 'openvino:f32' is 'f32'"),
         (["--sizes", "1024"], "expected WIDTHxHEIGHT"),
     ],
 )
