@@ -39,7 +39,10 @@ def result_of(operator, tensors, *, inputs, output, shape, **attributes):
     outputs = [helper.make_tensor_value_info("y", output, shape)]
     graph = helper.make_graph(nodes, "kernel", given, outputs, constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    try:
+        session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    except onnxruntime.capi.onnxruntime_pybind11_state.NotImplemented as error:
+        pytest.skip(f"ONNX Runtime {onnxruntime.__version__} has no such kernel: {error}")
     return session.run(None, {name: tensors[name] for name in inputs})[0]
 
 
