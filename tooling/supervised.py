@@ -39,10 +39,13 @@ def supervised(command: str, work: Callable[[], int]) -> int:
     """
     if sys.platform != "linux":
         return work()
+    # Until there is somebody to hand them on to, they wait.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _PASSED_ON)
     folder = tempfile.mkdtemp(prefix="sfpp-")
     parent = os.getpid()
     child = os.fork()
     if child == 0:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _PASSED_ON)
         _end_with(parent)
         os.environ["TMPDIR"] = tempfile.tempdir = folder
         return work()
@@ -97,6 +100,7 @@ def _pass_on_to(child: int) -> None:
     for number in _PASSED_ON:
         if signal.getsignal(number) != signal.SIG_IGN:  # as nohup asks for
             signal.signal(number, pass_on)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _PASSED_ON)
 
 
 def _end_with(parent: int) -> None:

@@ -16,10 +16,20 @@ import os, signal, sys, tempfile, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background processes ignore it
 from sfpp.tooling.supervised import supervised
 
+fork = os.fork
+
+def slow_fork():
+    child = fork()
+    if child:
+        time.sleep({pause})
+    return child
+
+os.fork = slow_fork
+
 def work():
     folder = tempfile.mkdtemp()
     print(os.getpid(), flush=True)
-    {}
+    {work}
 
 sys.exit(supervised("sfpp-test", work))
 """
@@ -30,9 +40,9 @@ def begin(tmp_path):
     """Return what starts a command and gives its process and that of its work, once this has begun."""
     started = []
 
-    def start(work, **options):
+    def start(work, pause=0, **options):
         process = subprocess.Popen(
-            [sys.executable, "-c", WORK.format(work)],
+            [sys.executable, "-c", WORK.format(work=work, pause=pause)],
             env={**os.environ, "TMPDIR": str(tmp_path)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -92,8 +102,10 @@ def test_a_bug_shows_its_traceback_once(begin):
     assert "the work was ended" not in errors
 
 
-def test_what_asks_the_command_to_end_ends_the_work(begin, tmp_path):
-    process, worker = begin("time.sleep(100)")
+@pytest.mark.parametrize("pause", [0, 0.5])
+def test_what_asks_the_command_to_end_ends_the_work(begin, tmp_path, pause):
+    """Also while the command does not know yet which process does the work."""
+    process, worker = begin("time.sleep(100)", pause)
     process.terminate()
     assert ended(process) == (128 + signal.SIGTERM, "")
     assert not is_running(worker)
