@@ -77,6 +77,7 @@ $(VENV)/.torch: constraints.txt | $(BIN)/python
 	$(INSTALL) --no-deps "torch==$$version+cpu" 2>/dev/null || $(INSTALL) --no-deps "torch==$$version"
 	touch $@
 
+# Setuptools among them, so that no environment of its own is made to build in.
 $(VENV)/.libraries: constraints.txt | $(BIN)/python
 	sed '/^torch==/d' $< > $@.txt
 	$(INSTALL) -r $@.txt
@@ -88,5 +89,5 @@ $(VENV)/.demo: $(VENV)/.torch pyproject.toml
 
 $(VENV)/.dev: constraints.txt pyproject.toml | $(BIN)/python
 	$(MAKE) -j2 $(VENV)/.torch $(VENV)/.libraries
-	$(INSTALL) -c constraints.txt -e '.[dev]' -e ./demo-weights
+	$(INSTALL) --no-build-isolation -c constraints.txt -e '.[dev]' -e ./demo-weights
 	touch $@ $(VENV)/.demo

@@ -62,17 +62,23 @@ def test_golden_case(case, tmp_path):
 
 @pytest.mark.parametrize("case", cases(WHOLE, slow=lambda name: not name.startswith(QUICK_EVERYWHERE)))
 def test_golden_case_everywhere(case, tmp_path):
-    """In the graph for each target, in every backend that takes it; TensorRT builds it."""
+    """In the graph for each target, in every backend that takes it."""
     weights, variant = case.save_checkpoint(tmp_path), case.variant(tmp_path)
     report = export_onnx(weights, tmp_path / "model.onnx", res=size_of(case), **variant)
     case.assert_close(run_in_openvino(report.path, case.frame_rgb))
-    assert build_engine(report.path)
 
     checkpoint = read_checkpoint(weights)
     other = dataclasses.replace(report.contract, target="onnxruntime")
     graph = graph_from_model(learned_model(checkpoint), recipe_of(checkpoint, variant), other, case.frame_rgb[None])
     onnx.save(graph, tmp_path / "onnxruntime.onnx")
     case.assert_close(run_in_onnxruntime(tmp_path / "onnxruntime.onnx", case.frame_rgb))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", cases(WHOLE, slow=lambda name: False))
+def test_tensorrt_rtx_builds_golden_cases(case, tmp_path):
+    weights, variant = case.save_checkpoint(tmp_path), case.variant(tmp_path)
+    assert build_engine(export_onnx(weights, tmp_path / "model.onnx", res=size_of(case), **variant).path)
 
 
 def size_of(case):

@@ -147,6 +147,7 @@ def test_any_node_can_be_kept(model, tmp_path):
     assert_builds(kept, tmp_path)
 
 
+@pytest.mark.slow
 def test_tensorrt_builds_it(converted, tmp_path):
     """A strongly typed network refuses any operation on mixed types."""
     assert_builds(converted, tmp_path)

@@ -421,9 +421,8 @@ def test_the_demonstration_network_for_float16(demo):
     assert_alike(*outputs_of(quantized, frame=frame), *outputs_of(model, frame=frame))
 
 
-@pytest.mark.parametrize(
-    "form", [pytest.param(PORTABLE, id="portable", marks=pytest.mark.slow), pytest.param(TENSORRT, id="tensorrt")]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("form", [PORTABLE, TENSORRT], ids=["portable", "tensorrt"])
 def test_tensorrt_builds_it(demo, form, tmp_path):
     model, frame = demo
     path = tmp_path / "int8.onnx"

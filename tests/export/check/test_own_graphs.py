@@ -82,7 +82,7 @@ def test_int8_with_the_rest_in_float16_is_not_for_tensorrt_8(exported, tmp_path)
     assert "float32 and float16 and int8" in report.precision
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("precision", [pytest.param("fp32", marks=pytest.mark.slow), "fp16", "int8"])
 def test_tensorrt_rtx_builds_what_is_called_fine(exported, precision, tmp_path):
     path = tmp_path / "model.onnx"
     onnx.save(PRECISIONS[precision](read_model(exported)), path)

@@ -130,14 +130,10 @@ def test_tensorrt_rtx_builds_for_other_cards(exported, card):
     assert build_engine(exported("fast").path, card)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
-    [
-        {"output": "labels", "input": "float32", "batch": 2},
-        pytest.param({"output": "labels"}, marks=pytest.mark.slow),
-        pytest.param({"input": "float32"}, marks=pytest.mark.slow),
-        pytest.param({"batch": 2}, marks=pytest.mark.slow),
-    ],
+    [{"output": "labels", "input": "float32", "batch": 2}, {"output": "labels"}, {"input": "float32"}, {"batch": 2}],
     ids=str,
 )
 def test_tensorrt_rtx_builds_every_input_and_output(tmp_path, options):
