@@ -66,6 +66,7 @@ class Source(contextlib.AbstractContextManager["Source"]):
         live: frames come by the clock, whether anybody takes them or not, as from a camera or a stream.
         interrupt: called when the source is closed, before the decoder is: lets go a decoder that waits for a frame, in
             whatever thread it is running.
+        release: called when the source is closed, after the decoder is: one that has not begun releases nothing.
         on_event: told when the size changes in mid-stream, by the thread that iterates; the pictures of a folder may
             differ without being told of.
     """
@@ -83,6 +84,7 @@ class Source(contextlib.AbstractContextManager["Source"]):
         warnings: list[str] | None = None,
         live: bool = False,
         interrupt: Callable[[], object] = lambda: None,
+        release: Callable[[], object] = lambda: None,
         on_event: EventHandler = ignore,
     ) -> None:
         self.kind: SourceKind = kind
@@ -97,6 +99,7 @@ class Source(contextlib.AbstractContextManager["Source"]):
         self._frame_names = None if frame_names is None else tuple(frame_names)
         self._decoded = decoded
         self._interrupt = interrupt
+        self._release = release
         self._closed = False
         self._first: Frame | None = None
         self._decoded_count = 0
@@ -140,6 +143,7 @@ class Source(contextlib.AbstractContextManager["Source"]):
             # It may have begun to run since.
             with contextlib.suppress(ValueError):
                 self._decoded.close()
+                self._release()
 
     def __exit__(self, *error: object) -> None:
         self.close()

@@ -123,6 +123,7 @@ def _source(path: Path, frames: Iterator[_Timed], tally: _Tally, *, close: Calla
         count=tally.declared_count,
         paths=(path,),
         warnings=tally.warnings,
+        release=close,
     )
 
 

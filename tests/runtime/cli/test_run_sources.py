@@ -433,7 +433,7 @@ def test_a_thousand_files_need_no_thousand_open_ones(here, capsys):
         code, out, err = run(capsys, *files)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-    assert (code, out.splitlines()[-1]) == (0, "60 of 60 sources are done"), err
+    assert (code, out.splitlines()[-1:]) == (0, ["60 of 60 sources are done"]), err
 
 
 def test_a_pattern_that_matches_videos_is_each_of_them(here, capsys):

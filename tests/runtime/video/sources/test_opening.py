@@ -1,3 +1,4 @@
+import gc
 import importlib.util
 import time
 import wave
@@ -354,6 +355,22 @@ def test_a_uri_is_no_path():
         assert [frame.image_bgr.shape for frame in source] == [(48, 64, 3)] * 2
     with pytest.raises(UsageError, match=r"nothing opens tset://, did you mean 'test'\?"):
         open_source("tset://" + "long" * 200)  # longer than a file's name may be
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="open files are told by Linux")
+@pytest.mark.parametrize("reader", ["av", "opencv"])
+def test_a_video_that_is_only_looked_at_is_closed(tmp_path, monkeypatch, reader):
+    path = write_clip(tmp_path / "clip.mp4", frames=3)
+    if reader == "opencv":
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    gc.disable()  # a garbage collection would close it, some time
+    try:
+        for _ in range(2):
+            open_source(str(path)).close()
+            opened = [str(each.readlink()) for each in Path("/proc/self/fd").iterdir() if each.is_symlink()]
+            assert str(path) not in opened
+    finally:
+        gc.enable()
 
 
 def test_closing_a_source_lets_its_decoder_go_first():
