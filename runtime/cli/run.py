@@ -168,6 +168,7 @@ def _add_output_options(parser: argparse.ArgumentParser) -> None:
         "udp:// to push it; may be given several times. For several sources a folder, in which each gets an output, or "
         "a name with {source}, which stands for each one's name (default: named after SOURCE; the next free name)",
     )
+    group.add_argument("--no-audio", action="store_true", help="leave a video's sound out of the video that is written")
     group.add_argument(
         "--view",
         type=_page_address,

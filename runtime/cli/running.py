@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
         note(hint)
     reporter = Reporter()
     with contextlib.ExitStack() as stack:
-        sources, one_by_one = _opened(arguments, reporter, stack)
+        sources, broken = _opened(arguments, reporter, stack)
         # All that can be refused is refused before the model is opened, which may take a while.
         _check_sources(arguments)
         plan = _plan(arguments, sources)
@@ -70,29 +70,37 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.self_test and not _passes_self_test(model):
             return 1
         runs = _Runs(arguments, model, sources, plan, reporter, stack)
-        return runs.one_by_one() if one_by_one else runs.together()
+        return runs.together() if broken is None else runs.one_by_one(broken)
 
 
 def _opened(
     arguments: argparse.Namespace, reporter: Reporter, stack: contextlib.ExitStack
-) -> tuple[list[Source], bool]:
+) -> tuple[list[Source], list[str] | None]:
     """Open the sources; several files only to look at them, since there may be thousands.
 
     Returns:
-        The sources, of different names, and whether they run one after the other, as several files do.
+        The sources, of different names; and where they run one after the other, as several files do, those that cannot
+        be opened, which are no longer among the sources. None where all run at once.
     """
-    arguments.sources = texts = [each for text in arguments.sources for each in each_source(text)]
-    one_by_one = len(texts) > 1 and all(map(reads_files, texts))
-    if one_by_one:
-        sources = []
-        for text in texts:
+    texts = [each for text in arguments.sources for each in each_source(text)]
+    opened: list[tuple[str, Source]] = []
+    broken: list[str] | None = [] if len(texts) > 1 and all(map(reads_files, texts)) else None
+    for text in texts:
+        if broken is None:
+            opened.append((text, stack.enter_context(open_source(text, on_event=reporter.event))))
+            continue
+        try:
             with open_source(text) as source:
-                sources.append(source)
-    else:
-        sources = [stack.enter_context(open_source(text, on_event=reporter.event)) for text in texts]
+                opened.append((text, source))
+        except MediaError as error:
+            note(f"error: {error}; the others go on")
+            broken.append(text)
+            if len(broken) == len(texts):
+                raise
+    arguments.sources, sources = [text for text, _ in opened], [source for _, source in opened]
     for source, name in zip(sources, apart([source.name for source in sources]), strict=True):
         source.name = name
-    return sources, one_by_one
+    return sources, broken
 
 
 def _plan(arguments: argparse.Namespace, sources: Sequence[Source]) -> Plan:
@@ -150,9 +158,13 @@ class _Runs:
             stack.enter_context(folder_sink(folder))  # it is made, and taken away if nothing comes into it
         self._viewer = reporter.viewer = self._opened_viewer(stack)
 
-    def one_by_one(self) -> int:
-        """Run files one after the other; a broken one ends no other. Return the exit code."""
-        failed = []
+    def one_by_one(self, broken: Sequence[str]) -> int:
+        """Run files one after the other; a broken one ends no other, and all are named again at the end.
+
+        Args:
+            broken: those that could not even be opened.
+        """
+        failed = list(broken)
         with self._sinks() as sinks:
             for text, looked_at in zip(self._arguments.sources, self._sources, strict=True):
                 try:
@@ -161,13 +173,16 @@ class _Runs:
                         code = self._run([source], sinks)
                 except MediaError as error:
                     note(f"error: {error}; the others go on")
-                    failed.append(looked_at.name)
+                    failed.append(text)
                     continue
                 if code or self._stopped:
                     return code
         print_written(self._shared, file=self._file)
         print(self_test_line(self._opened.self_test), file=self._file)
-        print(f"{len(self._sources) - len(failed)} of {len(self._sources)} sources are done", file=self._file)
+        total = len(self._sources) + len(broken)
+        print(f"{total - len(failed)} of {total} sources are done", file=self._file)
+        for text in failed:
+            warn(f"not done: {text}")
         return 1 if failed else 0
 
     def together(self) -> int:
@@ -227,7 +242,14 @@ class _Runs:
 
     def _sinks(self) -> Sinks:
         policy: Policy | None = self._arguments.policy
-        return Sinks(self._plan, self._sources, policy=policy, on_event=self._reporter.event, on_stop=self.stop)
+        return Sinks(
+            self._plan,
+            self._sources,
+            policy=policy,
+            audio=not self._arguments.no_audio,
+            on_event=self._reporter.event,
+            on_stop=self.stop,
+        )
 
     def _with_finder(self, stack: contextlib.ExitStack) -> Model:
         """Return the model; a pose model with what finds the people, which serves one source after the other."""

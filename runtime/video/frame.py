@@ -20,17 +20,45 @@ from sfpp.runtime.events import Event, EventHandler, ignore
 SourceKind = Literal["picture", "folder", "video", "camera", "stream"]
 
 
+class Picture(NamedTuple):
+    """A picture as it came.
+
+    ``image_bgr`` is (H, W, 3) uint8 BGR; ``stamp_s`` is the time that the stream gives it, if any; ``arrived_s`` is
+    when it came, on the clock ``time.monotonic``; ``note`` is what there is to say of the pictures from here on.
+    """
+
+    image_bgr: NDArray[np.uint8]
+    stamp_s: float | None = None
+    arrived_s: float = 0.0
+    note: str | None = None
+
+
+@dataclass
+class Origin:
+    """The file that frames are read from, for what else of it goes into a video of them.
+
+    Attributes:
+        path: the file.
+        begin_s: the time of the first frame by the file's own clock; None before it is read, and where no one clock
+            goes through.
+    """
+
+    path: Path
+    begin_s: float | None = None
+
+
 class Decoded(NamedTuple):
     """What a decoder yields: the picture, (H, W, 3) uint8 BGR; its time from the start; a name for files made of it.
 
     Without a name it gets the source's and its number. ``taken_s`` is when it came, on the clock ``time.monotonic``;
-    None if it came only when it was asked for.
+    None if it came only when it was asked for. ``note`` is what there is to say of the pictures from here on.
     """
 
     image_bgr: NDArray[np.uint8]
     time_s: float
     name: str | None = None
     taken_s: float | None = None
+    note: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,11 +92,12 @@ class Source(contextlib.AbstractContextManager["Source"]):
         frame_names: of pictures; None numbers the frames behind ``name``.
         warnings: filled by the decoder while it runs: what could not be read. One line each, for people.
         live: frames come by the clock, whether anybody takes them or not, as from a camera or a stream.
+        origin: of a video file, where its sound is found.
         interrupt: called when the source is closed, before the decoder is: lets go a decoder that waits for a frame, in
             whatever thread it is running.
         release: called when the source is closed, after the decoder is: one that has not begun releases nothing.
-        on_event: told when the size changes in mid-stream, by the thread that iterates; the pictures of a folder may
-            differ without being told of.
+        on_event: told when the size changes in mid-stream, and of what the decoder notes, by the thread that iterates;
+            the pictures of a folder may differ without being told of.
     """
 
     def __init__(
@@ -83,6 +112,7 @@ class Source(contextlib.AbstractContextManager["Source"]):
         frame_names: Sequence[str] | None = None,
         warnings: list[str] | None = None,
         live: bool = False,
+        origin: Origin | None = None,
         interrupt: Callable[[], object] = lambda: None,
         release: Callable[[], object] = lambda: None,
         on_event: EventHandler = ignore,
@@ -94,6 +124,7 @@ class Source(contextlib.AbstractContextManager["Source"]):
         self.paths = paths
         self.warnings: list[str] = [] if warnings is None else warnings
         self.live = live
+        self.origin = origin
         self.on_event = on_event
         self._stem = name
         self._frame_names = None if frame_names is None else tuple(frame_names)
@@ -163,10 +194,12 @@ class Source(contextlib.AbstractContextManager["Source"]):
         decoded = next(self._decoded, None)
         if decoded is None:
             return None
-        image_bgr, time_s, name, came_s = decoded
+        image_bgr, time_s, name, came_s, note = decoded
         index, self._decoded_count = self._decoded_count, self._decoded_count + 1
         name = self.name if self.kind == "picture" else name or f"{self._stem}-{index:06d}"
         self._notice_size(image_bgr)
+        if note is not None:
+            self.on_event(Event("note", self.name, note))
         taken_s = time.monotonic() if came_s is None else came_s
         return Frame(index, image_bgr, time_s, name, taken_s=taken_s, source=self.name)
 

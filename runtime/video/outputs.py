@@ -201,6 +201,7 @@ class Sinks(AbstractContextManager["Sinks"]):
         plan: what is written.
         sources: of the plan, opened or closed again.
         policy: what becomes of frames for which there is no time; None drops those of live sources only.
+        audio: copy the sound of a video file into the video of it.
         on_event: takes what happens to the sinks.
         on_stop: called when a window is closed.
     """
@@ -211,11 +212,13 @@ class Sinks(AbstractContextManager["Sinks"]):
         sources: Sequence[Source],
         *,
         policy: Policy | None = None,
+        audio: bool = True,
         on_event: EventHandler = ignore,
         on_stop: Callable[[], object] = lambda: None,
     ) -> None:
         self._plan = plan
         self._policy = policy
+        self._audio = audio
         self._on_event = on_event
         self._on_stop = on_stop
         self._stack = contextlib.ExitStack()
@@ -270,7 +273,15 @@ class Sinks(AbstractContextManager["Sinks"]):
         if stage == "snapshot":
             return snapshot_sink(Path(text), count=count)
         rate = None if live or source.frames_per_second is None else source.frames_per_second / self._plan.every
-        return open_sink(text, frames_per_second=rate, count=count, live=live, on_event=on_event, on_stop=self._on_stop)
+        return open_sink(
+            text,
+            frames_per_second=rate,
+            count=count,
+            live=live,
+            origin=source.origin if self._audio else None,
+            on_event=on_event,
+            on_stop=self._on_stop,
+        )
 
 
 def _of_shared(text: str, policies: Collection[Policy]) -> Policy:

@@ -1,17 +1,19 @@
 import dataclasses
+import sys
 
 import cv2
 import numpy as np
 import pytest
 
 from sfpp.runtime.contract import InputSpec
-from sfpp.runtime.errors import MediaError, SfppError, UsageError
+from sfpp.runtime.errors import MediaError, MissingDependencyError, SfppError, UsageError
 from sfpp.runtime.images import (
     batch_from_frames,
     bgr_from_frame,
     input_from_frame,
     place_frame,
     read_image,
+    read_picture,
     with_even_sides,
     write_image,
 )
@@ -204,10 +206,18 @@ def test_exif_orientation_is_honoured(tmp_path):
     assert upright[20:].mean() < 5
 
 
-@pytest.mark.parametrize("content", [b"", b"no picture", b"\xff\xd8\xff\xe0"])
-def test_file_that_is_no_picture(tmp_path, content):
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"", r"not a picture \(0 bytes\)"),
+        (b"no picture", r"not a picture \(10 bytes\)"),
+        (b"\xff\xd8\xff\xe0", "a damaged JPEG file, or one of a newer kind"),
+        (b"\xff\x0a" + bytes(50), "a damaged JPEG XL file, or one of a newer kind"),
+    ],
+)
+def test_file_that_is_no_picture(tmp_path, content, what):
     (tmp_path / "broken.jpg").write_bytes(content)
-    with pytest.raises(MediaError, match=r"broken\.jpg.*not a picture"):
+    with pytest.raises(MediaError, match=rf"broken\.jpg is {what}: OpenCV \S+ cannot decode it; give a JPEG or a PNG"):
         read_image(tmp_path / "broken.jpg")
 
 
@@ -241,3 +251,79 @@ def test_odd_sides_grow_by_their_last_row_or_column(size_hw):
     np.testing.assert_array_equal(grown[:height, :width], image)
     np.testing.assert_array_equal(grown[-1, :width], image[-1])
     np.testing.assert_array_equal(grown[:height, -1], image[:, -1])
+
+
+def assert_alike(image, expected, *, levels=4):
+    assert image.shape == expected.shape
+    assert image.dtype == np.uint8
+    assert np.abs(image.astype(int) - expected).mean() < levels
+
+
+def test_heic_of_tiles_is_the_whole_picture(shared):
+    pytest.importorskip("pillow_heif")
+    folder = shared / "field-reports/runtime/02-heic-tile-grid"
+    image, note = read_picture(folder / "iphone.heic")
+    assert_alike(image, read_image(folder / "picture.jpg"))
+    assert note is None
+
+
+@pytest.mark.parametrize("turn", range(4))
+def test_heic_is_upright_and_drops_alpha(tmp_path, turn):
+    pillow_heif = pytest.importorskip("pillow_heif")
+    image = np.zeros((64, 96, 4), np.uint8)
+    image[:32, :48], image[32:] = (30, 60, 200, 255), (90, 90, 90, 0)
+    path = tmp_path / "photo.heic"
+    if not pillow_heif.libheif_info()["HEIF"]:
+        pytest.skip("this libheif writes no HEIC")
+    heif = pillow_heif.from_bytes("RGBA", (96, 64), image.tobytes())
+    tag = bytes([0x12, 1, 3, 0, 1, 0, 0, 0, (1, 6, 3, 8)[turn], 0, 0, 0])
+    heif.save(path, quality=90, exif=b"Exif\0\0II*\0\x08\0\0\0\x01\0" + tag + bytes(4))
+    assert_alike(read_image(path), np.rot90(image[..., 2::-1], -turn))
+
+
+def test_heic_without_its_reader_says_what_to_install(shared, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    path = shared / "field-reports/runtime/02-heic-tile-grid/iphone.heic"
+    with pytest.raises(
+        MissingDependencyError,
+        match=r"reading iphone\.heic, which is HEIC as phones write it, needs pillow-heif.*pip install 'sfpp\[heic\]'",
+    ):
+        read_image(path)
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14, 16])
+@pytest.mark.parametrize("suffix", [".png", ".tiff"])
+def test_deep_pictures_are_read_by_the_bits_that_they_use(tmp_path, bits, suffix):
+    color = np.linspace(0, 255, 64 * 96 * 3).reshape(64, 96, 3)
+    deep = np.rint(color / 255 * (2**bits - 1)).astype(np.uint16)
+    path = tmp_path / f"deep{suffix}"
+    path.write_bytes(cv2.imencode(suffix, deep)[1].tobytes())
+    image, note = read_picture(path)
+    assert_alike(image, color, levels=1)
+    said = f"its 16-bit values go up to {2**bits - 1}, so they are taken for {bits} bits"
+    assert note == (said if bits < 16 else None)
+
+
+def test_a_black_picture_of_16_bits_is_black(tmp_path):
+    path = tmp_path / "black.png"
+    path.write_bytes(cv2.imencode(".png", np.zeros((8, 8, 3), np.uint16))[1].tobytes())
+    image, note = read_picture(path)
+    assert (int(image.max()), note) == (0, None)
+
+
+@pytest.mark.parametrize("name", ["anim.png", "multi.tiff"])
+def test_a_file_of_several_pictures_is_called_so(shared, name):
+    _, note = read_picture(shared / "field-reports/runtime/20-animated-first-page-only" / name)
+    assert note == "the file holds several pictures; the first is read"
+
+
+def test_several_pictures_of_one_kind_of_file(tmp_path):
+    image_module = pytest.importorskip("PIL.Image")
+    pictures = [image_module.fromarray(np.full((32, 48, 3), level, np.uint8)) for level in (40, 200)]
+    for name in ("many.webp", "many.tif"):
+        pictures[0].save(tmp_path / name, save_all=True, append_images=pictures[1:])
+        image, note = read_picture(tmp_path / name)
+        assert_alike(image, np.full((32, 48, 3), 40, np.uint8))
+        assert note == "the file holds several pictures; the first is read"
+        pictures[0].save(tmp_path / f"one-{name}")
+        assert read_picture(tmp_path / f"one-{name}")[1] is None

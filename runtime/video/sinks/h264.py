@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import math
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -16,9 +17,10 @@ from sfpp.runtime.errors import MediaError, SfppError
 from sfpp.runtime.events import Event, EventHandler, ignore
 from sfpp.runtime.files import free_path, open_number, ordinary_place, whole_file
 from sfpp.runtime.images import bgr_from_frame
-from sfpp.runtime.video.frame import Frame
+from sfpp.runtime.video.frame import Frame, Origin
 from sfpp.runtime.video.pyav import BT709, import_av, picture_from_bgr
 from sfpp.runtime.video.sinks.fitting import FirstSize
+from sfpp.runtime.video.sinks.sound import Sound
 
 if TYPE_CHECKING:
     from av import VideoFrame, VideoStream
@@ -31,7 +33,8 @@ _CRF = 20
 # The model needs the cores more than the encoder: veryfast takes 0.4 of the default preset's time and, on the shipped
 # clip, not one byte more.
 _PRESET = "veryfast"
-_NOMINAL_LIVE_RATE = Fraction(30)  # only a hint to the encoder: live frames carry their own times
+_NOMINAL_RATE = Fraction(30)  # where none is told
+_TICKS_PER_SECOND = 10_000
 _LIMITED_RANGE = 1
 _FRAGMENTS = "frag_keyframe+empty_moov+default_base_moof"
 _FRAGMENT_MICROSECONDS = "250000"
@@ -41,7 +44,7 @@ _HYBRID_SINCE = (61, 7)  # libavformat of FFmpeg 7.1
 # which a receiver would wait for and a crash would lose. And it sees a new scene in every flicker of a noisy camera,
 # each a key frame beside those that are asked for.
 LIVE_OPTIONS = {"tune": "zerolatency", "sc_threshold": "0"}
-_KEY_INTERVAL_MS = 1000
+_KEY_INTERVAL_S = 1.0
 
 
 class _NothingWritten(Exception):  # noqa: N818 - a signal within this file
@@ -49,34 +52,46 @@ class _NothingWritten(Exception):  # noqa: N818 - a signal within this file
 
 
 @contextlib.contextmanager
-def video_sink(path: Path, *, frames_per_second: Fraction | None) -> Iterator[VideoFile]:
+def video_sink(
+    path: Path,
+    *,
+    frames_per_second: Fraction | None = None,
+    origin: Origin | None = None,
+    on_event: EventHandler = ignore,
+) -> Iterator[VideoFile]:
     """Write a video that appears under its name when it is complete.
 
-    Ctrl-C within the block completes the video with the frames written so far; any other error leaves nothing behind.
+    Whatever ends the block, also an error, completes the video with the frames written so far, unless the writing
+    itself has failed: then nothing is left behind. Every frame has its own time. A picture of another size than the
+    first one's is scaled to it, with black bars where it needs them. Without a frame there is no file.
 
     Args:
         path: ends in .mp4, .mov or .mkv.
-        frames_per_second: None gives each frame its own time, as live pictures need.
+        frames_per_second: about as many as will come; frames whose times do not rise are so far apart.
+        origin: the file that the frames are of, whose sound is copied.
+        on_event: told of changes of size, and of sound that is left out.
 
     Raises:
         MissingDependencyError: PyAV is not installed.
         SfppError: the folder does not exist, the disk is full, or the encoder failed.
     """
-    interruption: KeyboardInterrupt | None = None
+    ending: BaseException | None = None
     with contextlib.suppress(_NothingWritten), whole_file(path) as temporary:
-        video = VideoFile(path, temporary, frames_per_second=frames_per_second)
+        video = VideoFile(path, temporary, frames_per_second=frames_per_second, origin=origin, on_event=on_event)
         try:
             try:
                 yield video
-            except KeyboardInterrupt as error:
-                interruption = error
+            except BaseException as error:
+                if video.failed:
+                    raise
+                ending = error
             if not video.frames_written:
-                raise interruption or _NothingWritten
+                raise ending or _NothingWritten
             video.finish()
         finally:
             video.release()
-    if interruption is not None:
-        raise interruption
+    if ending is not None:
+        raise ending
 
 
 @contextlib.contextmanager
@@ -120,9 +135,13 @@ class VideoFile:
     Args:
         path: of which messages speak.
         file: what is written; it is opened with the first frame.
-        frames_per_second: None gives each frame its own time.
-        live: write small pieces that are complete in themselves, and scale pictures of another size than the first's.
-        on_event: told of changes of size, and of an older file's new name.
+        frames_per_second: about as many as will come.
+        live: write small pieces that are complete in themselves.
+        origin: the file that the frames are of, whose sound is copied.
+        on_event: told of changes of size, of an older file's new name, and of sound that is left out.
+
+    Attributes:
+        failed: the writing itself has.
     """
 
     def __init__(
@@ -132,19 +151,24 @@ class VideoFile:
         *,
         frames_per_second: Fraction | None = None,
         live: bool = False,
+        origin: Origin | None = None,
         on_event: EventHandler = ignore,
     ) -> None:
         import_av(purpose=f"writing {path.name}")
         self.path = path
         self.frames_written = 0
+        self.failed = False
         self._file = file
-        self._rate = frames_per_second
+        self._rate = frames_per_second or _NOMINAL_RATE
         self._live = live
+        self._origin = origin
         self._on_event = on_event
         self._fitting = FirstSize(path.name, on_event)
-        self._stamps = LiveStamps(None if live else 0.0)
+        self._base = MILLISECOND if live or frames_per_second is None else fine_base(frames_per_second)
+        self._stamps = Stamps(self._base) if live else Stamps(self._base, start_s=0.0, step_s=float(1 / self._rate))
         self._container: OutputContainer | None = None
         self._stream: VideoStream | None = None
+        self._sound: Sound | None = None
 
     def write(self, frame: Frame, image: NDArray[np.uint8]) -> None:
         """Encode ``image``, (H, W, 3) uint8 BGR; an odd height or width grows by one repeated row or column.
@@ -152,20 +176,16 @@ class VideoFile:
         Live, it is in the file with the first frame that is 0.25 s younger, and can be played whatever fails later.
 
         Raises:
-            MediaError: another size than the first frame's, unless it is live; or the encoder failed.
+            MediaError: the encoder failed.
             OSError: the disk is full, or similar; live, that is a MediaError too.
         """
-        if not self._live and self._stream is not None and image.shape[:2] != self._fitting.size_hw:
-            raise MediaError(
-                f"frame {frame.name} is {_words(image.shape)}, but {self.path.name} began with "
-                f"{_words(self._fitting.size_hw)}, and a video has one size; give a folder as output"
-            )
         picture = picture_from_bgr(self._fitting.fit(bgr_from_frame(image)))
         with self._errors_named():
             if self._stream is None:
                 self._stream = self._opened()
-            stamp_ms, key = self._stamps.of(frame.time_s)
-            stamp = stamp_ms if self._rate is None else self.frames_written
+            stamp, key = self._stamps.of(frame.time_s)
+            if self._sound is not None:
+                self._sound.copy_until(float(stamp * self._base))
             encode(self._stream, picture, stamp, key=key and self._live)
         self.frames_written += 1
 
@@ -175,6 +195,8 @@ class VideoFile:
             try:
                 if self._stream is not None:
                     encode(self._stream, None)
+                if self._sound is not None:
+                    self._sound.copy_until(self._stamps.last_s + float(1 / self._rate))
             finally:
                 if self._container is not None:
                     self._container.close()
@@ -185,6 +207,8 @@ class VideoFile:
         """Close the file whatever its state; the caller has removed it, or finished it, or is about to remove it."""
         import av
 
+        if self._sound is not None:
+            self._sound.close()
         with contextlib.suppress(av.FFmpegError):
             if self._container is not None:
                 self._container.close()
@@ -201,7 +225,14 @@ class VideoFile:
             now = datetime.datetime.now(datetime.timezone.utc)
             container.metadata["creation_time"] = now.isoformat(timespec="milliseconds")
         options = LIVE_OPTIONS if self._live else None
-        return add_h264(container, self._fitting.size_hw, crf=_CRF, rate=self._rate, options=options)
+        stream = add_h264(
+            container, self._fitting.size_hw, crf=_CRF, rate=self._rate, time_base=self._base, options=options
+        )
+        if self._origin is not None:
+            self._sound = Sound(
+                self._origin, container, say=lambda text: self._on_event(Event("note", self.path.name, text))
+            )
+        return stream
 
     def _container_options(self) -> dict[str, str]:
         """Return what puts the index in front, or of live video writes small complete pieces, each at once."""
@@ -225,6 +256,7 @@ class VideoFile:
         try:
             yield
         except (OSError, av.FFmpegError) as error:
+            self.failed = True
             if self._live:
                 kept = "; what was written before can be played" if self.frames_written else ""
                 raise MediaError(
@@ -237,8 +269,12 @@ class VideoFile:
             ) from error
 
 
-def _words(size_hw: tuple[int, ...]) -> str:
-    return f"{size_hw[1]} wide and {size_hw[0]} high"
+def fine_base(rate: Fraction) -> Fraction:
+    """Return a clock for video of a rate: each frame is at a whole number of it, and each other time nearly so."""
+    ticks = rate.numerator
+    while ticks < _TICKS_PER_SECOND:
+        ticks *= 2
+    return Fraction(1, ticks)
 
 
 def add_h264(
@@ -246,21 +282,22 @@ def add_h264(
     size_hw: tuple[int, ...],
     *,
     crf: int,
-    rate: Fraction | None = None,
+    rate: Fraction = _NOMINAL_RATE,
+    time_base: Fraction = MILLISECOND,
     options: Mapping[str, str] | None = None,
 ) -> VideoStream:
-    """Add the one stream to a container.
+    """Add the stream of pictures to a container.
 
     Args:
         container: PyAV's, opened for writing; the caller closes it.
         size_hw: height and width of the pictures before :func:`picture_from_bgr`; odd sides grow by one.
         crf: quality of libx264; lower is better.
-        rate: frames a second, whose numbers are then the time stamps; None where frames come when they come, and time
-            stamps count milliseconds.
+        rate: about as many frames a second as will come, a hint to the encoder: every frame has its own time.
+        time_base: what time stamps count.
         options: more of libx264's own options.
     """
     stream: VideoStream = container.add_stream(
-        "libx264", rate=rate or _NOMINAL_LIVE_RATE, options={"crf": str(crf), "preset": _PRESET, **(options or {})}
+        "libx264", rate=rate, options={"crf": str(crf), "preset": _PRESET, **(options or {})}
     )
     stream.height, stream.width = (side + side % 2 for side in size_hw)
     stream.pix_fmt = "yuv420p"
@@ -268,7 +305,7 @@ def add_h264(
     context: Any = stream.codec_context
     context.color_primaries = context.color_trc = context.colorspace = BT709
     context.color_range = _LIMITED_RANGE
-    context.time_base = MILLISECOND if rate is None else 1 / rate
+    context.time_base = time_base
     return stream
 
 
@@ -293,31 +330,43 @@ def encode(stream: VideoStream, picture: VideoFrame | None, stamp: int = 0, *, k
     cast("OutputContainer", stream.container).mux(stream.encode(picture))
 
 
-class LiveStamps:
-    """Time stamps in milliseconds that rise with the frames' own times, and which frames are key frames.
+class Stamps:
+    """Time stamps that rise with the frames' own times, and which frames are key frames of live video.
 
     A key frame each second of time, rather than each so many frames: frames come at whatever rate the model makes them.
 
     Args:
+        time_base: what they count, in seconds.
         start_s: the frames' time that is 0; None takes the first frame's.
+        step_s: how far behind the last one a frame is put whose time does not rise; None puts it at the next stamp.
     """
 
-    def __init__(self, start_s: float | None = None) -> None:
+    def __init__(
+        self, time_base: Fraction = MILLISECOND, *, start_s: float | None = None, step_s: float | None = None
+    ) -> None:
+        self._base = time_base
         self._start_s = start_s
-        self._last_ms = -1
-        self._key_ms = -_KEY_INTERVAL_MS
+        self._step = 1 if step_s is None else max(1, round(step_s / time_base))
+        self._last, self._last_time_s = -1, -math.inf
+        self._key_s = -_KEY_INTERVAL_S
+
+    @property
+    def last_s(self) -> float:
+        """The last stamp, in seconds."""
+        return float(self._last * self._base)
 
     def of(self, time_s: float) -> tuple[int, bool]:
         """Return the stamp of the frame at ``time_s`` seconds, and whether it is to be a key frame."""
         if self._start_s is None:
             self._start_s = time_s
-        # Stamps must rise even if two frames arrive within a millisecond, or a source's clock is set back.
-        stamp_ms = max(self._last_ms + 1, round((time_s - self._start_s) / MILLISECOND))
-        self._last_ms = stamp_ms
-        key = stamp_ms - self._key_ms >= _KEY_INTERVAL_MS
+        stamp = round((time_s - self._start_s) / self._base)
+        # Stamps must rise even if two frames arrive within a tick, or a source's clock is set back.
+        least = self._last + (1 if time_s > self._last_time_s else self._step)
+        self._last, self._last_time_s = max(stamp, least), time_s
+        key = self.last_s - self._key_s >= _KEY_INTERVAL_S
         if key:
-            self._key_ms = stamp_ms
-        return stamp_ms, key
+            self._key_s = self.last_s
+        return self._last, key
 
 
 def keep_older(path: Path, on_event: EventHandler) -> None:

@@ -18,7 +18,7 @@ from sfpp.runtime import images
 from sfpp.runtime.errors import MediaError, UsageError, did_you_mean
 from sfpp.runtime.events import EventHandler, ignore
 from sfpp.runtime.files import check_destinations, free_path, open_number
-from sfpp.runtime.video.frame import Frame
+from sfpp.runtime.video.frame import Frame, Origin
 from sfpp.runtime.video.sinks.h264 import VIDEO_SUFFIXES, recording_sink, video_sink
 from sfpp.runtime.video.sinks.push import PROTOCOLS, PushSink, Receiver
 from sfpp.runtime.video.sinks.raw import STANDARD_OUTPUT, RawSink, RawTarget
@@ -51,6 +51,7 @@ def open_sink(
     frames_per_second: Fraction | None = _DEFAULT_RATE,
     count: int | None = None,
     live: bool = False,
+    origin: Origin | None = None,
     on_event: EventHandler = ignore,
     on_stop: Callable[[], object] = lambda: None,
 ) -> AbstractContextManager[Sink]:
@@ -63,11 +64,13 @@ def open_sink(
 
     Args:
         path: where to write.
-        frames_per_second: of a video; None gives each frame its own time, as live pictures need.
+        frames_per_second: of a video: about as many as will come, since each frame has its own time. Raw pictures have
+            none, and are so many a second; None writes them as they come.
         count: how many pictures will come, None if unknown; only one fits into a picture file.
         live: write videos so that they can be played whatever ends the program, with each frame's own time; and
             overwrite no older file: videos and lines of the same name are renamed, pictures get a number.
-        on_event: told what happens to receivers and readers, and of changes of size.
+        origin: :attr:`.Source.origin` of the source whose frames come, so that a video gets its sound.
+        on_event: told what happens to receivers and readers, of changes of size, and of sound that is left out.
         on_stop: told when the user closes a window.
 
     Raises:
@@ -90,7 +93,7 @@ def open_sink(
         return contextlib.nullcontext(_Image(target))
     if live:
         return recording_sink(target, on_event=on_event)
-    return video_sink(target, frames_per_second=frames_per_second)
+    return video_sink(target, frames_per_second=frames_per_second, origin=origin, on_event=on_event)
 
 
 def check_sink(path: str | os.PathLike[str], *, count: int | None = None) -> None:

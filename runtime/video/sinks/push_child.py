@@ -26,7 +26,7 @@ from typing import Any
 import av
 import numpy as np
 
-from sfpp.runtime.video.sinks.h264 import LIVE_OPTIONS, LiveStamps, add_h264, encode
+from sfpp.runtime.video.sinks.h264 import LIVE_OPTIONS, Stamps, add_h264, encode
 from sfpp.runtime.video.sinks.push import TIME
 from sfpp.runtime.video.sources.stream import reason_and_hint
 
@@ -57,7 +57,7 @@ def _push(job: dict[str, Any], pictures: io.BufferedReader) -> None:
     with _limited(patience_s):
         container.start_encoding()
     _say(connected=True)
-    stamps = LiveStamps()
+    stamps = Stamps()
     try:
         for time_s, planes in _received(pictures, *job["size_hw"]):
             stamp_ms, key = stamps.of(time_s)

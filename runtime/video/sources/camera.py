@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from sfpp.runtime.errors import MediaError, UsageError
 from sfpp.runtime.events import EventHandler
 from sfpp.runtime.imports import cv2_text, import_cv2
-from sfpp.runtime.video.frame import Source
+from sfpp.runtime.video.frame import Picture, Source
 from sfpp.runtime.video.sources.address import Address, Options, name_from
-from sfpp.runtime.video.sources.link import RECONNECT_OPTIONS, Link, Opened, Picture, open_live
+from sfpp.runtime.video.sources.link import RECONNECT_OPTIONS, Link, Opened, open_live
 
 EXAMPLE = "camera://0?width=1280&height=720&fps=30&fourcc=MJPG"
 _OPTIONS = ("width", "height", "fps", "fourcc", *RECONNECT_OPTIONS)

@@ -9,14 +9,11 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Protocol
 
 from sfpp.runtime.errors import MediaError, SfppError
 from sfpp.runtime.events import Event, EventHandler, EventKind
-from sfpp.runtime.video.frame import Decoded, Source, SourceKind
+from sfpp.runtime.video.frame import Decoded, Picture, Source, SourceKind
 from sfpp.runtime.video.mailbox import Mailbox, wait_until
 from sfpp.runtime.video.sources.address import Options
 
@@ -203,7 +200,7 @@ class Feed:
             time_s = by_rate_s if picture.stamp_s is None else picture.stamp_s
         self._first_s = self._first_s if self._count else time_s
         self._count += 1
-        return Decoded(picture.image_bgr, time_s - self._first_s, taken_s=picture.arrived_s)
+        return Decoded(picture.image_bgr, time_s - self._first_s, taken_s=picture.arrived_s, note=picture.note)
 
     def _silence(self) -> Ended | None:
         """Nothing came for too long: end the connection, and wait until it is released."""
@@ -351,18 +348,6 @@ def _delivered(connection: Connection, box: Mailbox[Message], changed: threading
     finally:
         connection.close()
     return Ended("it ended")
-
-
-class Picture(NamedTuple):
-    """A picture as it came.
-
-    ``image_bgr`` is (H, W, 3) uint8 BGR; ``stamp_s`` is the time that the stream gives it, if any; ``arrived_s`` is
-    when it came, on the clock ``time.monotonic``.
-    """
-
-    image_bgr: NDArray[np.uint8]
-    stamp_s: float | None = None
-    arrived_s: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -2,30 +2,38 @@
 
 from __future__ import annotations
 
-import collections
 import difflib
+import importlib.util
 import itertools
 import os
 import re
+import stat
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
+from urllib.parse import quote
 
 from sfpp.runtime import images
 from sfpp.runtime.demo import demo_clip
-from sfpp.runtime.errors import MediaError, UsageError, did_you_mean
+from sfpp.runtime.errors import MediaError, MissingDependencyError, UsageError, did_you_mean
 from sfpp.runtime.events import EventHandler, ignore
 from sfpp.runtime.files import identity
 from sfpp.runtime.video.frame import Decoded, Source
 from sfpp.runtime.video.sources.address import address_from, is_uri, without_credentials
 from sfpp.runtime.video.sources.camera import MOST_CAMERA_DIGITS, open_camera, open_webcam
 from sfpp.runtime.video.sources.gstreamer import open_csi, open_gst
+from sfpp.runtime.video.sources.opencv_file import open_video_with_opencv
 from sfpp.runtime.video.sources.raw import open_raw
 from sfpp.runtime.video.sources.stream import STREAM_SCHEMES, open_stream
 from sfpp.runtime.video.sources.synthetic import open_synthetic
 from sfpp.runtime.video.sources.video_file import open_video
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
+IMAGE_SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".pbm", ".pnm", ".gif"),
+    *(".jp2", ".j2k", ".avif", ".heic", ".heif", ".hif"),
+)
+_HEAD = 64  # bytes that tell a picture's format
 _DEMO = "demo"
 _PICTURES_PER_SECOND = Fraction(25)  # when a video is made of single pictures
 _WILDCARDS = re.compile(r"[*?\[]")
@@ -118,14 +126,33 @@ def _open_path(text: str, *, on_event: EventHandler) -> Source:
     if path.is_dir():
         return open_folder(path)
     if path.exists():
-        return _open_image(path) if path.suffix.lower() in IMAGE_SUFFIXES else open_video(path)
+        return _open_file(path, on_event=on_event)
     if text == _DEMO:
-        return open_video(demo_clip())
+        return _open_file(demo_clip(), on_event=on_event)
     if _is_camera(text):
         return open_webcam(int(text), on_event=on_event)
     if _WILDCARDS.search(text):
         return _open_pattern(path)
     raise MediaError(_missing(path))
+
+
+def _open_file(path: Path, *, on_event: EventHandler) -> Source:
+    """Open a picture, a video, a pipe, or a camera by its device: what it is tells the file, not its name."""
+    mode = path.stat().st_mode
+    if stat.S_ISCHR(mode):
+        device = path.resolve()
+        if not device.name.startswith("video"):
+            raise MediaError(f"{path} is a device and no camera; expected one such as /dev/video0, or a file")
+        return open_camera(address_from(f"camera://{quote(str(device))}"), on_event=on_event)
+    has_av = importlib.util.find_spec("av") is not None
+    open_moving = open_video if has_av else open_video_with_opencv
+    if not stat.S_ISREG(mode):
+        return open_moving(path)
+    with path.open("rb") as file:
+        kind = images.picture_format(file.read(_HEAD))
+    # Pictures that follow one another in a GIF have their times.
+    is_picture = kind is not None or path.suffix.lower() in IMAGE_SUFFIXES
+    return _open_image(path) if is_picture and not (kind == "GIF" and has_av) else open_moving(path)
 
 
 def _exists(text: str) -> bool:
@@ -148,11 +175,20 @@ def open_folder(path: Path) -> Source:
 
     Pictures may differ in size. One that cannot be read is skipped and named in ``warnings``.
     """
-    files = _pictures_among(path.iterdir())
+    there = list(path.iterdir())
+    files = _pictures_among(there)
     if not files:
         raise MediaError(f"the folder {path} holds no pictures; expected files ending in {', '.join(IMAGE_SUFFIXES)}")
+    others = Counter(
+        each.suffix.lower() or "without suffix"
+        for each in set(there).difference(files)
+        if each.is_file() and not each.name.startswith(".")
+    )
+    left_out = ", ".join(f"{count} {suffix}" for suffix, count in sorted(others.items()))
     # The folder may be given as "." or "..", which has no name of its own.
-    return _pictures_source(files, name=path.resolve().name or "images")
+    source = _pictures_source(files, name=path.resolve().name or "images")
+    source.warnings.extend([f"{path} holds other files, which are left out: {left_out}"] if others else [])
+    return source
 
 
 def _open_pattern(pattern: Path) -> Source:
@@ -203,18 +239,19 @@ def _pictures_source(files: tuple[Path, ...], *, name: str) -> Source:
 
 
 def _picture(path: Path) -> Generator[Decoded, None, None]:
-    yield Decoded(images.read_image(path), 0.0)
+    image_bgr, note = images.read_picture(path)
+    yield Decoded(image_bgr, 0.0, note=note)
 
 
 def _pictures(files: Sequence[Path], names: Sequence[str], warnings: list[str]) -> Generator[Decoded, None, None]:
     index = 0
     for file, name in zip(files, names, strict=True):
         try:
-            image_bgr = images.read_image(file)
-        except MediaError as error:
+            image_bgr, note = images.read_picture(file)
+        except (MediaError, MissingDependencyError) as error:
             warnings.append(f"skipped: {error}")
             continue
-        yield Decoded(image_bgr, float(index / _PICTURES_PER_SECOND), name)
+        yield Decoded(image_bgr, float(index / _PICTURES_PER_SECOND), name, note=note and f"{file.name}: {note}")
         index += 1
 
 
@@ -222,7 +259,7 @@ def _names(files: Sequence[Path]) -> list[str]:
     """Name each file so that no two become the same mask: a.jpg and a.png in one folder, or a.png in two folders."""
     names = [file.stem for file in files]
     for longer in (lambda file: file.name.replace(".", "_"), _whole_name):
-        counts = collections.Counter(names)
+        counts = Counter(names)
         names = [name if counts[name] == 1 else longer(file) for file, name in zip(files, names, strict=True)]
     return apart(names)
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from sfpp.runtime.errors import MediaError, UsageError
 from sfpp.runtime.events import EventHandler
-from sfpp.runtime.video.frame import Source
-from sfpp.runtime.video.pyav import declared_rate, import_av, reading_options, upright_bgr
+from sfpp.runtime.video.frame import Picture, Source
+from sfpp.runtime.video.pyav import Shown, declared_rate, import_av, reading_options, video_track
 from sfpp.runtime.video.sources.address import Address, Options
 from sfpp.runtime.video.sources.link import (
     RECONNECT_OPTIONS,
@@ -17,12 +17,11 @@ from sfpp.runtime.video.sources.link import (
     Clip,
     Link,
     Opened,
-    Picture,
     open_live,
 )
 
 if TYPE_CHECKING:
-    from av import VideoStream
+    from av import VideoFrame, VideoStream
     from av.container import InputContainer
 
 STREAM_SCHEMES = ("rtsp", "rtsps", "http", "https", "rtmp", "rtmps", "udp", "srt", "tcp")
@@ -116,12 +115,12 @@ class _StreamConnection:
         self._av = av
         self._timeout_s = timeout_s
         self._container = self._open(address, transport)
-        videos = self._container.streams.video
-        if not videos:
+        video = video_track(self._container)
+        if video is None:
             kinds = ", ".join(stream.type for stream in self._container.streams) or "nothing"
             self._container.close()
             raise MediaError(f"{address.shown} holds no pictures, only {kinds}; check the path")
-        self._video = videos[0]
+        self._video = video
         # Threads by frame would be faster alone, but hold back a frame each.
         self._video.thread_type = "SLICE"
         is_playlist = self._container.format.name.startswith(_PLAYLISTS)
@@ -134,6 +133,9 @@ class _StreamConnection:
 
     def pictures(self) -> Iterator[Picture | None]:
         """Decode until the end, past broken packets; see :class:`.link.Connection`."""
+        return Shown(self._video).pictures(self._frames())
+
+    def _frames(self) -> Iterator[VideoFrame | None]:
         for packet in self._packets():
             # All streams are read, since a wish to stop must be heard between packets of sound too.
             if packet.stream.index != self._video.index:
@@ -143,10 +145,7 @@ class _StreamConnection:
                 frames = packet.decode()
             except self._av.FFmpegError:
                 frames = []  # as at the start, in the middle of a group of pictures
-            for frame in frames:
-                yield Picture(upright_bgr(frame), frame.time)
-            if not frames:
-                yield None
+            yield from frames or [None]
 
     def close(self) -> None:
         """Close the connection."""

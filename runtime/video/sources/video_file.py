@@ -1,57 +1,57 @@
-"""Frames from a video file through PyAV, or through OpenCV where PyAV is not installed."""
+"""Frames from a video file through PyAV."""
 
 from __future__ import annotations
 
-import importlib.util
-import itertools
-import operator
 import re
-from collections.abc import Callable, Generator, Iterator
+import stat
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sfpp.runtime.errors import MediaError
-from sfpp.runtime.images import Image
-from sfpp.runtime.imports import cv2_text, import_cv2
-from sfpp.runtime.video.frame import Decoded, Source
-from sfpp.runtime.video.pyav import FALLBACK_RATE, HIGHEST_RATE, declared_rate, reading_options, upright_bgr
+from sfpp.runtime.video.frame import Decoded, Origin, Picture, Source
+from sfpp.runtime.video.pyav import Shown, declared_rate, reading_options, video_track
 
 if TYPE_CHECKING:
     from av import VideoFrame, VideoStream
     from av.container import InputContainer
 
-_Timed = tuple[Image, float | None]  # a picture, and its time in the file if that tells
 _MICROSECONDS = 1_000_000
 _MATROSKA_DURATION = re.compile(r"(\d+):(\d+):(\d+\.?\d*)")  # 00:00:04.800000000, in the stream's metadata
+# Formats of pieces: each may have a clock of its own, and one may be missing.
+_JOINED = ("mpegts", "hls", "concat")
+_LONGEST_GAP_S = 10.0  # between two pieces; where they are further apart, their clocks differ
+_SHORTEST_GAP_S = 0.5
 _EXPECTED = "expected a video file such as .mp4, .mkv, .mov or .avi"
 _LARGEST_DENOMINATOR = 1001  # that of the NTSC rates: 30000/1001, 24000/1001
 
 
 def open_video(path: Path) -> Source:
-    """Open a video file; a damaged one yields what can be decoded and says in ``warnings`` what could not.
+    """Open a video file or a pipe; a damaged one yields what can be decoded and says in ``warnings`` what could not.
 
     Raises as :func:`.open_source`.
     """
-    if path.stat().st_size == 0:
+    facts = path.stat()
+    if stat.S_ISREG(facts.st_mode) and facts.st_size == 0:
         raise MediaError(f"{path} is empty (0 bytes); {_EXPECTED}")
-    if importlib.util.find_spec("av") is None:
-        return open_video_with_opencv(path)
-    container = _open_container(path)
-    stream = container.streams.video[0]
+    container, stream = _open_container(path)
     # Threads by frame would be faster alone, but hold frames back and lose them when a later packet is broken; and the
     # model competes for the same cores.
     stream.thread_type = "SLICE"
     rate = declared_rate(stream)
     duration_s = _duration_s(container, stream)
     count = stream.frames or (round(duration_s * rate) if duration_s else None)
-    tally = _Tally(path.name, rate=rate, declared_count=count, declared_s=duration_s)
-    frames = ((upright_bgr(frame), frame.time) for frame in _raw_frames(container, stream, tally))
-    return _source(path, frames, tally, close=container.close)
+    tally = Tally(path.name, rate=rate, declared_count=count, declared_s=duration_s)
+    if stream.start_time is not None and stream.time_base is not None:
+        tally.begin_s = float(stream.start_time * stream.time_base)
+    tally.joined = container.format.name in _JOINED
+    pictures = filter(None, Shown(stream).pictures(_raw_frames(container, stream, tally)))
+    return video_source(path, pictures, tally, close=container.close, origin=Origin(path))
 
 
-def _open_container(path: Path) -> InputContainer:
+def _open_container(path: Path) -> tuple[InputContainer, VideoStream]:
     import av
 
     try:
@@ -62,12 +62,13 @@ def _open_container(path: Path) -> InputContainer:
             f"{path} cannot be opened as a video ({error.strerror}); {_EXPECTED}. "
             "An .mp4 that was cut off while it was written lacks its index and cannot be played"
         ) from error
+    stream = video_track(container)
     # FFmpeg renders any .txt as a terminal's screen, which nobody means.
-    if container.format.name == "tty" or not container.streams.video:
+    if container.format.name == "tty" or stream is None:
         kinds = ", ".join(stream.type for stream in container.streams if stream.type != "video") or "text"
         container.close()
         raise MediaError(f"{path} holds no pictures, only {kinds}; {_EXPECTED}")
-    return container
+    return container, stream
 
 
 def _duration_s(container: InputContainer, stream: VideoStream) -> float | None:
@@ -84,25 +85,53 @@ def _duration_s(container: InputContainer, stream: VideoStream) -> float | None:
 
 
 @dataclass
-class _Tally:
-    """What a decoder met on its way, and what the file's header had promised."""
+class Tally:
+    """What a decoder met on its way, and what the file's header had promised; times are the file's own."""
 
     name: str
     rate: Fraction
     declared_count: int | None
     declared_s: float | None
+    begin_s: float | None = None
+    joined: bool = False
     frames: int = 0
     damaged: int = 0
-    end_s: float = 0.0
+    last_s: float = 0.0
+    moved_s: float = 0.0
     broken_off: bool = False
     reason: str = ""
     warnings: list[str] = field(default_factory=list)
 
+    def time_s(self, stamp_s: float | None) -> float:
+        """Count a frame and return its time, from the file's beginning; times rise, also where pieces were joined."""
+        frame_s = float(1 / self.rate)
+        stamp_s = self.frames * frame_s if stamp_s is None else stamp_s
+        if self.frames == 0:
+            self.begin_s = stamp_s if self.begin_s is None else self.begin_s
+            self._note_missing(0.0, stamp_s - self.begin_s)
+        self.frames += 1
+        time_s = stamp_s - (self.begin_s or 0.0) + self.moved_s
+        step_s = time_s - self.last_s
+        if self.frames > 1:
+            if step_s <= 0 or (self.joined and step_s > _LONGEST_GAP_S):
+                self.moved_s += frame_s - step_s
+                time_s = self.last_s + frame_s
+            elif self.joined:
+                self._note_missing(self.last_s, step_s - frame_s)
+        self.last_s = time_s
+        return time_s
+
+    def _note_missing(self, at_s: float, seconds: float) -> None:
+        """Note a hole that is no matter of rounding."""
+        if seconds > max(_SHORTEST_GAP_S, float(2 / self.rate)):
+            where = f"after {at_s:.1f} s" if at_s else "at the beginning"
+            self.warnings.append(f"{self.name}: {seconds:.1f} s are missing {where}; kept what was decoded")
+
     def warning(self) -> str | None:
-        """One line about what is missing, or None."""
+        """One line about what is missing at the end or damaged, or None."""
         # Counts alone mislead (edit lists leave frames out on purpose), and the last frame's duration is a guess.
         tolerance_s = max(0.1, float(2 / self.rate))
-        short = self.declared_s is not None and self.end_s < self.declared_s - tolerance_s
+        short = self.declared_s is not None and self.last_s + float(1 / self.rate) < self.declared_s - tolerance_s
         if self.broken_off or short:
             of = f" of {self.declared_count}" if self.declared_count else ""
             reason = self.reason or "the rest is missing"
@@ -114,37 +143,48 @@ class _Tally:
         return None
 
 
-def _source(path: Path, frames: Iterator[_Timed], tally: _Tally, *, close: Callable[[], object]) -> Source:
+def video_source(
+    path: Path,
+    pictures: Iterable[Picture],
+    tally: Tally,
+    *,
+    close: Callable[[], object],
+    origin: Origin | None = None,
+) -> Source:
+    """Return the source of a video's pictures, counted by a tally; ``close`` is called at the end."""
     return Source(
-        _decoded(frames, tally, close),
+        _decoded(pictures, tally, close, origin),
         kind="video",
         name=path.stem,
         frames_per_second=tally.rate,
         count=tally.declared_count,
         paths=(path,),
         warnings=tally.warnings,
+        origin=origin,
         release=close,
     )
 
 
-def _decoded(frames: Iterator[_Timed], tally: _Tally, close: Callable[[], object]) -> Generator[Decoded, None, None]:
-    """Yield to the end, count, and note what is missing."""
+def _decoded(
+    pictures: Iterable[Picture], tally: Tally, close: Callable[[], object], origin: Origin | None
+) -> Generator[Decoded, None, None]:
+    """Yield to the end, with times from the first picture on, and note what is missing."""
     try:
-        start_s = None
-        for image_bgr, time_s in frames:
-            stamp_s = float(tally.frames / tally.rate) if time_s is None else time_s
-            start_s = stamp_s if start_s is None else start_s
-            tally.frames += 1
-            tally.end_s = stamp_s - start_s + float(1 / tally.rate)
-            yield Decoded(image_bgr, stamp_s - start_s)
-            del image_bgr  # or it would stay in memory while the next one is decoded
+        first_s = None
+        for picture in pictures:
+            time_s = tally.time_s(picture.stamp_s)
+            first_s = time_s if first_s is None else first_s
+            if origin is not None:
+                origin.begin_s = None if tally.moved_s or picture.stamp_s is None else (tally.begin_s or 0.0) + first_s
+            yield Decoded(picture.image_bgr, time_s - first_s, note=picture.note)
+            del picture  # or it would stay in memory while the next one is decoded
         if (warning := tally.warning()) is not None:
             tally.warnings.append(warning)
     finally:
         close()
 
 
-def _raw_frames(container: InputContainer, stream: VideoStream, tally: _Tally) -> Iterator[VideoFrame]:
+def _raw_frames(container: InputContainer, stream: VideoStream, tally: Tally) -> Iterator[VideoFrame]:
     """Decode to the end, past broken packets; a container that cannot be read on ends the video."""
     import av
 
@@ -166,31 +206,3 @@ def _raw_frames(container: InputContainer, stream: VideoStream, tally: _Tally) -
         for frame in frames:
             tally.damaged += bool(frame.is_corrupt)
             yield frame
-
-
-def open_video_with_opencv(path: Path) -> Source:
-    """Open a video file; OpenCV turns the frames upright itself. Raises as :func:`.open_source`."""
-    cv2 = import_cv2(purpose=f"reading {path.name}")
-    if cv2_text(str(path)) != str(path):
-        raise MediaError(
-            f"{path} cannot be opened by OpenCV, since its name is not UTF-8; rename it, or install PyAV, which reads "
-            "it: pip install 'sfpp[video]'"
-        )
-    capture = cv2.VideoCapture(str(path))
-    if not capture.isOpened():
-        capture.release()
-        raise MediaError(
-            f"{path} cannot be opened as a video by OpenCV; expected a video file such as .mp4, .mkv or .avi. "
-            "With PyAV more formats open: pip install 'sfpp[video]'"
-        )
-    reported = capture.get(cv2.CAP_PROP_FPS)
-    rate = Fraction(reported).limit_denominator(_LARGEST_DENOMINATOR) if 0 < reported <= HIGHEST_RATE else FALLBACK_RATE
-    # Some backends report a negative number for "unknown".
-    count = max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT))) or None
-    # The count is computed from duration and rate, so the last frame or two may never have existed.
-    declared_s = None if count is None else float(count / rate)
-    tally = _Tally(path.name, rate=rate, declared_count=count, declared_s=declared_s)
-    # OpenCV says only that there is no next frame, not why.
-    arrived = itertools.takewhile(operator.itemgetter(0), iter(capture.read, None))
-    frames = ((image_bgr, None) for _, image_bgr in arrived)
-    return _source(path, frames, tally, close=capture.release)

@@ -372,29 +372,48 @@ def test_a_file_that_breaks_does_not_end_the_others(here, capsys, monkeypatch):
     from sfpp.runtime import images
     from sfpp.runtime.errors import MediaError
 
-    read = images.read_image
+    read = images.read_picture
 
     def fails(path):
         if path.name == "bad.png":
             raise MediaError("bad.png is broken")
         return read(path)
 
-    monkeypatch.setattr(images, "read_image", fails)
+    monkeypatch.setattr(images, "read_picture", fails)
     code, out, err = run(capsys, "a.mp4", "bad.png", "b.mp4")
     assert code == 1
     assert "error: bad.png is broken; the others go on" in err
     assert out.splitlines()[-1] == "2 of 3 sources are done"
+    assert err.splitlines()[-1] == "sfpp-run: warning: not done: bad.png"
     assert (here / "b-sfpp.mp4").is_file()
     assert not (here / "bad-sfpp.png").exists()
 
 
 @pytest.mark.usefixtures("unopened")
-def test_a_file_that_cannot_be_opened_is_told_before_any_runs(here, capsys):
-    (here / "bad.mp4").write_text("no video")
-    for last in ("bad.mp4", "missing.avi"):
-        code, _, err = run(capsys, "a.mp4", last, "b.mp4")
-        assert (code, last in err) == (1, True)
+def test_a_file_that_does_not_exist_is_told_before_any_runs(here, capsys):
+    code, _, err = run(capsys, "a.mp4", "missing.avi", "b.mp4")
+    assert (code, "missing.avi" in err) == (1, True)
     assert not (here / "a-sfpp.mp4").exists()
+
+
+def test_files_that_cannot_be_opened_end_no_others_and_are_named_at_the_end(here, capsys):
+    for name in ("bad.mp4", "worse.mkv"):
+        (here / name).write_text("no video")
+    code, out, err = run(capsys, "a.mp4", "bad.mp4", "worse.mkv", "b.mp4")
+    assert code == 1
+    assert out.splitlines()[-1] == "2 of 4 sources are done"
+    assert err.splitlines()[-2:] == [f"sfpp-run: warning: not done: {name}" for name in ("bad.mp4", "worse.mkv")]
+    assert len(read_clip(here / "a-sfpp.mp4")) == 7
+    assert len(read_clip(here / "b-sfpp.mp4")) == 5
+
+
+@pytest.mark.usefixtures("unopened")
+def test_where_no_file_can_be_opened_nothing_runs(here, capsys):
+    for name in ("bad.mp4", "worse.mkv"):
+        (here / name).write_text("no video")
+    code, _, err = run(capsys, "bad.mp4", "worse.mkv")
+    assert code == 1
+    assert "worse.mkv cannot be opened as a video" in err
 
 
 def test_ctrl_c_ends_them_all(here):

@@ -1,3 +1,4 @@
+import errno
 import re
 import sys
 from fractions import Fraction
@@ -99,16 +100,14 @@ def test_live_frames_keep_their_own_times(tmp_path, start_s):
 
 
 def test_a_video_has_one_size(tmp_path):
-    def two_sizes():
-        with open_sink(tmp_path / "out.mp4") as sink:
-            write_frames(sink, 1)
-            sink.write(frame(1), picture(1, size_hw=(24, 32)))
-
-    with pytest.raises(
-        MediaError, match=r"frame-1 is 32 wide and 24 high, but out\.mp4 began with 64 wide and 48 high"
-    ):
-        two_sizes()
-    assert list(tmp_path.iterdir()) == []
+    events = []
+    with open_sink(tmp_path / "out.mp4", on_event=events.append) as sink:
+        write_frames(sink, 1)
+        sink.write(frame(1), picture(1, size_hw=(24, 32)))
+    assert [image.shape for image in read_clip(tmp_path / "out.mp4")] == [(48, 64, 3)] * 2
+    (event,) = events
+    assert event.kind == "size-changed"
+    assert "pictures are 32x24 (width x height) now, written at 64x48 as at the beginning" in event.detail
 
 
 @pytest.mark.parametrize("count", [1, 30])
@@ -119,12 +118,142 @@ def test_ctrl_c_completes_the_video(tmp_path, count):
     assert len(read_clip(tmp_path / "out.mp4")) == count
 
 
-def test_an_error_leaves_no_video_and_the_old_one_alone(tmp_path):
-    (tmp_path / "out.mp4").write_bytes(b"old")
+def test_an_error_keeps_what_was_encoded(tmp_path):
     with pytest.raises(ZeroDivisionError):
         fail_after(open_sink(tmp_path / "out.mp4"), 5, ZeroDivisionError)
     assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
+    assert len(read_clip(tmp_path / "out.mp4")) == 5
+
+
+def test_where_writing_fails_the_old_video_is_left_alone(tmp_path, monkeypatch):
+    (tmp_path / "out.mp4").write_bytes(b"old")
+
+    def full(*arguments, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def written():
+        with open_sink(tmp_path / "out.mp4") as sink:
+            write_frames(sink, 1)
+            monkeypatch.setattr(h264, "encode", full)
+            write_frames(sink, 1)
+
+    with pytest.raises(SfppError, match="the disk is full; nothing was left behind"):
+        written()
+    assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
     assert (tmp_path / "out.mp4").read_bytes() == b"old"
+
+
+def with_sound(path, *, codec="aac", rate=48000, frames=20):
+    """A clip of 10 frames a second with as many seconds of a rising tone as it lasts, and two more."""
+    with av.open(str(path), mode="w") as container:
+        container.metadata["creation_time"] = "2021-05-06T07:08:09.000000Z"
+        container.metadata["title"] = "Straße"
+        video = container.add_stream("libx264", rate=10, options={"bf": "0"})
+        video.height, video.width, video.pix_fmt = 48, 64, "yuv420p"
+        audio = container.add_stream(codec, rate=rate, layout="mono")
+        for index in range(frames):
+            image = av.VideoFrame.from_ndarray(picture(index), format="bgr24")
+            image.pts, image.time_base = index, Fraction(1, 10)
+            container.mux(video.encode(image))
+        times_s = np.arange(round((frames / 10 + 2) * rate)) / rate
+        tone = np.sin(2 * np.pi * (200 + 100 * times_s) * times_s)
+        for place in range(0, len(tone), 1024):
+            samples = np.rint(20000 * tone[place : place + 1024]).astype(np.int16)[np.newaxis]
+            sound = av.AudioFrame.from_ndarray(samples, format="s16", layout="mono")
+            sound.pts, sound.time_base, sound.sample_rate = place, Fraction(1, rate), rate
+            container.mux(audio.encode(sound))
+        container.mux(video.encode(None))
+        container.mux(audio.encode(None))
+    return path
+
+
+def samples_of(path):
+    """All sound of a file by its time: a sample, of about -1 to 1, for each 48000th of a second from 0 on."""
+    with av.open(str(path)) as container:
+        parts = [(frame.time, frame.to_ndarray().ravel()) for frame in container.decode(audio=0)]
+    begin = round(parts[0][0] * 48000)
+    places = begin + np.cumsum([0, *(len(values) for _, values in parts[:-1])])
+    np.testing.assert_allclose([time_s for time_s, _ in parts], places / 48000, atol=2e-3)  # without gaps
+    values = np.concatenate([values for _, values in parts])
+    scale = 32768 if values.dtype == np.int16 else 1
+    return np.concatenate([np.zeros(max(0, begin)), values[max(0, -begin) :] / scale])
+
+
+def assert_same_sound(found, expected):
+    """The same but for the millisecond to which Matroska rounds."""
+    shifts = range(-48, 49)
+    part = np.arange(9600, 72000)
+    assert min(np.abs(found[part + shift] - expected[part]).max() for shift in shifts) < 0.02
+
+
+def copied(source_path, path):
+    events = []
+    with (
+        open_source(source_path) as source,
+        open_sink(path, frames_per_second=Fraction(10), origin=source.origin, on_event=events.append) as sink,
+    ):
+        for each in source:
+            sink.write(each, each.image_bgr)
+    return events
+
+
+@pytest.mark.parametrize("name", ["out.mp4", "out.mov", "out.mkv"])
+def test_sound_and_what_the_file_says_of_itself_are_copied(tmp_path, name):
+    source = with_sound(tmp_path / "in.mp4")
+    assert copied(source, tmp_path / name) == []
+    expected, found = samples_of(source), samples_of(tmp_path / name)
+    assert len(found) / 48000 == pytest.approx(2.0, abs=0.05)  # as long as the pictures
+    assert_same_sound(found, expected)
+    assert len(read_clip(tmp_path / name)) == 20
+    with av.open(str(tmp_path / name)) as container:
+        said = {key.lower(): text for key, text in container.metadata.items()}
+        assert said["title"] == "Straße"
+        if name != "out.mkv":
+            assert said["creation_time"] == "2021-05-06T07:08:09.000000Z"
+
+
+def test_sound_keeps_its_place_where_pictures_begin_later(tmp_path):
+    source = with_sound(tmp_path / "in.mkv", codec="pcm_s16le")
+    late = tmp_path / "late.mkv"
+    with av.open(str(source)) as given, av.open(str(late), mode="w") as container:
+        streams = {each.index: container.add_stream_from_template(each) for each in given.streams}
+        for packet in given.demux():
+            if packet.dts is None:
+                continue
+            if packet.stream.type == "video":
+                packet.pts, packet.dts = packet.pts + 500, packet.dts + 500  # milliseconds
+            packet.stream = streams[packet.stream.index]
+            container.mux(packet)
+    copied(late, tmp_path / "out.mkv")
+    expected, found = samples_of(source), samples_of(tmp_path / "out.mkv")
+    assert_same_sound(found, expected[24000:])
+
+
+def test_sound_that_the_container_cannot_hold_is_told_of(tmp_path):
+    source = with_sound(tmp_path / "in.mkv", codec="wavpack")
+    (event,) = copied(source, tmp_path / "out.mov")
+    assert event.line() == "out.mov: note: the sound is left out, since mov holds no wavpack; .mkv does"
+    with av.open(str(tmp_path / "out.mov")) as container:
+        assert [stream.type for stream in container.streams] == ["video"]
+
+
+@pytest.mark.parametrize("name", ["out.mp4", "out.mkv"])
+@pytest.mark.parametrize("rate", [Fraction(25), Fraction(30000, 1001), Fraction(1000), Fraction(7, 3)])
+def test_frames_keep_their_times_whatever_the_rate_is_said_to_be(tmp_path, name, rate):
+    times_s = [0.0, 0.033, 0.2, 0.201, 1.5, 1.5333, 7.0]
+    with open_sink(tmp_path / name, frames_per_second=rate) as sink:
+        for index, time_s in enumerate(times_s):
+            sink.write(frame(index, time_s=time_s), picture(index))
+    with av.open(str(tmp_path / name)) as container:
+        assert [image.time for image in container.decode(video=0)] == pytest.approx(times_s, abs=1e-3)
+
+
+def test_frames_without_times_are_as_far_apart_as_the_rate_says(tmp_path):
+    with open_sink(tmp_path / "out.mp4", frames_per_second=Fraction(30000, 1001)) as sink:
+        write_frames(sink, 5)
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        times_s = [image.time for image in container.decode(video=0)]
+    assert times_s == pytest.approx([index * 1001 / 30000 for index in range(5)], abs=1e-6)
 
 
 def test_no_frame_means_no_video(tmp_path):

@@ -5,7 +5,8 @@ import threading
 import numpy as np
 
 from sfpp.runtime.errors import MediaError
-from sfpp.runtime.video.sources.link import Link, Opened, Picture, open_live
+from sfpp.runtime.video.frame import Picture
+from sfpp.runtime.video.sources.link import Link, Opened, open_live
 
 LONG_S = 20.0
 

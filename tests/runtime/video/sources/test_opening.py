@@ -56,7 +56,7 @@ def test_a_folder_is_sorted_as_people_count(tmp_path):
     assert [frame.name for frame in frames] == ["Frame1", "Frame9", "Frame10", "Frame100"]
     assert [frame.index for frame in frames] == [0, 1, 2, 3]
     assert [frame.image_bgr.shape[0] for frame in frames] == [2, 10, 11, 101]
-    assert warnings == []
+    assert warnings == [f"{tmp_path} holds other files, which are left out: 1 .txt"]
 
 
 def test_an_unreadable_picture_is_skipped_and_named(tmp_path):
