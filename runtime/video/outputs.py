@@ -28,7 +28,7 @@ from sfpp.runtime.video.sinks.opening import (
     snapshot_sink,
 )
 from sfpp.runtime.video.sinks.raw import STANDARD_OUTPUT
-from sfpp.runtime.video.sinks.records import keypoints_file, record_lines
+from sfpp.runtime.video.sinks.records import image_ids_of, keypoints_file, record_lines
 from sfpp.runtime.video.sinks.thread import SinkThread
 from sfpp.runtime.video.sources.address import is_uri
 
@@ -201,6 +201,7 @@ class Sinks(AbstractContextManager["Sinks"]):
         plan: what is written.
         sources: of the plan, opened or closed again.
         policy: what becomes of frames for which there is no time; None drops those of live sources only.
+        image_ids: of frames by their names, for keypoints.
         on_event: takes what happens to the sinks.
         on_stop: called when a window is closed.
     """
@@ -211,10 +212,12 @@ class Sinks(AbstractContextManager["Sinks"]):
         sources: Sequence[Source],
         *,
         policy: Policy | None = None,
+        image_ids: Mapping[str, int] | None = None,
         on_event: EventHandler = ignore,
         on_stop: Callable[[], object] = lambda: None,
     ) -> None:
         self._plan = plan
+        self._image_ids = image_ids or {}
         self._policy = policy
         self._on_event = on_event
         self._on_stop = on_stop
@@ -266,7 +269,7 @@ class Sinks(AbstractContextManager["Sinks"]):
         if stage == "json":
             return record_lines(text, live=live, on_event=on_event)
         if stage == "people":
-            return keypoints_file(text)
+            return keypoints_file(text, image_ids=image_ids_of(source.frame_names or (), self._image_ids))
         if stage == "snapshot":
             return snapshot_sink(Path(text), count=count)
         rate = None if live or source.frames_per_second is None else source.frames_per_second / self._plan.every
