@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from sfpp.runtime.errors import MediaError, UsageError
 from sfpp.runtime.files import identity
 from sfpp.runtime.model import Model
 from sfpp.runtime.model_file import contract_of, load
-from sfpp.runtime.people import FollowedPose, choose_finder
+from sfpp.runtime.people import BoxesFile, FollowedPose, choose_finder
 from sfpp.runtime.pose import PoseEstimator
 from sfpp.runtime.segmentation import Segmenter
 from sfpp.runtime.self_test import self_test
@@ -46,7 +46,7 @@ _POLICY_WORDS: dict[Policy, str] = {
 # functions have the real defaults.
 _TASK_OPTIONS: dict[Task, tuple[str, ...]] = {
     "segmentation": ("masks", "alpha", "legend"),
-    "pose": ("detector", "boxes", "person", "detect_every", "threshold", "flip_test", "keypoints_json"),
+    "pose": ("detector", "boxes", "person", "person_class", "detect_every", "threshold", "flip_test", "keypoints_json"),
 }
 
 
@@ -145,6 +145,7 @@ class _Runs:
         # Standard output may be the place of the frames themselves.
         self._file = sys.stderr if plan.writes_to_standard_output() else sys.stdout
         self._found_by = ""
+        self._image_ids: Mapping[str, int] = {}
         self._model = self._with_finder(stack)
         for folder in plan.shared_folders:
             stack.enter_context(folder_sink(folder))  # it is made, and taken away if nothing comes into it
@@ -227,13 +228,26 @@ class _Runs:
 
     def _sinks(self) -> Sinks:
         policy: Policy | None = self._arguments.policy
-        return Sinks(self._plan, self._sources, policy=policy, on_event=self._reporter.event, on_stop=self.stop)
+        return Sinks(
+            self._plan,
+            self._sources,
+            policy=policy,
+            image_ids=self._image_ids,
+            on_event=self._reporter.event,
+            on_stop=self.stop,
+        )
 
     def _with_finder(self, stack: contextlib.ExitStack) -> Model:
         """Return the model; a pose model with what finds the people, which serves one source after the other."""
         if not isinstance(self._opened, PoseEstimator):
             return self._opened
-        finder, self._found_by = choose_finder(**_given(self._arguments, "detector", "boxes", "person", "threads"))
+        finder, self._found_by = choose_finder(
+            **_given(self._arguments, "detector", "boxes", "person", "person_class", "threads")
+        )
+        if isinstance(finder, BoxesFile):
+            finder.fit(self._sources[0])  # there is one only
+            self._found_by = f"people are found by {finder.description}"
+            self._image_ids = finder.image_ids
         note(self._found_by)
         stack.callback(finder.close)
         return FollowedPose(self._opened, finder, **_given(self._arguments, "detect_every", "threshold"))
