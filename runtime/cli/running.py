@@ -28,7 +28,14 @@ from sfpp.runtime.video.outputs import Outputs, Plan, Sinks, plan_outputs
 from sfpp.runtime.video.pipeline import Pipeline
 from sfpp.runtime.video.sinks.opening import folder_sink
 from sfpp.runtime.video.sources.address import is_uri
-from sfpp.runtime.video.sources.opening import apart, check_given_once, each_source, open_source, reads_files
+from sfpp.runtime.video.sources.opening import (
+    apart,
+    check_given_once,
+    each_source,
+    missing_source,
+    open_source,
+    reads_files,
+)
 from sfpp.runtime.video.steady import check_smoothing
 from sfpp.runtime.video.stopping import stop_on_signals
 
@@ -89,10 +96,36 @@ def _opened(
             with open_source(text) as source:
                 sources.append(source)
     else:
-        sources = [stack.enter_context(open_source(text, on_event=reporter.event)) for text in texts]
+        sources = _opened_together(texts, reporter, stack)
     for source, name in zip(sources, apart([source.name for source in sources]), strict=True):
         source.name = name
     return sources, one_by_one
+
+
+def _opened_together(texts: Sequence[str], reporter: Reporter, stack: contextlib.ExitStack) -> list[Source]:
+    """Open sources that run at once; a camera that is not there is told, and ends no other.
+
+    Raises:
+        SfppError: none is there, or something else is wrong.
+    """
+    sources: list[Source] = []
+    failed: list[MediaError] = []
+    for text in texts:
+        try:
+            source = open_source(text, on_event=reporter.event)
+        except MediaError as error:
+            if not (is_uri(text) or text.isdecimal()):
+                raise  # no camera comes and goes, and so it is a mistake
+            failed.append(error)
+            sources.append(missing_source(text))
+            continue
+        sources.append(stack.enter_context(source))
+    none = len(failed) == len(texts)
+    for each in failed[: len(failed) - none]:
+        note(f"error: {each}{'' if none else '; the others go on'}")
+    if none:
+        raise failed[-1]
+    return sources
 
 
 def _plan(arguments: argparse.Namespace, sources: Sequence[Source]) -> Plan:
@@ -172,9 +205,9 @@ class _Runs:
         return 1 if failed else 0
 
     def together(self) -> int:
-        """Run all sources at once, until they end, and return the exit code."""
+        """Run all sources at once, until they end, and return the exit code: 1 if one was not there."""
         with self._sinks() as sinks:
-            return self._run(self._sources, sinks)
+            return self._run(self._sources, sinks) or int(any(source.missing for source in self._sources))
 
     def stop(self) -> None:
         """End soon: a signal, a closed window or somebody at the page asks for it."""
@@ -214,7 +247,9 @@ class _Runs:
     def _reported(self, pipeline: Pipeline, signal_number: int | None) -> int:
         """Say what one run has done, and return the exit code."""
         alone = len(pipeline.sources) == len(self._sources)
-        given = (text for source in pipeline.sources for text in self._plan.by_source[source.name].all())
+        # Of several sources, one may not have been there.
+        shown = [each for each in pipeline.sources if each.name in self._reporter.seen or len(pipeline.sources) == 1]
+        given = (text for source in shown for text in self._plan.by_source[source.name].all())
         outputs = [text for text in dict.fromkeys(given) if alone or text not in self._shared]
         failed = self._reporter.unwritten(outputs)
         for line in failed.values():

@@ -93,6 +93,7 @@ class Source(contextlib.AbstractContextManager["Source"]):
         self.warnings: list[str] = [] if warnings is None else warnings
         self.live = live
         self.on_event = on_event
+        self.missing = False  # it only stands for one that could not be opened
         self._stem = name
         self._frame_names = None if frame_names is None else tuple(frame_names)
         self._decoded = decoded
