@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ _DEFAULT_SIDE = 640  # of detectors whose input may have any size
 _DTYPES = ("float32", "float16")
 _MAX_IOU = 0.6  # of people that overlap by more than this only the surest stays
 _TASKS = ("detect", "segment", "pose")
+_SIZE_KEY = "imgsz"
 
 
 class OnnxDetector(PersonFinder):
@@ -79,7 +81,7 @@ class OnnxDetector(PersonFinder):
         self._backend = OnnxRuntimeBackend(self._path, BackendOptions(threads=threads))
         try:
             self._names = class_names_from(self._backend.metadata)
-            self._input, self._sizes = _image_input(self._backend.inputs, self._path)
+            self._input, self._sizes = _image_input(self._backend.inputs, self._backend.metadata, self._path)
             self._first_run(person_class)
         except BaseException:
             self._backend.close()
@@ -142,8 +144,9 @@ class OnnxDetector(PersonFinder):
         if task not in _TASKS:
             raise ModelFileError(f"{where} is a model for the task {task!r}, expected one of {', '.join(_TASKS)}")
         outputs = self._infer(np.zeros(self._input.shape, np.float32))
+        more = task != "detect" or any(values.ndim == 4 for values in outputs.values())  # as prototypes of masks have
         found = style_of_outputs(
-            outputs, size_hw, wanted=wanted, sized=self._sizes is not None, classes=len(self._names), task=task
+            outputs, size_hw, wanted=wanted, sized=self._sizes is not None, classes=len(self._names), more=more
         )
         if found is None:
             shapes = ", ".join(f"{name} {'x'.join(map(str, values.shape))}" for name, values in outputs.items())
@@ -157,15 +160,17 @@ class OnnxDetector(PersonFinder):
         if person_class is None:
             person_class = self._contract.person_class
         person = person_among(self._names, person_class, where=where)
-        self._person = checked_person_class(person, room, self._names, task=task, where=where)
+        self._person = checked_person_class(person, room, self._names, more=more, where=where)
         self._people(outputs)  # numbers that cannot be scores show at once
 
 
-def _image_input(inputs: Sequence[TensorInfo], path: Path) -> tuple[InputSpec, str | None]:
-    """Return the frame's input, whose height or width becomes the usual one where it is open; and that for its size."""
+def _image_input(inputs: Sequence[TensorInfo], metadata: Mapping[str, str], path: Path) -> tuple[InputSpec, str | None]:
+    """Return the frame's input, with the usual size or the exporter's where it is open; and the input for the size."""
     images = [each for each in inputs if len(each.shape) == 4]
     sizes = [each.name for each in inputs if each.fits((1, 2)) and each.dtype in ("int64", "int32")]
-    sides = [side or _DEFAULT_SIDE for each in images for side in each.shape[2:]]
+    told = re.fullmatch(r"\[(\d{2,4}), (\d{2,4})\]", metadata.get(_SIZE_KEY, ""))
+    usual = (int(told[1]), int(told[2])) if told else (_DEFAULT_SIDE, _DEFAULT_SIDE)
+    sides = [side or other for each in images for side, other in zip(each.shape[2:], usual, strict=False)]
     fits = len(sides) == 2 and images[0].dtype in _DTYPES and images[0].fits((1, 3, *sides))
     if not fits or len(inputs) != 1 + len(sizes) or len(sizes) > 1:
         takes = ", ".join(f"{each.name}: {each.dtype} {each.size}" for each in inputs)

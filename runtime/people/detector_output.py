@@ -40,7 +40,6 @@ _SCORE_SLACK = 0.01  # half precision rounds beyond 0 and 1
 _LARGEST_RELATIVE = 2.0
 _NAMES_KEYS = ("names", "class_names", "classes", "labels")
 _COCO_CLASSES = 80
-_MORE_OF_EACH = ("segment", "pose")  # tasks whose outputs go on behind the classes
 
 
 @dataclass(frozen=True)
@@ -120,7 +119,7 @@ def class_names_from(metadata: Mapping[str, str]) -> dict[int, str]:
 
 
 def style_of_output(
-    shape: tuple[int, ...], input_size_hw: tuple[int, int], *, classes: int = 0, task: str = "detect"
+    shape: tuple[int, ...], input_size_hw: tuple[int, int], *, classes: int = 0, more: bool = False
 ) -> Style | None:
     """Tell the style from the shape of one output; None if it has none.
 
@@ -128,7 +127,7 @@ def style_of_output(
         shape: of the output.
         input_size_hw: height and width of the model's input.
         classes: how many the file names, 0 if none.
-        task: what else the file says that it does.
+        more: whether each row goes on behind the classes, for masks or keypoints.
     """
     if len(shape) != 3 or shape[0] != 1:
         return None
@@ -137,9 +136,9 @@ def style_of_output(
             return style
     if strides_of(shape[2], input_size_hw, "yolov8") and shape[1] >= 5:
         return "yolov8"
-    if classes and task == "detect" and shape[2] == 4 + classes and classes != 2:
+    if classes and not more and shape[2] == 4 + classes and classes != 2:
         return "rtdetr"
-    return "yolov10" if shape[2] == 6 or (shape[2] > 6 and task in _MORE_OF_EACH) else None
+    return "yolov10" if shape[2] == 6 or (shape[2] > 6 and more) else None
 
 
 def style_of_outputs(
@@ -149,7 +148,7 @@ def style_of_outputs(
     wanted: Style | None = None,
     sized: bool = False,
     classes: int = 0,
-    task: str = "detect",
+    more: bool = False,
 ) -> tuple[Style, tuple[str, ...]] | None:
     """Tell the style from all outputs, and the names of those that have it: of one, or of boxes, scores and classes.
 
@@ -159,11 +158,11 @@ def style_of_outputs(
         wanted: the style, if it is known; None tells it.
         sized: whether the model takes the frame's size too, as RT-DETR does.
         classes: see :func:`style_of_output`.
-        task: likewise.
+        more: likewise.
     """
     by_shape = {name: values.shape for name, values in outputs.items()}
     for name, shape in by_shape.items():
-        style = style_of_output(shape, input_size_hw, classes=classes, task=task)
+        style = style_of_output(shape, input_size_hw, classes=classes, more=more)
         if style is not None and wanted in (None, style):
             return style, (name,)
     boxes = [name for name, shape in by_shape.items() if len(shape) == 3 and shape[0] == 1 and shape[2] in (4, 5)]
@@ -204,7 +203,7 @@ def classes_of(style: Style, shape: tuple[int, ...]) -> int | None:
 
 
 def checked_person_class(
-    person: int | None, room: int | None, names: Mapping[int, str], *, task: str, where: str
+    person: int | None, room: int | None, names: Mapping[int, str], *, more: bool, where: str
 ) -> int:
     """Return the number of the person's class if it can be one.
 
@@ -212,7 +211,7 @@ def checked_person_class(
         person: what was said, or told by the names; None for neither.
         room: for how many classes the outputs have room, if that is known.
         names: of the classes.
-        task: what the file says that it does.
+        more: whether each row goes on behind the classes.
         where: begins the message of every error.
 
     Raises:
@@ -220,7 +219,7 @@ def checked_person_class(
         UsageError: nothing tells which class it is.
     """
     named = 1 + max(names, default=-1)
-    if room is not None and names and room != named and not (room > named and task in _MORE_OF_EACH):
+    if room is not None and names and room != named and not (more and room > named):
         raise ModelFileError(f"{where} names {named} classes, but its outputs have room for {room}")
     if person is None:
         if room not in (None, 1, _COCO_CLASSES):

@@ -126,6 +126,24 @@ def test_any_size_becomes_the_usual_one_and_fp16_is_taken(tmp_path):
     )
 
 
+def test_the_exporters_size_is_taken_where_any_would_do(tmp_path):
+    path = write_detector(
+        tmp_path / "d.onnx",
+        yolov8_output([CENTER], SIZE_HW),
+        size_hw=None,
+        symbolic=True,
+        facts={"imgsz": "[96, 160]"},
+    )
+    assert boxes_found(path) == [(*BOX, 0.9)]
+
+
+def test_masks_behind_the_classes_are_passed_over(tmp_path):
+    output = np.concatenate([yolov8_output([CENTER], SIZE_HW, classes=2), np.ones((1, 32, 315))], axis=1)
+    prototypes, facts = np.zeros((1, 32, 24, 40)), {"names": "['person', 'car']"}
+    path = write_detector(tmp_path / "d.onnx", output, prototypes, size_hw=SIZE_HW, facts=facts)
+    assert boxes_found(path) == [(*BOX, 0.9)]
+
+
 def test_of_several_outputs_the_fitting_one_is_taken(tmp_path):
     other, output = np.zeros((1, 32, 24, 40)), yolov8_output([(80, 48, 40, 40)], SIZE_HW)
     detector = OnnxDetector(write_detector(tmp_path / "d.onnx", other, output, size_hw=SIZE_HW))
@@ -172,7 +190,7 @@ def test_styles_by_shape():
     assert style_of_output((1, 84, anchors), (320, 320)) is None
     assert style_of_output((1, 84, anchors + 100), (640, 640)) == "yolov8"  # with a fourth grid
     assert style_of_output((1, 300, 57), (640, 640)) is None
-    assert style_of_output((1, 300, 57), (640, 640), classes=1, task="pose") == "yolov10"
+    assert style_of_output((1, 300, 57), (640, 640), classes=1, more=True) == "yolov10"
     assert style_of_output((1, 300, 84), (640, 640), classes=80) == "rtdetr"
 
 
