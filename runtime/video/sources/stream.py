@@ -164,11 +164,11 @@ class _StreamConnection:
         # Threads by frame would be faster alone, but hold back a frame each.
         self._video.thread_type = "SLICE"
         is_playlist = self._container.format.name.startswith(_PLAYLISTS)
-        still = self._container.format.name.endswith("_pipe") or self._container.format.name == "image2"
         finite = self._is_finite(is_file=address.scheme in _WEB and not is_playlist)
         clip = None
         if finite and address.scheme in _WEB:
             clip = Clip(declared_rate(self._video), self._video.frames or None)
+        still = clip is not None and self._container.format.name.endswith(("_pipe", "image2"))
         hint = "; a single picture: ?every=1 asks for it again each second" if still else ""
         self.opened = Opened(f"{_detail(self._video)}{hint}", finite=finite, clip=clip)
         self.paced = clip is None and is_playlist

@@ -118,6 +118,25 @@ def test_a_camera_that_sends_no_first_boundary_is_played():
     assert indexes == [(indexes[0] + step) % 60 for step in range(20)]
 
 
+def test_bare_pictures_without_an_end_are_a_stream():
+    def talk(accepted, stopping):
+        accepted.recv(4096)
+        accepted.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: video/mjpeg\r\n\r\n")
+        for index in itertools.count():
+            accepted.sendall(jpeg(index))
+            if stopping.wait(0.005):
+                return
+
+    told = []
+    with (
+        SocketServer(talk) as server,
+        open_source(f"http://127.0.0.1:{server.port}/x", on_event=told.append) as source,
+    ):
+        assert source.live
+        assert [index_of(frame.image_bgr) for frame in itertools.islice(source, 5)] == list(range(5))
+    assert [event.detail.endswith("/x, 64x48 mjpeg") for event in told] == [True]
+
+
 def test_a_page_is_no_camera(tmp_path):
     (tmp_path / "page.html").write_text("<html>login</html>" * 1000)
     words = r"page\.html cannot be opened: invalid data .*; what answers there is no video that FFmpeg knows"
