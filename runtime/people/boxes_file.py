@@ -90,21 +90,23 @@ class BoxesFile(PersonFinder):
         if names is None:
             self._check_numbers(source, ids)
             return
-        if ids and self._counts_by_name(names, ids):
-            for name in names:
-                self._rows[name].extend(self._by_id.get(_number_in(name), ()))
-            self._by_id.clear()
-        found = sum(bool(self._rows_of(index, name)) for index, name in enumerate(names))
+        by_name = bool(ids) and self._counts_by_name(names, ids)
+        # By their names alone: a picture that cannot be read is passed over, and those behind it move up.
+        rows: dict[int | str, list[tuple[float, ...]]] = {
+            name: self._rows_of(index, name, _number_in(name) if by_name else index) for index, name in enumerate(names)
+        }
+        found = sum(map(bool, rows.values()))
         if not found and self._rows and self.image_ids.keys().isdisjoint(names):
             raise UsageError(
                 f"{self._path} has boxes for {min(self._named, default='other frames')} and the like, and none for "
                 f"{names[0]} and the like"
             )
+        self._rows, self._by_id = defaultdict(list, rows), defaultdict(list)
         self._of_pictures = f"{found} of {len(names)} picture{'s' * (len(names) != 1)}"
 
     def find(self, frame_bgr: NDArray[Any], *, index: int = 0, name: str = "") -> Detections:
         """Return the boxes of the frame with this name or number; see :class:`PersonFinder`."""
-        table = np.array(self._rows_of(index, name), np.float32).reshape(-1, 5)
+        table = np.array(self._rows_of(index, name, index), np.float32).reshape(-1, 5)
         return Detections(table[:, :4], table[:, 4])
 
     def _add(self, field: str, key: int | str, row: tuple[float, ...]) -> None:
@@ -115,8 +117,8 @@ class BoxesFile(PersonFinder):
         for name in _names(key):
             self._rows[name].append(row)
 
-    def _rows_of(self, index: int, name: str) -> list[tuple[float, ...]]:
-        return [*self._by_id.get(index, ()), *self._rows.get(index, ()), *self._rows.get(name, ())]
+    def _rows_of(self, index: int, name: str, image_id: int) -> list[tuple[float, ...]]:
+        return [*self._by_id.get(image_id, ()), *self._rows.get(index, ()), *self._rows.get(name, ())]
 
     def _check_numbers(self, source: Source, ids: set[int]) -> None:
         """Refuse numbers that count a video's frames from 1, and names that are of none of its frames."""

@@ -188,6 +188,13 @@ def test_boxes_of_another_source_are_told(tmp_path, document, source, words):
         boxes.fit(source)
 
 
+@pytest.mark.parametrize("field", ["image_id", "frame"])
+def test_boxes_stay_with_their_pictures_where_one_cannot_be_read(tmp_path, field):
+    boxes = BoxesFile(written(tmp_path, boxes_of(0, 1, 2, field=field)))
+    boxes.fit(pictures("a", "broken", "b"))
+    assert boxes.find(FRAME, index=1, name="b").boxes_xywh[:, 0].tolist() == [2]
+
+
 def test_a_picture_of_a_data_set_may_hold_nobody(tmp_path):
     images = [{"id": 5, "file_name": "x/a.jpg"}, {"id": 6, "file_name": "b.jpg"}]
     document = {"images": images, "annotations": boxes_of(6)}
