@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from sfpp.runtime.backends import Arrays, BackendOptions, OnnxRuntimeBackend, TensorInfo
 from sfpp.runtime.contract import InputSpec
-from sfpp.runtime.errors import BackendError, ModelFileError
+from sfpp.runtime.errors import BackendError, ModelFileError, UsageError
 from sfpp.runtime.images import Image, Placement, bgr_from_frame, padded, place_frame
 from sfpp.runtime.imports import import_cv2
 from sfpp.runtime.people.detections import (
@@ -31,7 +32,6 @@ from sfpp.runtime.people.detector_output import (
     STYLES,
     DetectorContract,
     Style,
-    checked_person_class,
     class_names_from,
     classes_of,
     detector_contract_from_json,
@@ -45,6 +45,7 @@ _DTYPES = ("float32", "float16")
 _MAX_IOU = 0.6  # of people that overlap by more than this only the surest stays
 _TASKS = ("detect", "segment", "pose")
 _SIZE_KEY = "imgsz"
+_COCO_CLASSES = 80
 
 
 class OnnxDetector(PersonFinder):
@@ -157,11 +158,23 @@ class OnnxDetector(PersonFinder):
         style, self._output_names = found
         self._contract = given or _usual_contract(style, self._path)
         room = classes_of(style, outputs[self._output_names[0]].shape)
-        if person_class is None:
-            person_class = self._contract.person_class
-        person = person_among(self._names, person_class, where=where)
-        self._person = checked_person_class(person, room, self._names, more=more, where=where)
+        self._person = self._person_class(person_class, room, more=more)
         self._people(outputs)  # numbers that cannot be scores show at once
+
+    def _person_class(self, given: str | int | None, room: int | None, *, more: bool) -> int:
+        """Tell which class is a person, where the outputs have ``room`` for so many, and perhaps ``more`` behind."""
+        names, where = self._names, self._path
+        count = 1 + max(names, default=-1)
+        if room is not None and names and room != count and not (more and room > count):
+            raise ModelFileError(f"{where} names {count} classes, but its outputs have room for {room}")
+        person = person_among(names, self._contract.person_class if given is None else given, where=str(where))
+        if person is None and room not in (None, 1, _COCO_CLASSES):
+            raise UsageError(
+                f"{where} has {room} classes and names none; say which one is a person, with --person-class NUMBER"
+            )
+        if (person or 0) >= (room or math.inf):
+            raise ModelFileError(f"{where} has {room} classes, but its person_class is {person}, counted from 0")
+        return person or 0
 
 
 def _image_input(inputs: Sequence[TensorInfo], metadata: Mapping[str, str], path: Path) -> tuple[InputSpec, str | None]:

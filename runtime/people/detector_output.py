@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sfpp.runtime.backends import Arrays
-from sfpp.runtime.errors import BackendError, ContractError, ModelFileError, UsageError
+from sfpp.runtime.errors import BackendError, ContractError
 from sfpp.runtime.people.detections import Boxes
 from sfpp.runtime.typed_json import dataclass_from_json
 
@@ -39,7 +39,6 @@ _SCORE_SLACK = 0.01  # half precision rounds beyond 0 and 1
 # In pixels nobody is within two of the corner; relative to the input, 0..1, everybody is.
 _LARGEST_RELATIVE = 2.0
 _NAMES_KEYS = ("names", "class_names", "classes", "labels")
-_COCO_CLASSES = 80
 
 
 @dataclass(frozen=True)
@@ -200,36 +199,6 @@ def classes_of(style: Style, shape: tuple[int, ...]) -> int | None:
     if style in ("yolox", "yolov5"):
         return shape[2] - 5
     return shape[2] - 4 if style == "rtdetr" and shape[2] > 4 else None
-
-
-def checked_person_class(
-    person: int | None, room: int | None, names: Mapping[int, str], *, more: bool, where: str
-) -> int:
-    """Return the number of the person's class if it can be one.
-
-    Args:
-        person: what was said, or told by the names; None for neither.
-        room: for how many classes the outputs have room, if that is known.
-        names: of the classes.
-        more: whether each row goes on behind the classes.
-        where: begins the message of every error.
-
-    Raises:
-        ModelFileError: names and outputs do not fit, or the number is too high.
-        UsageError: nothing tells which class it is.
-    """
-    named = 1 + max(names, default=-1)
-    if room is not None and names and room != named and not (more and room > named):
-        raise ModelFileError(f"{where} names {named} classes, but its outputs have room for {room}")
-    if person is None:
-        if room not in (None, 1, _COCO_CLASSES):
-            raise UsageError(
-                f"{where} has {room} classes and names none; say which one is a person, with --person-class NUMBER"
-            )
-        return 0
-    if person >= (room or math.inf):
-        raise ModelFileError(f"{where} has {room} classes, but its person_class is {person}, counted from 0")
-    return person
 
 
 def people_from_outputs(
