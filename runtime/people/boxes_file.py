@@ -53,6 +53,7 @@ class BoxesFile(PersonFinder):
         self._by_id: defaultdict[int, list[tuple[float, ...]]] = defaultdict(list)
         self._named: set[str] = set()
         self._of_pictures: str | None = None
+        self._source: tuple[str, tuple[str, ...] | None] | None = None
         document = _document(self._path)
         self.image_ids = _image_ids(document)
         told = _person_category(document, person_class, str(path))
@@ -80,13 +81,20 @@ class BoxesFile(PersonFinder):
         return f"{self._path.name}, which has boxes for {frames}"
 
     def fit(self, source: Source) -> None:
-        """Find out what ``image_id`` counts in a source; without this it counts frames from 0.
+        """Find out what ``image_id`` counts in a source, as a pipeline asks; without this it counts frames from 0.
 
         Raises:
-            UsageError: it may be a picture's number or the number in its name, or it is neither; or no name in the file
-                is that of a frame.
+            UsageError: the boxes were those of another source before; ``image_id`` may be a picture's number or the
+                number in its name, or it is neither; or no name in the file is that of a frame.
         """
-        names, ids = source.frame_names, set(self._by_id)
+        names, ids, before = source.frame_names, set(self._by_id), self._source
+        self._source = source.name, names
+        if before is not None:
+            if before != self._source:
+                raise UsageError(
+                    f"{self._path} tells the frames of one source, {before[0]}; give {source.name} its own"
+                )
+            return
         if names is None:
             self._check_numbers(source, ids)
             return

@@ -208,6 +208,14 @@ def test_results_of_a_run_are_boxes_again(tmp_path):
     assert found(written(tmp_path, lines), name="b") == [(1, 2, 3, 4, 0.5)]
 
 
+def test_boxes_are_those_of_one_source(tmp_path):
+    boxes = BoxesFile(written(tmp_path, boxes_of(0, 1)))
+    boxes.fit(pictures("a", "b"))
+    boxes.fit(pictures("a", "b"))
+    with pytest.raises(UsageError, match="tells the frames of one source, folder; give clip its own"):
+        boxes.fit(video(2))
+
+
 def test_a_person_is_told_by_the_categories(tmp_path):
     annotations = [{"frame": 0, "bbox": [number, 1, 2, 3], "category_id": number} for number in (0, 1, 2)]
     for names, given, expected in [
