@@ -50,6 +50,7 @@ class Reporter:
 
     Attributes:
         viewer: takes the events too.
+        seen: the names of the sources of which this run has had a frame.
     """
 
     def __init__(self) -> None:
@@ -63,6 +64,7 @@ class Reporter:
         self._begin()
 
     def _begin(self) -> None:
+        self.seen: set[str] = set()
         self._frames = 0
         self._frames_by_people: Counter[int] = Counter()  # and not a list: a camera runs for weeks
         self._last: Any = None
@@ -86,6 +88,7 @@ class Reporter:
     def saw(self, answer: Answer) -> None:
         """Count an answer."""
         self._frames += 1
+        self.seen.add(answer.frame.source)
         self._last = answer.result
         if isinstance(answer.result, Sized):
             self._frames_by_people[len(answer.result)] += 1
@@ -155,7 +158,7 @@ class Reporter:
         return sum(count * frames for count, frames in self._frames_by_people.items())
 
     def _frames_line(self, pipeline: Pipeline) -> str:
-        names = ", ".join(source.name for source in pipeline.sources)
+        names = ", ".join(source.name for source in pipeline.sources if source.name in self.seen)
         dropped = f", {sum(pipeline.dropped.values())} dropped" if pipeline.policy == "freshest" else ""
         ending = ": stopped early, and what is written is complete" if pipeline.stopped else ""
         return f"{self._frames} frame{'s' * (self._frames != 1)} of {names}{self._people_words()}{dropped}{ending}"

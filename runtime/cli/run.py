@@ -265,12 +265,17 @@ def _add_segmentation_options(parser: argparse.ArgumentParser) -> None:
 def _add_people_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("pose models: how people are found (default: --person hog where OpenCV has it)")
     way = group.add_mutually_exclusive_group()
-    way.add_argument("--detector", metavar="FILE", help="a YOLOX- or YOLOv8-style detector as an ONNX file")
+    way.add_argument("--detector", metavar="FILE", help="a YOLO, RTMDet or RT-DETR detector as an ONNX file")
     way.add_argument("--boxes", metavar="FILE", help="boxes found beforehand: COCO-style JSON, or JSON lines")
     way.add_argument(
         "--person",
         choices=("hog", "full-frame"),
         help="hog: OpenCV's own detector of upright people; full-frame: each frame is one person",
+    )
+    group.add_argument(
+        "--person-class",
+        metavar="CLASS",
+        help="which class of the detector or the boxes is a person, by name or number (default: by the file's names)",
     )
     group.add_argument(
         "--detect-every",
@@ -297,5 +302,6 @@ def _add_pose_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--keypoints-json",
         metavar="FILE",
-        help="write keypoints as COCO results, one line a person; without OUTPUT, nothing else is written",
+        help="write keypoints as COCO results: one list in a .json file, else a line for each person; without OUTPUT, "
+        "nothing else is written",
     )

@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from sfpp.runtime.errors import MediaError, UsageError
 from sfpp.runtime.files import identity
 from sfpp.runtime.model import Model
 from sfpp.runtime.model_file import contract_of, load
-from sfpp.runtime.people import FollowedPose, choose_finder
+from sfpp.runtime.people import BoxesFile, FollowedPose, choose_finder
 from sfpp.runtime.pose import PoseEstimator
 from sfpp.runtime.segmentation import Segmenter
 from sfpp.runtime.self_test import self_test
@@ -28,7 +28,14 @@ from sfpp.runtime.video.outputs import Outputs, Plan, Sinks, plan_outputs
 from sfpp.runtime.video.pipeline import Pipeline
 from sfpp.runtime.video.sinks.opening import folder_sink
 from sfpp.runtime.video.sources.address import is_uri
-from sfpp.runtime.video.sources.opening import apart, check_given_once, each_source, open_source, reads_files
+from sfpp.runtime.video.sources.opening import (
+    apart,
+    check_given_once,
+    each_source,
+    missing_source,
+    open_source,
+    reads_files,
+)
 from sfpp.runtime.video.steady import check_smoothing
 from sfpp.runtime.video.stopping import stop_on_signals
 
@@ -46,7 +53,7 @@ _POLICY_WORDS: dict[Policy, str] = {
 # functions have the real defaults.
 _TASK_OPTIONS: dict[Task, tuple[str, ...]] = {
     "segmentation": ("masks", "alpha", "legend"),
-    "pose": ("detector", "boxes", "person", "detect_every", "threshold", "flip_test", "keypoints_json"),
+    "pose": ("detector", "boxes", "person", "person_class", "detect_every", "threshold", "flip_test", "keypoints_json"),
 }
 
 
@@ -83,24 +90,50 @@ def _opened(
         be opened, which are no longer among the sources. None where all run at once.
     """
     texts = [each for text in arguments.sources for each in each_source(text)]
-    opened: list[tuple[str, Source]] = []
-    broken: list[str] | None = [] if len(texts) > 1 and all(map(reads_files, texts)) else None
-    for text in texts:
-        if broken is None:
-            opened.append((text, stack.enter_context(open_source(text, on_event=reporter.event))))
-            continue
-        try:
-            with open_source(text) as source:
-                opened.append((text, source))
-        except MediaError as error:
-            note(f"error: {error}; the others go on")
-            broken.append(text)
-            if len(broken) == len(texts):
-                raise
-    arguments.sources, sources = [text for text, _ in opened], [source for _, source in opened]
+    if len(texts) < 2 or not all(map(reads_files, texts)):
+        arguments.sources, broken = texts, None
+        sources = _opened_together(texts, reporter, stack)
+    else:
+        arguments.sources, sources, broken = [], [], []
+        for text in texts:
+            try:
+                with open_source(text) as source:
+                    sources.append(source)
+                    arguments.sources.append(text)
+            except MediaError as error:
+                broken.append(text)
+                if len(broken) == len(texts):
+                    raise
+                note(f"error: {error}; the others go on")
     for source, name in zip(sources, apart([source.name for source in sources]), strict=True):
         source.name = name
     return sources, broken
+
+
+def _opened_together(texts: Sequence[str], reporter: Reporter, stack: contextlib.ExitStack) -> list[Source]:
+    """Open sources that run at once; a camera that is not there is told, and ends no other.
+
+    Raises:
+        SfppError: none is there, or something else is wrong.
+    """
+    sources: list[Source] = []
+    failed: list[MediaError] = []
+    for text in texts:
+        try:
+            source = open_source(text, on_event=reporter.event)
+        except MediaError as error:
+            if not (is_uri(text) or text.isdecimal()):
+                raise  # no camera comes and goes, and so it is a mistake
+            failed.append(error)
+            sources.append(missing_source(text))
+            continue
+        sources.append(stack.enter_context(source))
+    none = len(failed) == len(texts)
+    for each in failed[: len(failed) - none]:
+        note(f"error: {each}{'' if none else '; the others go on'}")
+    if none:
+        raise failed[-1]
+    return sources
 
 
 def _plan(arguments: argparse.Namespace, sources: Sequence[Source]) -> Plan:
@@ -153,6 +186,7 @@ class _Runs:
         # Standard output may be the place of the frames themselves.
         self._file = sys.stderr if plan.writes_to_standard_output() else sys.stdout
         self._found_by = ""
+        self._image_ids: Mapping[str, int] = {}
         self._model = self._with_finder(stack)
         for folder in plan.shared_folders:
             stack.enter_context(folder_sink(folder))  # it is made, and taken away if nothing comes into it
@@ -186,9 +220,9 @@ class _Runs:
         return 1 if failed else 0
 
     def together(self) -> int:
-        """Run all sources at once, until they end, and return the exit code."""
+        """Run all sources at once, until they end, and return the exit code: 1 if one was not there."""
         with self._sinks() as sinks:
-            return self._run(self._sources, sinks)
+            return self._run(self._sources, sinks) or int(any(source.missing for source in self._sources))
 
     def stop(self) -> None:
         """End soon: a signal, a closed window or somebody at the page asks for it."""
@@ -228,7 +262,9 @@ class _Runs:
     def _reported(self, pipeline: Pipeline, signal_number: int | None) -> int:
         """Say what one run has done, and return the exit code."""
         alone = len(pipeline.sources) == len(self._sources)
-        given = (text for source in pipeline.sources for text in self._plan.by_source[source.name].all())
+        # Of several sources, one may not have been there.
+        shown = [each for each in pipeline.sources if each.name in self._reporter.seen or len(pipeline.sources) == 1]
+        given = (text for source in shown for text in self._plan.by_source[source.name].all())
         outputs = [text for text in dict.fromkeys(given) if alone or text not in self._shared]
         failed = self._reporter.unwritten(outputs)
         for line in failed.values():
@@ -247,6 +283,7 @@ class _Runs:
             self._sources,
             policy=policy,
             audio=not self._arguments.no_audio,
+            image_ids=self._image_ids,
             on_event=self._reporter.event,
             on_stop=self.stop,
         )
@@ -255,7 +292,13 @@ class _Runs:
         """Return the model; a pose model with what finds the people, which serves one source after the other."""
         if not isinstance(self._opened, PoseEstimator):
             return self._opened
-        finder, self._found_by = choose_finder(**_given(self._arguments, "detector", "boxes", "person", "threads"))
+        finder, self._found_by = choose_finder(
+            **_given(self._arguments, "detector", "boxes", "person", "person_class", "threads")
+        )
+        if isinstance(finder, BoxesFile):
+            finder.fit(self._sources[0])  # there is one only
+            self._found_by = f"people are found by {finder.description}"
+            self._image_ids = finder.image_ids
         note(self._found_by)
         stack.callback(finder.close)
         return FollowedPose(self._opened, finder, **_given(self._arguments, "detect_every", "threshold"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -10,6 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sfpp.runtime.crops import Boxes as Boxes
+from sfpp.runtime.errors import UsageError
+
+_PERSON = "person"
+_PERSON_WORDS = ("people", "persons", "pedestrian", "pedestrians", "human", "humans")
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +92,40 @@ class FirstToFind(PersonFinder):
         """Close every finder."""
         for finder in self.finders:
             finder.close()
+
+
+def person_among(names: Mapping[int, str], given: str | int | None, *, where: str) -> int | None:
+    """Return the number of the class that is a person.
+
+    Args:
+        names: of the classes, by number.
+        given: a name or a number that somebody has said; None looks for a person's name.
+        where: begins the message of every error.
+
+    Returns:
+        None where nothing was said and there are no names.
+
+    Raises:
+        UsageError: no class has the name or the number, or none or several are called like a person.
+    """
+    if given is None and not names:
+        return None
+    shown = ", ".join(f"{number} {name!r}" for number, name in list(names.items())[:20]) + ", ..." * (len(names) > 20)
+    told = f"{where} has the classes {shown}" if names else f"{where} names no classes"
+    if given is None:
+        found = [number for number, name in names.items() if name.strip().casefold() == _PERSON] or [
+            number for number, name in names.items() if name.strip().casefold() in _PERSON_WORDS
+        ]
+        if len(found) == 1:
+            return found[0]
+        which = "several" if found else "none"
+        raise UsageError(f"{told}, {which} of them a person by name; say which one is, with --person-class")
+    number = int(given) if str(given).isdecimal() else None
+    same_name = (key for key, name in names.items() if name.strip().casefold() == str(given).strip().casefold())
+    number = next(same_name, number)
+    if number is None or (names and number not in names):
+        raise UsageError(f"{told}, and no {given!r}; give --person-class one of them" + " by number" * (not names))
+    return number
 
 
 def iou_matrix(boxes_xywh: Boxes, others_xywh: Boxes) -> NDArray[np.float32]:

@@ -40,6 +40,7 @@ def choose_finder(
     detector: str | os.PathLike[str] | None = None,
     boxes: str | os.PathLike[str] | None = None,
     person: PersonKind | None = None,
+    person_class: str | int | None = None,
     threads: int | None = None,
 ) -> tuple[PersonFinder, str]:
     """Choose a finder: the one that is asked for, else HOG where OpenCV has it, else the full frame.
@@ -48,27 +49,31 @@ def choose_finder(
         detector: an ONNX file.
         boxes: a COCO-style file.
         person: ``hog`` or ``full-frame``.
+        person_class: which of the classes of the detector or of the boxes is a person, by name or number; None goes by
+            the names in the file.
         threads: for the detector, threads within an operator.
 
     Returns:
         The finder, and one line that says which was chosen and why.
 
     Raises:
-        UsageError: more than one is asked for, or a ``person`` that is neither.
+        UsageError: more than one is asked for, a ``person`` that is neither, or a class of nothing.
         SfppError: the detector or the boxes cannot be opened.
         BackendError: HOG is asked for, and this OpenCV lacks it.
         MissingDependencyError: OpenCV or ONNX Runtime is not installed.
     """
     if sum(way is not None for way in (detector, boxes, person)) > 1:
         raise UsageError("people can be found in one way only: give either a detector, or boxes, or person")
+    if person_class is not None and detector is None and boxes is None:
+        raise UsageError("person_class is a class of a detector or of boxes, and neither is given; give one of them")
     if person is not None:
         check_known("person", person, get_args(PersonKind))
     reason = ""
     finder: PersonFinder
     if detector is not None:
-        finder = OnnxDetector(detector, threads=threads)
+        finder = OnnxDetector(detector, person_class=person_class, threads=threads)
     elif boxes is not None:
-        finder = BoxesFile(boxes)
+        finder = BoxesFile(boxes, person_class=person_class)
     elif person is not None:
         finder = HogPeople() if person == "hog" else FullFrame()
     else:

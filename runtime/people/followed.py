@@ -15,11 +15,12 @@ from sfpp.runtime.model import Step
 from sfpp.runtime.people.detections import PersonFinder
 from sfpp.runtime.people.finders import choose_finder
 from sfpp.runtime.people.tracking import Follower, People
+from sfpp.runtime.video.frame import FitsSources
 from sfpp.runtime.video.steady import check_smoothing
 
 if TYPE_CHECKING:
     from sfpp.runtime.pose import Pose, PoseEstimator, PreparedPeople
-    from sfpp.runtime.video.frame import Frame
+    from sfpp.runtime.video.frame import Frame, Source
 
 
 class FollowedPose:
@@ -63,6 +64,11 @@ class FollowedPose:
     def in_order(self) -> bool:
         """Who is found anew in every frame does not wait for the last frame's keypoints; who is followed does."""
         return self._detect_every > 1
+
+    def fit(self, source: Source) -> None:
+        """Let the finder know a source that will be read, if it wants to; UsageError if it has boxes of another one."""
+        if isinstance(self._finder, FitsSources):
+            self._finder.fit(source)
 
     def steps(self, *, smooth: float = 0.0) -> Sequence[Step]:
         """Return finding people, preparing, inference and keypoints.

@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -126,6 +126,7 @@ class Source(contextlib.AbstractContextManager["Source"]):
         self.live = live
         self.origin = origin
         self.on_event = on_event
+        self.missing = False  # it only stands for one that could not be opened
         self._stem = name
         self._frame_names = None if frame_names is None else tuple(frame_names)
         self._decoded = decoded
@@ -209,3 +210,15 @@ class Source(contextlib.AbstractContextManager["Source"]):
         if before is not None and before != self._newest_hw and self.kind != "folder":
             detail = f"from {before[1]}x{before[0]} to {width}x{height} (width x height)"
             self.on_event(Event("size-changed", self.name, detail))
+
+
+@runtime_checkable
+class FitsSources(Protocol):
+    """What wants to know a source before its frames come, such as boxes that were found beforehand in its pictures."""
+
+    def fit(self, source: Source) -> None:
+        """Find out what belongs to which frame.
+
+        Raises:
+            UsageError: nothing fits.
+        """

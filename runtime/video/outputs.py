@@ -28,7 +28,7 @@ from sfpp.runtime.video.sinks.opening import (
     snapshot_sink,
 )
 from sfpp.runtime.video.sinks.raw import STANDARD_OUTPUT
-from sfpp.runtime.video.sinks.records import keypoints_file, record_lines
+from sfpp.runtime.video.sinks.records import image_ids_of, keypoints_file, record_lines
 from sfpp.runtime.video.sinks.thread import SinkThread
 from sfpp.runtime.video.sources.address import is_uri
 
@@ -202,6 +202,7 @@ class Sinks(AbstractContextManager["Sinks"]):
         sources: of the plan, opened or closed again.
         policy: what becomes of frames for which there is no time; None drops those of live sources only.
         audio: copy the sound of a video file into the video of it.
+        image_ids: of frames by their names, for keypoints.
         on_event: takes what happens to the sinks.
         on_stop: called when a window is closed.
     """
@@ -213,10 +214,12 @@ class Sinks(AbstractContextManager["Sinks"]):
         *,
         policy: Policy | None = None,
         audio: bool = True,
+        image_ids: Mapping[str, int] | None = None,
         on_event: EventHandler = ignore,
         on_stop: Callable[[], object] = lambda: None,
     ) -> None:
         self._plan = plan
+        self._image_ids = image_ids or {}
         self._policy = policy
         self._audio = audio
         self._on_event = on_event
@@ -269,7 +272,7 @@ class Sinks(AbstractContextManager["Sinks"]):
         if stage == "json":
             return record_lines(text, live=live, on_event=on_event)
         if stage == "people":
-            return keypoints_file(text)
+            return keypoints_file(text, image_ids=image_ids_of(source.frame_names or (), self._image_ids))
         if stage == "snapshot":
             return snapshot_sink(Path(text), count=count)
         rate = None if live or source.frames_per_second is None else source.frames_per_second / self._plan.every

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from sfpp.runtime.errors import UsageError, check_known
 from sfpp.runtime.events import EventHandler, ignore
 from sfpp.runtime.timing import StageTimer
-from sfpp.runtime.video.frame import Frame, Source
+from sfpp.runtime.video.frame import FitsSources, Frame, Source
 from sfpp.runtime.video.mailbox import POLICIES, Policy
 from sfpp.runtime.video.pacer import Pacer
 from sfpp.runtime.video.readers import Readers, check_names, expected_frames, policy_for
@@ -72,7 +72,8 @@ class Pipeline(contextlib.AbstractContextManager["Pipeline"]):
         on_event: takes what happens to the sources, from their threads.
 
     Raises:
-        UsageError: an unknown policy, no source, a number below 1, smoothing where the model cannot.
+        UsageError: an unknown policy, no source, a number below 1, smoothing where the model cannot, boxes of another
+            source.
         MediaError: a source cannot be opened.
     """
 
@@ -98,6 +99,9 @@ class Pipeline(contextlib.AbstractContextManager["Pipeline"]):
                 for each in sources
             ]
             check_names(opened)
+            if isinstance(model, FitsSources):
+                for source in opened:
+                    model.fit(source)
             self._given_policy = policy
             self.sources = tuple(opened)
             for source in opened:

@@ -134,11 +134,23 @@ class Access:
         return any(hmac.compare_digest(text.encode("utf-8", "replace"), token) for text in given if text)
 
 
-def origin_fits(origin: str | None, host: str) -> bool:
-    """Whether a WebSocket is opened by the viewer's own page: the ``Origin`` is of the same host and port as ``Host``.
+def is_own_page(request: web.Request) -> bool:
+    """Whether a WebSocket is opened by the viewer's own page, or by a program that no foreign page steers.
 
-    A browser always sends an origin; a program that sends none is not steered by a foreign page.
+    A browser always sends an origin. Whether it is that of the page's address, it may say itself, in a header that no
+    page can set; else the host that the request names tells it. A proxy that names the viewer by another host says in
+    ``X-Forwarded-Host`` which one the browser asked for, and no page can set that on a WebSocket either.
     """
+    headers = request.headers
+    if headers.get("Sec-Fetch-Site") == "same-origin":
+        return True
+    forwarded = headers.get("X-Forwarded-Host", "").partition(",")[0].strip()
+    hosts = (headers.get("Host", ""), *filter(None, [forwarded]))
+    return any(origin_fits(headers.get("Origin"), host) for host in hosts)
+
+
+def origin_fits(origin: str | None, host: str) -> bool:
+    """Whether there is no ``Origin``, or one of the same host and port as ``host``."""
     if origin is None:
         return True
     parts = _split(origin)

@@ -12,7 +12,7 @@ from typing import Any, get_args
 from aiohttp import WSCloseCode, web
 
 from sfpp.runtime.errors import MediaError, UsageError
-from sfpp.runtime.viewer.access import Access, add_security_headers, origin_fits
+from sfpp.runtime.viewer.access import Access, add_security_headers, is_own_page
 from sfpp.runtime.viewer.drawing import PictureFormat, ViewSetting, draw_view, encode
 from sfpp.runtime.viewer.messages import LARGEST_MESSAGE, setting_from
 from sfpp.runtime.viewer.prometheus import CONTENT_TYPE, metrics_text
@@ -75,8 +75,10 @@ class Routes:
 
     async def stream(self, request: web.Request) -> web.WebSocketResponse:
         """Serve a page with frames and figures until it goes away."""
-        if not origin_fits(request.headers.get("Origin"), request.headers.get("Host", "")):
-            raise web.HTTPForbidden(text="403: not for pages of other sites\n")
+        if not is_own_page(request):
+            raise web.HTTPForbidden(
+                text="403: not for pages of other sites; a proxy must pass on Host, or say it in X-Forwarded-Host\n"
+            )
         hub, limits = self._hub, self._hub.limits
         if len(hub.sessions) >= limits.clients:
             raise _busy("too many pages look already")

@@ -1,12 +1,13 @@
-"""A line of JSON for each frame, readable while it is written; and keypoints in COCO's form, a line for each person."""
+"""A line of JSON for each frame, readable while it is written; and keypoints in COCO's form."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
+import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
 import numpy as np
@@ -25,6 +26,7 @@ _TIME_DIGITS = 3  # of seconds
 _LATENCY_DIGITS = 2  # of milliseconds
 _AGE_DIGITS = 1
 _PERSON = 1  # COCO's number of the category
+_COCO_NAME = re.compile(r"(?:COCO_\w+_)?(?P<id>[0-9]+)")
 
 
 @contextlib.contextmanager
@@ -119,10 +121,13 @@ def frame_record(
 
 
 class KeypointsFile:
-    """Writes one line a person to ``stream``; use it through :func:`keypoints_file`."""
+    """Writes people to ``stream``, one a line; use it through :func:`keypoints_file`."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, *, image_ids: Mapping[str, int], is_list: bool) -> None:
         self._stream = stream
+        self._image_ids = image_ids
+        self._is_list = is_list
+        self._count = 0
 
     def write(self, frame: Frame, result: Result) -> None:
         """Write the people of ``frame``, whose result is a :class:`sfpp.runtime.Pose`.
@@ -132,33 +137,68 @@ class KeypointsFile:
         """
         for person in result.to_record()["people"]:
             line = {
-                "image_id": frame.index,
+                "image_id": self._image_ids.get(frame.name, frame.index),
                 "category_id": _PERSON,
                 **person,
                 "time_s": round(frame.time_s, _TIME_DIGITS),
                 "frame_name": frame.name,
             }
-            self._stream.write(json.dumps(line, ensure_ascii=False) + "\n")
+            before = (",\n" if self._count else "[\n") if self._is_list else ""
+            self._stream.write(before + json.dumps(line, ensure_ascii=False) + "\n" * (not self._is_list))
+            self._count += 1
+
+    def end(self) -> None:
+        """Write what ends a list."""
+        if self._is_list:
+            self._stream.write("\n]\n" if self._count else "[]\n")
 
 
 @contextlib.contextmanager
-def keypoints_file(path: str | os.PathLike[str]) -> Iterator[KeypointsFile]:
+def keypoints_file(
+    path: str | os.PathLike[str], *, image_ids: Mapping[str, int] | None = None
+) -> Iterator[KeypointsFile]:
     """Write keypoints into a file that appears under its name when it is complete.
 
-    A line has ``image_id`` (the frame's number in its source, from 0), ``category_id`` 1, ``keypoints`` (x, y in frame
-    pixels and score, one after the other), ``score`` (their mean), ``bbox`` (left, top, width, height), ``track_id``
-    (the same for the same person), ``time_s`` from the start, and ``frame_name``.
+    A ``.json`` file is one list, as COCO's own tools read it; any other has a line of JSON for each person. Each has
+    ``image_id``, ``category_id`` 1, ``keypoints`` (x, y in frame pixels and score, one after the other), ``score``
+    (their mean), ``bbox`` (left, top, width, height), ``track_id`` (the same for the same person), ``time_s`` from the
+    start, and ``frame_name``.
 
     Ctrl-C within the block keeps what was written so far; any other error leaves nothing behind.
+
+    Args:
+        path: the file.
+        image_ids: of frames by their names, see :func:`image_ids_of`; any other gets its number in its source, from 0.
 
     Raises:
         SfppError: the folder does not exist, or the disk is full.
     """
     interruption: KeyboardInterrupt | None = None
+    is_list = os.fspath(path).lower().endswith(".json")
     with whole_file(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
+        file = KeypointsFile(stream, image_ids=image_ids or {}, is_list=is_list)
         try:
-            yield KeypointsFile(stream)
+            yield file
         except KeyboardInterrupt as error:
             interruption = error
+        file.end()
     if interruption is not None:
         raise interruption
+
+
+def image_ids_of(names: Sequence[str], known: Mapping[str, int] | None = None) -> dict[str, int]:
+    """Return COCO's ids of pictures: those that are known, else the numbers that pictures of COCO have for names.
+
+    Args:
+        names: of all pictures, without suffix, such as ``000000000139`` or ``COCO_val2014_000000000139``.
+        known: by name.
+
+    Returns:
+        By name; empty where one of the pictures has no id, or two have the same.
+    """
+    ids = dict(known or {})
+    if not ids.keys() >= set(names):
+        numbered = ((name, _COCO_NAME.fullmatch(name)) for name in names)
+        ids = {name: int(match["id"]) for name, match in numbered if match}
+    chosen = {name: ids[name] for name in names if name in ids}
+    return chosen if len(set(chosen.values())) == len(names) else {}

@@ -46,7 +46,9 @@ def open_camera(address: Address, *, on_event: EventHandler) -> Source:
     link = Link(
         name=f"camera{device}" if isinstance(device, int) else f"camera-{name_from(PurePosixPath(device).name)}",
         address=address.shown,
-        connect=lambda: _connect(cv2, lambda: cv2.VideoCapture(device, *library), asked, name=address.shown),
+        connect=lambda: _connect(
+            cv2, lambda: cv2.VideoCapture(device, *library), asked, name=address.shown, hint="; ?wait=1 waits for it"
+        ),
         connects_in_caller=True,
     )
     return open_live(link, kind="camera", on_event=on_event, options=options)
@@ -70,7 +72,7 @@ def open_webcam(number: int, *, on_event: EventHandler) -> Source:
 
 
 def _connect(
-    cv2: Any, open_capture: Callable[[], Any], asked: Mapping[int, float | None], *, name: str
+    cv2: Any, open_capture: Callable[[], Any], asked: Mapping[int, float | None], *, name: str, hint: str = ""
 ) -> CaptureConnection:
     """Open a camera and set what was asked for, by OpenCV's names; None leaves it to the driver."""
     with silenced(cv2):
@@ -79,7 +81,7 @@ def _connect(
         capture.release()
         raise MediaError(
             f"{name} cannot be opened; the first camera is 0. Check that it is plugged in, that no other "
-            "program uses it, and that this user may read it (on Linux: the group video)"
+            f"program uses it, and that this user may read it (on Linux: the group video){hint}"
         )
     for key, value in asked.items():
         if value is not None:

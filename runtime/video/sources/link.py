@@ -169,7 +169,7 @@ class Feed:
         if self._opened is None:
             self._tell("opened", f"{self._link.address}, {opened.detail}")
         self._opened = opened
-        self._patience_s = _FIRST_PICTURE * self._link.timeout_s
+        self._patience_s = _FIRST_PICTURE * self._link.timeout_s + self._link.interval_s
 
     def _frames_of_connection(self) -> Generator[Decoded, None, Ended | None]:
         """Yield what comes over one connection, and return why it ended; None if there is nothing more to be done."""
@@ -180,7 +180,7 @@ class Feed:
         while True:
             message = self._box.take(self._patience_s)
             if isinstance(message, Picture):
-                self._patience_s = self._link.timeout_s
+                self._patience_s = self._link.timeout_s + self._link.interval_s
                 self._outages.picture_came(message.arrived_s)
                 yield self._decoded(message)
             elif isinstance(message, Opened):
@@ -295,6 +295,7 @@ class Link:
         address: what is shown to people, without credentials.
         connect: opens it; MediaError if that fails.
         timeout_s: it counts as lost when no picture comes for so long.
+        interval_s: longer than that, where a picture is only asked for after such a time.
         tries: to connect again, before it is given up; None for ever.
         wait: whether the first connection may fail too.
         connecting_s: how long connecting may take, where the library sets no limit itself.
@@ -307,6 +308,7 @@ class Link:
     address: str
     connect: Callable[[], Connection] = field(repr=False)
     timeout_s: float = TIMEOUT_S
+    interval_s: float = 0.0
     tries: int | None = None
     wait: bool = False
     connecting_s: float | None = None

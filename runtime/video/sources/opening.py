@@ -20,7 +20,7 @@ from sfpp.runtime.errors import MediaError, MissingDependencyError, UsageError, 
 from sfpp.runtime.events import EventHandler, ignore
 from sfpp.runtime.files import identity
 from sfpp.runtime.video.frame import Decoded, Source
-from sfpp.runtime.video.sources.address import address_from, is_uri, without_credentials
+from sfpp.runtime.video.sources.address import address_from, is_uri, name_from, without_credentials
 from sfpp.runtime.video.sources.camera import MOST_CAMERA_DIGITS, open_camera, open_webcam
 from sfpp.runtime.video.sources.gstreamer import open_csi, open_gst
 from sfpp.runtime.video.sources.opencv_file import open_video_with_opencv
@@ -118,6 +118,18 @@ def open_source(name: str | os.PathLike[str], *, on_event: EventHandler = ignore
         return _open_uri(text, on_event=on_event)
     source = _open_path(text, on_event=on_event)
     source.on_event = on_event
+    return source
+
+
+def missing_source(text: str) -> Source:
+    """Return what stands for a camera that could not be opened, where others go on: it fails at its first frame."""
+
+    def frames() -> Generator[Decoded, None, None]:
+        raise MediaError("it could not be opened")
+        yield  # which makes it a generator
+
+    source = Source(frames(), kind="stream", name=name_from(text), frames_per_second=None, live=True)
+    source.missing = True
     return source
 
 

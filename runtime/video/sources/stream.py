@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from sfpp.runtime.errors import MediaError, UsageError
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from av.container import InputContainer
 
 STREAM_SCHEMES = ("rtsp", "rtsps", "http", "https", "rtmp", "rtmps", "udp", "srt", "tcp")
-_OURS = ("transport", *RECONNECT_OPTIONS)
+_OURS = ("transport", "every", *RECONNECT_OPTIONS)
 _RTSP = ("rtsp", "rtsps")
 _WEB = ("http", "https")
 _EXAMPLE = "rtsp://USER:PASSWORD@192.168.1.20/stream1?transport=udp&timeout=10"
@@ -37,24 +39,32 @@ _MICROSECONDS = 1_000_000
 _ANALYZED_S = 0.5
 # What waits for packets that UDP has delivered out of order.
 _REORDERING_S = 0.1
+_CREDENTIALS = (
+    "write USER:PASSWORD@ before the host, and within them %40 for @, %3A for :, %2F for /, %3F for ?, %23 for # and "
+    "%25 for %"
+)
+_WAIT = "?wait=1 waits until it is there"
 _HINTS = {
-    "HTTPUnauthorizedError": "the user name or the password is missing or wrong; write USER:PASSWORD@ before the host, "
-    "with %40 for @, %2F for / and %3A for : within them",
+    "HTTPUnauthorizedError": f"the user name or the password is missing or wrong; {_CREDENTIALS}",
     "HTTPForbiddenError": "the server does not allow it; check the user's rights",
     "HTTPNotFoundError": "the server has nothing at that path; check it, with the camera's manual",
     "HTTPServerError": "the server failed; check its own log",
-    "ConnectionRefusedError": "nothing listens there; check host and port, and that the camera or server is on",
+    "ConnectionRefusedError": "nothing listens there; check host and port, and that the camera or server is on; "
+    f"{_WAIT}",
     "InvalidDataError": "what answers there is no video that FFmpeg knows; check the path",
-    "OSError": "check the host's name and that it can be reached",
-    "EOFError": "it ended before anything came; check that the camera or server sends",
+    "OSError": f"check the host's name and that it can be reached; {_WAIT}",
+    "EOFError": f"it ended before anything came; check that the camera or server sends; {_WAIT}",
 }
 _OVERDUE = ("ExitError", "TimeoutError", "BlockingIOError")
-_OVERDUE_HINT = "check that the host can be reached from here, or give it more time with ?timeout=10"
+_OVERDUE_HINT = f"check that the host can be reached from here, or give it more time with ?timeout=10; {_WAIT}"
 _NEARLY = 0.9
+_NAP_S = 0.1  # within which the wish to stop is heard
 
 
 def open_stream(address: Address, *, on_event: EventHandler) -> Source:
-    """Open a stream; the options ``transport``, ``timeout``, ``reconnect`` and ``wait`` are ours, others the server's.
+    """Open a stream; the options ``transport``, ``timeout``, ``reconnect``, ``wait`` and ``every`` are ours.
+
+    Others are the server's. ``every`` asks for a still picture again and again, after so many seconds.
 
     Raises as :func:`.open_source`.
     """
@@ -62,16 +72,45 @@ def open_stream(address: Address, *, on_event: EventHandler) -> Source:
     options = Options(address, known=_OURS, example=_EXAMPLE, strict=False)
     if not address.place:
         raise UsageError(f"{address.shown} names no host; expected something like {_EXAMPLE}")
+    _check_credentials(address)
+    every_s = options.seconds("every", 0.0)
+    if every_s and address.scheme not in _WEB:
+        raise UsageError(
+            f"{address.shown}: every= asks for a still picture again and again, by http:// or https:// only"
+        )
     transport = options.choice("transport", ("tcp", "udp"), "tcp")
     playlist = address.place.lower().endswith((".m3u8", ".mpd"))
     timeout_s = options.seconds("timeout", _PLAYLIST_TIMEOUT_S if playlist else TIMEOUT_S)
+
+    def connect() -> _StreamConnection:
+        return _StreamConnection(av, address, transport=transport, timeout_s=timeout_s)
+
     link = Link(
         name=address.name,
         address=address.shown,
-        connect=lambda: _StreamConnection(av, address, transport=transport, timeout_s=timeout_s),
+        connect=(lambda: _Snapshots(connect, every_s)) if every_s else connect,
         timeout_s=timeout_s,
+        interval_s=every_s,
     )
     return open_live(link, kind="stream", on_event=on_event, options=options)
+
+
+def _check_credentials(address: Address) -> None:
+    """Refuse a password that ends the host's part of the address, so that its beginning would be sought as a port.
+
+    Raises:
+        UsageError: there is one.
+    """
+    authority, rest = _split_place(address)
+    port = authority.rpartition("]")[2].partition(":")[2]
+    if "@" in rest and "@" not in authority and port and not port.isdecimal():
+        raise UsageError(f"{address.shown}: the password has a character that ends it too soon; {_CREDENTIALS}")
+
+
+def _split_place(address: Address) -> tuple[str, str]:
+    """Return what stands before the path, the query or the fragment, and what comes then."""
+    authority, _, rest = re.sub("[/?#]", "/", "?".join((address.place, *address.query))).partition("/")
+    return authority, rest
 
 
 def url_without_our_options(address: Address) -> str:
@@ -128,7 +167,9 @@ class _StreamConnection:
         clip = None
         if finite and address.scheme in _WEB:
             clip = Clip(declared_rate(self._video), self._video.frames or None)
-        self.opened = Opened(_detail(self._video), finite=finite, clip=clip)
+        still = clip is not None and self._container.format.name.endswith(("_pipe", "image2"))
+        hint = "; a single picture: ?every=1 asks for it again each second" if still else ""
+        self.opened = Opened(f"{_detail(self._video)}{hint}", finite=finite, clip=clip)
         self.paced = clip is None and is_playlist
 
     def pictures(self) -> Iterator[Picture | None]:
@@ -153,18 +194,35 @@ class _StreamConnection:
 
     def _open(self, address: Address, transport: str) -> InputContainer:
         options = ffmpeg_options(address.scheme, transport=transport, timeout_s=self._timeout_s)
-        timeouts = (self._timeout_s, self._timeout_s)
-        begun_s = time.monotonic()
+        url, begun_s = url_without_our_options(address), time.monotonic()
         try:
-            container: InputContainer = self._av.open(
-                url_without_our_options(address), options=options, timeout=timeouts, **reading_options()
-            )
+            return self._opened(url, options)
         except (self._av.FFmpegError, OSError, ValueError, RuntimeError) as error:
+            unknown = isinstance(error, self._av.InvalidDataError) and address.scheme in _WEB
             message = self._message(address, error, time.monotonic() - begun_s)
-        else:
-            return container
         # Out here, so that the error, whose text holds the URL, is neither cause nor context.
-        raise MediaError(message)
+        container = self._bare_pictures(url, options) if unknown else None
+        if container is None:
+            raise MediaError(message)
+        return container
+
+    def _bare_pictures(self, url: str, options: dict[str, str]) -> InputContainer | None:
+        """Open JPEGs between which there is anything; None if there are none.
+
+        Some cameras send no boundary before the first picture, by which FFmpeg would tell them. Read this way a picture
+        ends where the next one begins, and so comes one late.
+        """
+        with contextlib.suppress(self._av.FFmpegError, OSError, ValueError, RuntimeError):
+            container = self._opened(url, options, format="mjpeg")
+            if container.streams.video and container.streams.video[0].width:
+                return container
+            container.close()
+        return None
+
+    def _opened(self, url: str, options: dict[str, str], **more: str) -> InputContainer:
+        timeouts = (self._timeout_s, self._timeout_s)
+        container: InputContainer = self._av.open(url, options=options, timeout=timeouts, **reading_options(), **more)
+        return container
 
     def _message(self, address: Address, error: Exception, seconds: float) -> str:
         if isinstance(error, self._av.error.ProtocolNotFoundError):
@@ -173,6 +231,8 @@ class _StreamConnection:
                 "let a relay such as MediaMTX turn it into rtsp://"
             )
         reason, hint = reason_and_hint(error, timeout_s=self._timeout_s, seconds=seconds)
+        if "@" in _split_place(address)[1]:  # which may be the end of a password that was taken for a path
+            hint += f"; if the password has special characters, {_CREDENTIALS}"
         return f"{address.shown} cannot be opened: {reason}{hint}"
 
     def _packets(self) -> Iterator[Any]:
@@ -198,6 +258,42 @@ class _StreamConnection:
             return False
         size = self._container.size or 0  # of a stream without an end: None since PyAV 19, below zero before
         return self._container.duration is not None or (is_file and size > 0)
+
+
+class _Snapshots:
+    """A still picture that is asked for again and again, over a connection each time; see :class:`.link.Connection`."""
+
+    paced = False
+
+    def __init__(self, connect: Callable[[], _StreamConnection], every_s: float) -> None:
+        self._connect = connect
+        self._every_s = every_s
+        self._first: _StreamConnection | None = connect()
+        detail = self._first.opened.detail.partition(";")[0]
+        self.opened = Opened(f"{detail}, every {every_s:g} s")
+
+    def pictures(self) -> Iterator[Picture | None]:
+        """Yield one picture after the other, and None while there is nothing to be done."""
+        due_s = time.monotonic()
+        while True:
+            connection, self._first = self._first or self._connect(), None
+            try:
+                picture = next((each for each in connection.pictures() if each is not None), None)
+            finally:
+                connection.close()
+            if picture is None:
+                raise MediaError("no picture came")
+            yield picture._replace(stamp_s=None)
+            del picture  # or it would stay in memory while the next one is awaited
+            due_s = max(due_s + self._every_s, time.monotonic())
+            while (left_s := due_s - time.monotonic()) > 0:
+                time.sleep(min(left_s, _NAP_S))
+                yield None
+
+    def close(self) -> None:
+        """Close the connection, if there is one."""
+        if self._first is not None:
+            self._first.close()
 
 
 def _detail(video: VideoStream) -> str:

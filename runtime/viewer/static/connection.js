@@ -12,10 +12,11 @@ export class Connection {
   #watchdog = 0;
   #retryMs = FIRST_RETRY_MS;
   #handlers;
+  #wasOpen = false;
 
   /**
    * @param handlers `hello(message)`, `status(message)`, `picture(header, jpeg)` which may return a promise, and
-   *   `state(name, retryMs)` with one of connecting, open, lost, ended, refused, busy.
+   *   `state(name, retryMs)` with one of connecting, open, lost, ended, refused, busy, blocked.
    */
   constructor(handlers) {
     this.#handlers = handlers;
@@ -50,6 +51,7 @@ export class Connection {
       const message = JSON.parse(data);
       if (message.type === "hello") {
         this.#retryMs = FIRST_RETRY_MS;
+        this.#wasOpen = true;
         this.#handlers.state("open", 0);
       }
       this.#handlers[message.type]?.(message);
@@ -84,6 +86,8 @@ export class Connection {
     this.#timer = setTimeout(() => this.open(), waitMs);
     this.#handlers.state(code === GOING_AWAY ? "ended" : "lost", waitMs);
     const reason = code === GOING_AWAY ? null : await refusal();
+    // An address that answers but never to a WebSocket is behind something that changes requests.
+    if (reason === "blocked" && this.#wasOpen) return;
     if (reason && !this.#socket) this.#handlers.state(reason, waitMs);
   }
 }
@@ -99,7 +103,7 @@ function unpacked(buffer) {
 async function refusal() {
   try {
     const { status } = await fetch("stream", { cache: "no-store" });
-    return { 401: "refused", 503: "busy" }[status] ?? null;
+    return { 400: "blocked", 401: "refused", 503: "busy" }[status] ?? null;
   } catch {
     return null;
   }

@@ -108,6 +108,7 @@ const STATES = {
   lost: ["bad", "Connection lost"],
   ended: ["wait", "Ended"],
   refused: ["bad", "Not allowed"],
+  blocked: ["bad", "Blocked"],
   busy: ["bad", "Full"],
 };
 
@@ -117,6 +118,7 @@ function showNote() {
   const seconds = Math.max(0, Math.ceil((retryAt - performance.now()) / 1000));
   if (connected === "lost") note = `No connection. Trying again in ${seconds} s`;
   if (connected === "ended") note = "The run has ended";
+  if (connected === "blocked") note = "A proxy must pass on Upgrade and Host, or say the host in X-Forwarded-Host";
   if (connected === "refused") note = "The token is not valid. Open the address that the program has printed";
   if (connected === "busy") note = "Too many pages look. Trying again";
   if (connected === "open") {

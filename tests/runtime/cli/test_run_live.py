@@ -74,6 +74,31 @@ def test_several_sources_need_names_of_their_own(here, capsys):
     assert sorted(json.loads(line)["source"] for line in lines) == ["test-1"] * 6 + ["test-2"] * 6
 
 
+def test_one_camera_that_is_down_ends_no_other(here, capsys):
+    sources = [f"{SCENE}&frames=6", "rtsp://127.0.0.1:9/street"]
+    code, out, err = run(capsys, *sources, "-o", "all/", "--json", "all.jsonl", "--policy", "every-frame")
+    assert code == 1
+    assert "error: rtsp://127.0.0.1:9/street cannot be opened: connection refused; " in err
+    assert "; ?wait=1 waits until it is there; the others go on\n" in err
+    assert "rtsp-127-0-0-1-9-street: gave-up: it could not be opened\n" in err
+    assert "\n6 frames of test\n" in out
+    assert out.endswith("\nwrote all/test-sfpp.mp4\nwrote all.jsonl\n")
+    # As for two sources, and not the pictures of one.
+    assert [path.name for path in (here / "all").iterdir()] == ["test-sfpp.mp4"]
+    assert len(read_clip(here / "all" / "test-sfpp.mp4")) == 6
+    assert len((here / "all.jsonl").read_text().splitlines()) == 6
+
+
+def test_where_all_cameras_are_down_nothing_runs(here, capsys):
+    code, out, err = run(capsys, "rtsp://127.0.0.1:9/a", "rtsp://127.0.0.1:9/b", "-o", "all/")
+    assert (code, out) == (1, "")
+    assert [line.split(" cannot")[0] for line in err.splitlines()] == [
+        f"sfpp-run: error: rtsp://127.0.0.1:9/{name}" for name in "ab"
+    ]
+    assert "the others go on" not in err
+    assert not (here / "all").exists()
+
+
 def test_one_file_with_one_output_is_no_live_matter(here, capsys):
     code, out, _ = run(capsys, "demo", "-o", "half.mp4", "--every", "2", "--max-frames", "5")
     assert code == 0

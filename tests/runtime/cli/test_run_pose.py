@@ -21,7 +21,7 @@ from tests.runtime.people.dots import CONTRACT, box_of, keypoints_of, picture
 from tests.runtime.video.clips import read_clip
 
 WALK = [(50 + 4 * index, 60) for index in range(12)]
-GIVEN = {"pose.onnx", "segment.onnx", "clip.mp4", "photo.png", "boxes.json", "detector.onnx"}
+GIVEN = {"pose.onnx", "segment.onnx", "clip.mp4", "photo.png", "boxes.json", "photo.json", "detector.onnx"}
 
 
 def write_pose_model(path):
@@ -60,6 +60,7 @@ def here(tmp_path, monkeypatch):
     cv2.imwrite(str(tmp_path / "photo.png"), picture(WALK[0]))
     boxes = [{"image_id": index, "bbox": box_of(middle)} for index, middle in enumerate(WALK)]
     (tmp_path / "boxes.json").write_text(json.dumps(boxes))
+    (tmp_path / "photo.json").write_text(json.dumps([{"file_name": "photo.png", "bbox": box_of(WALK[0])}]))
     (x, y), (width, height) = WALK[0], box_of(WALK[0])[2:]
     output = yolov8_output([(x, y, width, height)], (160, 224))
     output[:, :2] += np.array([12, 20])[:, np.newaxis]  # the frame of 200x120 lies in the middle of 224x134
@@ -116,7 +117,7 @@ def test_a_live_pipeline_writes_keypoints_too(here):
 
 
 def test_a_picture_tells_its_keypoints(here, capsys):
-    assert main(["pose.onnx", "photo.png", "--boxes", "boxes.json", "--flip-test"]) == 0
+    assert main(["pose.onnx", "photo.png", "--boxes", "photo.json", "--flip-test"]) == 0
     assert new_files(here) == ["photo-sfpp.png"]
     out = capsys.readouterr().out.splitlines()
     assert out[0].startswith("person 1, mean score ")
@@ -129,7 +130,7 @@ def test_a_picture_tells_its_keypoints(here, capsys):
 def test_the_flip_test_reaches_the_model(here):
     """Green is the left foot: seen in a mirror it is the right one's color, so that the mean is half of each."""
     for name, options in (("plain", []), ("flip", ["--flip-test"])):
-        arguments = ["--boxes", "boxes.json", "--keypoints-json", name, "--threshold", "0", *options]
+        arguments = ["--boxes", "photo.json", "--keypoints-json", name, "--threshold", "0", *options]
         assert main(["pose.onnx", "photo.png", *arguments]) == 0
     plain, flip = (np.array(written_lines(here / name)[0]["keypoints"]).reshape(-1, 3) for name in ("plain", "flip"))
     assert plain[1:, 2].min() > 0.9
@@ -140,7 +141,50 @@ def test_a_detector_finds_the_people(here, capsys):
     assert main(["pose.onnx", "photo.png", "--detector", "detector.onnx", "--keypoints-json", "k.jsonl"]) == 0
     (line,) = written_lines(here / "k.jsonl")
     np.testing.assert_allclose(np.array(line["keypoints"]).reshape(-1, 3)[:, :2], keypoints_of(WALK[0]), atol=6)
-    assert "people are found by detector.onnx (yolov8 style, 224x160)" in capsys.readouterr().err
+    assert "people are found by detector.onnx (yolov8 style, 224x160 RGB 0 to 1, class 0, as" in capsys.readouterr().err
+
+
+def test_cocos_pictures_get_their_own_boxes_and_ids(here, capsys):
+    (here / "coco").mkdir()
+    annotations = []
+    for number, middle in ((139, WALK[0]), (632, WALK[8])):
+        cv2.imwrite(f"coco/{number:012d}.png", picture(middle))
+        annotations.append({"image_id": number, "category_id": 1, "bbox": box_of(middle), "score": 0.9})
+    for document in (annotations[::-1], {"images": [], "annotations": annotations}):
+        (here / "coco.json").write_text(json.dumps(document))
+        assert main(["pose.onnx", "coco", "--boxes", "coco.json", "--keypoints-json", "k.json"]) == 0
+        people = json.loads((here / "k.json").read_text())
+        assert [person["image_id"] for person in people] == [139, 632]
+        for person, middle in zip(people, (WALK[0], WALK[8]), strict=True):
+            np.testing.assert_allclose(np.reshape(person["keypoints"], (-1, 3))[:, :2], keypoints_of(middle), atol=6)
+    assert "people are found by coco.json, which has boxes for 2 of 2 pictures\n" in capsys.readouterr().err
+    (here / "coco.json").write_text(json.dumps([{**annotations[0], "image_id": each} for each in (1, 2)]))
+    assert main(["pose.onnx", "coco", "--boxes", "coco.json", "--keypoints-json", "k2.json"]) == 2
+    assert "the image_id 2 of coco.json is none of the 2 pictures, which count from 0" in capsys.readouterr().err
+    assert not (here / "k2.json").exists()
+
+
+def test_images_of_a_data_set_give_the_ids_of_the_results(here):
+    images = [{"id": 77, "file_name": "photo.png"}]
+    document = {"images": images, "annotations": [{"image_id": 77, "category_id": 1, "bbox": box_of(WALK[0])}]}
+    (here / "photo.json").write_text(json.dumps(document))
+    assert main(["pose.onnx", "photo.png", "--boxes", "photo.json", "--keypoints-json", "k.json"]) == 0
+    assert [person["image_id"] for person in json.loads((here / "k.json").read_text())] == [77]
+
+
+def test_a_car_is_no_person(here, capsys):
+    output = yolov8_output([(62, 80, 40, 60)], (160, 224), classes=2)
+    facts = {"names": "{0: 'car', 1: 'person'}"}
+    write_detector(here / "detector.onnx", output, size_hw=(160, 224), facts=facts)
+    arguments = ["pose.onnx", "photo.png", "--detector", "detector.onnx", "--threshold", "0", "--keypoints-json"]
+    assert main([*arguments, "k.jsonl"]) == 0
+    assert (here / "k.jsonl").read_text() == ""
+    assert main([*arguments, "car.jsonl", "--person-class", "car"]) == 0
+    assert len(written_lines(here / "car.jsonl")) == 1
+    told = capsys.readouterr().err
+    assert "class 1 'person') in" in told
+    assert "class 0 'car') in" in told
+    assert main(["pose.onnx", "photo.png", "--person-class", "car", "--keypoints-json", "l"]) == 2
 
 
 def test_without_a_word_about_people_one_line_says_what_is_done(here, capsys, monkeypatch):

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from sfpp.runtime.people.detector import METADATA_KEY
+from sfpp.runtime.people.detector_output import METADATA_KEY
 
 STRIDES = (8, 16, 32)
 
@@ -51,8 +51,23 @@ def yolox_output(boxes_cxcywh, size_hw, *, decoded, class_index=0, scores=None, 
     return output
 
 
-def write_detector(path, *outputs, size_hw, symbolic=False, metadata=None, dtype=np.float32, pixel=None):
-    """A graph that gives ``outputs`` whatever it sees; with a ``pixel`` (row, column), times its first channel."""
+def write_detector(
+    path,
+    *outputs,
+    size_hw,
+    symbolic=False,
+    metadata=None,
+    dtype=np.float32,
+    pixel=None,
+    named=(),
+    facts=None,
+    sizes=False,
+):
+    """A graph that gives ``outputs`` whatever it sees; with a ``pixel`` (row, column), times its first channel.
+
+    Whole numbers stay so and are always given. ``named`` are the outputs' names, ``facts`` more metadata; ``sizes``
+    adds RT-DETR's input for the frame's size, by which the boxes, relative in the first output, are multiplied.
+    """
     kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
     shape = [1, 3, "height", "width"] if symbolic else [1, 3, *size_hw]
     row, column = pixel or (0, 0)
@@ -71,16 +86,25 @@ def write_detector(path, *outputs, size_hw, symbolic=False, metadata=None, dtype
         helper.make_node("Add", ["weighted", "unseen"], ["factor"]),
     ]
     infos = []
+    inputs = [helper.make_tensor_value_info("images", kind, shape)]
+    if sizes:
+        inputs.append(helper.make_tensor_value_info("orig_target_sizes", TensorProto.INT64, [1, 2]))
+        nodes.append(helper.make_node("Cast", ["orig_target_sizes"], ["size"], to=kind))
+        nodes.append(helper.make_node("Concat", ["size", "size"], ["sides"], axis=1))
     for index, values in enumerate(outputs):
-        initializers.append(numpy_helper.from_array(values.astype(dtype), f"known{index}"))
-        nodes.append(helper.make_node("Mul", [f"known{index}", "factor"], [f"output{index}"]))
-        infos.append(helper.make_tensor_value_info(f"output{index}", kind, list(values.shape)))
-    graph = helper.make_graph(nodes, "detector", [helper.make_tensor_value_info("images", kind, shape)], infos)
+        whole = values.dtype.kind == "i"
+        name = named[index] if named else f"output{index}"
+        initializers.append(numpy_helper.from_array(values if whole else values.astype(dtype), f"known{index}"))
+        by = "sides" if sizes and index == 0 else "factor"
+        nodes.append(helper.make_node("Identity" if whole else "Mul", [f"known{index}", by][: 2 - whole], [name]))
+        infos.append(helper.make_tensor_value_info(name, TensorProto.INT64 if whole else kind, list(values.shape)))
+    graph = helper.make_graph(nodes, "detector", inputs, infos)
     graph.initializer.extend(initializers)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     if metadata is not None:
         text = metadata if isinstance(metadata, str) else json.dumps(metadata)
-        helper.set_model_props(model, {METADATA_KEY: text})
+        facts = {METADATA_KEY: text, **(facts or {})}
+    helper.set_model_props(model, facts or {})
     onnx.checker.check_model(model)
     onnx.save(model, path)
     return path

@@ -30,7 +30,7 @@ def test_what_is_asked_for_is_taken(tmp_path, with_hog):
     boxes.write_text(json.dumps([{"image_id": 0, "bbox": [1, 2, 3, 4]}]))
     finder, line = choose_finder(detector=detector, threads=1)
     assert isinstance(finder, OnnxDetector)
-    assert line.startswith("people are found by d.onnx (yolov8 style, 96x64) in ONNX Runtime")
+    assert line.startswith("people are found by d.onnx (yolov8 style, 96x64 RGB 0 to 1, class 0, as its classes")
     finder, line = choose_finder(boxes=boxes)
     assert isinstance(finder, BoxesFile)
     assert line == "people are found by boxes.json, which has boxes for 1 frame"
@@ -96,6 +96,8 @@ def test_without_a_wish_and_without_hog_the_full_frame_is_taken(without_hog):
 def test_wishes_that_cannot_be_met():
     with pytest.raises(UsageError, match="in one way only"):
         choose_finder(detector="a.onnx", person="hog")
+    with pytest.raises(UsageError, match="person_class is a class of a detector or of boxes, and neither is given"):
+        choose_finder(person="full-frame", person_class="person")
     with pytest.raises(UsageError, match="person is 'dog', expected one of hog, full-frame"):
         choose_finder(person="dog")
 

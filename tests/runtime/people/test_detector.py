@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 
-from sfpp.runtime import BackendError, ContractError, InputSpec, MediaError, ModelFileError
+from sfpp.runtime import BackendError, ContractError, InputSpec, MediaError, ModelFileError, UsageError
 from sfpp.runtime.people import OnnxDetector
-from sfpp.runtime.people.detector import STYLES, boxes_in_frame, letterboxed, style_of_output
+from sfpp.runtime.people.detector import boxes_in_frame, letterboxed
+from sfpp.runtime.people.detector_output import STYLES, style_of_output
 from tests.runtime.people.detector_files import anchor_count, float_model, write_detector, yolov8_output, yolox_output
 
 SIZE_HW = (96, 160)
@@ -120,7 +121,27 @@ def test_any_size_becomes_the_usual_one_and_fp16_is_taken(tmp_path):
     detector = OnnxDetector(write_detector(tmp_path / "d.onnx", output, size_hw=None, symbolic=True, dtype=np.float16))
     found = detector.find(np.zeros((640, 640, 3), np.uint8))
     np.testing.assert_allclose(found.boxes_xywh, [(270, 220, 100, 200)])
-    assert detector.description.startswith("d.onnx (yolov8 style, 640x640) in ONNX Runtime")
+    assert detector.description.startswith(
+        "d.onnx (yolov8 style, 640x640 RGB 0 to 1, class 0, as its classes have no names) in"
+    )
+
+
+def test_the_exporters_size_is_taken_where_any_would_do(tmp_path):
+    path = write_detector(
+        tmp_path / "d.onnx",
+        yolov8_output([CENTER], SIZE_HW),
+        size_hw=None,
+        symbolic=True,
+        facts={"imgsz": "[96, 160]"},
+    )
+    assert boxes_found(path) == [(*BOX, 0.9)]
+
+
+def test_masks_behind_the_classes_are_passed_over(tmp_path):
+    output = np.concatenate([yolov8_output([CENTER], SIZE_HW, classes=2), np.ones((1, 32, 315))], axis=1)
+    prototypes, facts = np.zeros((1, 32, 24, 40)), {"names": "['person', 'car']"}
+    path = write_detector(tmp_path / "d.onnx", output, prototypes, size_hw=SIZE_HW, facts=facts)
+    assert boxes_found(path) == [(*BOX, 0.9)]
 
 
 def test_of_several_outputs_the_fitting_one_is_taken(tmp_path):
@@ -158,8 +179,8 @@ def test_styles_by_shape():
         (1, 84, anchors): "yolov8",
         (1, 5, anchors): "yolov8",
         (1, 56, anchors): "yolov8",
-        (1, 25200, 85): None,
-        (1, 300, 6): None,
+        (1, 25200, 85): "yolov5",
+        (1, 300, 6): "yolov10",
         (1, 4, anchors): None,
         (1, anchors, 5): None,
         (2, 84, anchors): None,
@@ -167,6 +188,10 @@ def test_styles_by_shape():
     }
     assert {shape: style_of_output(shape, size_hw) for shape in told} == told
     assert style_of_output((1, 84, anchors), (320, 320)) is None
+    assert style_of_output((1, 84, anchors + 100), (640, 640)) == "yolov8"  # with a fourth grid
+    assert style_of_output((1, 300, 57), (640, 640)) is None
+    assert style_of_output((1, 300, 57), (640, 640), classes=1, more=True) == "yolov10"
+    assert style_of_output((1, 300, 84), (640, 640), classes=80) == "rtdetr"
 
 
 @pytest.mark.parametrize(
@@ -175,12 +200,12 @@ def test_styles_by_shape():
         ("{", ContractError, r"the detector's contract \('sfpp.detector'\) in d.onnx is not valid JSON"),
         ("[]", ContractError, r"is \[\], expected a JSON object with the fields style, person_class"),
         ({"style": "yolov8", "colour": "RGB"}, ContractError, "expected a JSON object with the fields"),
-        ({"person_class": 0}, ContractError, "has the style None, expected one of yolox, yolov8"),
+        ({"person_class": 0}, ContractError, "has the style None, expected one of yolox, yolov5, yolov8"),
         ({"style": "yolov9"}, ContractError, "has the style 'yolov9'"),
         ({"style": "yolov8", "mean": [1, 2]}, ContractError, "mean has 2 values, expected 3"),
         ({"style": "yolov8", "std": [0, 1, 1]}, ContractError, "std positive"),
         ({"style": "yolov8", "pad_value": 256}, ContractError, "pad_value 0 to 255"),
-        ({"style": "yolov8", "person_class": 80}, ModelFileError, "has 80 classes, but its contract has the person_cl"),
+        ({"style": "yolov8", "person_class": 80}, ModelFileError, "has 80 classes, but its person_class is 80"),
         ({"style": "yolox"}, ModelFileError, r"gives output0 1x84x315 .* expected 1x315x\(5 \+ classes\) as YOLOX"),
     ],
 )
@@ -198,8 +223,11 @@ def test_files_that_are_no_detector(tmp_path):
         OnnxDetector(tmp_path / "text.onnx")
     with pytest.raises(ModelFileError, match=r"takes x: float32 1x8, expected one input of floating"):
         OnnxDetector(float_model(tmp_path / "floats.onnx"))
-    path = write_detector(tmp_path / "end2end.onnx", np.zeros((1, 300, 6)), size_hw=SIZE_HW)
-    with pytest.raises(ModelFileError, match=r"gives output0 1x300x6 for an input 160 wide .* without non-maximum"):
+    path = write_detector(tmp_path / "end2end.onnx", np.zeros((1, 300, 7)), size_hw=SIZE_HW)
+    with pytest.raises(ModelFileError, match=r"gives output0 1x300x7 for an input 160 wide .* 1xNx6 as YOLOv10 gives"):
+        OnnxDetector(path)
+    path = write_detector(tmp_path / "turned.onnx", np.zeros((1, 6, 315)), size_hw=SIZE_HW, facts={"task": "obb"})
+    with pytest.raises(ModelFileError, match="is a model for the task 'obb', expected one of detect, segment, pose"):
         OnnxDetector(path)
 
 
@@ -215,3 +243,149 @@ def test_nan_and_what_is_no_image(tmp_path):
     detector.close()
     with pytest.raises(BackendError, match="closed"):
         detector.find(np.zeros((*SIZE_HW, 3), np.uint8))
+
+
+BOX = (40, 10, 60, 80)  # left, top, width, height
+FRAME = np.zeros((*SIZE_HW, 3), np.uint8)
+CENTER = (70, 50, 60, 80)
+
+
+def chosen(*rows, columns=6):
+    """(1, 20, columns): rows of what the graph has chosen, and empty ones behind them."""
+    values = np.zeros((1, 20, columns))
+    values[0, : len(rows)] = rows
+    return values
+
+
+def boxes_found(path, **options):
+    detector = OnnxDetector(path, **options)
+    found = detector.find(FRAME)
+    detector.close()
+    rows = np.column_stack([found.boxes_xywh.round(2), found.scores.round(3)]).astype(float)
+    return [pytest.approx(tuple(row), abs=1e-3) for row in rows]
+
+
+@pytest.mark.parametrize("names", ["{0: 'car', 1: 'Person'}", '["car", "person"]', "car,person", "car\nperson\n"])
+def test_a_person_is_told_by_the_names_in_the_file(tmp_path, names):
+    for seen, expected in ((0, []), (1, [(*BOX, 0.9)])):
+        output = yolov8_output([CENTER], SIZE_HW, class_index=seen, classes=2)
+        path = write_detector(tmp_path / "d.onnx", output, size_hw=SIZE_HW, facts={"names": names})
+        assert boxes_found(path) == expected
+    assert "class 1 'Person'" in OnnxDetector(path).description or "class 1 'person'" in OnnxDetector(path).description
+
+
+@pytest.mark.parametrize(
+    ("names", "given", "error", "words"),
+    [
+        (
+            "{0: 'car', 1: 'dog'}",
+            None,
+            UsageError,
+            "the classes 0 'car', 1 'dog', none of them a person by name; say w",
+        ),
+        ("['people', 'pedestrian']", None, UsageError, "several of them a person by name"),
+        ("['car', 'person', 'dog']", None, ModelFileError, "names 3 classes, but its outputs have room for 2"),
+        ("['car', 'person']", "cat", UsageError, "and no 'cat'; give --person-class one of them"),
+        ("['car', 'person']", 2, UsageError, "and no 2"),
+        (None, None, UsageError, "has 2 classes and names none; say which one is a person, with --person-class NUMBER"),
+        (None, "person", UsageError, "names no classes, and no 'person'; give --person-class one of them by number"),
+        (None, 2, ModelFileError, "has 2 classes, but its person_class is 2"),
+    ],
+)
+def test_which_class_is_a_person_is_asked_for_where_nothing_tells(tmp_path, names, given, error, words):
+    facts = None if names is None else {"names": names}
+    path = write_detector(tmp_path / "d.onnx", yolov8_output([], SIZE_HW, classes=2), size_hw=SIZE_HW, facts=facts)
+    with pytest.raises(error, match=words):
+        OnnxDetector(path, person_class=given)
+
+
+@pytest.mark.parametrize(("names", "given"), [("['car', 'Rider']", "rider"), ("['car', 'dog']", "1"), (None, 1)])
+def test_the_class_that_is_said_to_be_a_person_wins(tmp_path, names, given):
+    facts = None if names is None else {"names": names}
+    output = yolov8_output([CENTER], SIZE_HW, class_index=1, classes=2)
+    path = write_detector(tmp_path / "d.onnx", output, size_hw=SIZE_HW, facts=facts, metadata={"style": "yolov8"})
+    assert boxes_found(path, person_class=given) == [(*BOX, 0.9)]
+    path = write_detector(tmp_path / "e.onnx", chosen((40, 10, 100, 90, 0.8, 1)), size_hw=SIZE_HW, facts=facts)
+    assert boxes_found(path, person_class=given) == [(*BOX, 0.8)]
+
+
+def test_boxes_that_were_chosen_in_the_graph(tmp_path):
+    rows = [(40, 10, 100, 90, 0.8, 1), (0, 0, 50, 50, 0.9, 0), (5, 5, 9, 9, 0.3, 1)]
+    facts = {"names": "['car', 'person']"}
+    path = write_detector(tmp_path / "v10.onnx", chosen(*rows), size_hw=SIZE_HW, facts=facts)
+    assert boxes_found(path) == [(*BOX, 0.8)]
+    assert "(yolov10 style, 160x96 RGB 0 to 1, class 1 'person')" in OnnxDetector(path).description
+    more = [(*row, *range(51)) for row in rows]
+    facts["task"] = "pose"
+    path = write_detector(tmp_path / "pose.onnx", chosen(*more, columns=57), size_hw=SIZE_HW, facts=facts)
+    assert boxes_found(path) == [(*BOX, 0.8)]
+
+
+def test_boxes_and_classes_in_two_outputs_are_fed_as_rtmdet(tmp_path):
+    labels = np.zeros((1, 20), np.int64)
+    labels[0, 1] = 7
+    boxes = chosen((40, 10, 100, 90, 0.8), (0, 0, 50, 50, 0.9), columns=5)
+    for folder, fed in (("rtmdet", "BGR normalized"), ("yolox_m", "BGR 0 to 255")):
+        (tmp_path / folder).mkdir()
+        path = write_detector(
+            tmp_path / folder / "end2end.onnx", boxes, labels, size_hw=SIZE_HW, named=("dets", "labels")
+        )
+        assert boxes_found(path) == [(*BOX, 0.8)]
+        assert f"(rtmdet style, 160x96 {fed}, class 0, as its classes have no names)" in OnnxDetector(path).description
+
+
+@pytest.mark.parametrize("frame_hw", [(96, 160), (200, 100)])
+def test_rtdetr_gets_a_stretched_frame_and_the_inputs_size(tmp_path, frame_hw):
+    """Its boxes are shares of the size that it is told, so that any other size would show."""
+    labels = np.full((1, 20), 2)
+    shares = np.zeros((1, 20, 4))
+    shares[0, 0], labels[0, 0] = (0.25, 0.5, 0.75, 1.0), 0
+    scores = np.zeros((1, 20))
+    scores[0, :2] = 0.8
+    names = ("boxes", "labels", "scores")
+    path = write_detector(tmp_path / "d.onnx", shares, labels, scores, size_hw=SIZE_HW, named=names, sizes=True)
+    found = OnnxDetector(path).find(np.zeros((*frame_hw, 3), np.uint8))
+    height, width = frame_hw
+    np.testing.assert_allclose(found.boxes_xywh, [(width / 4, height / 2, width / 2, height / 2)], rtol=1e-5)
+    path = write_detector(tmp_path / "e.onnx", shares, labels, scores, size_hw=SIZE_HW, named=names)
+    with pytest.raises(ModelFileError, match="1xN and 1xN as RT-DETR gives, which takes the frame's size"):
+        OnnxDetector(path)
+
+
+def test_rtdetr_in_one_output_gives_shares_of_the_frame(tmp_path):
+    output = np.zeros((1, 20, 7))
+    output[0, 3] = (0.5, 0.5, 0.5, 1.0, 0.1, 0.7, 0.2)
+    facts = {"names": "['car', 'person', 'dog']"}
+    path = write_detector(tmp_path / "d.onnx", output, size_hw=SIZE_HW, facts=facts)
+    found = OnnxDetector(path).find(np.zeros((200, 100, 3), np.uint8))
+    np.testing.assert_allclose(found.boxes_xywh, [(25, 0, 50, 200)], rtol=1e-5)
+
+
+def test_yolov5_gives_pixels_and_three_anchors_a_cell(tmp_path):
+    output = np.zeros((1, 3 * anchor_count(SIZE_HW), 6))
+    output[0, 500] = (*CENTER, 0.9, 0.9)
+    path = write_detector(tmp_path / "d.onnx", output, size_hw=SIZE_HW)
+    assert boxes_found(path) == [(*BOX, 0.81)]
+
+
+def test_boxes_relative_to_the_input_are_told_from_pixels(tmp_path):
+    output = yolov8_output([(70 / 160, 50 / 96, 60 / 160, 80 / 96)], SIZE_HW)
+    assert boxes_found(write_detector(tmp_path / "d.onnx", output, size_hw=SIZE_HW)) == [(*BOX, 0.9)]
+
+
+@pytest.mark.parametrize(
+    ("output", "words"),
+    [
+        (
+            yolov8_output([CENTER], SIZE_HW, scores=[3.2]),
+            "gave scores from 0 to 3.2, expected 0 to 1; export it with the s",
+        ),
+        (yolov8_output([CENTER], SIZE_HW, scores=[-4]), "gave scores from -4 to 0, expected 0 to 1"),
+        (chosen((40, 10, 100, 90, 1.0, 0.8)), "numbers are in no known order: expected left, top, right, bottom"),
+        (chosen((100, 90, 40, 10, 0.8, 0)), "numbers are in no known order"),
+    ],
+    ids=["logits", "negative-logits", "class-before-score", "corners-swapped"],
+)
+def test_numbers_that_cannot_be_meant_are_refused(tmp_path, output, words):
+    with pytest.raises(BackendError, match=words):
+        OnnxDetector(write_detector(tmp_path / "d.onnx", output, size_hw=SIZE_HW))

@@ -1,13 +1,16 @@
+import contextlib
 import json
 import threading
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 
 from sfpp.runtime import BackendError, PoseEstimator, SfppError, UsageError
 from sfpp.runtime.people import BoxesFile, FollowedPose, FullFrame
 from sfpp.runtime.people.tracking import Follower
+from sfpp.runtime.video import Pipeline
 from sfpp.runtime.video.outputs import Outputs, Plan
 from sfpp.runtime.video.sinks.records import keypoints_file
 from tests.runtime.people.dots import Known, box_of, dots_estimator, keypoints_of, picture, source_of
@@ -231,3 +234,17 @@ def test_keypoints_must_not_overwrite_what_is_read(tmp_path):
             Plan({source.name: Outputs(keypoints=str(boxes))}).check([source], also_read=[str(boxes)])
         with pytest.raises(UsageError, match="two outputs go to"):
             Plan({source.name: Outputs(snapshot=str(boxes), keypoints=str(boxes))}).check([source])
+
+
+def test_boxes_of_another_source_are_refused_before_any_frame(tmp_path):
+    (tmp_path / "coco").mkdir()
+    for number in (139, 632):
+        cv2.imwrite(str(tmp_path / "coco" / f"{number:012d}.png"), picture((50, 60)))
+    for ids, words in (((1, 2), "image_id 2 of .* is none of the 2 pictures"), ((632, 139), None)):
+        boxes = tmp_path / "boxes.json"
+        boxes.write_text(json.dumps([{"image_id": each, "bbox": box_of((50, 60))} for each in ids]))
+        with dots_estimator() as model:
+            refused = pytest.raises(UsageError, match=words) if words else contextlib.nullcontext()
+            with refused, Pipeline(FollowedPose(model, BoxesFile(boxes)), [str(tmp_path / "coco")]) as pipeline:
+                assert [len(answer.result) for answer in pipeline] == [1, 1]
+                assert words is None

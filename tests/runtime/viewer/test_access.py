@@ -206,6 +206,33 @@ def test_a_foreign_page_cannot_open_the_stream(viewer):
     assert ask(viewer.url, "/stream", Origin=viewer.url.rstrip("/"), **handshake).status == 101
 
 
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Origin": "https://cam.example.com", "X_Forwarded_Host": "cam.example.com"}, 101),
+        ({"Origin": "https://cam.example.com", "X_Forwarded_Host": "cam.example.com, inner"}, 101),
+        ({"Origin": "https://cam.example.com:444", "X_Forwarded_Host": "cam.example.com:444"}, 101),
+        ({"Origin": "https://cam.example.com", "Sec_Fetch_Site": "same-origin"}, 101),
+        ({"Origin": "https://cam.example.com"}, 403),
+        ({"Origin": "https://cam.example.com", "X_Forwarded_Host": ""}, 403),
+        ({"Origin": "https://evil.example", "X_Forwarded_Host": "cam.example.com"}, 403),
+        ({"Origin": "https://evil.example", "Sec_Fetch_Site": "cross-site"}, 403),
+        ({"Origin": "https://evil.example", "Sec_Fetch_Site": "same-site"}, 403),
+    ],
+)
+def test_behind_a_proxy_that_names_another_host_the_page_is_known(viewer, headers, status):
+    handshake = {
+        "Upgrade": "websocket",
+        "Connection": "Upgrade",
+        "Sec_WebSocket_Version": "13",
+        "Sec_WebSocket_Key": "AAAAAAAAAAAAAAAAAAAAAA==",
+    }
+    answer = ask(viewer.url, "/stream", **headers, **handshake)
+    assert answer.status == status
+    if status == 403 and "Sec_Fetch_Site" not in headers:
+        assert "a proxy must pass on Host, or say it in X-Forwarded-Host" in answer.text
+
+
 def test_a_foreign_page_can_link_to_the_viewer_and_not_embed_it(viewer):
     viewer.show(update())
     foreign = {"Sec_Fetch_Site": "cross-site"}

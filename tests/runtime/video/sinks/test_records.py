@@ -13,6 +13,7 @@ from sfpp.runtime import KEYPOINT_SETS, MediaError, Pose, Segmentation, SfppErro
 from sfpp.runtime.video import Frame
 from sfpp.runtime.video.sinks.records import (
     frame_record,
+    image_ids_of,
     keypoints_file,
     record_lines,
 )
@@ -74,6 +75,48 @@ def test_people_are_as_in_the_keypoints_file(tmp_path):
     assert "latency_ms" not in values
     assert "shares" not in values
     assert frame_record(frame(), pose_of(0))["people"] == []
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_a_json_file_is_one_list_and_any_other_has_lines(tmp_path, count):
+    for name in ("k.json", "k.jsonl"):
+        with keypoints_file(tmp_path / name, image_ids={"door-000007": 139}) as file:
+            for index in range(count):
+                file.write(frame(7 + index), pose_of(1))
+    people = json.loads((tmp_path / "k.json").read_text())
+    lines = (tmp_path / "k.jsonl").read_text().splitlines()
+    assert people == [json.loads(line) for line in lines]
+    assert [person["image_id"] for person in people] == [139, 8, 9][:count]
+    assert {person["category_id"] for person in people} <= {1}
+
+
+def test_a_list_of_people_is_complete_after_ctrl_c(tmp_path):
+    def stopped():
+        with keypoints_file(tmp_path / "k.json") as file:
+            file.write(frame(), pose_of(2))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
+    assert [person["image_id"] for person in json.loads((tmp_path / "k.json").read_text())] == [7, 7]
+
+
+@pytest.mark.parametrize(
+    ("names", "known", "expected"),
+    [
+        (("000000000139", "000000000632"), None, (139, 632)),
+        (("COCO_val2014_000000000139", "7"), None, (139, 7)),
+        (("a", "7"), None, None),
+        (("07", "7"), None, None),
+        (("clip2",), None, None),
+        (("a", "b"), {"a": 5, "b": 3, "c": 1}, (5, 3)),
+        (("a", "7"), {"a": 5}, None),
+        (("8", "7"), {"8": 5}, (8, 7)),
+        ((), None, ()),
+    ],
+)
+def test_pictures_have_the_ids_of_coco(names, known, expected):
+    assert image_ids_of(names, known) == ({} if expected is None else dict(zip(names, expected, strict=True)))
 
 
 def test_what_is_not_known_is_left_out_and_nothing_breaks_the_json(tmp_path):

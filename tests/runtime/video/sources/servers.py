@@ -22,13 +22,16 @@ def jpeg(index, *, size_hw=(48, 64)):
 class Answer:
     """What a server does with a connection; by default pictures for ever, one every ``interval_s``."""
 
-    def __init__(self, *, pictures=None, interval_s=0.005, then="close", length=None, sizes_hw=((48, 64),), change=20):
+    def __init__(
+        self, *, pictures=None, interval_s=0.005, then="close", length=None, sizes_hw=((48, 64),), change=20, head=True
+    ):
         self.pictures = pictures  # how many a connection gets
         self.interval_s = interval_s
         self.then = then  # "close" or "hang"
         self.length = length  # that it claims
         self.sizes_hw = sizes_hw  # one after the other, each for ``change`` pictures
         self.change = change
+        self.head = head  # whether the boundary comes before the first picture too
 
 
 class MjpegServer:
@@ -96,7 +99,8 @@ class MjpegServer:
         while not stopping.is_set() and (answer.pictures is None or index < answer.pictures):
             size_hw = answer.sizes_hw[index // answer.change % len(answer.sizes_hw)]
             data = jpeg(index, size_hw=size_hw)
-            head = f"--{BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n\r\n"
+            boundary = f"--{BOUNDARY}\r\n" if index or answer.head else ""
+            head = f"{boundary}Content-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n\r\n"
             handler.wfile.write(head.encode() + data + b"\r\n")
             index += 1
             time.sleep(answer.interval_s)
@@ -187,6 +191,7 @@ class FileServer:
     def __init__(self, folder):
         self.requested = []
         self.cut = None
+        self.before_answering = lambda: None
         outer = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -196,6 +201,7 @@ class FileServer:
                 if not path.is_file():
                     self.send_error(404)
                     return
+                outer.before_answering()
                 data = path.read_bytes()
                 self.send_response(200)
                 self.send_header("Content-Length", str(len(data)))

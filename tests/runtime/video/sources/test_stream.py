@@ -12,14 +12,14 @@ from pathlib import Path
 import av
 import pytest
 
-from sfpp.runtime import MediaError, MissingDependencyError
+from sfpp.runtime import MediaError, MissingDependencyError, UsageError
 from sfpp.runtime.video import open_source
 from sfpp.runtime.video.sources import link, stream
 from sfpp.runtime.video.sources.address import address_from
 from sfpp.runtime.video.sources.stream import ffmpeg_options, url_without_our_options
 from tests.runtime.video.clips import index_of, write_clip
 from tests.runtime.video.sources.fakes import LONG_S, live_threads
-from tests.runtime.video.sources.servers import Answer, FileServer, MjpegServer, SocketServer, send_mpegts
+from tests.runtime.video.sources.servers import Answer, FileServer, MjpegServer, SocketServer, jpeg, send_mpegts
 
 
 @pytest.fixture(autouse=True)
@@ -109,6 +109,111 @@ def test_pictures_of_a_stream_are_what_was_sent():
     with MjpegServer() as server, open_source(server.url()) as source:
         indexes = [index_of(frame.image_bgr) for frame in itertools.islice(source, 30)]
     assert indexes == [(indexes[0] + step) % 60 for step in range(30)]
+
+
+def test_a_camera_that_sends_no_first_boundary_is_played():
+    with MjpegServer(Answer(head=False)) as server, open_source(server.url()) as source:
+        assert (source.kind, source.live) == ("stream", True)
+        indexes = [index_of(frame.image_bgr) for frame in itertools.islice(source, 20)]
+    assert indexes == [(indexes[0] + step) % 60 for step in range(20)]
+
+
+def test_bare_pictures_without_an_end_are_a_stream():
+    def talk(accepted, stopping):
+        accepted.recv(4096)
+        accepted.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: video/mjpeg\r\n\r\n")
+        for index in itertools.count():
+            accepted.sendall(jpeg(index))
+            if stopping.wait(0.005):
+                return
+
+    told = []
+    with (
+        SocketServer(talk) as server,
+        open_source(f"http://127.0.0.1:{server.port}/x", on_event=told.append) as source,
+    ):
+        assert source.live
+        assert [index_of(frame.image_bgr) for frame in itertools.islice(source, 5)] == list(range(5))
+    assert [event.detail.endswith("/x, 64x48 mjpeg") for event in told] == [True]
+
+
+def test_a_page_is_no_camera(tmp_path):
+    (tmp_path / "page.html").write_text("<html>login</html>" * 1000)
+    words = r"page\.html cannot be opened: invalid data .*; what answers there is no video that FFmpeg knows"
+    with FileServer(tmp_path) as server, pytest.raises(MediaError, match=words):
+        open_source(f"http://127.0.0.1:{server.port}/page.html")
+
+
+def test_a_still_picture_is_asked_for_again_and_again(tmp_path):
+    shown = itertools.count()
+
+    def next_picture():
+        (tmp_path / "snap.jpg").write_bytes(jpeg(next(shown)))
+
+    next_picture()
+    told = []
+    with FileServer(tmp_path) as server:
+        url = f"http://127.0.0.1:{server.port}/snap.jpg"
+        with open_source(url, on_event=told.append) as source:
+            assert len(list(source)) == 1
+        assert told[0].detail.endswith("; a single picture: ?every=1 asks for it again each second")
+        server.requested.clear()
+        server.before_answering = next_picture
+        begun_s = time.monotonic()
+        with open_source(f"{url}?every=0.2&channel=1&timeout=0.1", on_event=told.append) as source:
+            assert (source.kind, source.live) == ("stream", True)
+            frames = list(itertools.islice(source, 5))
+        assert time.monotonic() - begun_s >= 0.75
+        indexes = [index_of(frame.image_bgr) for frame in frames]
+        assert indexes == list(range(indexes[0], indexes[0] + 5))
+        assert [frame.time_s for frame in frames] == sorted({frame.time_s for frame in frames})
+    assert set(server.requested) == {"/snap.jpg?channel=1"}
+    assert [event.kind for event in told] == ["opened", "opened"]
+    assert told[1].detail.endswith(", 64x48 mjpeg, every 0.2 s")
+
+
+def test_a_still_picture_that_is_gone_for_a_while_comes_back(tmp_path):
+    path, told = tmp_path / "snap.jpg", []
+    path.write_bytes(jpeg(1))
+    with FileServer(tmp_path) as server:
+        url = f"http://127.0.0.1:{server.port}/snap.jpg?every=0.01"
+        with open_source(url, on_event=lambda event: told.append(event.kind)) as source:
+            for frame in source:
+                if frame.index == 2:
+                    path.unlink()
+                    threading.Timer(0.3, path.write_bytes, [jpeg(2)]).start()
+                if frame.index >= 5:
+                    break
+    assert told == ["opened", "lost", "back"]
+
+
+@pytest.mark.parametrize(
+    ("uri", "error", "words"),
+    [
+        ("rtsp://127.0.0.1:9/x?every=1", UsageError, "every= asks for a still picture .*, by http:// or https:// only"),
+        ("http://127.0.0.1:9/x?every=0", UsageError, "every is '0'; expected seconds above 0"),
+        ("http://127.0.0.1:9/x", MediaError, r"nothing listens there; .* is on; \?wait=1 waits until it is there"),
+        (
+            "http://admin:p/ss@127.0.0.1:9/x",
+            UsageError,
+            "the password has a character that ends it too soon; write USER",
+        ),
+        (
+            "rtsp://admin:p#ss@127.0.0.1:9/x",
+            UsageError,
+            "ends it too soon; .* %2F for /, %3F for .* %23 for # and %25 for",
+        ),
+        ("http://admin:p?ss@127.0.0.1:9/x", UsageError, "ends it too soon"),
+        ("http://admin:1/2@127.0.0.1:9/x", MediaError, "if the password has special characters, write USER:PASSWORD@"),
+        ("http://admin:p@127.0.0.1:9/ss@x", MediaError, "if the password has special characters, write USER:PASSWORD@"),
+        ("http://admin:p%2Fss@127.0.0.1:9/x", MediaError, "connection refused"),
+        ("http://[::1]:9/x", MediaError, "cannot be opened"),
+    ],
+)
+def test_what_an_address_cannot_be_is_told(uri, error, words):
+    with pytest.raises(error, match=words) as told:
+        open_source(uri)
+    assert "ss@" not in str(told.value)
 
 
 @pytest.mark.parametrize("scheme", ["tcp", "http"])
