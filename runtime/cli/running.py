@@ -100,7 +100,7 @@ def _opened(
                 with open_source(text) as source:
                     sources.append(source)
                     arguments.sources.append(text)
-            except MediaError as error:
+            except MediaError as error:  # noqa: PERF203 - each may fail
                 broken.append(text)
                 if len(broken) == len(texts):
                     raise

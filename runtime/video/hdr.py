@@ -49,7 +49,8 @@ def sdr_from_hdr(rgb: NDArray[np.uint16], transfer: int) -> NDArray[np.uint8]:
     # All three alike, so that a highlight keeps its hue.
     light *= (_compressed(brightest) / np.maximum(brightest, np.float32(1e-6)))[..., np.newaxis]
     shown = cv2.pow(light[..., ::-1], 1 / _SCREEN_GAMMA)
-    return np.rint(255 * np.clip(shown, 0, 1)).astype(np.uint8)
+    coded: NDArray[np.uint8] = np.rint(255 * np.clip(shown, 0, 1)).astype(np.uint8)
+    return coded
 
 
 @functools.cache
@@ -70,4 +71,5 @@ def _compressed(light: NDArray[np.float32]) -> NDArray[np.float32]:
     # (x - knee) / (1 + bend * (x - knee)) begins with slope 1 and is 1 - knee at the peak.
     bend = 1 / (1 - _KNEE) - 1 / (peak - _KNEE)
     above = np.maximum(np.minimum(light, peak) - _KNEE, 0)
-    return np.minimum(light, _KNEE) + above / (1 + bend * above)
+    compressed: NDArray[np.float32] = np.minimum(light, _KNEE) + above / (1 + bend * above)
+    return compressed

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,8 +56,7 @@ def reading_options() -> dict[str, Any]:
 
 def video_track(container: InputContainer) -> VideoStream | None:
     """Return the track that a player shows: the default one, and no cover picture where there is another."""
-    track: VideoStream | None = container.streams.best("video")
-    return track
+    return cast("VideoStream | None", container.streams.best("video"))
 
 
 def declared_rate(stream: VideoStream) -> Fraction:
@@ -116,10 +115,11 @@ class Shown:
     def _bgr(self, frame: VideoFrame) -> Image:
         width, height = self._square(frame)
         if frame.color_trc in hdr.NAMES:
-            rgb = frame.to_ndarray(format="rgb48", width=width, height=height, src_colorspace=_BT2020)
+            rgb: Any = frame.to_ndarray(format="rgb48", width=width, height=height, src_colorspace=_BT2020)
             image = hdr.sdr_from_hdr(rgb, frame.color_trc)
         else:
-            image = frame.to_ndarray(format="bgr24", width=width, height=height, src_colorspace=_matrix(frame))
+            pixels = frame.to_ndarray(format="bgr24", width=width, height=height, src_colorspace=_matrix(frame))
+            image = cast(Image, pixels)
         return turned(image, frame.side_data.get("DISPLAYMATRIX"))
 
     def _square(self, frame: VideoFrame) -> tuple[int, int]:
@@ -127,7 +127,7 @@ class Shown:
         aspect = self._stream.sample_aspect_ratio or self._stream.codec_context.sample_aspect_ratio
         if not aspect or not 1 / _MOST_OBLONG <= aspect <= _MOST_OBLONG:
             return frame.width, frame.height
-        return round(frame.width * max(aspect, 1)), round(frame.height / min(aspect, 1))
+        return round(frame.width * max(aspect, Fraction(1))), round(frame.height / min(aspect, Fraction(1)))
 
     def _notes(self, frame: VideoFrame) -> str | None:
         """Return what is new to say of the stream's pictures."""
