@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from benchmarks import camvid_accuracy, engines, int8, isr_time, lsp_pck, memory, pipeline, precision, steadiness
+from benchmarks import camvid_accuracy, engines, int8, isr_time, lsp_pck, pipeline, precision, steadiness
 from benchmarks.live.crash import Crash
 from benchmarks.live.freshness import Freshness
 from benchmarks.live.memory import Memory
@@ -113,7 +113,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "precision-pose": lambda: precision.markdown_table(content("precision_pose")["results"]),
     "int8": lambda: "\n\n".join(_int8_tables()),
     "engines": lambda: engines.markdown_table(rows("engines", engines.Build)),
-    "memory": lambda: memory.markdown_table(memory.read(RESULTS / "memory.json")),
     "isr": lambda: isr_time.markdown_table(rows("isr_time", isr_time.IsrTime)),
     "pose": lambda: lsp_pck.markdown_table(rows("lsp_pck", lsp_pck.VariantResult)),
     "live": lambda: "\n".join(_live_list()),

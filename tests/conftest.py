@@ -1,5 +1,6 @@
 """Fixtures shared by all tests."""
 
+import dataclasses
 import functools
 import hashlib
 import importlib.machinery
@@ -48,8 +49,11 @@ def demo_export(tmp_path_factory):
     @functools.cache
     def export(**settings):
         from sfpp.export import export_onnx
+        from sfpp.export.settings import ExportSettings
 
-        place = folder / hashlib.sha256(repr(sorted(settings.items())).encode()).hexdigest()[:12]
+        usual = {field.name: field.default for field in dataclasses.fields(ExportSettings)}
+        asked = sorted((name, value) for name, value in settings.items() if value != usual[name])
+        place = folder / hashlib.sha256(repr(asked).encode()).hexdigest()[:12]
         stored = place / "report"
         if not stored.exists():
             place.mkdir(parents=True, exist_ok=True)

@@ -132,6 +132,12 @@ def test_rooms_can_be_looked_through_and_names_tell_them_apart():
     assert len(twice) <= 10, twice
 
 
+def test_what_runs_on_an_emulated_machine_is_there():
+    from tests.machines import arm64  # needs torch
+
+    assert [path for path in (arm64.OWN, *arm64.QUICK) if not (ROOT / path).exists()] == []
+
+
 def run_python(*arguments, **options):
     command = [sys.executable, *map(str, arguments)]
     return subprocess.run(command, check=True, capture_output=True, text=True, **options)

@@ -93,9 +93,11 @@ class Pacer:
 
     def _remaining_s(self) -> float:
         """Return in how many seconds a frame should be taken, infinity for not before something changes."""
-        if self._holds and (self._before or self._waiting or self._after > 1):
+        if not self._holds:
+            return 0.0
+        if self._before or self._waiting or self._after > 1:
             return float("inf")  # one more would only wait, for the model, for what is behind it, or for its reader
-        if not self._holds or self._began_s is None:
+        if self._began_s is None:
             return 0.0
         return self._began_s + self._infer_s - _MARGIN * self._lead_s - time.monotonic()
 

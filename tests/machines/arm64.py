@@ -25,7 +25,8 @@ MODELS = ROOT / "build" / "arm64" / "models"
 OWN = "tests/machines/test_other_machines.py"
 QUICK = (
     "tests/runtime/backends",
-    *(f"tests/runtime/test_{name}.py" for name in ("cli_self_test", "labels", "pose", "segmentation", "self_test")),
+    "tests/runtime/cli/test_run_self_test.py",
+    *(f"tests/runtime/test_{name}.py" for name in ("labels", "pose", "segmentation", "self_test")),
 )
 # Jetson Orin's Cortex-A78AE has the instructions of the first that matter here (dot products, float16); the second has
 # neither, the third also integer matrix products, bfloat16 and SVE.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import io
 import os
 import select
@@ -77,13 +76,6 @@ def open_raw(address: Address, *, on_event: EventHandler) -> Source:
     closing = threading.Event()
     name = "raw" if path is None else name_from(path.stem)
     frames = _frames(file, layout, rate if live else rate or _FALLBACK_RATE, name, closing, warnings)
-
-    def interrupt() -> None:
-        closing.set()
-        # A generator that has not begun does not come to closing the file.
-        if inspect.getgeneratorstate(frames) == inspect.GEN_CREATED:
-            file.close()
-
     return Source(
         frames,
         kind="stream" if live else "video",
@@ -93,7 +85,8 @@ def open_raw(address: Address, *, on_event: EventHandler) -> Source:
         paths=() if path is None else (path,),
         warnings=warnings,
         live=live,
-        interrupt=interrupt,
+        interrupt=closing.set,
+        release=file.close,
         on_event=on_event,
     )
 

@@ -34,13 +34,7 @@ DISTINCT = ["portable", "onnxruntime"]
 @pytest.fixture(scope="module")
 def exported(demo_export):
     """Return the report of an export."""
-
-    def export(variant, matching, target):
-        others = {"exact": {}, "local": {"matching": "local"}}[matching]
-        others |= {} if target == "portable" else {"target": target}
-        return demo_export(variant=variant, res=ODD, **others)
-
-    return export
+    return lambda variant, matching, target: demo_export(variant=variant, matching=matching, target=target, res=ODD)
 
 
 def frame():

@@ -1,5 +1,6 @@
 """Each planted fault is caught, and the message points to the place."""
 
+import functools
 import re
 
 import pytest
@@ -13,9 +14,10 @@ from sfpp.export.demo import demo_checkpoint
 from sfpp.export.parity import parity
 from tests.export.parity.planted import with_contract, with_normalization, with_scaled_layer, without_names
 
+slow = functools.partial(pytest.param, marks=pytest.mark.slow)
 # One of each task; the others are compared alike.
-MODELS = ("fast", "pose", *(pytest.param(name, marks=pytest.mark.slow) for name in ("original", "edaformer")))
-ONE = (MODELS[0], pytest.param("pose", marks=pytest.mark.slow), *MODELS[2:])
+MODELS = ("fast", "pose", slow("original"), slow("edaformer"))
+ONE = ("fast", *map(slow, ("pose", "original", "edaformer")))
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 
@@ -49,62 +51,22 @@ def test_a_layer_twice_too_large(exported, tmp_path, name):
 @pytest.mark.parametrize(
     ("name", "node", "place"),
     [
-        pytest.param(
-            "fast",
-            "encoder/stages.0/patch_embed/projection/Conv",
-            "stages.0/patch_embed/projection",
-            marks=pytest.mark.slow,
-        ),
-        pytest.param(
-            "fast",
-            "encoder/stages.0/blocks.0/attention/reduction/Conv",
-            "stages.0/blocks.0/attention/reduction",
-            marks=pytest.mark.slow,
-        ),
-        pytest.param(
-            "fast",
-            "encoder/stages.0/blocks.1/attention/key_value/MatMul",
-            "stages.0/blocks.1/attention/key_value",
-            marks=pytest.mark.slow,
-        ),
+        slow("fast", "encoder/stages.0/patch_embed/projection/Conv", "stages.0/patch_embed/projection"),
+        slow("fast", "encoder/stages.0/blocks.0/attention/reduction/Conv", "stages.0/blocks.0/attention/reduction"),
+        slow("fast", "encoder/stages.0/blocks.1/attention/key_value/MatMul", "stages.0/blocks.1/attention/key_value"),
         ("fast", "encoder/stages.2/blocks.1/attention/query/MatMul", "stages.2/blocks.1/attention/query"),
-        pytest.param(
-            "fast",
-            "encoder/stages.3/blocks.0/attention/output/MatMul",
-            "stages.3/blocks.0/attention/output",
-            marks=pytest.mark.slow,
-        ),
+        slow("fast", "encoder/stages.3/blocks.0/attention/output/MatMul", "stages.3/blocks.0/attention/output"),
         ("original", "encoder/stages.2/norm/LayerNormalization", "stages.2/norm"),
-        pytest.param(
-            "original",
-            "encoder/stages.1/blocks.1/norm1/LayerNormalization",
-            "stages.1/blocks.1/attention/norm1",
-            marks=pytest.mark.slow,
-        ),
-        pytest.param(
-            "original", "head/projections.2/projections.2.0/Conv", "head/projections.2", marks=pytest.mark.slow
-        ),
+        slow("original", "encoder/stages.1/blocks.1/norm1/LayerNormalization", "stages.1/blocks.1/attention/norm1"),
+        slow("original", "head/projections.2/projections.2.0/Conv", "head/projections.2"),
         ("original", "head/parts.0.1/Conv", "head/fusion"),
         ("pose", "head/parts.0.4/Conv", "logits"),
-        pytest.param(
-            "pose",
-            "encoder/stages.2/blocks.0/ffn/depthwise/Conv",
-            "stages.2/blocks.0/ffn/depthwise",
-            marks=pytest.mark.slow,
+        slow("pose", "encoder/stages.2/blocks.0/ffn/depthwise/Conv", "stages.2/blocks.0/ffn/depthwise"),
+        slow(
+            "edaformer", "encoder/stages.2/blocks.4/attention/key_value/Conv", "stages.2/blocks.4/attention/key_value"
         ),
-        pytest.param(
-            "edaformer",
-            "encoder/stages.2/blocks.4/attention/key_value/Conv",
-            "stages.2/blocks.4/attention/key_value",
-            marks=pytest.mark.slow,
-        ),
-        pytest.param(
-            "edaformer",
-            "head/stages.2.1/ffn/expand/Conv",
-            "head/stages.2.1/ffn/expand",
-            marks=pytest.mark.slow,
-        ),
-        pytest.param("edaformer", "head/fusion/parts.0.2/Conv", "head/fusion", marks=pytest.mark.slow),
+        slow("edaformer", "head/stages.2.1/ffn/expand/Conv", "head/stages.2.1/ffn/expand"),
+        slow("edaformer", "head/fusion/parts.0.2/Conv", "head/fusion"),
     ],
 )
 def test_the_layer_is_named(exported, tmp_path, name, node, place):
@@ -124,7 +86,7 @@ def test_a_wrong_color_order(exported, tmp_path, name):
     )
 
 
-@pytest.mark.parametrize("name", ["fast", pytest.param("edaformer", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["fast", slow("edaformer")])
 def test_normalization_in_the_wrong_order(exported, tmp_path, name):
     model = exported(name)
     report = compared(with_normalization(model.path, tmp_path / "faulty.onnx", MEAN[::-1], STD[::-1]), model)
@@ -139,13 +101,10 @@ def test_normalization_in_the_wrong_order(exported, tmp_path, name):
     ("mean", "std", "words"),
     [
         ((0, 0, 0), (1, 1, 1), "with normalization skipped it agrees - raw values 0..255 reach the network"),
-        *(
-            pytest.param(*each, marks=pytest.mark.slow)
-            for each in [
-                ((0, 0, 0), (255, 255, 255), "with values of 0..1 it agrees - frames are divided by 255 and not norm"),
-                ([x / 255 for x in MEAN], [x / 255 for x in STD], "it agrees - mean and std are on the 0..1 scale"),
-            ]
+        slow(
+            (0, 0, 0), (255, 255, 255), "with values of 0..1 it agrees - frames are divided by 255 and not normalized"
         ),
+        slow([x / 255 for x in MEAN], [x / 255 for x in STD], "it agrees - mean and std are on the 0..1 scale"),
         ((100, 110, 120), (50, 55, 60), "the graph normalizes with mean (100, 110, 120) and std (50, 55, 60), the ch"),
     ],
 )
@@ -197,7 +156,7 @@ def stale_checkpoint(path, *, part):
     return path
 
 
-@pytest.mark.parametrize("name", ["fast", pytest.param("original", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["fast", slow("original")])
 def test_a_stale_checkpoint(exported, tmp_path, name):
     weights = stale_checkpoint(tmp_path / "later.safetensors", part="")
     report = parity(exported(name).path, weights=weights, frames=1)
@@ -237,18 +196,10 @@ def test_converted_weights_are_a_note_only(exported, tmp_path):
             "hq",
             "1536 queries and 3 keys/values, expected 1536 and 10; these are the tokens of the variant 'fast'",
         ),
-        pytest.param(
-            "fast",
-            "original",
-            "expected 1536 and 24; these are the tokens of the variant 'fast'",
-            marks=pytest.mark.slow,
-        ),
+        slow("fast", "original", "expected 1536 and 24; these are the tokens of the variant 'fast'"),
         ("original", "fast", "expected 1536 and 3; these are the tokens of the variant 'original'"),
-        pytest.param(
-            "edaformer",
-            "1111-111",
-            "1536 queries and 6 keys/values, expected 1536 and 24; these are the tokens of the",
-            marks=pytest.mark.slow,
+        slow(
+            "edaformer", "1111-111", "1536 queries and 6 keys/values, expected 1536 and 24; these are the tokens of the"
         ),
     ],
 )

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -46,9 +47,10 @@ def test_a_live_source_becomes_a_video_and_lines_of_json(here, capsys):
         assert sum(record["shares"].values()) == pytest.approx(1, abs=1e-3)
         assert record["age_ms"] > 0
         assert set(record["latency_ms"]) == {"prepare", "infer", "labels"}
-    # On a busy machine each output drops frames by itself.
-    assert 1 <= len(read_clip(here / "scene.mp4")) <= 30
-    assert 1 <= len(records) <= 30
+    # Of the frames that were answered each output drops some by itself on a busy machine.
+    answered = int(re.search(r"^(\d+) frames? of test, \d+ dropped", out, re.MULTILINE)[1])
+    assert 1 <= len(read_clip(here / "scene.mp4")) <= answered <= 30
+    assert 1 <= len(records) <= answered
 
 
 def test_nothing_is_dropped_where_every_frame_is_wanted(here, capfd):
