@@ -20,6 +20,7 @@ from sfpp.runtime.contract import InputSpec
 from sfpp.runtime.errors import MediaError, MissingDependencyError, UsageError
 from sfpp.runtime.files import whole_file
 from sfpp.runtime.imports import cv2_text, import_cv2
+from sfpp.runtime.orientation import orientation_of, turned_upright
 
 Image = NDArray[np.uint8]
 
@@ -219,8 +220,11 @@ def read_picture(path: str | os.PathLike[str]) -> tuple[Image, str | None]:
         encoded = np.frombuffer(data, np.uint8)
         deep = kind == "TIFF" or (kind == "PNG" and data[24:25] == b"\x10")
         image: NDArray[Any] | None = None
+        orientation = orientation_of(kind, data)
         if encoded.size:
-            image = cv2.imdecode(encoded, cv2.IMREAD_COLOR | (cv2.IMREAD_ANYDEPTH if deep else 0))
+            as_stored = 0 if orientation is None else cv2.IMREAD_IGNORE_ORIENTATION
+            depth = cv2.IMREAD_ANYDEPTH if deep else 0
+            image = cv2.imdecode(encoded, cv2.IMREAD_COLOR | as_stored | depth)
     except OSError as error:
         raise MediaError(f"cannot read {path}: {error.strerror or error}") from error
     except cv2.error as error:  # for example more pixels than OpenCV allows
@@ -230,6 +234,7 @@ def read_picture(path: str | os.PathLike[str]) -> tuple[Image, str | None]:
             f"not a picture ({len(data)} bytes)" if kind is None else f"a damaged {kind} file, or one of a newer kind"
         )
         raise MediaError(f"{path} is {what}: OpenCV {cv2.__version__} cannot decode it; give a JPEG or a PNG")
+    image = image if orientation is None else turned_upright(image, orientation)
     notes = ["the file holds several pictures; the first is read"] if _holds_several(kind, data) else []
     if image.dtype == np.uint16:
         bits = _bits_used(int(image.max()))

@@ -327,3 +327,19 @@ def test_several_pictures_of_one_kind_of_file(tmp_path):
         assert note == "the file holds several pictures; the first is read"
         pictures[0].save(tmp_path / f"one-{name}")
         assert read_picture(tmp_path / f"one-{name}")[1] is None
+
+
+@pytest.mark.parametrize("pages", [1, 2])
+@pytest.mark.parametrize("suffix", ["png", "webp", "avif", "tiff"])
+def test_files_of_any_format_and_of_several_pictures_are_turned_upright(tmp_path, suffix, pages):
+    pillow = pytest.importorskip("PIL.Image")
+    if suffix == "avif" and (pages > 1 or not pytest.importorskip("PIL.features").check("avif")):
+        pytest.skip("a moving AVIF is a video, or this Pillow writes none")
+    image = np.zeros((32, 48, 3), np.uint8)
+    image[:12, :16], image[20:, 30:] = (40, 40, 200), (200, 180, 60)
+    first, exif = pillow.fromarray(image[..., ::-1]), pillow.Exif()
+    exif[0x0112] = 6
+    more = {"save_all": True, "append_images": [first.rotate(180)]} if pages > 1 else {}
+    options = {"lossless": True} if suffix == "webp" else {"quality": 95} if suffix == "avif" else {}
+    first.save(tmp_path / f"turned.{suffix}", exif=exif.tobytes(), **more, **options)
+    assert_alike(read_image(tmp_path / f"turned.{suffix}"), np.rot90(image, -1))
