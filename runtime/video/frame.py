@@ -41,10 +41,12 @@ class Origin:
         path: the file.
         begin_s: the time of the first frame by the file's own clock; None before it is read, and where no one clock
             goes through.
+        ended: all its frames were read.
     """
 
     path: Path
     begin_s: float | None = None
+    ended: bool = False
 
 
 class Decoded(NamedTuple):

@@ -196,7 +196,9 @@ class VideoFile:
                 if self._stream is not None:
                     encode(self._stream, None)
                 if self._sound is not None:
-                    self._sound.copy_until(self._stamps.last_s + float(1 / self._rate))
+                    # What goes on when the pictures have ended belongs to them, but not where only a part was run.
+                    ended = self._origin is not None and self._origin.ended
+                    self._sound.copy_until(math.inf if ended else self._stamps.last_s + float(1 / self._rate))
             finally:
                 if self._container is not None:
                     self._container.close()

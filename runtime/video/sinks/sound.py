@@ -43,7 +43,7 @@ class Sound:
                 self._streams[stream.index].metadata.update(stream.metadata)
             else:
                 say(f"the sound is left out, since {output.format.name} holds no {name}; .mkv does")
-        self._packets = self._moved()
+        self._packets: Iterator[tuple[float, Any]] = self._moved()
         self._next = next(self._packets, None)
 
     def copy_until(self, time_s: float) -> None:
@@ -54,6 +54,7 @@ class Sound:
 
     def close(self) -> None:
         """Close the file that is read."""
+        self._packets, self._next = iter(()), None  # or a cycle would keep both files until garbage is collected
         self._input.close()
 
     def _moved(self) -> Iterator[tuple[float, Any]]:

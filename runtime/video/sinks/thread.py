@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 from collections import defaultdict
@@ -60,7 +61,10 @@ class SinkThread:
         self._drops = DropReporter(name, on_event, _replaced_words, clock=clock)
         self._changed = threading.Condition()
         # One for each source; the first in order is that of the source whose turn it is.
-        self._boxes: dict[str, Mailbox[Callable[[Any], object]]] = defaultdict(self._new_box)
+        self._boxes: dict[str, Mailbox[Callable[[Any], object]]] = defaultdict(
+            # Without this object in it: a cycle would keep what was written with, such as encoders, until collected.
+            functools.partial(Mailbox, newest=self._freshest, changed=self._changed)
+        )
         self._closing = False
         self._given: BaseException | None = None  # what ended the caller's block
         self._error: BaseException | None = None
@@ -132,9 +136,6 @@ class SinkThread:
                 self._refuse()
                 return
         self._drops.report(self.dropped)
-
-    def _new_box(self) -> Mailbox[Callable[[Any], object]]:
-        return Mailbox(newest=self._freshest, changed=self._changed)
 
     def _takes_nothing(self) -> bool:
         return self._thread is None or self._closing or self._error is not None
