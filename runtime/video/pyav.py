@@ -86,6 +86,8 @@ class Shown:
         self._stream = stream
         self._deinterlacing: Any = None
         self._said: set[str] = set()
+        self._rotation: int | None = None
+        self._matrix: bytes | None = None
 
     def pictures(self, frames: Iterable[VideoFrame | None]) -> Iterator[Picture | None]:
         """Yield them in the frames' order; those of interlaced video come a frame late. None stays None."""
@@ -120,7 +122,18 @@ class Shown:
         else:
             pixels = frame.to_ndarray(format="bgr24", width=width, height=height, src_colorspace=_matrix(frame))
             image = cast(Image, pixels)
-        return turned(image, frame.side_data.get("DISPLAYMATRIX"))
+        return turned(image, self._turn(frame))
+
+    def _turn(self, frame: VideoFrame) -> bytes | None:
+        """Return a frame's display matrix, which is looked at only where it may have changed.
+
+        PyAV keeps a frame whose side data was looked at until garbage is collected, so a tiny one is.
+        """
+        if frame.rotation != self._rotation:
+            self._rotation = frame.rotation
+            matrix = frame.reformat(width=2, height=2, format="gray").side_data.get("DISPLAYMATRIX")
+            self._matrix = None if matrix is None else bytes(matrix)
+        return self._matrix
 
     def _square(self, frame: VideoFrame) -> tuple[int, int]:
         """Return width and height in square pixels; the short side grows, so that nothing is lost."""
@@ -150,7 +163,7 @@ def _matrix(frame: VideoFrame) -> int | None:
     return BT709 if frame.colorspace == _UNSPECIFIED and large else None
 
 
-def turned(image: Image, matrix: Any | None) -> Image:
+def turned(image: Image, matrix: bytes | None) -> Image:
     """Return an image as a display matrix says: turned by quarters, and mirrored where a front camera's is.
 
     Args:
@@ -161,7 +174,7 @@ def turned(image: Image, matrix: Any | None) -> Image:
         return image
     cv2 = import_cv2(purpose="turning pictures upright")
     # x' = a x + c y, y' = b x + d y
-    a, b, _, c, d = struct.unpack("=5i", bytes(matrix)[:20])
+    a, b, _, c, d = struct.unpack("=5i", matrix[:20])
     across, down = (a, d) if abs(a) + abs(d) >= abs(b) + abs(c) else (c, b)
     if (across, down) == (c, b):
         image = cv2.transpose(image)

@@ -24,6 +24,7 @@ _MATROSKA_DURATION = re.compile(r"(\d+):(\d+):(\d+\.?\d*)")  # 00:00:04.80000000
 _JOINED = ("mpegts", "hls", "concat")
 _LONGEST_GAP_S = 10.0  # between two pieces; where they are further apart, their clocks differ
 _SHORTEST_GAP_S = 0.5
+_SHORTEST_STEP_S = 1e-3
 _EXPECTED = "expected a video file such as .mp4, .mkv, .mov or .avi"
 _LARGEST_DENOMINATOR = 1001  # that of the NTSC rates: 30000/1001, 24000/1001
 
@@ -41,11 +42,13 @@ def open_video(path: Path) -> Source:
     # model competes for the same cores.
     stream.thread_type = "SLICE"
     rate = declared_rate(stream)
-    duration_s = _duration_s(container, stream)
+    begin_s = (
+        None if stream.start_time is None or stream.time_base is None else float(stream.start_time * stream.time_base)
+    )
+    duration_s = _duration_s(container, stream, begin_s or 0.0)
     count = stream.frames or (round(duration_s * rate) if duration_s else None)
     tally = Tally(path.name, rate=rate, declared_count=count, declared_s=duration_s)
-    if stream.start_time is not None and stream.time_base is not None:
-        tally.begin_s = float(stream.start_time * stream.time_base)
+    tally.begin_s = begin_s
     tally.joined = container.format.name in _JOINED
     pictures = filter(None, Shown(stream).pictures(_raw_frames(container, stream, tally)))
     return video_source(path, pictures, tally, close=container.close, origin=Origin(path))
@@ -71,14 +74,16 @@ def _open_container(path: Path) -> tuple[InputContainer, VideoStream]:
     return container, stream
 
 
-def _duration_s(container: InputContainer, stream: VideoStream) -> float | None:
+def _duration_s(container: InputContainer, stream: VideoStream, begin_s: float) -> float | None:
     """How long the header says the pictures last; None if it does not say so for the pictures alone."""
+    if container.format.name == "asf":
+        return None  # Windows Media counts what a player waits before it begins
     if stream.duration is not None and stream.time_base is not None:
         return float(stream.duration * stream.time_base)
     clock = _MATROSKA_DURATION.fullmatch(stream.metadata.get("DURATION", ""))
     if clock is not None:
         hours, minutes, seconds = map(float, clock.groups())
-        return hours * 3600 + minutes * 60 + seconds
+        return hours * 3600 + minutes * 60 + seconds - begin_s  # Matroska's is the time of the end
     if container.duration is not None and len(container.streams) == 1:
         return container.duration / _MICROSECONDS
     return None
@@ -113,9 +118,11 @@ class Tally:
         time_s = stamp_s - (self.begin_s or 0.0) + self.moved_s
         step_s = time_s - self.last_s
         if self.frames > 1:
-            if step_s <= 0 or (self.joined and step_s > _LONGEST_GAP_S):
+            if step_s <= -frame_s or (self.joined and step_s > _LONGEST_GAP_S):
                 self.moved_s += frame_s - step_s
                 time_s = self.last_s + frame_s
+            elif step_s <= 0:  # two frames of one time, as screen recorders write them
+                time_s = self.last_s + _SHORTEST_STEP_S
             elif self.joined:
                 self._note_missing(self.last_s, step_s - frame_s)
         self.last_s = time_s
@@ -178,6 +185,8 @@ def _decoded(
                 origin.begin_s = None if tally.moved_s or picture.stamp_s is None else (tally.begin_s or 0.0) + first_s
             yield Decoded(picture.image_bgr, time_s - first_s, note=picture.note)
             del picture  # or it would stay in memory while the next one is decoded
+        if origin is not None:
+            origin.ended = True
         if (warning := tally.warning()) is not None:
             tally.warnings.append(warning)
     finally:

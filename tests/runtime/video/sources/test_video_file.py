@@ -229,6 +229,26 @@ def test_frames_keep_the_times_of_the_file(tmp_path):
     assert warnings == []
 
 
+def test_frames_of_one_time_move_no_later_ones(tmp_path):
+    stamps = [0, 1, 1, 2, 3, 3, 3, 4]
+    path = tmp_path / "clip.mkv"
+    with av.open(str(path), mode="w") as container:
+        stream = container.add_stream("ffv1", rate=10)
+        stream.height, stream.width = 48, 64
+        stream.pix_fmt = "yuv444p"
+        packets = []
+        for number in range(8):
+            image = av.VideoFrame.from_ndarray(picture(number), format="bgr24").reformat(format="yuv444p")
+            image.pts, image.time_base = number, Fraction(1, 10)
+            packets += stream.encode(image)
+        for packet, stamp in zip([*packets, *stream.encode(None)], stamps, strict=True):
+            packet.pts = packet.dts = stamp * round(Fraction(1, 10) / packet.time_base)
+            container.mux(packet)
+    frames, _, warnings = read(path)
+    assert [frame.time_s for frame in frames] == pytest.approx([0, 0.1, 0.101, 0.2, 0.3, 0.301, 0.302, 0.4], abs=1e-3)
+    assert warnings == []
+
+
 # Without PyAV
 
 
