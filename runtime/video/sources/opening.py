@@ -33,6 +33,11 @@ IMAGE_SUFFIXES = (
     *(".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".pbm", ".pnm", ".gif"),
     *(".jp2", ".j2k", ".avif", ".heic", ".heif", ".hif"),
 )
+# Of the files in a folder, those that are run where it holds no pictures.
+MOVING_SUFFIXES = (
+    *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".wmv", ".asf", ".flv"),
+    *(".3gp", ".3g2", ".mxf", ".ogv", ".ogg", ".vob", ".h264", ".h265", ".hevc", ".mjpeg", ".mjpg", ".y4m"),
+)
 _HEAD = 64  # bytes that tell a picture's format
 _DEMO = "demo"
 _PICTURES_PER_SECOND = Fraction(25)  # when a video is made of single pictures
@@ -41,26 +46,31 @@ _WILDCARDS = re.compile(r"[*?\[]")
 
 def names_input(text: str) -> bool:
     """Whether a text that is no URI names something to read: it exists, or is a camera, a pattern or the word demo."""
-    return reads_files(text) or _is_camera(text)
+    return reads_files(text) or (not is_uri(text) and (_exists(text) or _is_camera(text)))
 
 
 def reads_files(text: str) -> bool:
-    """Whether a text names files, which can be opened again and again, and no camera or URI."""
-    return not is_uri(text) and (_exists(text) or text == _DEMO or _WILDCARDS.search(text) is not None)
+    """Whether a text names files, which can be opened again and again, and no camera, pipe or URI."""
+    if is_uri(text):
+        return False
+    return _is_file_or_folder(text) or text == _DEMO or (not _exists(text) and _WILDCARDS.search(text) is not None)
 
 
 def each_source(text: str) -> list[str]:
-    """Return the sources that a text names: itself, or the files that match a pattern, where no picture does.
+    """Return the sources that a text names: itself, or the videos of a folder or pattern in which no picture is.
 
     Raises:
         MediaError: it is no pattern.
     """
-    if is_uri(text) or _exists(text) or not _WILDCARDS.search(text):
+    path = Path(text)
+    if is_uri(text) or (_exists(text) and not path.is_dir()) or (not _exists(text) and not _WILDCARDS.search(text)):
         return [text]
-    matching = _matching(Path(text))
-    if _pictures_among(matching):
+    there = list(path.iterdir()) if path.is_dir() else _matching(path)
+    if _pictures_among(there):
         return [text]
-    return [str(path) for path in _in_order(path for path in matching if path.is_file())] or [text]
+    # A pattern was meant for whatever it matches.
+    videos = (each for each in there if not path.is_dir() or each.suffix.lower() in MOVING_SUFFIXES)
+    return [str(each) for each in _in_order(each for each in videos if each.is_file())] or [text]
 
 
 def check_given_once(texts: Sequence[str], sources: Sequence[Source]) -> None:
@@ -167,6 +177,10 @@ def _open_file(path: Path, *, on_event: EventHandler) -> Source:
     return _open_image(path) if is_picture and not (kind == "GIF" and has_av) else open_moving(path)
 
 
+def _is_file_or_folder(text: str) -> bool:
+    return os.path.isfile(text) or os.path.isdir(text)  # noqa: PTH112, PTH113 - Path's raise where a name is too long
+
+
 def _exists(text: str) -> bool:
     return os.path.exists(text)  # noqa: PTH110 - Path's raises where a name is too long
 
@@ -190,7 +204,8 @@ def open_folder(path: Path) -> Source:
     there = list(path.iterdir())
     files = _pictures_among(there)
     if not files:
-        raise MediaError(f"the folder {path} holds no pictures; expected files ending in {', '.join(IMAGE_SUFFIXES)}")
+        known = ", ".join((*IMAGE_SUFFIXES, *MOVING_SUFFIXES))
+        raise MediaError(f"the folder {path} holds no pictures and no videos; expected files ending in {known}")
     others = Counter(
         each.suffix.lower() or "without suffix"
         for each in set(there).difference(files)

@@ -592,3 +592,46 @@ def test_one_source_twice_is_told(here, capsys):
     for words in (["a.mp4", "./a.mp4"], [f"{SCENE}&frames=3"] * 2, ["demo", "b.mp4", "demo"]):
         code, _, err = run(capsys, *words)
         assert (code, "is given twice; give each source once" in err) == (2, True), err
+
+
+def test_a_folder_of_videos_is_each_of_them(here, capsys):
+    (here / "clips").mkdir()
+    for name in ("a.mp4", "b.mp4"):
+        (here / name).rename(here / "clips" / name)
+    (here / "clips" / "notes.txt").write_text("day 1")
+    code, out, err = run(capsys, "clips", "-o", "labeled/")
+    assert (code, out.splitlines()[-1]) == (0, "2 of 2 sources are done"), err
+    assert sorted(path.name for path in (here / "labeled").iterdir()) == ["a-sfpp.mp4", "b-sfpp.mp4"]
+
+
+@pytest.mark.slow
+def test_a_thousand_videos_take_no_more_than_a_hundred(here):
+    """Memory and threads stay where they are, and bad ones are told at the end."""
+    (here / "clips").mkdir()
+    data = write_clip(here / "clip.mp4", frames=10).read_bytes()
+    for number in range(1000):
+        (here / "clips" / f"{number}.mp4").write_bytes(b"bad" if number % 100 == 7 else data)
+    program = "import sys; from sfpp.runtime.cli.run import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", program, "model.onnx", "clips", "-o", "labeled/"]
+    with (here / "said").open("w") as said:
+        process = subprocess.Popen(
+            [*command, "--backend", "onnxruntime", "--threads", "1"], stdout=said, stderr=subprocess.STDOUT
+        )
+        samples = []
+        while process.poll() is None:
+            done = len(list((here / "labeled").glob("[0-9]*.mp4"))) if (here / "labeled").is_dir() else 0
+            status = Path(f"/proc/{process.pid}/status").read_text()
+            facts = dict(line.split(":", 1) for line in status.splitlines())
+            if done and "VmRSS" in facts:
+                samples.append((done, int(facts["Threads"]), int(facts["VmRSS"].split()[0]) / 1024))
+            time.sleep(0.1)
+    lines = (here / "said").read_text().splitlines()
+    assert process.returncode == 1
+    assert [line for line in lines if line == "990 of 1000 sources are done"]
+    assert lines[-10:] == [f"sfpp-run: warning: not done: clips/{number}.mp4" for number in range(7, 1000, 100)]
+    assert len(list((here / "labeled").iterdir())) == 990
+    assert max(threads for _, threads, _ in samples) < 40
+    early = max(megabytes for done, _, megabytes in samples if 50 <= done < 150)
+    late = max(megabytes for done, _, megabytes in samples if done >= 850)
+    print(f"{max(threads for _, threads, _ in samples)} threads; {early:.0f} MB, then {late:.0f} MB")
+    assert late < early + 20

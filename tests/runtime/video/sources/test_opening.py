@@ -77,7 +77,7 @@ def test_pictures_of_one_stem_keep_different_names(tmp_path):
 
 
 def test_a_folder_without_any_readable_picture_is_an_error(tmp_path):
-    with pytest.raises(MediaError, match="holds no pictures; expected files ending in"):
+    with pytest.raises(MediaError, match="holds no pictures and no videos; expected files ending in"):
         open_source(str(tmp_path))
     (tmp_path / "b.png").write_text("no picture")
     with open_source(str(tmp_path)) as source, pytest.raises(MediaError, match=r"no frame .*b\.png"):
