@@ -33,7 +33,9 @@ test: lint
 pytest: $(VENV)/.dev
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
+# FFmpeg's command makes videos to try.
 test-slow: $(VENV)/.dev
+	$(INSTALL) "imageio-ffmpeg>=0.6"
 	$(BIN)/python -m pytest -m slow
 
 test-newest test-oldest:
