@@ -2,6 +2,8 @@
 
 import sys
 
+import numpy as np
+
 import sfpp
 
 
@@ -15,5 +17,6 @@ model_path, *sources = sys.argv[1:]
 with sfpp.load_segmenter(model_path) as model, sfpp.Pipeline(model, sources, smooth=0.3, on_event=tell) as pipeline:
     for answer in pipeline:
         ahead = answer.result.labels[-answer.result.labels.shape[0] // 3 :]
-        free = (ahead == model.contract.classes.index("road")).mean()
-        print(f"{answer.frame.source:12} road ahead {free:4.0%}, {answer.age_ms:.0f} ms old")
+        most = np.bincount(ahead.ravel()).argmax()  # the class that fills most of the lowest third
+        share = (ahead == most).mean()
+        print(f"{answer.frame.source:12} ahead: {share:4.0%} {model.contract.classes[most]}, {answer.age_ms:.0f} ms old")

@@ -13,4 +13,5 @@ with (
     for frame, result in model.stream(source):
         sink.write(frame, result.draw(frame.image_bgr))
         if frame.index % 25 == 0:
-            print(f"{frame.time_s:6.1f} s  road: {result.shares()['road']:.0%}")
+            name, share = max(result.shares().items(), key=lambda each: each[1])
+            print(f"{frame.time_s:6.1f} s  most of it: {name}, {share:.0%}")

@@ -262,7 +262,7 @@ def test_the_metadata_is_what_an_index_takes(built):
     found = Metadata.from_email(facts)  # refuses what the specification does not know
     assert (found.name, found.license_expression) == ("sfpp", "Apache-2.0")
     assert found.description_content_type == "text/markdown"
-    assert set(found.provides_extra) == {"bench", "calibrate", "cpu", "dev", "export", "openvino"} | {
+    assert set(found.provides_extra) == {"bench", "calibrate", "cpu", "dev", "export", "heic", "openvino"} | {
         *("rtx", "tensorrt", "video", "viewer"),
     }
 
@@ -309,7 +309,7 @@ def test_samples_run(model, demo_export, clip, tmp_path):
         "several_cameras.py": [model, "test://?frames=12&seed=1", "test://?frames=12&seed=2"],
         "video_file.py": [model, clip, tmp_path / "overlay.mp4"],
         "segment_image.py": [model, demo_frame(), tmp_path / "overlay.png"],
-        "own_loop.py": [model, clip],
+        "own_loop.py": [model, clip, "road"],
         "export_and_compare.py": [tmp_path],
         "plain_onnxruntime.py": [model, demo_frame(), tmp_path / "labels.png"],
     }
@@ -322,7 +322,7 @@ def test_samples_run(model, demo_export, clip, tmp_path):
     assert len(list((tmp_path / "masks").glob("*.png"))) == 3
     assert len((tmp_path / "masks" / "frames.jsonl").read_text().splitlines()) == 3
     assert "wrist (" in printed["pose_stream.py"]
-    assert re.search(r"test-[12] +road ahead +\d+%", printed["several_cameras.py"])
+    assert re.search(r"test-[12] +ahead: +\d+% \w+", printed["several_cameras.py"])
     assert (tmp_path / "overlay.mp4").stat().st_size > 10_000
     assert re.search(r"merging keeps 9\d\.\d% of the labels", printed["export_and_compare.py"])
 

@@ -25,7 +25,7 @@ except ModuleNotFoundError:  # Python 3.10
 
 EXTRAS = ("bench", "calibrate", "cpu", "export", "openvino", "video", "viewer")
 TOOLS = ("pytest", "pytest-xdist", "setuptools")
-LOWEST = re.compile(r"([\w-]+)>=([\d.]+)")
+LOWEST = re.compile(r"([\w-]+)>=([\d.]+)(?:,<\d+)?")
 PYTEST = ("-p", "no:cacheprovider", "-n", os.environ.get("WORKERS", "2"), "--dist", "loadfile")
 
 
