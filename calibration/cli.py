@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from sfpp.calibration.settings import CalibrationSettings
-from sfpp.runtime.cli.console import Bars, example_source, exit_code_of
+from sfpp.runtime.cli.console import Bars, command_parser, example_source, report, run_command
 from sfpp.runtime.options import add_options
 
 COMMAND = "sfpp-calibrate"
@@ -42,12 +42,7 @@ _GROUPS = {
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser; it imports nothing heavy."""
-    parser = argparse.ArgumentParser(
-        prog=COMMAND,
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser(COMMAND, description=_DESCRIPTION, epilog=_EPILOG)
     add_options(parser, CalibrationSettings, "model")
     for title, names in _GROUPS.items():
         add_options(parser.add_argument_group(title), CalibrationSettings, *names)
@@ -63,8 +58,7 @@ def command() -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command here and return its exit code."""
-    arguments = build_parser().parse_args(argv)
-    return exit_code_of(COMMAND, lambda: _run(arguments))
+    return run_command(COMMAND, build_parser().parse_args(argv), _run)
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -72,11 +66,11 @@ def _run(arguments: argparse.Namespace) -> int:
     from sfpp.calibration.summary import recommended, summary_lines
 
     with Bars() as bars:
-        report = calibrate(**vars(arguments), notify=bars.say, progress=bars)
-    print("\n".join(summary_lines(report)))
-    print(f"report: {CalibrationSettings(**vars(arguments)).page_path}")
-    print(f"next: sfpp-run {shlex.quote(str(recommended(report).path))} {example_source(report.contract.task)}")
-    return 0 if report.budget_held is not False else 1
+        found = calibrate(**vars(arguments), notify=bars.say, progress=bars)
+    print("\n".join(summary_lines(found)))
+    report(f"report: {CalibrationSettings(**vars(arguments)).page_path}")
+    report(f"next: sfpp-run {shlex.quote(str(recommended(found).path))} {example_source(found.contract.task)}")
+    return 0 if found.budget_held is not False else 1
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from sfpp.export.settings import ExportSettings
-from sfpp.runtime.cli.console import example_source, exit_code_of, notes_of
+from sfpp.runtime.cli.console import command_parser, example_source, notes_of, report, run_command
 from sfpp.runtime.options import add_options
 
 if TYPE_CHECKING:
@@ -46,12 +46,7 @@ examples:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser; it imports nothing heavy."""
-    parser = argparse.ArgumentParser(
-        prog="sfpp-export",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("sfpp-export", description=_DESCRIPTION, epilog=_EPILOG)
     parser.add_argument(
         "--weights",
         metavar="PATH",
@@ -73,30 +68,28 @@ def command() -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command here and return its exit code."""
-    arguments = build_parser().parse_args(argv)
-    return exit_code_of("sfpp-export", lambda: _run(arguments))
+    return run_command("sfpp-export", build_parser().parse_args(argv), _run)
 
 
 def _run(arguments: argparse.Namespace) -> int:
     from sfpp.export import export_onnx  # not at the top: --help must not wait for torch
 
-    report = export_onnx(**vars(arguments), notify=notes_of())
-    print(describe(report))
+    report(describe(export_onnx(**vars(arguments), notify=notes_of())))
     return 0
 
 
-def describe(report: ExportReport) -> str:
+def describe(done: ExportReport) -> str:
     """Return what was made, how it agrees with PyTorch, and the next command."""
-    contract = report.contract
-    spec, total = contract.input, sum(report.seconds.values())
+    contract = done.contract
+    spec, total = contract.input, sum(done.seconds.values())
     lines = [
-        f"{report.path}  ({report.size_bytes / 1e6:.1f} MB, {total:.1f} s)",
+        f"{done.path}  ({done.size_bytes / 1e6:.1f} MB, {total:.1f} s)",
         f"  {contract.family}-{contract.size} {_variant(contract)}, {spec.width}x{spec.height} (width x height), "
         f"{_names(contract)}, {contract.outputs[0].kind}, opset {contract.opset}, "
         f"{(contract.multiply_adds or 0) / 1e9:.1f} G multiply-adds",
-        f"  against PyTorch: {report.parity.summary()}",
+        f"  against PyTorch: {done.parity.summary()}",
     ]
-    for stage in report.planned_tokens:
+    for stage in done.planned_tokens:
         grid_h, grid_w = stage.grid_hw
         context = stage.key_value_grid_hw[0] * stage.key_value_grid_hw[1]
         lines.append(
@@ -105,7 +98,7 @@ def describe(report: ExportReport) -> str:
         )
     if contract.licence:
         lines.append(f"  weights: {contract.licence}")
-    lines.append(f"next: sfpp-run {shlex.quote(str(report.path))} {example_source(contract.task)}")
+    lines.append(f"next: sfpp-run {shlex.quote(str(done.path))} {example_source(contract.task)}")
     return "\n".join(lines)
 
 

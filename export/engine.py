@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from sfpp.runtime.cli.console import Bars, example_source, exit_code_of
+from sfpp.runtime.cli.console import Bars, command_parser, example_source, report, run_command
 from sfpp.runtime.files import check_destinations
 from sfpp.runtime.options import add_options, options_of
 from sfpp.runtime.tensorrt.building import EngineSettings
@@ -44,14 +44,12 @@ exit codes: 0 built, or nothing found that prevents it; 1 failed, or found; 2 wr
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     arguments = engine_parser().parse_args(argv)
-    return exit_code_of(COMMAND, lambda: _check(arguments) if arguments.check else _build(arguments))
+    return run_command(COMMAND, arguments, _check if arguments.check else _build)
 
 
 def engine_parser() -> argparse.ArgumentParser:
     """Return the parser; it imports nothing heavy."""
-    parser = argparse.ArgumentParser(
-        prog=COMMAND, description=_DESCRIPTION, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(COMMAND, description=_DESCRIPTION, epilog=_EPILOG)
     add = parser.add_argument
     add("model", metavar="MODEL", help="the .onnx file; with --check also one of another tool")
     add("-o", "--path", metavar="FILE", help="the engine to write (default: named after MODEL, beside it)")
@@ -78,7 +76,7 @@ def _build(arguments: argparse.Namespace) -> int:
         engine = Path(arguments.path) if arguments.path else Path(arguments.model).with_suffix(SUFFIX)
         check_destinations(sidecar_of(engine), also_read=[arguments.contract])
     with Bars(COMMAND) as bars:
-        report = build_engine(
+        done = build_engine(
             arguments.model,
             arguments.path,
             backend=arguments.backend,
@@ -87,7 +85,7 @@ def _build(arguments: argparse.Namespace) -> int:
             notify=bars.say,
             progress=bars,
         )
-    print(describe(report))
+    report(describe(done))
     return 0
 
 
@@ -100,21 +98,21 @@ def _check(arguments: argparse.Namespace) -> int:
     return 0 if found.builds else 1
 
 
-def describe(report: EngineReport) -> str:
+def describe(done: EngineReport) -> str:
     """Return what was built, what for, and the next command."""
-    contract, spec = report.contract, report.contract.input
+    contract, spec = done.contract, done.contract.input
     record = contract.engine
     assert record is not None
     where = ", ".join(record.devices) or ("cards from sm80 on" if record.library == "tensorrt-rtx" else "this card")
     card = f" ({record.card})" if record.card else ""
-    engine = shlex.quote(str(report.path))
+    engine = shlex.quote(str(done.path))
     has_test = contract.self_test is not None
     return "\n".join(
         [
-            f"{report.path}  ({report.size_bytes / 1e6:.1f} MB, {report.seconds:.1f} s)",
+            f"{done.path}  ({done.size_bytes / 1e6:.1f} MB, {done.seconds:.1f} s)",
             f"  {contract.family}-{contract.size} {contract.variant}, {spec.width}x{spec.height} (width x height), "
             f"{contract.precision}, for {where}{card}, {record.library} {record.version}",
-            f"  contract: {report.sidecar}; keep it beside the engine",
+            f"  contract: {done.sidecar}; keep it beside the engine",
             f"next: sfpp-run {engine} {'--self-test' if has_test else example_source(contract.task)}",
         ]
     )

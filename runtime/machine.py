@@ -22,8 +22,8 @@ _INSTRUCTION_SETS = (
 # Variables by which oneDNN, and OpenVINO with it, is kept from some of them or told to compute in less.
 _OVERRIDES = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ONEDNN_CPU_ISA_HINTS", "ONEDNN_DEFAULT_FPMATH_MODE")
 _PACKAGES = (
-    *("sfpp", "numpy", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt"),
-    *("opencv-python", "opencv-python-headless"),
+    *("sfpp", "numpy", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx"),
+    *("opencv-python", "opencv-python-headless", "opencv-contrib-python", "av", "torch", "onnx"),
 )
 
 
@@ -32,7 +32,7 @@ def machine() -> dict[str, Any]:
 
     Returns:
         ``processor``, ``cores`` (of the machine), ``usable_cores`` (of this process), ``memory_bytes``,
-        ``instruction_sets``, ``system``, ``python``, and the version of each library that is installed. None where
+        ``instruction_sets``, ``system``, ``python``, and the :func:`versions` of what is installed. None where
         the system does not tell.
     """
     facts = _cpuinfo()
@@ -43,8 +43,7 @@ def machine() -> dict[str, Any]:
         "memory_bytes": machine_memory_bytes(),
         "instruction_sets": _instruction_sets(facts),
         "system": platform.platform(terse=True),
-        "python": platform.python_version(),
-        **_versions(),
+        **versions(),
     }
 
 
@@ -91,11 +90,12 @@ def _cpuinfo() -> dict[str, str]:
     return facts
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Return the versions of ``python`` and of the libraries that are installed and matter, by their names."""
     from importlib import metadata  # takes longer to import than all else here
 
-    versions = {}
+    found = {"python": platform.python_version()}
     for package in _PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
-            versions[package] = metadata.version(package)
-    return versions
+            found[package] = metadata.version(package)
+    return found

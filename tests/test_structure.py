@@ -174,9 +174,10 @@ COMMANDS = (
 )
 
 
+@pytest.mark.parametrize("option", ["--help", "--version"])
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_loads_nothing_heavy(command):
-    loaded = loaded_by(f"import {command} as c\ntry: c.main(['--help'])\nexcept SystemExit: pass")
+def test_help_and_versions_load_nothing_heavy(command, option):
+    loaded = loaded_by(f"import {command} as c\ntry: c.main([{option!r}])\nexcept SystemExit as e: assert e.code == 0")
     heavy = {"torch", "onnx", "onnxruntime", "openvino", "tensorrt_rtx", "cuda", "cv2", "av", "tqdm", "matplotlib"}
     assert not loaded & heavy
 
@@ -262,8 +263,8 @@ def test_the_metadata_is_what_an_index_takes(built):
     found = Metadata.from_email(facts)  # refuses what the specification does not know
     assert (found.name, found.license_expression) == ("sfpp", "Apache-2.0")
     assert found.description_content_type == "text/markdown"
-    assert set(found.provides_extra) == {"bench", "calibrate", "cpu", "dev", "export", "heic", "openvino"} | {
-        *("rtx", "tensorrt", "video", "viewer"),
+    assert set(found.provides_extra) == {"bench", "calibrate", "completion", "cpu", "dev", "export", "heic"} | {
+        *("openvino", "rtx", "tensorrt", "video", "viewer"),
     }
 
 

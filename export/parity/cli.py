@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from sfpp.export.parity.settings import ParitySettings
-from sfpp.runtime.cli.console import Bars, exit_code_of
+from sfpp.runtime.cli.console import Bars, command_parser, report, run_command
 from sfpp.runtime.files import check_destinations
 from sfpp.runtime.options import add_options, options_of
 
@@ -54,9 +54,7 @@ _GROUPS = {
 
 def parity_parser() -> argparse.ArgumentParser:
     """Return the parser; it imports nothing heavy."""
-    parser = argparse.ArgumentParser(
-        prog=COMMAND, description=_DESCRIPTION, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(COMMAND, description=_DESCRIPTION, epilog=_EPILOG)
     add_options(parser, ParitySettings, "model", "weights")
     for title, names in _GROUPS.items():
         add_options(parser.add_argument_group(title), ParitySettings, *names)
@@ -75,8 +73,7 @@ def command() -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command here and return its exit code."""
-    arguments = parity_parser().parse_args(argv)
-    return exit_code_of(COMMAND, lambda: _run(arguments))
+    return run_command(COMMAND, parity_parser().parse_args(argv), _run)
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -87,16 +84,16 @@ def _run(arguments: argparse.Namespace) -> int:
     from sfpp.export.parity.report_text import next_command, report_text, write_html
 
     with Bars(COMMAND, unit="frame") as bars:
-        report = parity(**options_of(arguments, ParitySettings), notify=bars.say, progress=partial(bars, ""))
-    print(report_text(report))
+        found = parity(**options_of(arguments, ParitySettings), notify=bars.say, progress=partial(bars, ""))
+    print(report_text(found))
     if arguments.json is not None:
-        report.write_json(arguments.json)
-        print(f"wrote {arguments.json}")
+        found.write_json(arguments.json)
+        report(f"wrote {arguments.json}")
     if arguments.html is not None:
-        write_html(report, arguments.html)
-        print(f"wrote {arguments.html}")
-    print(f"next: {next_command(report)}")
-    return 0 if report.agrees else _DISAGREES
+        write_html(found, arguments.html)
+        report(f"wrote {arguments.html}")
+    report(f"next: {next_command(found)}")
+    return 0 if found.agrees else _DISAGREES
 
 
 if __name__ == "__main__":

@@ -147,7 +147,8 @@ class FunctionBackend:
 
 def say(line: str, notify: Notify | None) -> None:
     """Write a line, a warning if it begins so, to the logger ``sfpp``, and to whoever wants to be called with it."""
-    _LOGGER.log(logging.WARNING if line.startswith(WARNING) else logging.INFO, line)
+    level = logging.WARNING if line.startswith(WARNING) else logging.INFO
+    _LOGGER.log(level, line, extra={"notified": notify is not None})
     if notify is not None:
         notify(line)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from sfpp.runtime.backends.choice import AUTO
 from sfpp.runtime.bench.settings import BenchSettings
-from sfpp.runtime.cli.console import INTERRUPTED, example_source, exit_code_of, notes_of
+from sfpp.runtime.cli.console import INTERRUPTED, command_parser, example_source, notes_of, report, run_command
 from sfpp.runtime.files import check_destinations
 from sfpp.runtime.options import add_options
 
@@ -44,36 +44,30 @@ usage, 130 stopped by Ctrl-C.
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    arguments = bench_parser().parse_args(argv)
-    return exit_code_of(COMMAND, lambda: _run(arguments))
+    return run_command(COMMAND, bench_parser().parse_args(argv), _run)
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    import logging
-
     from sfpp.runtime.bench import bench  # not at the top: --help must be instant
 
     options = vars(arguments)
     json_path, chart_path = options.pop("json"), options.pop("chart")
     _check_outputs(arguments, json_path, chart_path)
-    logging.getLogger("sfpp").addHandler(logging.NullHandler())  # its warnings are printed once, by ``_note``
-    report = bench(**options, notify=_note)
-    print(report.table())
+    found = bench(**options, notify=_note)
+    print(found.table())
     if json_path is not None:
-        report.write_json(json_path)
-        print(f"wrote {json_path}")
+        found.write_json(json_path)
+        report(f"wrote {json_path}")
     if chart_path is not None:
-        report.write_chart(chart_path)
-        print(f"wrote {chart_path}")
+        found.write_chart(chart_path)
+        report(f"wrote {chart_path}")
     # After the files: a run of an hour is worth keeping, also when it was cut short.
-    if report.interrupted:
+    if found.interrupted:
         _note("stopped early: what was measured until then is above")
         return INTERRUPTED
-    print(f"next: {next_command(report)}")
-    if report.wrong:
-        _note(
-            f"{len(report.wrong)} of {len(report.rows)} give wrong results and were not measured; what failed is above"
-        )
+    report(f"next: {next_command(found)}")
+    if found.wrong:
+        _note(f"{len(found.wrong)} of {len(found.rows)} give wrong results and were not measured; what failed is above")
         return 1
     return 0
 
@@ -103,9 +97,7 @@ def _check_outputs(arguments: argparse.Namespace, json_path: str | None, chart_p
 
 def bench_parser() -> argparse.ArgumentParser:
     """Return the parser of `sfpp-bench`; it imports nothing heavy."""
-    parser = argparse.ArgumentParser(
-        prog=COMMAND, description=_DESCRIPTION, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(COMMAND, description=_DESCRIPTION, epilog=_EPILOG)
     add_options(parser, BenchSettings, "models", "backends")
     add_options(parser.add_argument_group("what the models see"), BenchSettings, "image", "input_shapes", "threads")
     add_options(parser.add_argument_group("how long"), BenchSettings, "runs", "warmup", "seconds")

@@ -1,4 +1,4 @@
-"""What the commands share: types of arguments, what they say while they work, and how they end."""
+"""What the commands share: a parser and its options, what they say while they work, and how they end."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import argparse
 import contextlib
 import errno
 import io
+import logging
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TextIO
 
-from sfpp.runtime.errors import SfppError
+from sfpp.runtime.errors import MissingDependencyError, SfppError
 
 COMMAND = "sfpp-run"  # of this package; others name their own
 _PATIENCE_S = 2.0  # what is over sooner needs no bar
@@ -20,6 +22,98 @@ _LARGEST_INT = 2**31 - 1  # what the libraries take that such numbers are handed
 _BROKEN_PIPE = 141  # 128 + SIGPIPE
 _LESS_MEMORY = "close other programs, take a smaller size, or a machine with more memory"
 _PATH_ERRORS = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG)
+_PROBLEMS = ("warning: ", "error: ", "failed: ")  # how lines begin that --quiet does not hold back
+_LOGGER = logging.getLogger("sfpp")  # its level is how much a command says: WARNING for --quiet, DEBUG for --verbose
+
+
+def command_parser(command: str, *, description: str, epilog: str) -> argparse.ArgumentParser:
+    """Return a parser with the options that all commands have, which :func:`run_command` follows."""
+    parser = argparse.ArgumentParser(
+        prog=command, description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    loudness = parser.add_mutually_exclusive_group()
+    for flags, level, meaning in (
+        (("-q", "--quiet"), logging.WARNING, "print warnings, errors and what was asked for, and nothing else"),
+        (("-v", "--verbose"), logging.DEBUG, "print also versions, what is logged, and where in the code errors arise"),
+    ):
+        options: dict[str, Any] = {"const": level, "default": logging.INFO, "help": meaning}
+        loudness.add_argument(*flags, action="store_const", dest="log_level", **options)
+    shown: dict[str, Any] = {"action": _Shown, "default": argparse.SUPPRESS}
+    parser.add_argument("--version", nargs=0, help="print versions, and exit", **shown)
+    parser.add_argument(
+        "--print-completion",
+        choices=("bash", "zsh", "tcsh"),
+        help="print what the shell needs to complete options and files of this command, and exit",
+        **shown,
+    )
+    return parser
+
+
+class _Shown(argparse.Action):
+    """Prints versions, or what completes in the shell that is named, whatever else was given, and ends the command."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: object, values: Any, option_string: str | None = None
+    ) -> None:
+        def show() -> int:
+            print(_completion(parser, values) if values else _versions(parser.prog))
+            return 0
+
+        raise SystemExit(exit_code_of(parser.prog, show))
+
+
+def _versions(command: str) -> str:
+    from sfpp.runtime.machine import versions
+
+    found = versions()
+    return f"{command} {found.pop('sfpp', '?')}\n{', '.join(' '.join(each) for each in found.items())}"
+
+
+def _completion(parser: argparse.ArgumentParser, shell: str) -> str:
+    try:
+        import shtab
+    except ImportError as error:
+        raise MissingDependencyError("shtab", extra="completion", purpose="completion in a shell") from error
+    for action in parser._actions:
+        # While options may stand anywhere, Python before 3.13 takes what else there is aside.
+        action.nargs = getattr(action, "save_nargs", action.nargs)
+        if action.nargs != 0 and action.type is None and action.choices is None:
+            action.complete = shtab.FILE  # type: ignore[attr-defined]  # where shtab looks for it
+    return str(shtab.complete(parser, shell))
+
+
+def run_command(command: str, arguments: argparse.Namespace, work: Callable[[argparse.Namespace], int]) -> int:
+    """Do a command's work, as loudly as its options say, and return its exit code as :func:`exit_code_of` does.
+
+    Args:
+        command: its name, which begins its messages.
+        arguments: what a :func:`command_parser` parsed; the work is given them without the options of all commands.
+        work: returns the exit code.
+    """
+    before, handler = _LOGGER.level, logging.StreamHandler()
+    handler.setLevel(logging.CRITICAL)  # what is logged is printed by who is notified of it
+    _LOGGER.addHandler(handler)
+    _LOGGER.setLevel(vars(arguments).pop("log_level"))
+    try:
+        if _LOGGER.level == logging.DEBUG:
+            handler.setLevel(logging.DEBUG)
+            handler.addFilter(lambda record: not getattr(record, "notified", False))
+            notes_of(command)(_versions(command))
+        return exit_code_of(command, lambda: work(arguments))
+    finally:
+        _LOGGER.setLevel(before)
+        _LOGGER.removeHandler(handler)
+
+
+def is_quiet() -> bool:
+    """Whether a command is to print nothing but warnings, errors and what was asked for."""
+    return _LOGGER.level == logging.WARNING
+
+
+def report(text: object, *, file: TextIO | None = None) -> None:
+    """Print what a command has done, on standard output unless another file is given; nothing where it is quiet."""
+    if not is_quiet():
+        print(text, file=file)
 
 
 def positive_int(text: str) -> int:
@@ -48,12 +142,16 @@ def unit_interval(text: str) -> float:
     return value
 
 
-def notes_of(command: str = "") -> Callable[[str], None]:
-    """Return what prints a line on stderr, where it is no part of the result, behind the command's name if given."""
+def notes_of(command: str = "", *, always: bool = False) -> Callable[[str], None]:
+    """Return what prints a line on stderr, where it is no part of the result, behind the command's name if given.
+
+    A quiet command prints only lines that are warnings or errors, unless they are to be printed ``always``.
+    """
     prefix = f"{command}: " if command else ""
 
     def note(line: str) -> None:
-        print(f"{prefix}{line}", file=sys.stderr, flush=True)
+        if always or not is_quiet() or line.startswith(_PROBLEMS):
+            print(f"{prefix}{line}", file=sys.stderr, flush=True)
 
     return note
 
@@ -71,7 +169,7 @@ def progress_bar(*, hidden: bool = False, **options: Any) -> Iterator[Any]:
     except ImportError:
         yield None
         return
-    with tqdm(disable=hidden or not sys.stderr.isatty(), file=sys.stderr, **options) as bar:
+    with tqdm(disable=hidden or is_quiet() or not sys.stderr.isatty(), file=sys.stderr, **options) as bar:
         yield bar
 
 
@@ -132,6 +230,8 @@ def exit_code_of(command: str, work: Callable[[], int]) -> int:
         code = work()
         sys.stdout.flush()  # here rather than at exit, where a closed pipe would show a traceback
     except SfppError as error:
+        if _LOGGER.level == logging.DEBUG:
+            traceback.print_exc()
         print(f"{command}: error: {_one_line(str(error))}", file=sys.stderr)
         return error.exit_code
     except MemoryError:

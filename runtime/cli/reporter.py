@@ -7,12 +7,12 @@ import sys
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
-from sfpp.runtime.cli.console import COMMAND, notes_of, progress_bar
+from sfpp.runtime.cli.console import COMMAND, notes_of, progress_bar, report
 from sfpp.runtime.events import Event
 from sfpp.runtime.model import SelfTestState
 from sfpp.runtime.video.pipeline import Answer, Pipeline
@@ -24,9 +24,10 @@ if TYPE_CHECKING:
 # Dropped frames are the rule for a live source; a line each second would hide what else happens.
 _DROPS_EVERY_S = 10.0
 _KEPT_AGES = 100_000
-
+_PROBLEMS = ("lost", "gave-up", "sink-failed")  # events that --quiet does not hold back
 
 note = notes_of(COMMAND)
+announce = notes_of(COMMAND, always=True)
 
 
 def warn(line: str) -> None:
@@ -42,7 +43,7 @@ def self_test_line(state: SelfTestState) -> str:
 def print_written(outputs: Iterable[str], *, file: TextIO | None = None) -> None:
     """Print what was written, a line for each output; addresses without what may be secret."""
     for text in outputs:
-        print(f"wrote {output_from(text).name}", file=file)
+        report(f"wrote {output_from(text).name}", file=file)
 
 
 class Reporter:
@@ -104,7 +105,7 @@ class Reporter:
         with self._lock:
             self._counts[event.source, event.kind] += max(1, event.count)
             if event.kind != "dropped":
-                self._line(event.line())
+                self._line(event.line(), announce if event.kind in _PROBLEMS else note)
                 return
             self._dropped[event.source] += event.count
             if time.monotonic() - self._told_s >= _DROPS_EVERY_S:
@@ -148,11 +149,12 @@ class Reporter:
         if self._frames_by_people and not self._people():
             # Overlays without a line on them look like a failure; how people were found explains them.
             warn(f"nobody is shown in any frame; {found_by}")
-        lines = [*self._last.summary(), ""] if self._frames == 1 else []
-        if self_test is not None:
-            lines += [*pipeline.timer.summary(), self_test_line(self_test)]
+        if self._frames == 1:
+            print(*self._last.summary(), sep="\n", file=file)
+            report("", file=file)
+        lines = [] if self_test is None else [*pipeline.timer.summary(), self_test_line(self_test)]
         for line in (*lines, self._frames_line(pipeline), *self._age_lines(pipeline)):
-            print(line, file=file)
+            report(line, file=file)
 
     def _people(self) -> int:
         return sum(count * frames for count, frames in self._frames_by_people.items())
@@ -183,9 +185,9 @@ class Reporter:
         self._dropped.clear()
         self._told_s = time.monotonic()
 
-    def _line(self, line: str) -> None:
+    def _line(self, line: str, say: Callable[[str], None] = note) -> None:
         self._clear()
-        note(line)
+        say(line)
 
     def _clear(self) -> None:
         if self._on_terminal:

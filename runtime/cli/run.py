@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from sfpp.runtime.cli.console import COMMAND, exit_code_of, positive_int, unit_interval
+from sfpp.runtime.cli.console import COMMAND, command_parser, positive_int, run_command, unit_interval
 from sfpp.runtime.errors import UsageError
 from sfpp.runtime.video.sources.address import is_uri, without_credentials
 
@@ -51,8 +51,7 @@ exit codes: 0 done, 1 failed (a self-test too), 2 wrong usage, 130 stopped by Ct
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    arguments = parsed(argv)
-    return exit_code_of(COMMAND, lambda: _run(arguments))
+    return run_command(COMMAND, parsed(argv), _run)
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -64,12 +63,11 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def run_parser() -> argparse.ArgumentParser:
     """Return the parser of `sfpp-run`."""
-    parser = argparse.ArgumentParser(
-        prog=COMMAND,
+    parser = command_parser(
+        COMMAND,
         description="Segment images, videos, cameras and streams with an exported model, or find people's\n"
         "keypoints in them: the model says which.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("model", metavar="MODEL", help="the .onnx file that sfpp-export wrote, or an engine of it")
     parser.add_argument(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import logging
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sfpp.runtime.cli.reporter import Reporter, note, print_written, self_test_line, warn
+from sfpp.runtime.cli.console import report
+from sfpp.runtime.cli.reporter import Reporter, announce, note, print_written, self_test_line, warn
 from sfpp.runtime.contract import ModelContract, Task, read_contract_file
 from sfpp.runtime.errors import MediaError, UsageError
 from sfpp.runtime.files import identity
@@ -212,9 +212,9 @@ class _Runs:
                 if code or self._stopped:
                     return code
         print_written(self._shared, file=self._file)
-        print(self_test_line(self._opened.self_test), file=self._file)
+        report(self_test_line(self._opened.self_test), file=self._file)
         total = len(self._sources) + len(broken)
-        print(f"{total - len(failed)} of {total} sources are done", file=self._file)
+        report(f"{total - len(failed)} of {total} sources are done", file=self._file)
         for text in failed:
             warn(f"not done: {text}")
         return 1 if failed else 0
@@ -311,7 +311,7 @@ class _Runs:
         host, port = self._arguments.view
         viewer = Viewer(self._opened, host=host, port=port, token=self._arguments.token, on_stop=self.stop)
         stack.enter_context(viewer)
-        note(f"open {viewer.url} in a browser")
+        announce(f"open {viewer.url} in a browser")
         return viewer
 
     def _note_policy(self, pipeline: Pipeline) -> None:
@@ -324,7 +324,6 @@ class _Runs:
 
 
 def _loaded(arguments: argparse.Namespace) -> Segmenter | PoseEstimator:
-    logging.getLogger("sfpp").addHandler(logging.NullHandler())  # its warnings are printed once, by ``note``
     return load(
         arguments.model,
         contract=read_contract_file(arguments.contract) if arguments.contract else None,

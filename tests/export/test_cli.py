@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import logging
 import re
 import shlex
 import subprocess
@@ -78,7 +79,7 @@ def test_the_examples_in_the_help_are_understood():
 
 def test_options_are_those_of_the_settings_and_the_function():
     defaults = vars(cli.build_parser().parse_args([]))
-    assert defaults == {**vars(ExportSettings()), "weights": None, "path": None}
+    assert defaults == {**vars(ExportSettings()), "weights": None, "path": None, "log_level": logging.INFO}
     assert set(inspect.signature(export_onnx).parameters) == {"weights", "path", "notify", "options"}
 
 

@@ -1,9 +1,24 @@
 import argparse
+import logging
+import platform
+import subprocess
 import sys
+from importlib import metadata
 
+import numpy as np
 import pytest
 
-from sfpp.runtime.cli.console import Bars, exit_code_of, notes_of, positive_int, progress_bar
+from sfpp.runtime.backends.protocol import say
+from sfpp.runtime.cli.console import (
+    Bars,
+    command_parser,
+    exit_code_of,
+    notes_of,
+    positive_int,
+    progress_bar,
+    report,
+    run_command,
+)
 from sfpp.runtime.errors import SfppError, UsageError
 
 
@@ -97,3 +112,110 @@ def test_a_bar_counts_what_is_done_and_gives_way_to_a_line(capsys, monkeypatch):
     assert "measuring" in shown
     assert "/4" in shown
     assert shown.endswith("x: done\n")
+
+
+def shared_parser():
+    parser = command_parser("sfpp-x", description="", epilog="")
+    parser.add_argument("model")
+    parser.add_argument("--json")
+    parser.add_argument("--backend", choices=("openvino", "onnxruntime"))
+    return parser
+
+
+def run_shared(*words, error=None):
+    def work(arguments):
+        assert set(vars(arguments)) == {"model", "json", "backend"}
+        for line in ("a note", "warning: odd", "error: bad; the others go on"):
+            notes_of("sfpp-x")(line)
+        report("made it")
+        print("the result")
+        logging.getLogger("sfpp").info("logged")
+        say("notified", notes_of("sfpp-x"))
+        if error:
+            raise error
+        return 0
+
+    return run_command("sfpp-x", shared_parser().parse_args(["m.onnx", *words]), work)
+
+
+def test_quiet_leaves_problems_and_what_was_asked_for(capsys):
+    assert run_shared() == 0
+    told = capsys.readouterr()
+    assert told.out == "made it\nthe result\n"
+    assert told.err == "".join(
+        f"sfpp-x: {line}\n" for line in ("a note", "warning: odd", "error: bad; the others go on", "notified")
+    )
+    assert run_shared("-q", error=SfppError("no")) == 1
+    told = capsys.readouterr()
+    assert told.out == "the result\n"
+    assert told.err == "".join(
+        f"sfpp-x: {line}\n" for line in ("warning: odd", "error: bad; the others go on", "error: no")
+    )
+    notes_of("sfpp-x")("the next command is not quiet")
+    assert capsys.readouterr().err
+
+
+def test_a_quiet_command_has_no_bar(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+
+    def work(arguments):
+        with progress_bar(total=2) as bar:
+            bar.update(2)
+        return 0
+
+    for words, shown in ([], True), (["--quiet"], False):
+        assert run_command("sfpp-x", shared_parser().parse_args(["m.onnx", *words]), work) == 0
+        assert ("2/2" in capsys.readouterr().err) is shown
+
+
+def test_verbose_tells_versions_what_is_logged_and_where_an_error_arose(capsys):
+    assert run_shared("-v", error=SfppError("no")) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == f"sfpp-x: sfpp-x {metadata.version('sfpp')}"
+    assert f"numpy {np.__version__}" in lines[1]
+    assert lines[2:7] == [
+        *("sfpp-x: a note", "sfpp-x: warning: odd", "sfpp-x: error: bad; the others go on"),
+        *("logged", "sfpp-x: notified"),
+    ]
+    assert lines[7] == "Traceback (most recent call last):"
+    assert lines[-1] == "sfpp-x: error: no"
+
+
+@pytest.mark.parametrize("words", [["--version"], ["--json", "x", "--version", "nonsense"]])
+def test_versions_need_nothing_else(words, capsys):
+    with pytest.raises(SystemExit) as end:
+        shared_parser().parse_args(words)
+    assert end.value.code == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == f"sfpp-x {metadata.version('sfpp')}"
+    assert second.startswith(f"python {platform.python_version()}, numpy {np.__version__}")
+
+
+@pytest.mark.parametrize("parse", ["parse_args", "parse_intermixed_args"])
+def test_a_shell_completes_options_choices_and_files(parse, tmp_path, capsys):
+    pytest.importorskip("shtab")
+    with pytest.raises(SystemExit) as end:
+        getattr(shared_parser(), parse)(["--print-completion", "bash"])
+    assert end.value.code == 0
+    (tmp_path / "completion.sh").write_text(capsys.readouterr().out)
+    (tmp_path / "street.onnx").touch()
+    script = "source ./completion.sh; COMP_WORDS=($1); COMP_CWORD=$2; _shtab_sfpp_x; echo ${COMPREPLY[@]}"
+    for line, word in (
+        ("sfpp-x str", "street.onnx"),
+        ("sfpp-x street.onnx --bac", "--backend"),
+        ("sfpp-x street.onnx --backend onn", "onnxruntime"),
+        ("sfpp-x street.onnx --json str", "street.onnx"),
+    ):
+        words = ["bash", "-c", script, "bash", line, str(len(line.split()) - 1)]
+        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True)
+        assert (done.stdout.split(), done.stderr) == ([word], ""), line
+
+
+def test_without_shtab_it_is_said_what_to_install(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "shtab", None)
+    with pytest.raises(SystemExit) as end:
+        shared_parser().parse_args(["--print-completion", "zsh"])
+    assert end.value.code == 1
+    assert capsys.readouterr().err == (
+        "sfpp-x: error: completion in a shell needs shtab, which is not installed: pip install 'sfpp[completion]'\n"
+    )
