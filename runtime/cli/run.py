@@ -177,7 +177,7 @@ def _add_output_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--json",
         metavar="FILE",
-        help="a line of JSON a frame: class shares or keypoints, latencies, age; - prints it",
+        help="a line of JSON a frame, added to those in FILE: class shares or keypoints, latencies, age; - prints it",
     )
 
 
@@ -193,7 +193,7 @@ def _add_live_options(parser: argparse.ArgumentParser) -> None:
         "--policy",
         choices=("freshest", "every-frame"),
         help="freshest drops frames that are old by the time the model is free; every-frame takes all (default: "
-        "freshest for live sources, every-frame for files)",
+        "freshest for cameras and streams, every-frame for files and pipes)",
     )
     group.add_argument(
         "--smooth",

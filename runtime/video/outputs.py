@@ -28,7 +28,7 @@ from sfpp.runtime.video.sinks.opening import (
     snapshot_sink,
 )
 from sfpp.runtime.video.sinks.raw import STANDARD_OUTPUT
-from sfpp.runtime.video.sinks.records import image_ids_of, keypoints_file, record_lines
+from sfpp.runtime.video.sinks.records import check_records, image_ids_of, keypoints_file, record_lines
 from sfpp.runtime.video.sinks.thread import SinkThread
 from sfpp.runtime.video.sources.address import is_uri
 
@@ -126,7 +126,9 @@ class Plan:
                     check_sink(text, count=self.count(source))
                 elif stage == "snapshot":
                     check_picture_path(Path(text))
-                elif stage in ("json", "people") and text != STANDARD_OUTPUT:
+                elif stage == "json":
+                    check_records(text)
+                elif stage == "people" and text != STANDARD_OUTPUT:
                     check_destinations(text)
 
     def _unshared(self) -> Iterator[str]:
@@ -258,8 +260,9 @@ class Sinks(AbstractContextManager["Sinks"]):
             return self._opened[text]
         shared = text in self._shared
         policy = self._shared[text] if shared else policy_for(source, self._policy)
-        opening, name = self._opening(stage, text, source), output_from(text).thread_name
-        thread = SinkThread(opening, name=name, policy=policy, on_event=self._on_event)
+        opening, output = self._opening(stage, text, source), output_from(text)
+        complete = stage in ("json", "people") or output.kind == "lines"
+        thread = SinkThread(opening, name=output.thread_name, policy=policy, complete=complete, on_event=self._on_event)
         (self._stack if shared else stack).enter_context(thread)
         if shared:
             self._opened[text] = thread
@@ -270,7 +273,7 @@ class Sinks(AbstractContextManager["Sinks"]):
         if stage == "masks":
             return folder_sink(Path(text), keep_older=live)
         if stage == "json":
-            return record_lines(text, live=live, on_event=on_event)
+            return record_lines(text, on_event=on_event)
         if stage == "people":
             return keypoints_file(text, image_ids=image_ids_of(source.frame_names or (), self._image_ids))
         if stage == "snapshot":

@@ -22,7 +22,7 @@ from sfpp.runtime.video.frame import Frame, Origin
 from sfpp.runtime.video.sinks.h264 import VIDEO_SUFFIXES, recording_sink, video_sink
 from sfpp.runtime.video.sinks.push import PROTOCOLS, PushSink, Receiver
 from sfpp.runtime.video.sinks.raw import STANDARD_OUTPUT, RawSink, RawTarget
-from sfpp.runtime.video.sinks.records import RECORD_SUFFIX, record_lines
+from sfpp.runtime.video.sinks.records import RECORD_SUFFIX, check_records, record_lines
 from sfpp.runtime.video.sinks.window import WindowSink
 from sfpp.runtime.video.sources.address import is_uri
 
@@ -68,7 +68,7 @@ def open_sink(
             none, and are so many a second; None writes them as they come.
         count: how many pictures will come, None if unknown; only one fits into a picture file.
         live: write videos so that they can be played whatever ends the program, with each frame's own time; and
-            overwrite no older file: videos and lines of the same name are renamed, pictures get a number.
+            overwrite no older file: videos of the same name are renamed, pictures get a number.
         origin: :attr:`.Source.origin` of the source whose frames come, so that a video gets its sound.
         on_event: told what happens to receivers and readers, of changes of size, and of sound that is left out.
         on_stop: told when the user closes a window.
@@ -86,7 +86,7 @@ def open_sink(
     if kind == "receiver":
         return PushSink(text, on_event=on_event)
     if kind == "lines":
-        return record_lines(text, live=live, on_event=on_event)
+        return record_lines(text, on_event=on_event)
     if kind == "folder":
         return folder_sink(target, keep_older=live)
     if kind != "video":
@@ -118,6 +118,8 @@ def check_sink(path: str | os.PathLike[str], *, count: int | None = None) -> Non
             f"{place} holds one picture, but {many} will come; "
             "give a folder or a name ending in .mp4, or take one frame only"
         )
+    if kind == "lines":
+        check_records(place)
     check_destinations(place)
 
 

@@ -152,6 +152,7 @@ class ByteStream:
         place: where to.
         contents: what the bytes are, for events.
         on_event: told when the reader has gone.
+        append: write behind what a file holds, rather than over it.
 
     Attributes:
         path: None for standard output.
@@ -162,12 +163,13 @@ class ByteStream:
         SfppError: the folder does not exist, or it is a disk or a socket.
     """
 
-    def __init__(self, place: str, contents: str, on_event: EventHandler) -> None:
+    def __init__(self, place: str, contents: str, on_event: EventHandler, *, append: bool = False) -> None:
         self.path = None if place == STANDARD_OUTPUT else Path(place)
         self.name = "standard output" if self.path is None else self.path.name
         self.ended = False
         self._contents = contents
         self._on_event = on_event
+        self._mode = "ab" if append else "wb"
         self._file: io.FileIO | None = None
         if self.path is not None:
             check_destinations(self.path)
@@ -175,7 +177,7 @@ class ByteStream:
     def open(self) -> bool:
         """Open it, unless it is open; tell whether it was not.
 
-        A file is emptied; what is none is opened by :func:`sfpp.runtime.files.open_special`.
+        What is none is opened by :func:`sfpp.runtime.files.open_special`.
 
         Raises:
             MediaError: it cannot be opened, or nobody reads the pipe.
@@ -184,7 +186,7 @@ class ByteStream:
             return False
         with self._errors_named():
             if self.path is not None:
-                self._file = open_special(self.path) or self.path.open("wb", buffering=0)
+                self._file = open_special(self.path) or self.path.open(self._mode, buffering=0)
             else:
                 with contextlib.suppress(BrokenPipeError):  # which the first write meets too
                     sys.stdout.flush()  # what was printed before comes first

@@ -8,20 +8,23 @@ import os
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sfpp.runtime.events import EventHandler, ignore
-from sfpp.runtime.files import whole_file
+from sfpp.runtime.errors import UsageError
+from sfpp.runtime.events import Event, EventHandler, ignore
+from sfpp.runtime.files import check_destinations, open_number, whole_file
 from sfpp.runtime.model import Result, SelfTestState
 from sfpp.runtime.typed_json import json_ready
 from sfpp.runtime.video.frame import Frame
-from sfpp.runtime.video.sinks.h264 import keep_older
-from sfpp.runtime.video.sinks.raw import ByteStream
+from sfpp.runtime.video.sinks.raw import STANDARD_OUTPUT, ByteStream
 
 RECORD_SUFFIX = ".jsonl"
+_BEGINNING = re.compile(rb'\{"source": ?"')  # of :func:`frame_record` as a line, also of one that was broken off
+_HEAD = 16  # bytes
 _TIME_DIGITS = 3  # of seconds
 _LATENCY_DIGITS = 2  # of milliseconds
 _AGE_DIGITS = 1
@@ -30,10 +33,8 @@ _COCO_NAME = re.compile(r"(?:COCO_\w+_)?(?P<id>[0-9]+)")
 
 
 @contextlib.contextmanager
-def record_lines(
-    target: str | os.PathLike[str], *, live: bool = False, on_event: EventHandler = ignore
-) -> Iterator[RecordLines]:
-    """Write records into a file, or to standard output.
+def record_lines(target: str | os.PathLike[str], *, on_event: EventHandler = ignore) -> Iterator[RecordLines]:
+    """Write records into a file, behind those that it has already, or to standard output.
 
     A line can be read as soon as it is written (``tail -f``), and stays whatever ends the program; so the file is under
     its own name from the beginning on. A reader of standard output or of a pipe that goes away ends the lines, with an
@@ -41,17 +42,39 @@ def record_lines(
 
     Args:
         target: a file's name, or ``-`` for standard output.
-        live: rename an older file of this name rather than empty it.
-        on_event: told when the reader has gone, and of an older file's new name.
+        on_event: told when the reader has gone, and of lines that are there already.
 
     Raises:
-        SfppError: the folder does not exist, or the file cannot be written.
+        UsageError: the file holds something else.
+        SfppError: the file cannot be written.
     """
-    with contextlib.closing(ByteStream(os.fspath(target), "lines", on_event)) as stream:
-        if live and stream.path is not None:
-            keep_older(stream.path, on_event)
+    older = check_records(target)
+    with contextlib.closing(ByteStream(os.fspath(target), "lines", on_event, append=True)) as stream:
         stream.open()
+        if older:
+            on_event(Event("note", stream.name, "lines are added to those of before"))
+            stream.write(b"" if older == b"\n" else b"\n")  # the last one may have been broken off
         yield RecordLines(stream)
+
+
+def check_records(target: str | os.PathLike[str]) -> bytes:
+    """Refuse a file that lines cannot be added to, since it holds something else; return the last byte of lines.
+
+    Raises:
+        UsageError: it does.
+        SfppError: it is a folder, a disk or a socket.
+    """
+    path = Path(target)
+    if os.fspath(target) == STANDARD_OUTPUT:
+        return b""
+    check_destinations(path)
+    if not path.is_file() or open_number(path) is not None or not path.stat().st_size:
+        return b""
+    with path.open("rb") as file:
+        if _BEGINNING.match(file.read(_HEAD)):
+            file.seek(-1, os.SEEK_END)
+            return file.read()
+    raise UsageError(f"{path} exists, and lines can only be added to lines of --json; give another name, or remove it")
 
 
 class RecordLines:

@@ -37,6 +37,7 @@ class SinkThread:
         opening: opens the sink when it is entered, such as :func:`sfpp.runtime.video.open_sink` returns.
         name: of the sink, for events, without credentials.
         policy: what becomes of a picture that comes while another one waits.
+        complete: drop nothing under ``freshest`` either, as of lines of which each counts: the caller then waits.
         on_event: told, in whichever thread, of dropped pictures and of a sink that failed or is stuck.
         close_timeout_s: how long the end of the block waits for the sink; None: 10 s for ``freshest``, and for
             ``every-frame`` as long as it takes to complete the file.
@@ -49,6 +50,7 @@ class SinkThread:
         *,
         name: str,
         policy: Policy = "freshest",
+        complete: bool = False,
         on_event: EventHandler = ignore,
         close_timeout_s: float | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -56,6 +58,7 @@ class SinkThread:
         self.name = name
         self._opening = opening
         self._freshest = policy == "freshest"
+        self._drops_some = self._freshest and not complete
         self._close_timeout_s = _FRESHEST_TIMEOUT_S if close_timeout_s is None and self._freshest else close_timeout_s
         self._on_event = on_event
         self._drops = DropReporter(name, on_event, _replaced_words, clock=clock)
@@ -63,7 +66,7 @@ class SinkThread:
         # One for each source; the first in order is that of the source whose turn it is.
         self._boxes: dict[str, Mailbox[Callable[[Any], object]]] = defaultdict(
             # Without this object in it: a cycle would keep what was written with, such as encoders, until collected.
-            functools.partial(Mailbox, newest=self._freshest, changed=self._changed)
+            functools.partial(Mailbox, newest=self._drops_some, changed=self._changed)
         )
         self._closing = False
         self._given: BaseException | None = None  # what ended the caller's block
@@ -105,7 +108,7 @@ class SinkThread:
             self._closing = True
             for box in self._boxes.values():
                 # Where every frame counts, those before an error or Ctrl-C are written still.
-                box.close(discard=error is not None and self._freshest)
+                box.close(discard=error is not None and self._drops_some)
             self._changed.notify_all()
         self._thread.join(self._close_timeout_s)
         self._drops.report(self.dropped, always=True)

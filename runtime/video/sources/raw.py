@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sfpp.runtime.errors import MediaError, UsageError
-from sfpp.runtime.events import EventHandler
+from sfpp.runtime.events import Event, EventHandler
 from sfpp.runtime.imports import import_cv2
 from sfpp.runtime.video.frame import Decoded, Source
 from sfpp.runtime.video.sources.address import Address, Options, name_from
@@ -63,18 +63,22 @@ class RawFormat:
 def open_raw(address: Address, *, on_event: EventHandler) -> Source:
     """Open ``raw://-`` for standard input, or ``raw:///path`` for a FIFO or a file.
 
-    Width, height and format are required. A pipe counts as live unless ``live=0`` says that all its frames are wanted.
-    A pipe that has ended stays so: there is nothing to reconnect to. Raises as :func:`.open_source`.
+    Width, height and format are required. A pipe waits for us, so no frame is lost, unless ``live=1`` says that what
+    fills it does not. One that has ended stays so: there is nothing to reconnect to. Raises as :func:`.open_source`.
     """
     options = Options(address, known=_OPTIONS, example=EXAMPLE)
     layout = _format(address, options)
     rate = options.rate("fps")
     file, path = _opened(address)
     is_file = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
-    live = options.flag("live", default=not is_file)
+    live = options.flag("live", default=False)
     warnings: list[str] = []
     closing = threading.Event()
     name = "raw" if path is None else name_from(path.stem)
+    if not live and rate is None:
+        on_event(
+            Event("note", name, f"taken as {_FALLBACK_RATE} frames a second; fps= in the address says another rate")
+        )
     frames = _frames(file, layout, rate if live else rate or _FALLBACK_RATE, name, closing, warnings)
     return Source(
         frames,

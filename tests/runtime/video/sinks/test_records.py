@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sfpp.runtime import KEYPOINT_SETS, MediaError, Pose, Segmentation, SfppError
+from sfpp.runtime import KEYPOINT_SETS, MediaError, Pose, Segmentation, SfppError, UsageError
 from sfpp.runtime.video import Frame
 from sfpp.runtime.video.sinks.records import (
     frame_record,
@@ -153,14 +153,34 @@ def test_as_a_sink_it_tells_which_frames_came(tmp_path):
     assert json.loads((tmp_path / "out.jsonl").read_text())["frame"] == 3
 
 
-def test_only_live_lines_keep_older_ones(tmp_path):
+def test_lines_are_added_to_those_of_before(tmp_path):
     path, events = tmp_path / "out.jsonl", []
-    for live in (False, False, True):
-        with record_lines(path, live=live, on_event=events.append) as lines:
-            lines.write(frame(), picture(0))
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["out-1.jsonl", "out.jsonl"]
-    assert len(path.read_text().splitlines()) == 1
-    assert [event.kind for event in events] == ["note"]
+    path.touch()
+    for index in range(3):
+        with record_lines(path, on_event=events.append) as lines:
+            lines.write(frame(index), picture(0))
+    assert [json.loads(line)["frame"] for line in path.read_text().splitlines()] == [0, 1, 2]
+    assert [event.line() for event in events] == ["out.jsonl: note: lines are added to those of before"] * 2
+
+
+def test_after_a_line_that_was_broken_off_a_new_one_begins(tmp_path):
+    path = tmp_path / "out.jsonl"
+    for index in range(2):
+        with record_lines(path) as lines:
+            lines.write(frame(index), picture(0))
+        path.write_bytes(path.read_bytes()[:-5]) if index == 0 else None
+    first, second = path.read_text().splitlines()
+    assert first.startswith('{"source"')
+    assert json.loads(second)["frame"] == 1
+
+
+@pytest.mark.parametrize("held", [b"[1, 2]\n", b"{\n", b'{"mIoU": 1}\n', b"\x89PNG\r\n", b"notes of mine", b"7\n"])
+def test_what_holds_something_else_is_left_alone(tmp_path, held):
+    path = tmp_path / "out.jsonl"
+    path.write_bytes(held)
+    with pytest.raises(UsageError, match=r"out\.jsonl exists, and lines can only be added"), record_lines(path):
+        pytest.fail("it opened")
+    assert path.read_bytes() == held
 
 
 def test_names_that_are_no_text_are_escaped(tmp_path):

@@ -127,6 +127,24 @@ def test_the_freshest_replaces_what_waits_and_tells_once_a_second():
     assert events[0].detail == "1 picture was replaced by fresher ones"
 
 
+def test_what_must_be_complete_is_waited_for_but_fails_without_harm():
+    recorder, events = Recorder(held=True, fails_at=7), []
+    with SinkThread(recorder.opened(), name="log", complete=True, on_event=events.append) as sink:
+        feeder = threading.Thread(target=write_some, args=(sink, 7))
+        feeder.start()
+        assert recorder.entered.wait(10)
+        feeder.join(0.05)
+        assert feeder.is_alive()  # one is being written, one waits, the next must wait for room
+        recorder.free.set()
+        feeder.join()
+        write_some(sink, 3, start=7)
+        while recorder.ended_with == "open":
+            time.sleep(0.001)
+        write_some(sink, 3)
+    assert recorder.indices == list(range(7))
+    assert [event.kind for event in events] == ["sink-failed"]
+
+
 @pytest.mark.parametrize("policy", ["freshest", "every-frame"])
 def test_sources_that_share_a_sink_do_not_replace_each_others_pictures(policy):
     recorder = Recorder(held=True)

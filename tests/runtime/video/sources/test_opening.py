@@ -1,5 +1,7 @@
 import gc
 import importlib.util
+import os
+import threading
 import time
 import wave
 from fractions import Fraction
@@ -14,6 +16,7 @@ from sfpp.runtime import MediaError, UsageError
 from sfpp.runtime.demo import demo_clip
 from sfpp.runtime.video import Source, open_source
 from sfpp.runtime.video.frame import Decoded
+from sfpp.runtime.video.readers import policy_for
 from sfpp.runtime.video.sources.opening import open_folder
 from tests.runtime.video.clips import index_of, picture, read_clip, write_clip
 
@@ -390,3 +393,14 @@ def test_closing_a_source_lets_its_decoder_go_first():
     assert next(frames).taken_s >= before
     source.close()
     assert done == ["let go", "decoder"]
+
+
+def test_a_pipe_waits_for_us_so_that_no_frame_is_lost(tmp_path):
+    clip, fifo = write_clip(tmp_path / "clip.mkv", frames=20), tmp_path / "fifo"
+    os.mkfifo(fifo)
+    writer = threading.Thread(target=lambda: fifo.write_bytes(clip.read_bytes()))
+    writer.start()
+    with open_source(fifo) as source:
+        assert policy_for(source, None) == "every-frame"
+        assert [index_of(frame.image_bgr) for frame in source] == list(range(20))
+    writer.join()

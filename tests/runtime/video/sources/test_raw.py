@@ -10,6 +10,7 @@ import pytest
 
 from sfpp.runtime import MediaError
 from sfpp.runtime.video import open_source
+from sfpp.runtime.video.readers import policy_for
 from sfpp.runtime.video.sources.raw import RawFormat
 
 ROOT = Path(__file__).parents[4]
@@ -80,9 +81,9 @@ def fifo(tmp_path):
     return path
 
 
-def test_a_fifo_is_live_and_need_not_have_a_writer_yet(fifo):
+def test_a_live_fifo_need_not_have_a_writer_yet(fifo):
     raw = noise(3, 4, 6, 3)
-    with open_source(f"raw://{fifo}?{OPTIONS}&format=bgr24") as source:
+    with open_source(f"raw://{fifo}?{OPTIONS}&format=bgr24&live=1") as source:
         assert (source.kind, source.live, source.count, source.frames_per_second) == ("stream", True, None, None)
 
         def write():
@@ -101,9 +102,21 @@ def test_a_fifo_is_live_and_need_not_have_a_writer_yet(fifo):
     assert [frame.time_s for frame in frames] == pytest.approx(times)
 
 
-def test_a_fifo_of_which_every_frame_is_wanted(fifo):
-    with open_source(f"raw://{fifo}?{OPTIONS}&format=bgr24&live=0&fps=30000/1001") as source:
-        assert (source.kind, source.live, source.frames_per_second) == ("video", False, Fraction(30000, 1001))
+def test_every_frame_of_a_pipe_is_taken_unless_it_is_live(fifo):
+    for options, policy in (("", "every-frame"), ("&live=0", "every-frame"), ("&live=1", "freshest")):
+        with open_source(f"raw://{fifo}?{OPTIONS}&format=bgr24&fps=30000/1001{options}") as source:
+            rate = None if policy == "freshest" else Fraction(30000, 1001)
+            assert (policy_for(source, None), source.frames_per_second) == (policy, rate)
+            assert policy_for(source, "freshest") == "freshest"
+
+
+def test_a_rate_that_is_not_told_is_assumed_with_a_word(fifo):
+    events = []
+    with open_source(f"raw://{fifo}?{OPTIONS}&format=bgr24", on_event=events.append) as source:
+        assert source.frames_per_second == 25
+    assert [event.line() for event in events] == [
+        "fifo: note: taken as 25 frames a second; fps= in the address says another rate"
+    ]
 
 
 def test_closing_ends_the_wait_for_a_writer(fifo):
@@ -130,7 +143,7 @@ def test_standard_input():
     script = (
         "import sys\nfrom sfpp.runtime.video import open_source\n"
         f"with open_source('raw://-?{OPTIONS}&format=bgr24') as source:\n"
-        "    assert source.live and source.name == 'raw', source.name\n"
+        "    assert not source.live and source.name == 'raw', source.name\n"
         "    for frame in source:\n        sys.stdout.buffer.write(frame.image_bgr.tobytes())\n"
         "sys.exit(source.warnings[0])"
     )
