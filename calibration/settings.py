@@ -113,9 +113,8 @@ class CalibrationSettings:
             raise UsageError(f"max_drop is {self.max_drop}, expected points or per cent from 0 to 100")
         if self.model.suffix != ".onnx":
             raise UsageError(f"{self.model.name} is not an ONNX file; give the float32 .onnx file of sfpp-export")
-        if not self.output.is_dir():
-            problem = "is a file; give a folder" if self.output.exists() else "does not exist; create it first"
-            raise UsageError(f"the folder to write to, {self.output}, {problem}")
+        if self.output.exists() and not self.output.is_dir():
+            raise UsageError(f"the folder to write to, {self.output}, is a file; give a folder")
 
     def path_of(self, precision: str) -> Path:
         """Return where the file of a precision goes: beside the others, named after the float32 one."""

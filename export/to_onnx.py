@@ -38,7 +38,7 @@ from sfpp.export.settings import ExportSettings
 from sfpp.runtime.backends import Notify
 from sfpp.runtime.contract import METADATA_KEY, InputSpec, ModelContract, SelfTest, Target, Task
 from sfpp.runtime.errors import SfppError, UsageError
-from sfpp.runtime.files import check_destinations, whole_file
+from sfpp.runtime.files import check_destinations, made_folder, whole_file
 from sfpp.runtime.images import Image, batch_from_frames, input_from_frame, read_image
 from sfpp.runtime.model_file import load
 from sfpp.runtime.resources import memory_for, thread_limit
@@ -202,7 +202,9 @@ def _check_writable(path: Path) -> None:
     if path.exists() and not path.is_file():  # a pipe, which is written on where it is
         return
     try:
-        tempfile.TemporaryFile(dir=Path(os.path.realpath(path)).parent).close()
+        folder = Path(os.path.realpath(path)).parent
+        with made_folder(folder):
+            tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise SfppError(f"cannot write {path}: {error.strerror}; give another place with --path") from error
 

@@ -45,13 +45,14 @@ _AS_MAIN = "import runpy; sys.argv.pop(0); runpy.run_module(sys.argv[0], run_nam
 def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path; if the block succeeds it becomes the file ``path``, in one step, else it is removed.
 
-    It lies beside ``path`` and keeps the suffix, since encoders and exporters choose their format by it. A link stays
-    one, and what it leads to is replaced; a file that is replaced leaves its permissions to the new one. A device or a
-    pipe, such as ``/dev/stdout``, is no file that could be replaced: it is given all bytes, when there are all.
+    It lies beside ``path``, in a folder that is made if need be, and keeps the suffix, since encoders and exporters
+    choose their format by it. A link stays one, and what it leads to is replaced; a file that is replaced leaves its
+    permissions to the new one. A device or a pipe, such as ``/dev/stdout``, is no file that could be replaced: it is
+    given all bytes, when there are all.
 
     Raises:
-        SfppError: ``path`` is a folder, a disk or a socket, its folder does not exist or cannot be written to, the disk
-            is full, or nobody reads the pipe.
+        SfppError: ``path`` is a folder, a disk or a socket, its folder cannot be made or written to, the disk is full,
+            or nobody reads the pipe.
     """
     target = Path(path)
     with _disk_errors_named(target):
@@ -64,15 +65,37 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
 @contextlib.contextmanager
 def _replacing(target: Path) -> Iterator[Path]:
     place = ordinary_place(target)
-    # A name may have 255 bytes; the temporary one is longer than the final one unless the stem is cut.
-    temporary = _temporary_beside(place)
+    with made_folder(place.parent):
+        # A name may have 255 bytes; the temporary one is longer than the final one unless the stem is cut.
+        temporary = _temporary_beside(place)
+        try:
+            temporary.chmod(0o666 & ~_umask())  # mkstemp makes private files; the result is an ordinary one
+            yield temporary
+            _take_over_permissions(temporary, place)
+            temporary.replace(place)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def made_folder(path: Path) -> Iterator[None]:
+    """Make a folder with its parents, where it is missing; what nothing came into is gone again after the block.
+
+    Raises:
+        SfppError: it cannot be made.
+    """
+    place = Path(os.path.realpath(path))  # also where a link leads that led nowhere
+    missing = [each for each in (place, *place.parents) if not each.exists()]
     try:
-        temporary.chmod(0o666 & ~_umask())  # mkstemp makes private files; the result is an ordinary one
-        yield temporary
-        _take_over_permissions(temporary, place)
-        temporary.replace(place)
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SfppError(f"cannot create the folder {path}: {error.strerror}; give another place") from error
+        yield
     finally:
-        temporary.unlink(missing_ok=True)
+        for each in missing:
+            with contextlib.suppress(OSError):  # there is something in it
+                each.rmdir()
 
 
 @contextlib.contextmanager
@@ -90,15 +113,17 @@ def ordinary_place(path: Path) -> Path:
     """Return where the ordinary file of this name lies, or would lie: links are followed.
 
     Raises:
-        SfppError: it is no ordinary file, its folder does not exist, or a link leads to itself.
+        SfppError: it is no ordinary file, its folder is none, or a link leads to itself.
     """
     place = Path(os.path.realpath(path)) if path.is_symlink() else path
     if place.is_symlink():
         raise SfppError(f"cannot write {path}: it is a link that leads to itself; remove it")
     if place.is_dir():
         raise SfppError(f"cannot write {path}: it is a folder; give the name of a file")
-    if not place.parent.is_dir():
-        raise SfppError(f"cannot write {path}: the folder {place.parent} does not exist; create it first")
+    folder = Path(os.path.realpath(place.parent))
+    above = next(each for each in (folder, *folder.parents) if each.exists())  # what is missing is made
+    if not above.is_dir():
+        raise SfppError(f"cannot write {path}: {above} is no folder; give another place")
     if _special_kind(path) is not None:
         raise SfppError(f"cannot write {path}: it is no ordinary file; give the name of one")
     return place
@@ -208,7 +233,7 @@ def check_destinations(
         also_read: what is read, and must not be overwritten.
 
     Raises:
-        SfppError: a path is a folder, a disk or a socket, or its folder does not exist.
+        SfppError: a path is a folder, a disk or a socket, or lies in what is no folder.
         UsageError: one path would be written over another, or over what is read.
     """
     taken = {identity(path) for path in also_read if path is not None}

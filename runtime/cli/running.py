@@ -14,11 +14,10 @@ from sfpp.runtime.cli.reporter import Reporter, announce, note, print_written, s
 from sfpp.runtime.contract import ModelContract, Task, read_contract_file
 from sfpp.runtime.errors import MediaError, UsageError
 from sfpp.runtime.files import identity
-from sfpp.runtime.model import Model
+from sfpp.runtime.model import Model, OpenedModel
 from sfpp.runtime.model_file import contract_of, load
 from sfpp.runtime.people import BoxesFile, FollowedPose, choose_finder
 from sfpp.runtime.pose import PoseEstimator
-from sfpp.runtime.segmentation import Segmenter
 from sfpp.runtime.self_test import self_test
 from sfpp.runtime.tensorrt.sidecar import files_of_model
 from sfpp.runtime.video.delivery import Delivery
@@ -26,7 +25,6 @@ from sfpp.runtime.video.frame import Source
 from sfpp.runtime.video.mailbox import Policy
 from sfpp.runtime.video.outputs import Outputs, Plan, Sinks, plan_outputs
 from sfpp.runtime.video.pipeline import Pipeline
-from sfpp.runtime.video.sinks.opening import folder_sink
 from sfpp.runtime.video.sources.address import is_uri
 from sfpp.runtime.video.sources.opening import (
     apart,
@@ -169,7 +167,7 @@ class _Runs:
     def __init__(
         self,
         arguments: argparse.Namespace,
-        model: Segmenter | PoseEstimator,
+        model: OpenedModel[Any],
         sources: Sequence[Source],
         plan: Plan,
         reporter: Reporter,
@@ -188,8 +186,6 @@ class _Runs:
         self._found_by = ""
         self._image_ids: Mapping[str, int] = {}
         self._model = self._with_finder(stack)
-        for folder in plan.shared_folders:
-            stack.enter_context(folder_sink(folder))  # it is made, and taken away if nothing comes into it
         self._viewer = reporter.viewer = self._opened_viewer(stack)
 
     def one_by_one(self, broken: Sequence[str]) -> int:
@@ -323,7 +319,7 @@ class _Runs:
         note(f"policy {pipeline.policy}: {_POLICY_WORDS[pipeline.policy]}{but}")
 
 
-def _loaded(arguments: argparse.Namespace) -> Segmenter | PoseEstimator:
+def _loaded(arguments: argparse.Namespace) -> OpenedModel[Any]:
     return load(
         arguments.model,
         contract=read_contract_file(arguments.contract) if arguments.contract else None,
@@ -338,7 +334,7 @@ def _loaded(arguments: argparse.Namespace) -> Segmenter | PoseEstimator:
     )
 
 
-def _passes_self_test(model: Segmenter | PoseEstimator) -> bool:
+def _passes_self_test(model: OpenedModel[Any]) -> bool:
     """Replay the model's own frame, print how that came out, and return whether it is as expected."""
     result = self_test(model)
     model.self_test = result.state

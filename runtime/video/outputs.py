@@ -78,13 +78,11 @@ class Plan:
 
     Attributes:
         by_source: outputs by the source's name; sources may share some.
-        shared_folders: in which each source has an output of its own.
         every: only every Nth frame is taken: a video then shows fewer frames a second.
         max_frames: how many frames there will be at most.
     """
 
     by_source: Mapping[str, Outputs]
-    shared_folders: tuple[Path, ...] = ()
     every: int = 1
     max_frames: int | None = None
 
@@ -109,11 +107,11 @@ class Plan:
         """Refuse outputs that would overwrite an input, other files that are ``also_read``, each other, or pictures.
 
         Files are told by what they are, whatever links and spellings lead to them. What has a name of no known kind, or
-        lies in no folder that exists, is refused too.
+        lies in what is no folder, is refused too.
 
         Raises:
             UsageError: they would, or a name or an address is none.
-            SfppError: a folder does not exist.
+            SfppError: an output lies in what is no folder.
         """
         _check_places(self._unshared(), sources, also_read=also_read)
         for source in sources:
@@ -121,8 +119,7 @@ class Plan:
                 overlay = stage.startswith("encode")
                 if stage == "masks" or (overlay and output_from(text).kind == "folder"):
                     _check_folder(Path(text), source)
-                # What lies in a folder that sources share has a name of ours, and the folder is made later.
-                if overlay and Path(text).parent not in self.shared_folders:
+                if overlay:
                     check_sink(text, count=self.count(source))
                 elif stage == "snapshot":
                     check_picture_path(Path(text))
@@ -186,7 +183,7 @@ def plan_outputs(
             overlays = (_free(default_overlay(source), source, taken, notify),)
         taken.update(map(Path, overlays))
         found[source.name] = replace(outputs, overlays=overlays)
-    plan = Plan(found, tuple(map(Path, shared)), every, max_frames)
+    plan = Plan(found, every, max_frames)
     plan.check(sources, also_read=also_read)
     return plan
 

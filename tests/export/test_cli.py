@@ -207,7 +207,7 @@ def test_wrong_usage_is_one_line_and_two(here, capsys, arguments, message):
         (["--weights", "text.pth"], "text.pth"),
         (["--weights", "nowhere.pth"], "nowhere.pth"),
         (["--image", "text.pth"], "text.pth"),
-        (["-o", "nowhere/model.onnx"], "the folder nowhere does not exist"),
+        (["-o", "text.pth/model.onnx"], "text.pth is no folder"),
     ],
 )
 def test_a_failure_is_one_line_and_one(here, capsys, arguments, message):

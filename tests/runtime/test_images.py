@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sfpp.runtime.contract import InputSpec
-from sfpp.runtime.errors import MediaError, MissingDependencyError, SfppError, UsageError
+from sfpp.runtime.errors import MediaError, MissingDependencyError, UsageError
 from sfpp.runtime.images import (
     batch_from_frames,
     bgr_from_frame,
@@ -235,11 +235,11 @@ def test_format_that_opencv_does_not_write(tmp_path, name):
     assert not list(tmp_path.iterdir())
 
 
-def test_write_refuses_other_types_and_missing_folders(tmp_path):
+def test_write_refuses_other_types_and_makes_missing_folders(tmp_path):
     with pytest.raises(MediaError, match="float32"):
         write_image(tmp_path / "a.png", np.zeros((4, 4), np.float32))
-    with pytest.raises(SfppError, match="does not exist"):
-        write_image(tmp_path / "no" / "a.png", np.zeros((4, 4), np.uint8))
+    write_image(tmp_path / "new" / "a.png", np.zeros((4, 4), np.uint8))
+    assert read_image(tmp_path / "new" / "a.png").shape == (4, 4, 3)
 
 
 @pytest.mark.parametrize("size_hw", [(3, 4), (4, 3), (3, 5), (4, 4), (1, 1)])

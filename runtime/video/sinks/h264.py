@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from sfpp.runtime.errors import MediaError, SfppError
 from sfpp.runtime.events import Event, EventHandler, ignore
-from sfpp.runtime.files import free_path, open_number, ordinary_place, whole_file
+from sfpp.runtime.files import free_path, made_folder, open_number, ordinary_place, whole_file
 from sfpp.runtime.images import bgr_from_frame
 from sfpp.runtime.video.frame import Frame, Origin
 from sfpp.runtime.video.pyav import BT709, import_av, picture_from_bgr
@@ -73,7 +73,7 @@ def video_sink(
 
     Raises:
         MissingDependencyError: PyAV is not installed.
-        SfppError: the folder does not exist, the disk is full, or the encoder failed.
+        SfppError: the folder cannot be made, the disk is full, or the encoder failed.
     """
     ending: BaseException | None = None
     with contextlib.suppress(_NothingWritten), whole_file(path) as temporary:
@@ -120,13 +120,14 @@ def recording_sink(path: Path, *, on_event: EventHandler = ignore) -> Iterator[V
     # In place and not in one step, so a link has to be followed here, and what is no file cannot be one that grows.
     place = ordinary_place(path)
     recording = VideoFile(place, place, live=True, on_event=on_event)
-    try:
-        yield recording
-    except BaseException:
-        with contextlib.suppress(MediaError):
-            recording.finish()
-        raise
-    recording.finish()
+    with made_folder(place.parent):
+        try:
+            yield recording
+        except BaseException:
+            with contextlib.suppress(MediaError):
+                recording.finish()
+            raise
+        recording.finish()
 
 
 class VideoFile:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sfpp.runtime import images
 from sfpp.runtime.errors import MediaError, UsageError, did_you_mean
 from sfpp.runtime.events import EventHandler, ignore
-from sfpp.runtime.files import check_destinations, free_path, open_number
+from sfpp.runtime.files import check_destinations, free_path, made_folder, open_number
 from sfpp.runtime.video.frame import Frame, Origin
 from sfpp.runtime.video.sinks.h264 import VIDEO_SUFFIXES, recording_sink, video_sink
 from sfpp.runtime.video.sinks.push import PROTOCOLS, PushSink, Receiver
@@ -97,11 +97,11 @@ def open_sink(
 
 
 def check_sink(path: str | os.PathLike[str], *, count: int | None = None) -> None:
-    """Refuse a name that :func:`open_sink` cannot open, before anything is; of a file also where its folder is missing.
+    """Refuse a name that :func:`open_sink` cannot open, before anything is.
 
     Raises:
         UsageError: as for :func:`open_sink`.
-        SfppError: the folder does not exist, or it is a disk or a socket.
+        SfppError: it is a disk or a socket, or lies in what is no folder.
     """
     output = output_from(path)
     place, kind = output.place, output.kind
@@ -196,18 +196,10 @@ def folder_sink(path: Path, *, keep_older: bool = False) -> Iterator[Sink]:
     A file of that name is overwritten, or with ``keep_older`` left, and the picture gets a number behind its name.
 
     Raises:
-        MediaError: the folder cannot be created.
+        SfppError: the folder cannot be created.
     """
-    existed = path.is_dir()
-    try:
-        Path(os.path.realpath(path)).mkdir(parents=True, exist_ok=True)  # also where a link leads that led nowhere
-    except OSError as error:
-        raise MediaError(f"cannot create the folder {path}: {error.strerror}; give another place") from error
-    try:
+    with made_folder(path):
         yield _Folder(path, keep_older=keep_older)
-    finally:
-        if not existed and not any(path.iterdir()):
-            path.rmdir()
 
 
 @contextlib.contextmanager
@@ -218,7 +210,7 @@ def snapshot_sink(path: Path, *, count: int | None = None) -> Iterator[Sink]:
 
     Raises:
         UsageError: a suffix of no picture format.
-        SfppError: the folder does not exist.
+        SfppError: it cannot be written.
     """
     check_picture_path(path)
     snapshot = _Snapshot(path, count)

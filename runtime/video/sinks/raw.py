@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from sfpp.runtime.errors import MediaError, UsageError
 from sfpp.runtime.events import Event, EventHandler, ignore
-from sfpp.runtime.files import check_destinations, open_special, write_all
+from sfpp.runtime.files import check_destinations, made_folder, open_special, write_all
 from sfpp.runtime.images import bgr_from_frame, with_even_sides
 from sfpp.runtime.imports import import_cv2
 from sfpp.runtime.video.frame import Frame
@@ -75,7 +75,7 @@ class RawSink(contextlib.AbstractContextManager["RawSink"]):
     first picture until somebody reads it.
 
     Raises:
-        SfppError: the folder does not exist.
+        SfppError: it is a disk or a socket, or lies in what is no folder.
     """
 
     def __init__(
@@ -160,7 +160,7 @@ class ByteStream:
         ended: nobody reads it any more.
 
     Raises:
-        SfppError: the folder does not exist, or it is a disk or a socket.
+        SfppError: it is a disk or a socket, or lies in what is no folder.
     """
 
     def __init__(self, place: str, contents: str, on_event: EventHandler, *, append: bool = False) -> None:
@@ -169,8 +169,10 @@ class ByteStream:
         self.ended = False
         self._contents = contents
         self._on_event = on_event
-        self._mode = "ab" if append else "wb"
+        self._mode = "a" if append else "w"
         self._file: io.FileIO | None = None
+        self._folder = contextlib.ExitStack()
+        self._is_new = self.path is not None and not os.path.lexists(self.path)
         if self.path is not None:
             check_destinations(self.path)
 
@@ -186,7 +188,8 @@ class ByteStream:
             return False
         with self._errors_named():
             if self.path is not None:
-                self._file = open_special(self.path) or self.path.open(self._mode, buffering=0)
+                self._folder.enter_context(made_folder(self.path.parent))
+                self._file = open_special(self.path) or io.FileIO(self.path, self._mode)
             else:
                 with contextlib.suppress(BrokenPipeError):  # which the first write meets too
                     sys.stdout.flush()  # what was printed before comes first
@@ -209,9 +212,12 @@ class ByteStream:
                 self._on_event(Event("ended", self.name, f"nobody reads the {self._contents} any more"))
 
     def close(self) -> None:
-        """Close it."""
+        """Close it; of a file of ours that nothing was written to, nothing is left."""
         if self._file is not None:
             self._file.close()
+        if self.path is not None and self._is_new and self.path.is_file() and not self.path.stat().st_size:
+            self.path.unlink()
+        self._folder.close()
 
     @contextlib.contextmanager
     def _errors_named(self) -> Iterator[None]:

@@ -110,7 +110,7 @@ def test_notes_are_printed(run, exported, tmp_path):
     [
         (["missing.onnx"], 1, "missing.onnx is not a file"),
         (["MODEL", "--weights", "missing.pth"], 1, "missing.pth"),
-        (["MODEL", "--json", "no/such/folder/report.json"], 1, "the folder no/such/folder does not exist"),
+        (["MODEL", "--json", f"{__file__}/report.json"], 1, "test_parity_cli.py is no folder"),
         (["MODEL", "--images", "missing.mp4"], 1, "missing.mp4 does not exist"),
         (["MODEL", "--precision", "bf16"], 2, "precision bf16"),
         (["MODEL", "--mode", "pinned"], 2, "this one matches none"),

@@ -227,7 +227,7 @@ def test_wrong_usage_exits_with_2(here, capsys, arguments, words):
         (["model.onnx", "model.onnx"], "cannot be opened as a video"),
         (["nothing.onnx", "clip.mp4"], "nothing.onnx is not a file"),
         (["clip.mp4", "clip.mp4"], "no backend opens .mp4"),
-        (["model.onnx", "clip.mp4", "nowhere/out.mp4"], "the folder nowhere does not exist; create it first"),
+        (["model.onnx", "clip.mp4", "model.onnx/out.mp4"], "model.onnx is no folder; give another place"),
         (["model.onnx", "clip.mp4", "--contract", "nothing.json"], "the contract nothing.json cannot be read"),
         (["model.onnx", "x" * 300], "File name too long; check the name"),
         (["model.onnx", "clip.mp4", "x" * 300 + ".mp4"], "File name too long; check the name"),
@@ -240,6 +240,18 @@ def test_a_failure_is_one_line_and_leaves_nothing(here, capsys, arguments, words
     assert errors[0].startswith("sfpp-run: error: ")
     assert words in errors[0]
     assert new_files(here) == []
+
+
+def test_missing_folders_are_made_and_taken_away_with_a_run_that_fails(here, capsys):
+    words = ["new/er/out.mp4", "--json", "logs/x.jsonl", "--masks", "labels/of/it", "--snapshot", "shot/a.png"]
+    (here / "bad.mp4").write_bytes((here / "clip.mp4").read_bytes()[:3000])
+    assert main(["model.onnx", "bad.mp4", *words]) == 1
+    (here / "bad.mp4").unlink()
+    assert new_files(here) == []
+    assert main(["model.onnx", "clip.mp4", *words]) == 0
+    assert new_files(here) == ["labels", "logs", "new", "shot"]
+    assert len(read_clip(here / "new/er/out.mp4")) == 12
+    assert len((here / "logs/x.jsonl").read_text().splitlines()) == 12
 
 
 class Terminal:

@@ -100,8 +100,10 @@ def test_the_whole_of_it_with_a_progress_bar(monkeypatch, capsys):
     [
         (["-o", "out.txt"], "cannot tell what to write to out.txt"),
         (["-o", "out.png"], "holds one picture, but 6 frames will come"),
-        (["-o", "no/out.mp4"], "the folder no does not exist"),
-        (["--json", "no/x.jsonl"], "the folder no does not exist"),
+        (["-o", "clip.mp4/out.mp4"], "clip.mp4 is no folder"),
+        (["--json", "clip.mp4/x.jsonl"], "clip.mp4 is no folder"),
+        (["--json", "model.onnx"], "is the input itself"),
+        (["--json", "report.json"], "report.json exists, and lines can only be added to lines of --json"),
         (["--snapshot", "shot"], "no name for a picture"),
         (["--threshold", "0.5"], "--threshold is for pose models"),
         (["--smooth", "1"], "expected 0 (none) to below 1"),
@@ -109,6 +111,7 @@ def test_the_whole_of_it_with_a_progress_bar(monkeypatch, capsys):
 )
 @pytest.mark.usefixtures("here")
 def test_what_is_refused_is_refused_before_the_model_is_opened(capsys, monkeypatch, options, words):
+    Path("report.json").write_text('{"mIoU": 0.5}\n')
     monkeypatch.setattr(running, "_loaded", lambda arguments: pytest.fail("the model was opened"))
     assert main(["model.onnx", "clip.mp4", *options]) in (1, 2)
     assert words in capsys.readouterr().err

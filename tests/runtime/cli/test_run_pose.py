@@ -245,7 +245,7 @@ def test_wrong_usage_exits_with_2(here, capsys, model, arguments, words):
         (["--detector", "pose.onnx"], "expected one input of floating point numbers"),
         (["--boxes", "nothing.json"], "cannot read the boxes nothing.json"),
         (["--boxes", "clip.mp4"], "clip.mp4 holds no boxes: it must be JSON in UTF-8"),
-        (["--keypoints-json", "nowhere/k.jsonl", "--person", "full-frame"], "create it first"),
+        (["--keypoints-json", "pose.onnx/k.jsonl", "--person", "full-frame"], "pose.onnx is no folder"),
     ],
 )
 def test_a_failure_is_one_line_and_leaves_nothing(here, capsys, arguments, words):

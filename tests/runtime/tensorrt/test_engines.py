@@ -196,7 +196,7 @@ def test_ctrl_c_ends_the_build_and_leaves_nothing(fakes, fault, model):
     [
         ("model.json", "is no name that an engine is opened by"),
         ("model.onnx", "is the model itself"),
-        ("nowhere/a.engine", "does not exist; create it first"),
+        ("model.onnx/a.engine", "is no folder"),
         ("street", r"street is no name that an engine is opened by; expected one in \.engine, \.plan, \.trt"),
         ("other.onnx", "is no name that an engine is opened by"),
         ("taken.engine", r"taken\.json: it is a folder"),

@@ -215,7 +215,7 @@ def test_the_file_is_whole_or_not_there(tmp_path):
         ends_with(KeyboardInterrupt())
     assert len(path.read_text().splitlines()) == 2
     assert list(tmp_path.iterdir()) == [path]
-    with pytest.raises(SfppError, match="create it first"), keypoints_file(tmp_path / "no" / "k.jsonl"):
+    with pytest.raises(SfppError, match="is no folder"), keypoints_file(path / "k.jsonl"):
         pass
 
 

@@ -185,7 +185,8 @@ def test_a_full_disk_is_named_and_what_was_written_can_be_played(tmp_path):
 
 
 def test_what_cannot_work_is_told_before_any_frame(tmp_path, monkeypatch):
-    with pytest.raises(SfppError, match="nowhere does not exist"), recording_sink(tmp_path / "nowhere" / "out.mp4"):
+    (tmp_path / "file").touch()
+    with pytest.raises(SfppError, match="file is no folder"), recording_sink(tmp_path / "file" / "out.mp4"):
         pytest.fail("the sink opened")
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(MissingDependencyError, match=r"writing out\.mp4 needs PyAV"):

@@ -396,18 +396,28 @@ def test_addresses_that_do_not_fit_are_usage_errors(tmp_path, monkeypatch, name,
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("name", ["out.mp4", "out.png", "out.jsonl", "out/"])
+@pytest.mark.parametrize("live", [False, True])
+def test_a_missing_folder_is_made_unless_nothing_comes_into_it(tmp_path, name, live):
+    path = f"{tmp_path}/new/er/{name}"
+    with pytest.raises(ZeroDivisionError), open_sink(path, count=1, live=live):
+        raise ZeroDivisionError
+    assert list(tmp_path.iterdir()) == []
+    with open_sink(path, count=1, live=live) as sink:
+        sink.write(frame(0), picture(0))
+    assert Path(path).exists()
+
+
 @pytest.mark.parametrize("name", ["out.mp4", "out.png"])
-def test_a_missing_folder_is_named_before_any_work(tmp_path, name):
-    with (
-        pytest.raises(SfppError, match=r"the folder .*nowhere does not exist; create it first"),
-        open_sink(tmp_path / "nowhere" / name, count=1),
-    ):
+def test_what_is_no_folder_is_named_before_any_work(tmp_path, name):
+    (tmp_path / "file").touch()
+    with pytest.raises(SfppError, match=r"file is no folder"), open_sink(tmp_path / "file" / name, count=1):
         pytest.fail("the sink opened")
 
 
 def test_a_folder_in_the_place_of_a_file_is_an_error(tmp_path):
     (tmp_path / "taken").touch()
-    with pytest.raises(MediaError, match="cannot create the folder"), folder_sink(tmp_path / "taken"):
+    with pytest.raises(SfppError, match="cannot create the folder"), folder_sink(tmp_path / "taken"):
         pytest.fail("the sink opened")
 
 

@@ -189,8 +189,16 @@ def test_addresses_that_cannot_be_meant(uri, words):
         RawTarget.from_uri(uri)
 
 
-def test_a_missing_folder_and_a_full_disk_are_errors(tmp_path):
-    with pytest.raises(SfppError, match="create it first"), RawSink(RawTarget(str(tmp_path / "no" / "x"))):
+def test_a_missing_folder_is_made_when_there_is_something_to_write(tmp_path):
+    with RawSink(RawTarget(str(tmp_path / "new" / "x"))) as sink:
+        assert list(tmp_path.iterdir()) == []
+        sink.write(frame(0), picture(0))
+    assert (tmp_path / "new" / "x").read_bytes() == picture(0).tobytes()
+
+
+def test_a_file_in_place_of_a_folder_and_a_full_disk_are_errors(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(SfppError, match="is no folder"), RawSink(RawTarget(str(tmp_path / "file" / "x"))):
         pytest.fail("it opened")
     full = Path(os.devnull).with_name("full")
     if not full.exists():

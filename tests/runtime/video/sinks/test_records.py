@@ -191,8 +191,9 @@ def test_names_that_are_no_text_are_escaped(tmp_path):
     assert "ä" in text
 
 
-def test_a_missing_folder_is_told_before_any_frame(tmp_path):
-    with pytest.raises(SfppError, match="nowhere does not exist"), record_lines(tmp_path / "nowhere" / "out.jsonl"):
+def test_a_file_in_place_of_a_folder_is_told_before_any_frame(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(SfppError, match="file is no folder"), record_lines(tmp_path / "file" / "out.jsonl"):
         pytest.fail("it opened")
 
 
