@@ -140,6 +140,17 @@ def bgr_from_frame(frame: NDArray[Any]) -> Image:
     Raises:
         MediaError: another shape or type, or an empty frame.
     """
+    if isinstance(frame, str | os.PathLike):
+        name = os.fspath(frame)
+        raise MediaError(
+            f"the frame is the name {name!r}, expected its pixels; read an image with sfpp.read_image({name!r}), or "
+            f"take the frames of a video from model.stream({name!r})"
+        )
+    if isinstance(frame, list | tuple) and any(isinstance(each, np.ndarray) for each in frame):
+        raise MediaError(
+            f"the frame is a {type(frame).__name__} of {len(frame)}, expected one frame; call the model for each of "
+            "them, or take the frames of files and cameras from model.stream(...)"
+        )
     kind = f"{type(frame).__name__} of shape {getattr(frame, 'shape', None)} and type {getattr(frame, 'dtype', None)}"
     expected = "expected (H, W, 3) BGR, (H, W, 4) BGRA or (H, W) grey in uint8, 0..255"
     if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8:

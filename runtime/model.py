@@ -150,6 +150,15 @@ class OpenedModel(Generic[ResultT]):
         """Return the steps of one run; see :class:`Model`."""
         raise NotImplementedError
 
+    @property
+    def description(self) -> str:
+        """The model and the library that runs it, in one line for people."""
+        raise NotImplementedError
+
+    def __call__(self, *frame: Any, **options: Any) -> ResultT:
+        """Return what the model finds in a frame, (H, W, 3) uint8 BGR of any size."""
+        raise NotImplementedError
+
     def stream(self, *sources: Source | str | os.PathLike[str], **options: Any) -> Iterator[tuple[Frame, ResultT]]:
         """Yield the frames of sources with their results, until they end or the loop is left.
 

@@ -7,7 +7,7 @@ import functools
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from sfpp.runtime.backends import Backend, BackendOptions, Choice, Notify, Precision, backend_choices
 from sfpp.runtime.backends.protocol import TensorInfo
@@ -20,6 +20,7 @@ from sfpp.runtime.contract import (
     read_contract_file,
 )
 from sfpp.runtime.errors import ContractError, SfppError, UsageError
+from sfpp.runtime.model import OpenedModel
 from sfpp.runtime.onnx_file import metadata_of
 from sfpp.runtime.pose import PoseEstimator
 from sfpp.runtime.segmentation import Segmenter
@@ -42,11 +43,11 @@ def load(
     flip_test: bool = False,
     self_test: bool = True,
     notify: Notify | None = None,
-) -> Segmenter | PoseEstimator:
+) -> OpenedModel[Any]:
     """Open a model file that sfpp-export wrote, or any ONNX file together with a contract.
 
-    The contract's task decides what comes back. Where a type checker should know it, :func:`load_segmenter` and
-    :func:`load_pose` take the same arguments and accept that task only.
+    The contract's task decides what comes back: a :class:`Segmenter` or a :class:`PoseEstimator`. Where a type checker
+    should know which, :func:`load_segmenter` and :func:`load_pose` take the same arguments and accept that task only.
 
     Which backend was chosen, and why, goes to the logger ``sfpp`` at level INFO; a device that was asked for and is
     not used, at level WARNING.
@@ -100,7 +101,7 @@ def load(
 
 
 def _loading(
-    name: str, kind: type[_Opened], other: str, load_any: Callable[_Options, Segmenter | PoseEstimator]
+    name: str, kind: type[_Opened], other: str, load_any: Callable[_Options, OpenedModel[Any]]
 ) -> Callable[_Options, _Opened]:
     @functools.wraps(load_any, assigned=("__module__",))  # the signature is the same
     def load_one(*arguments: _Options.args, **options: _Options.kwargs) -> _Opened:

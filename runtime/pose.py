@@ -174,20 +174,26 @@ class PoseEstimator(OpenedModel[Pose]):
             f"{self._backend.description}"
         )
 
-    def __call__(self, frame_bgr: NDArray[Any], boxes_xywh: ArrayLike) -> Pose:
+    def __call__(self, frame_bgr: NDArray[Any], boxes_xywh: ArrayLike | None = None) -> Pose:
         """Find the keypoints of the people in the boxes.
 
         Args:
             frame_bgr: (H, W, 3) uint8 BGR of any size, or grey (H, W), or BGRA.
             boxes_xywh: (P, 4), left, top, width, height of each person in frame pixels; any number, also none. A box
-                may reach beyond the frame.
+                may reach beyond the frame. To be given; :meth:`stream` finds people by itself.
 
         Raises:
             MediaError: not an image.
-            UsageError: a box with NaN, without area, or wholly outside of the frame.
+            UsageError: no boxes, or one with NaN, without area, or wholly outside of the frame.
             BackendError: the model failed, or gave NaN.
             ModelFileError: the model's output does not fit its contract.
         """
+        if boxes_xywh is None:
+            height, width = bgr_from_frame(frame_bgr).shape[:2]
+            raise UsageError(
+                "a pose model is given people's boxes too, as in model(frame_bgr, [(left, top, width, height)]); the "
+                f"whole frame is [(0, 0, {width}, {height})], and model.stream(...) finds people by itself"
+            )
         prepared = self.prepare(frame_bgr, boxes_xywh)
         return self.finish(self.infer(prepared), prepared)
 

@@ -31,12 +31,11 @@ from sfpp.runtime.crops import Boxes, box_of_crop
 from sfpp.runtime.errors import ContractError, MissingDependencyError, SelfTestError, SfppError, UsageError
 from sfpp.runtime.images import Image, bgr_from_frame
 from sfpp.runtime.machine import cpu_kind, gpu_kind
-from sfpp.runtime.model import SelfTestState
+from sfpp.runtime.model import OpenedModel, SelfTestState
 from sfpp.runtime.pose import PoseEstimator
-from sfpp.runtime.segmentation import Segmenter
 from sfpp.runtime.self_test_data import packed, small_frame, unpacked
 
-Model = Segmenter | PoseEstimator
+Model = OpenedModel[Any]
 # By how much a sound run may miss the agreement that is known to be reached, by what is computed in. Measured against
 # ONNX Runtime with the demonstration models and 22 frames: in OpenVINO 99.9 % of the labels agree at least in float32
 # and 96.0 % in bfloat16 (88.3 % at 320x192, where merging leaves few tokens), with every value rounded to float16
@@ -164,8 +163,9 @@ def _advice(contract: ModelContract, computed_in: str) -> Iterator[str]:
 
 def _answer(model: Model, frame_bgr: Image) -> NDArray[Any]:
     """Return labels (h, w) uint8, or (K, 3) float32, x, y and score of the keypoints of the one person in the frame."""
-    if isinstance(model, Segmenter):
-        return model(frame_bgr).labels
+    if not isinstance(model, PoseEstimator):
+        labels: NDArray[np.uint8] = model(frame_bgr).labels
+        return labels
     pose = _without_flip_test(model)(frame_bgr, _box(model.contract, frame_bgr))
     return np.concatenate([pose.keypoints_xy[0], pose.scores[0, :, np.newaxis]], axis=1)
 

@@ -18,8 +18,7 @@ from sfpp.runtime.viewer.store import KEPT_S, Sample, SourceFacts
 from sfpp.runtime.viewer.update import Limits, ViewerUpdate
 
 if TYPE_CHECKING:
-    from sfpp.runtime.pose import PoseEstimator
-    from sfpp.runtime.segmentation import Segmenter
+    from sfpp.runtime.model import OpenedModel
 
 # What a page may send at once, in bytes: 256 classes switched off and a long name of a source.
 LARGEST_MESSAGE = 8192
@@ -38,7 +37,7 @@ class PageView:
     visible: bool = True
 
 
-def hello(model: Segmenter | PoseEstimator, limits: Limits, *, client: str, can_stop: bool) -> str:
+def hello(model: OpenedModel[Any], limits: Limits, *, client: str, can_stop: bool) -> str:
     """Return the first message to a page: what does not change while it looks, and whether it may end the run."""
     contract, tested = model.contract, model.self_test
     return _json(

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
@@ -23,8 +23,7 @@ from sfpp.runtime.viewer.store import SAMPLE_S, Store
 from sfpp.runtime.viewer.update import Limits, ViewerUpdate
 
 if TYPE_CHECKING:
-    from sfpp.runtime.pose import PoseEstimator
-    from sfpp.runtime.segmentation import Segmenter
+    from sfpp.runtime.model import OpenedModel
 
 GOODBYE_S = 1.0  # how long a page may take to close its connection
 # A tab in the background needs no charts, only to know that the connection lives.
@@ -52,7 +51,7 @@ class Hub:
 
     def __init__(
         self,
-        model: Segmenter | PoseEstimator,
+        model: OpenedModel[Any],
         store: Store,
         *,
         limits: Limits,

@@ -9,7 +9,7 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
@@ -24,8 +24,7 @@ from sfpp.runtime.viewer.store import Store
 from sfpp.runtime.viewer.update import Limits, ViewerUpdate
 
 if TYPE_CHECKING:
-    from sfpp.runtime.pose import PoseEstimator
-    from sfpp.runtime.segmentation import Segmenter
+    from sfpp.runtime.model import OpenedModel
 
 DEFAULT_PORT = 8080
 _PATIENCE_S = 6.0
@@ -52,7 +51,7 @@ class Viewer:
 
     def __init__(
         self,
-        model: Segmenter | PoseEstimator,
+        model: OpenedModel[Any],
         *,
         host: str = DEFAULT_HOST,
         port: int = DEFAULT_PORT,

@@ -192,6 +192,55 @@ def test_the_loop_over_videos_goes_on_where_it_ended(desk):
     assert set(second) == set(first)
 
 
+FIVE_LINES = """
+import sfpp
+model = sfpp.load("street.onnx")
+frame_bgr = sfpp.read_image("photo.jpg")
+result = model(frame_bgr)
+print(result.labels.shape, model.description)
+"""
+FIVE_LINES_OF_POSE = """
+import sfpp
+with sfpp.load("pose.onnx") as model:
+    pose = model(sfpp.read_image("photo.jpg"), [(70, 30, 60, 160)])
+    for frame, people in model.stream("people.mp4", max_frames=2):
+        print(frame.time_s, people.names, pose.keypoints_xy.shape)
+"""
+LIKE_AN_INSTALLED_PACKAGE = """
+[mypy]
+[mypy-sfpp.*]
+ignore_errors = True
+[mypy-torch.*,onnx.*,onnxruntime.*,openvino.*,cv2.*,av.*,aiohttp.*,PIL.*]
+follow_imports = skip
+"""
+
+
+def test_programs_pass_a_strict_type_checker(tmp_path):
+    pytest.importorskip("mypy")
+    # It does not see through the package mapping of an editable install.
+    links = {"__init__.py": "package/__init__.py", "py.typed": "package/py.typed"}
+    links |= {name: name for name in ("runtime", "tooling", "export", "calibration")}
+    (tmp_path / "installed/sfpp").mkdir(parents=True)
+    for name, path in links.items():
+        (tmp_path / "installed/sfpp" / name).symlink_to(ROOT / path)
+    (tmp_path / "mypy.ini").write_text(LIKE_AN_INSTALLED_PACKAGE)
+    programs = {
+        "five_lines.py": FIVE_LINES,
+        "five_lines_of_pose.py": FIVE_LINES_OF_POSE,
+        "wrong.py": FIVE_LINES.replace("description", "descriptoin"),
+        "readme.py": "".join(blocks(ROOT / "README.md", "python")),
+        "run.py": "".join(blocks(ROOT / "docs/run.md", "python")),
+    }
+    for name, text in programs.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    words = [sys.executable, "-m", "mypy", "--strict", "--config-file", "mypy.ini", *programs]
+    environment = {**os.environ, "MYPYPATH": "installed"}
+    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    errors = [line for line in done.stdout.splitlines() if ": error: " in line]
+    assert len(errors) == 1, done.stdout + done.stderr
+    assert errors[0].startswith('wrong.py:6: error: "OpenedModel[Any]" has no attribute "descriptoin"')
+
+
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "json")], ids=name_of)
 def test_json_is_what_the_commands_read(page, tmp_path):
     for number, text in enumerate(blocks(page, "json")):

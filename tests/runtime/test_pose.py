@@ -1,4 +1,5 @@
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -182,6 +183,22 @@ def test_nobody_is_an_empty_answer(boxes):
 def test_frame_that_is_none(frame, boxes):
     with pytest.raises(MediaError, match="expected"):
         estimator_of()(frame, boxes)
+
+
+@pytest.mark.parametrize("given", ["photo.jpg", Path("photo.jpg")])
+def test_a_name_in_place_of_a_frame_is_told_what_to_do(given):
+    with pytest.raises(MediaError, match=r"the name 'photo\.jpg'.*read_image\('photo\.jpg'\), or .*stream"):
+        estimator_of()(given)
+
+
+def test_several_frames_are_taken_one_by_one():
+    with pytest.raises(MediaError, match="a list of 2, expected one frame; call the model for each of them"):
+        estimator_of()([np.zeros((4, 4, 3), np.uint8)] * 2)
+
+
+def test_a_call_without_boxes_says_how_to_give_them():
+    with pytest.raises(UsageError, match=r"whole frame is \[\(0, 0, 30, 20\)\], and model\.stream"):
+        estimator_of()(np.zeros((20, 30, 3), np.uint8))
 
 
 def test_box_that_cannot_be_meant():

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
@@ -253,3 +255,14 @@ def test_draw_shows_colors_and_a_legend_on_request():
     assert changed[:120, :200].any()
     assert not changed[180:].any()
     assert not frame.any()
+
+
+@pytest.mark.parametrize("given", ["photo.jpg", Path("photo.jpg")])
+def test_a_name_in_place_of_a_frame_is_told_what_to_do(given):
+    with pytest.raises(MediaError, match=r"the name 'photo\.jpg'.*read_image\('photo\.jpg'\), or .*stream"):
+        segmenter_of(strongest_channel)(given)
+
+
+def test_several_frames_are_taken_one_by_one():
+    with pytest.raises(MediaError, match="a list of 2, expected one frame; call the model for each of them"):
+        segmenter_of(strongest_channel)([np.zeros((4, 4, 3), np.uint8)] * 2)
