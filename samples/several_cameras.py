@@ -19,4 +19,6 @@ with sfpp.load_segmenter(model_path) as model, sfpp.Pipeline(model, sources, smo
         ahead = answer.result.labels[-answer.result.labels.shape[0] // 3 :]
         most = np.bincount(ahead.ravel()).argmax()  # the class that fills most of the lowest third
         share = (ahead == most).mean()
-        print(f"{answer.frame.source:12} ahead: {share:4.0%} {model.contract.classes[most]}, {answer.age_ms:.0f} ms old")
+        print(
+            f"{answer.frame.source:12} ahead: {share:4.0%} {model.contract.classes[most]}, {answer.age_ms:.0f} ms old"
+        )

@@ -131,7 +131,7 @@ class Shown:
         """
         if frame.rotation != self._rotation:
             self._rotation = frame.rotation
-            matrix = frame.reformat(width=2, height=2, format="gray").side_data.get("DISPLAYMATRIX")
+            matrix: Any = frame.reformat(width=2, height=2, format="gray").side_data.get("DISPLAYMATRIX")
             self._matrix = None if matrix is None else bytes(matrix)
         return self._matrix
 

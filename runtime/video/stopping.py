@@ -56,7 +56,7 @@ class StopRequest:
 
 @contextlib.contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Within the block SIGINT and SIGTERM set the request instead of ending the program.
+    """Within the block SIGINT, SIGTERM and SIGHUP (a terminal is closed) set the request instead of ending the program.
 
     An exception may strike between two halves of a step (a packet encoded and not yet written); a request cannot.
     Outside the main thread, which alone may handle signals, the request is never set.
@@ -65,9 +65,17 @@ def stop_on_signals() -> Iterator[StopRequest]:
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    previous = {number: signal.signal(number, request.handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, request.handle) for number in _signals()}
     try:
         yield request
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def _signals() -> list[signal.Signals]:
+    stops = [signal.SIGINT, signal.SIGTERM]
+    # Not on Windows, and what nohup starts is meant to go on.
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        stops.append(signal.SIGHUP)
+    return stops

@@ -232,10 +232,14 @@ class VideoFile:
             container, self._fitting.size_hw, crf=_CRF, rate=self._rate, time_base=self._base, options=options
         )
         if self._origin is not None:
-            self._sound = Sound(
-                self._origin, container, say=lambda text: self._on_event(Event("note", self.path.name, text))
-            )
+            if self._origin.path.is_file():
+                self._sound = Sound(self._origin, container, say=self._note)
+            else:
+                self._note("sound, if there is any, is left out, since a pipe can be read once only")
         return stream
+
+    def _note(self, text: str) -> None:
+        self._on_event(Event("note", self.path.name, text))
 
     def _container_options(self) -> dict[str, str]:
         """Return what puts the index in front, or of live video writes small complete pieces, each at once."""

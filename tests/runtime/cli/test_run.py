@@ -1,11 +1,14 @@
 """The command as a user meets it: mostly in this process, and in one of its own for signals and limits."""
 
+import fcntl
 import os
 import re
 import resource
 import signal
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import cv2
@@ -254,6 +257,40 @@ def test_missing_folders_are_made_and_taken_away_with_a_run_that_fails(here, cap
     assert len((here / "logs/x.jsonl").read_text().splitlines()) == 12
 
 
+def test_a_terminal_that_is_closed_leaves_a_playable_video(here):
+    """As where a connection by SSH is lost: there is a signal, and what is written to the terminal fails."""
+    write_clip(here / "clip.mp4", frames=400)
+    ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
+    program = SLOW_COMMAND.replace('print("frame", file=sys.stderr, flush=True)', "pass")
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, "model.onnx", "clip.mp4", "out.mp4"],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    )
+    os.close(theirs)
+    said = b""
+    while not re.search(rb"([5-9]\d|\d{3})/400", said):
+        said += os.read(ours, 4096)
+    os.close(ours)
+    process.send_signal(signal.SIGHUP)
+    process.wait()
+    assert 50 - ON_THEIR_WAY <= len(read_clip(here / "out.mp4")) < 400
+    assert new_files(here) == ["out.mp4"]
+
+
+def test_what_nohup_starts_goes_on(here):
+    process = start(
+        "model.onnx", "clip.mp4", "out.mp4", preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    )
+    assert process.stderr.readline()
+    process.send_signal(signal.SIGHUP)
+    process.communicate()
+    assert (process.returncode, len(read_clip(here / "out.mp4"))) == (0, 12)
+
+
 class Terminal:
     """What tqdm takes for a screen."""
 
@@ -282,7 +319,9 @@ def test_progress_is_shown_on_a_terminal_for_more_than_one_frame(here, monkeypat
     monkeypatch.undo()
 
 
-@pytest.mark.parametrize(("sent", "code"), [(["SIGINT"], 130), (["SIGTERM"], 143), (["SIGINT"] * 3, 130)])
+@pytest.mark.parametrize(
+    ("sent", "code"), [(["SIGINT"], 130), (["SIGTERM"], 143), (["SIGHUP"], 129), (["SIGINT"] * 3, 130)]
+)
 def test_ctrl_c_leaves_a_playable_video(here, sent, code):
     write_clip(here / "clip.mp4", frames=400)
     process = start("model.onnx", "clip.mp4", "out.mp4", "--snapshot", "s.png", "--alpha", "0", "--no-legend")

@@ -6,6 +6,7 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -521,7 +522,7 @@ def test_links_are_followed(here, capsys, kind):
     (here / "real").mkdir()
     names = ("o.mp4", "s.png", "j.jsonl")
     for name in names:
-        (here / "real" / name).write_text("older")
+        (here / "real" / name).write_text("" if name == "j.jsonl" else "older")  # lines are added to
         (here / name).symlink_to(f"real/{name}")
     source = "a.mp4" if kind == "file" else f"{SCENE}&frames=7"
     words = ["-o", "o.mp4", "--snapshot", "s.png", "--json", "j.jsonl", "--policy", "every-frame"]
@@ -635,3 +636,15 @@ def test_a_thousand_videos_take_no_more_than_a_hundred(here):
     late = max(megabytes for done, _, megabytes in samples if done >= 850)
     print(f"{max(threads for _, threads, _ in samples)} threads; {early:.0f} MB, then {late:.0f} MB")
     assert late < early + 20
+
+
+def test_a_pipe_of_a_video_becomes_one(here, capsys):
+    os.mkfifo("pipe")
+    clip = write_clip(here / "clip.mkv", frames=20).read_bytes()
+    sender = threading.Thread(target=lambda: (here / "pipe").write_bytes(clip))
+    sender.start()
+    code, _, err = run(capsys, "pipe", "-o", "out.mp4")
+    sender.join()
+    assert code == 0, err
+    assert "sound, if there is any, is left out" in err
+    assert indices("out.mp4") == list(range(20))
