@@ -27,10 +27,10 @@ from sfpp.runtime.video.outputs import Outputs, Plan, Sinks, plan_outputs
 from sfpp.runtime.video.pipeline import Pipeline
 from sfpp.runtime.video.sources.address import is_uri
 from sfpp.runtime.video.sources.opening import (
-    apart,
     check_given_once,
     each_source,
     missing_source,
+    names_apart,
     open_source,
     reads_files,
 )
@@ -103,7 +103,7 @@ def _opened(
                 if len(broken) == len(texts):
                     raise
                 note(f"error: {error}; the others go on")
-    for source, name in zip(sources, apart([source.name for source in sources]), strict=True):
+    for source, name in zip(sources, names_apart(sources), strict=True):
         source.name = name
     return sources, broken
 

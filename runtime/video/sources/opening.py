@@ -106,6 +106,18 @@ def apart(names: Sequence[str]) -> list[str]:
     return unique
 
 
+def names_apart(sources: Sequence[Source]) -> list[str]:
+    """Return a name for each source that no other one has: where files share theirs, with their folders' before it."""
+    names = [source.name for source in sources]
+    counts = Counter(map(str.casefold, names))
+    return apart(
+        [
+            f"{source.paths[0].resolve().parent.name}_{name}" if counts[name.casefold()] > 1 and source.paths else name
+            for name, source in zip(names, sources, strict=True)
+        ]
+    )
+
+
 def open_source(name: str | os.PathLike[str], *, on_event: EventHandler = ignore) -> Source:
     """Open what ``name`` means: a path, a pattern for pictures, a camera's number, a URI, or the word ``demo``.
 
