@@ -116,7 +116,7 @@ class _Tally:
 
 def _source(path: Path, frames: Iterator[_Timed], tally: _Tally, *, close: Callable[[], object]) -> Source:
     return Source(
-        _decoded(frames, tally, close),
+        _decoded(frames, tally),
         kind="video",
         name=path.stem,
         frames_per_second=tally.rate,
@@ -127,21 +127,18 @@ def _source(path: Path, frames: Iterator[_Timed], tally: _Tally, *, close: Calla
     )
 
 
-def _decoded(frames: Iterator[_Timed], tally: _Tally, close: Callable[[], object]) -> Generator[Decoded, None, None]:
+def _decoded(frames: Iterator[_Timed], tally: _Tally) -> Generator[Decoded, None, None]:
     """Yield to the end, count, and note what is missing."""
-    try:
-        start_s = None
-        for image_bgr, time_s in frames:
-            stamp_s = float(tally.frames / tally.rate) if time_s is None else time_s
-            start_s = stamp_s if start_s is None else start_s
-            tally.frames += 1
-            tally.end_s = stamp_s - start_s + float(1 / tally.rate)
-            yield Decoded(image_bgr, stamp_s - start_s)
-            del image_bgr  # or it would stay in memory while the next one is decoded
-        if (warning := tally.warning()) is not None:
-            tally.warnings.append(warning)
-    finally:
-        close()
+    start_s = None
+    for image_bgr, time_s in frames:
+        stamp_s = float(tally.frames / tally.rate) if time_s is None else time_s
+        start_s = stamp_s if start_s is None else start_s
+        tally.frames += 1
+        tally.end_s = stamp_s - start_s + float(1 / tally.rate)
+        yield Decoded(image_bgr, stamp_s - start_s)
+        del image_bgr  # or it would stay in memory while the next one is decoded
+    if (warning := tally.warning()) is not None:
+        tally.warnings.append(warning)
 
 
 def _raw_frames(container: InputContainer, stream: VideoStream, tally: _Tally) -> Iterator[VideoFrame]:

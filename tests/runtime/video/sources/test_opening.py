@@ -1,3 +1,4 @@
+import contextlib
 import gc
 import importlib.util
 import time
@@ -390,3 +391,18 @@ def test_closing_a_source_lets_its_decoder_go_first():
     assert next(frames).taken_s >= before
     source.close()
     assert done == ["let go", "decoder"]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_is_read_from_is_let_go_at_the_end_and_where_it_fails(fails):
+    def decoded():
+        yield Decoded(np.zeros((2, 2, 3), np.uint8), 0.0)
+        if fails:
+            raise MediaError("broken")
+
+    done = []
+    source = Source(decoded(), kind="video", name="x", frames_per_second=None, release=lambda: done.append("let go"))
+    with pytest.raises(MediaError, match="broken") if fails else contextlib.nullcontext():
+        for _ in source:
+            assert done == []
+    assert done == ["let go"]
