@@ -97,7 +97,8 @@ class Source(contextlib.AbstractContextManager["Source"]):
         origin: of a video file, where its sound is found.
         interrupt: called when the source is closed, before the decoder is: lets go a decoder that waits for a frame, in
             whatever thread it is running.
-        release: called when the source is closed, after the decoder is: one that has not begun releases nothing.
+        release: lets go what the decoder reads from, where it ends, fails or is closed, begun or not; more than once
+            does no harm.
         on_event: told when the size changes in mid-stream, and of what the decoder notes, by the thread that iterates;
             the pictures of a folder may differ without being told of.
     """
@@ -194,7 +195,12 @@ class Source(contextlib.AbstractContextManager["Source"]):
         return frame
 
     def _next(self) -> Frame | None:
-        decoded = next(self._decoded, None)
+        decoded = None
+        try:
+            decoded = next(self._decoded, None)
+        finally:
+            if decoded is None:
+                self._release()
         if decoded is None:
             return None
         image_bgr, time_s, name, came_s, note = decoded

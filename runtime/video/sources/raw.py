@@ -141,17 +141,16 @@ def _frames(
     """Yield frame by frame; without a rate, times are those of arrival."""
     index = 0
     first_s = None
-    with file:
-        while True:
-            frame = np.empty(layout.shape, np.uint8)
-            filled = _fill(file, frame.data.cast("B"), closing)
-            if filled < frame.nbytes:
-                break
-            now_s = time.monotonic()
-            first_s = now_s if first_s is None else first_s
-            time_s = now_s - first_s if rate is None else float(index / rate)
-            yield Decoded(layout.to_bgr(frame), time_s, taken_s=now_s)
-            index += 1
+    while True:
+        frame = np.empty(layout.shape, np.uint8)
+        filled = _fill(file, frame.data.cast("B"), closing)
+        if filled < frame.nbytes:
+            break
+        now_s = time.monotonic()
+        first_s = now_s if first_s is None else first_s
+        time_s = now_s - first_s if rate is None else float(index / rate)
+        yield Decoded(layout.to_bgr(frame), time_s, taken_s=now_s)
+        index += 1
     if filled and not closing.is_set():
         warnings.append(
             f"{name}: the last frame is cut off after {filled} of {frame.nbytes} bytes and left out; "

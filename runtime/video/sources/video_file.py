@@ -160,7 +160,7 @@ def video_source(
 ) -> Source:
     """Return the source of a video's pictures, counted by a tally; ``close`` is called at the end."""
     return Source(
-        _decoded(pictures, tally, close, origin),
+        _decoded(pictures, tally, origin),
         kind="video",
         name=path.stem,
         frames_per_second=tally.rate,
@@ -172,25 +172,20 @@ def video_source(
     )
 
 
-def _decoded(
-    pictures: Iterable[Picture], tally: Tally, close: Callable[[], object], origin: Origin | None
-) -> Generator[Decoded, None, None]:
+def _decoded(pictures: Iterable[Picture], tally: Tally, origin: Origin | None) -> Generator[Decoded, None, None]:
     """Yield to the end, with times from the first picture on, and note what is missing."""
-    try:
-        first_s = None
-        for picture in pictures:
-            time_s = tally.time_s(picture.stamp_s)
-            first_s = time_s if first_s is None else first_s
-            if origin is not None:
-                origin.begin_s = None if tally.moved_s or picture.stamp_s is None else (tally.begin_s or 0.0) + first_s
-            yield Decoded(picture.image_bgr, time_s - first_s, note=picture.note)
-            del picture  # or it would stay in memory while the next one is decoded
+    first_s = None
+    for picture in pictures:
+        time_s = tally.time_s(picture.stamp_s)
+        first_s = time_s if first_s is None else first_s
         if origin is not None:
-            origin.ended = True
-        if (warning := tally.warning()) is not None:
-            tally.warnings.append(warning)
-    finally:
-        close()
+            origin.begin_s = None if tally.moved_s or picture.stamp_s is None else (tally.begin_s or 0.0) + first_s
+        yield Decoded(picture.image_bgr, time_s - first_s, note=picture.note)
+        del picture  # or it would stay in memory while the next one is decoded
+    if origin is not None:
+        origin.ended = True
+    if (warning := tally.warning()) is not None:
+        tally.warnings.append(warning)
 
 
 def _raw_frames(container: InputContainer, stream: VideoStream, tally: Tally) -> Iterator[VideoFrame]:

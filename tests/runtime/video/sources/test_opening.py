@@ -1,3 +1,4 @@
+import contextlib
 import gc
 import importlib.util
 import os
@@ -404,3 +405,18 @@ def test_a_pipe_waits_for_us_so_that_no_frame_is_lost(tmp_path):
         assert policy_for(source, None) == "every-frame"
         assert [index_of(frame.image_bgr) for frame in source] == list(range(20))
     writer.join()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_is_read_from_is_let_go_at_the_end_and_where_it_fails(fails):
+    def decoded():
+        yield Decoded(np.zeros((2, 2, 3), np.uint8), 0.0)
+        if fails:
+            raise MediaError("broken")
+
+    done = []
+    source = Source(decoded(), kind="video", name="x", frames_per_second=None, release=lambda: done.append("let go"))
+    with pytest.raises(MediaError, match="broken") if fails else contextlib.nullcontext():
+        for _ in source:
+            assert done == []
+    assert done == ["let go"]
