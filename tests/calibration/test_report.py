@@ -71,9 +71,15 @@ def test_the_same_report_gives_the_same_bytes(example, tmp_path):
     assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
 
 
-def test_a_report_cannot_go_where_there_is_no_folder(tmp_path):
-    with pytest.raises(SfppError, match="does not exist"):
-        write_report(segmentation(), tmp_path / "nowhere" / "report.html")
+def test_the_folder_of_a_report_is_made(tmp_path):
+    write_report(segmentation(), tmp_path / "new" / "report.html")
+    assert (tmp_path / "new" / "report.html").stat().st_size > 1000
+
+
+def test_a_report_cannot_go_where_a_file_is_in_the_way(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SfppError, match="is no folder"):
+        write_report(segmentation(), tmp_path / "file" / "report.html")
 
 
 def test_the_decision_comes_first():

@@ -163,9 +163,10 @@ def test_a_folder_of_different_pictures(here, capsys):
     shapes = [cv2.imread(str(here / "in-sfpp" / f"{index}.png")).shape[:2] for index in range(3)]
     assert shapes == [(30, 40), (48, 64), (25, 33)]
     assert "sfpp-run: warning: skipped: in/broken.png" in capsys.readouterr().err
-    assert main(["model.onnx", "in", "all.mp4"]) == 1
-    assert "a video has one size; give a folder" in capsys.readouterr().err
-    assert new_files(here) == ["in", "in-sfpp"]
+    assert main(["model.onnx", "in", "all.mp4"]) == 0
+    assert "size-changed: pictures are 33x25 (width x height) now, written at 40x30" in capsys.readouterr().err
+    assert new_files(here) == ["all.mp4", "in", "in-sfpp"]
+    assert [frame.shape[:2] for frame in read_clip(here / "all.mp4")] == [(30, 40)] * 3
 
 
 def test_a_cut_video_is_segmented_as_far_as_it_goes(here, capsys):
