@@ -69,12 +69,18 @@ def new_files(here):
     return sorted(path.name for path in here.iterdir() if path.name not in ("model.onnx", "clip.mp4", "photo.png"))
 
 
-def start(*arguments, program=SLOW_COMMAND, **options):
+def hangs_up():
+    """In a child process: a signal ends it, whatever started the tests (``nohup`` has it ignored)."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+def start(*arguments, program=SLOW_COMMAND, preexec_fn=hangs_up, **options):
     return subprocess.Popen(
         [sys.executable, "-c", program, *arguments],
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
+        preexec_fn=preexec_fn,
         **options,
     )
 
@@ -270,6 +276,7 @@ def test_a_terminal_that_is_closed_leaves_a_playable_video(here):
         stdout=theirs,
         stderr=theirs,
         start_new_session=True,
+        preexec_fn=hangs_up,
     )
     os.close(theirs)
     said = b""
