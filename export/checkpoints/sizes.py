@@ -36,7 +36,7 @@ _LISTS: dict[str, tuple[str, tuple[int, ...]]] = {
 _SUPPORTED = {"model_type": "segformer", "hidden_act": "gelu", "num_channels": 3, "num_encoder_blocks": STAGES}
 IMAGENET = InputSpec("image", 1, 1)  # the contract's own defaults
 _PIXEL_STEPS = ("do_rescale", "do_normalize")
-Triple = tuple[float, float, float]
+Triple = tuple[float, ...]
 # Far above any network; beyond it the size of a tensor no longer fits an integer.
 _LARGEST = 4096
 
