@@ -74,7 +74,7 @@ def contract_for(checkpoint: Checkpoint, variant: Variant, settings: ExportSetti
         share_matching=variant.recipe.share_matching if isinstance(variant.recipe, MergingRecipe) else 1,
         target=settings.target,
         input=dataclasses.replace(spec, mean=checkpoint.mean, std=checkpoint.std),
-        outputs=(OutputSpec(output, output, _stride(checkpoint, variant, output)),),
+        outputs=(_output_spec(checkpoint, variant, output),),
         opset=settings.opset,
         checkpoint_sha256=checkpoint.sha256,
         licence=checkpoint.licence,
@@ -103,6 +103,14 @@ def default_name(contract: ModelContract) -> str:
     if spec.batch > 1:
         parts.append(f"batch{spec.batch}")
     return "-".join(parts) + ".onnx"
+
+
+def _output_spec(checkpoint: Checkpoint, variant: Variant, kind: OutputKind) -> OutputSpec:
+    config = checkpoint.config
+    head = config.head if isinstance(config, SegFormerConfig) else config.decoder
+    # Heatmaps are read where they are, however the head upsamples the maps that it makes them of.
+    aligned = head.align_corners and kind != "heatmaps"
+    return OutputSpec(kind, kind, _stride(checkpoint, variant, kind), align_corners=aligned)
 
 
 def _stride(checkpoint: Checkpoint, variant: Variant, output: OutputKind) -> int:
