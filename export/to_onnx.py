@@ -34,9 +34,9 @@ from sfpp.export.parity.exported import (
     require_tokens,
 )
 from sfpp.export.parity.probed_model import require_onnxruntime
-from sfpp.export.settings import ExportSettings
+from sfpp.export.settings import ExportSettings, Resolution
 from sfpp.runtime.backends import Notify
-from sfpp.runtime.contract import METADATA_KEY, InputSpec, ModelContract, SelfTest, Target, Task
+from sfpp.runtime.contract import METADATA_KEY, InputSpec, ModelContract, SelfTest, Target
 from sfpp.runtime.errors import SfppError, UsageError
 from sfpp.runtime.files import check_destinations, made_folder, whole_file
 from sfpp.runtime.images import Image, batch_from_frames, input_from_frame, read_image
@@ -99,12 +99,17 @@ def export_onnx(
     require_onnxruntime()
     clock = StepClock(notify)
     with clock.step("reading the weights"):
-        checkpoint = _read(weights, settings.task)
+        checkpoint = _read(weights, settings)
         chosen = variant_from(settings, checkpoint.family)
         contract = contract_for(checkpoint, chosen, settings)
         plan = plan_for(chosen.recipe, checkpoint.config, contract.input)
         image = read_image(settings.image if settings.image is not None else demo_image(checkpoint.task))
         frames = _example(contract.input, image)
+    for note in checkpoint.preparation.notes:
+        notify(f"warning: {note}")
+    if weights is not None or checkpoint.preparation.said:  # the demonstration model needs no words
+        size = Resolution(contract.input.width, contract.input.height)
+        notify(checkpoint.preparation.words(resize=contract.input.resize, size=size))
     destination = Path(path) if path is not None else Path(default_name(contract))
     check_destinations(
         destination, also_read=[weights, settings.variant, settings.classes, settings.keypoints, settings.image]
@@ -175,11 +180,12 @@ def with_contract(graph: onnx.ModelProto, contract: ModelContract) -> onnx.Model
     return graph
 
 
-def _read(weights: str | os.PathLike[str] | None, task: Task | None) -> Checkpoint:
-    """Read the weights, or those of the task's demonstration model."""
+def _read(weights: str | os.PathLike[str] | None, settings: ExportSettings) -> Checkpoint:
+    """Read the weights, or those of the task's demonstration model, prepared as the settings say."""
+    task = settings.task
     if weights is None:
-        return read_checkpoint(demo_pose_checkpoint() if task == "pose" else demo_checkpoint())
-    checkpoint = read_checkpoint(weights)
+        weights = demo_pose_checkpoint() if task == "pose" else demo_checkpoint()
+    checkpoint = read_checkpoint(weights).overruled(settings, settings.res)
     if task is not None and checkpoint.task != task:
         raise UsageError(f"--task is {task}, but {checkpoint.name} was trained for {checkpoint.task}")
     return checkpoint

@@ -25,6 +25,7 @@ SCHEMA_VERSION = 1
 Task = Literal["segmentation", "pose"]
 Layout = Literal["NHWC", "NCHW"]
 InputDtype = Literal["uint8", "float32"]
+ColorOrder = Literal["RGB", "BGR"]
 ResizeRule = Literal["letterbox", "stretch"]
 Interpolation = Literal["area", "linear", "antialias"]
 OutputKind = Literal["logits", "labels", "heatmaps"]
@@ -63,7 +64,7 @@ class InputSpec:
     batch: int = 1
     layout: Layout = "NHWC"
     dtype: InputDtype = "uint8"
-    color_order: Literal["RGB", "BGR"] = "RGB"
+    color_order: ColorOrder = "RGB"
     mean: tuple[float, ...] = (123.675, 116.28, 103.53)
     std: tuple[float, ...] = (58.395, 57.12, 57.375)
     normalized_in_graph: bool = True

@@ -17,7 +17,6 @@ from sfpp.export.checkpoints.storage import read_json_object
 from sfpp.export.checkpoints.styles import BLOCK, CLASSIFIER, DECODER_BLOCK, FUSION, PROJECTION, Spelling
 from sfpp.export.models.edaformer import EdaDecoderConfig, EdaFormerConfig, EftConfig
 from sfpp.export.models.segformer import EncoderConfig, HeadConfig, SegFormerConfig
-from sfpp.runtime.contract import InputSpec
 from sfpp.runtime.errors import CheckpointError
 
 NetworkConfig = SegFormerConfig | EdaFormerConfig
@@ -34,9 +33,6 @@ _LISTS: dict[str, tuple[str, tuple[int, ...]]] = {
     "strides": ("patch_strides", (4, 2, 2, 2)),
 }
 _SUPPORTED = {"model_type": "segformer", "hidden_act": "gelu", "num_channels": 3, "num_encoder_blocks": STAGES}
-IMAGENET = InputSpec("image", 1, 1)  # the contract's own defaults
-_PIXEL_STEPS = ("do_rescale", "do_normalize")
-Triple = tuple[float, ...]
 # Far above any network; beyond it the size of a tensor no longer fits an integer.
 _LARGEST = 4096
 
@@ -164,44 +160,6 @@ def read_settings(folder: Path) -> dict[str, Any] | None:
     """
     path = folder / "config.json"
     return read_json_object(path) if path.is_file() else None
-
-
-def read_normalization(folder: Path) -> tuple[Triple, Triple]:
-    """Return mean and standard deviation of (R, G, B), 0..255, that a Transformers network was trained with.
-
-    They are in the ``preprocessor_config.json`` beside it; what that does not say is ImageNet's.
-
-    Raises:
-        CheckpointError: it is not JSON, has other numbers than three, or prepares pixels in another way.
-    """
-    file = folder / "preprocessor_config.json"
-    if not file.is_file():
-        return IMAGENET.mean, IMAGENET.std
-    settings = read_json_object(file)
-    scale = 1 / 255 if settings.get("rescale_factor") is None else settings["rescale_factor"]
-    steps = [step for step in _PIXEL_STEPS if settings.get(step) is False]
-    if steps or not isinstance(scale, int | float) or not abs(scale * 255 - 1) <= 1e-6:
-        said = f"{steps[0]} false" if steps else f"rescale_factor {scale!r}"
-        raise CheckpointError(
-            f"{file} has {said}, but sfpp supports only pixels divided by 255, then normalized: say the same with "
-            "do_rescale and do_normalize true, by image_mean and image_std from 0 to 1"
-        )
-    mean = _triple(settings.get("image_mean"), "image_mean", IMAGENET.mean, file)
-    std = _triple(settings.get("image_std"), "image_std", IMAGENET.std, file)
-    if min(std) <= 0:
-        raise CheckpointError(f"{file} has image_std {settings['image_std']!r}, expected three positive numbers")
-    return mean, std
-
-
-def _triple(value: object, key: str, default: Triple, file: Path) -> Triple:
-    if value is None:
-        return default
-    values = value if isinstance(value, list) else []
-    if len(values) != 3 or not all(isinstance(item, int | float) and abs(item) <= 1 for item in values):
-        raise CheckpointError(f"{file} has {key} {value!r}, expected three numbers, 0 to 1")
-    # Rounded, so that ImageNet's numbers are the contract's defaults to the last bit.
-    red, green, blue = (round(255.0 * item, 9) for item in values)
-    return red, green, blue
 
 
 def encoder_from_settings(settings: Mapping[str, Any], name: str) -> EncoderConfig:
