@@ -50,6 +50,7 @@ class Deployable(nn.Module):
         spec: name, size, layout and type of the input tensor.
         output: ``logits`` or ``heatmaps`` (batch, channels, h, w) float32 at the model's stride, or ``labels`` (batch,
             height, width) uint8.
+        align_corners: how labels are upsampled; the network's own maps are as it was trained.
         head_parts: how many parts the head's channels are computed in; None makes none of them larger than
             ``HEAD_BYTES_LIMIT``.
     """
@@ -58,13 +59,20 @@ class Deployable(nn.Module):
     std: Tensor
 
     def __init__(
-        self, model: Network, recipe: Recipe, *, spec: InputSpec, output: OutputKind, head_parts: int | None = None
+        self,
+        model: Network,
+        recipe: Recipe,
+        *,
+        spec: InputSpec,
+        output: OutputKind,
+        align_corners: bool = False,
+        head_parts: int | None = None,
     ) -> None:
         super().__init__()
         self.recipe = recipe
         self.spec = spec
         self.output = output
-        self.align_corners = model.head.align_corners
+        self.align_corners = align_corners
         self.step = recipe.input_step if isinstance(recipe, MergingRecipe) else 1
         self.encoder = with_rewritten_blocks(model.encoder)
         parts = head_parts or _head_parts(model, recipe, spec)
