@@ -52,7 +52,7 @@ def input_spec(
     """Return the input's contract: raw uint8 frames, or normalized float32 images.
 
     Raises:
-        UsageError: the size is no multiple of what the network was trained with.
+        UsageError: the size is no multiple of what the network was trained with, or frames are none of its input.
     """
     width, height = _input_size(settings, task, preparation)
     usual = InputSpec(name="frame", height=height, width=width, batch=settings.batch)
@@ -65,6 +65,12 @@ def input_spec(
         resize=settings.resize or preparation.resize or usual.resize,
         interpolation=preparation.interpolation or usual.interpolation,
     )
+    if settings.input == "uint8" and spec.channels != 3:
+        fed = "the grey of frames by sfpp-run" if spec.channels == 1 else "by your own program (docs/model-file.md)"
+        raise UsageError(
+            f"the network takes {spec.channels} channels, and uint8 frames have three: give --input float32, for an "
+            f"input of {spec.channels}x{height}x{width} that is fed {fed}"
+        )
     if settings.input == "uint8":
         return spec
     return dataclasses.replace(spec, name="image", layout="NCHW", dtype="float32", normalized_in_graph=False)

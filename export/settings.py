@@ -202,7 +202,7 @@ class ExportSettings(PreparationOptions):
     )
     input: InputDtype = option(
         "uint8 for RGB frames (batch, height, width, 3) with normalization in the graph, float32 for normalized images "
-        "(batch, 3, height, width)",
+        "(batch, channels, height, width)",
         default="uint8",
         choices=get_args(InputDtype),
     )

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sfpp.runtime.backends.protocol import Arrays, Backend
 from sfpp.runtime.contract import ModelContract
 from sfpp.runtime.errors import BackendError, UsageError
-from sfpp.runtime.images import Image, Placement, batch_from_frames, require_channels
+from sfpp.runtime.images import Image, Placement, batch_from_frames, require_frames
 from sfpp.runtime.imports import import_cv2
 from sfpp.runtime.labels import Labels, labels_from_logits, labels_resized
 from sfpp.runtime.model import OpenedModel, Step
@@ -141,7 +141,7 @@ class Segmenter(OpenedModel[Segmentation]):
             UsageError: another ``smooth``, smoothing for a model that gives labels, or a model whose input is not made
                 of frames.
         """
-        require_channels(self.contract.input)
+        require_frames(self.contract.input)
         smoothed = self._smoothing(smooth) if smooth else lambda frames, outputs: outputs
 
         def prepare(frames: Sequence[Frame], _: None) -> PreparedFrames:
