@@ -6,26 +6,19 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from torch import Tensor
 
 from sfpp.export.checkpoints.conversion import canonical_state
-from sfpp.export.checkpoints.sizes import (
-    IMAGENET,
-    NetworkConfig,
-    StoredShapes,
-    Triple,
-    network_config,
-    read_normalization,
-    read_settings,
-    size_name,
-)
+from sfpp.export.checkpoints.preparation import SAYS_NOTHING, Preparation, read_preparation
+from sfpp.export.checkpoints.sizes import NetworkConfig, StoredShapes, network_config, read_settings, size_name
 from sfpp.export.checkpoints.storage import read_weights
 from sfpp.export.checkpoints.styles import Family, StyleName, recognize
 from sfpp.export.classes import ClassSet, Color, color_from, default_classes
 from sfpp.export.models.segformer import SegFormerConfig
+from sfpp.export.settings import PreparationOptions
 from sfpp.runtime.contract import Task
 from sfpp.runtime.errors import CheckpointError
 
@@ -40,7 +33,7 @@ class Checkpoint:
     of that network (:mod:`sfpp.export.models`), without batch norm's counters. ``size`` is ``b0`` to ``b5``, ``t`` or
     ``b`` of EDAFormer, or ``custom``. ``classes`` and ``palette`` ((R, G, B), 0..255), or for pose ``keypoints`` (the
     name of a keypoint set, or its JSON), are None where the file does not tell them. ``name`` is the path as given,
-    for messages. ``mean`` and ``std`` are those of the training's (R, G, B), 0..255.
+    for messages. ``preparation`` says what the training's images looked like.
     """
 
     name: str
@@ -55,8 +48,22 @@ class Checkpoint:
     keypoints: str | None
     sha256: str
     licence: str
-    mean: Triple = IMAGENET.mean
-    std: Triple = IMAGENET.std
+    preparation: Preparation = SAYS_NOTHING
+
+    @property
+    def channels(self) -> int:
+        """How many channels the network takes."""
+        return _channels(self.config)
+
+    def overruled(self, options: PreparationOptions, res: str | tuple[int, int] | None = None) -> Checkpoint:
+        """Return it with what the user says of its preparation in place of what it says itself.
+
+        Raises:
+            UsageError, CheckpointError: as for :meth:`sfpp.export.checkpoints.preparation.Preparation.overruled`.
+        """
+        prepared = self.preparation.overruled(options, channels=self.channels, res=res, name=self.name)
+        config = _aligned(self.config, prepared.align_corners, self.style)
+        return replace(self, config=config, preparation=prepared)
 
     @property
     def outputs(self) -> int:
@@ -92,8 +99,9 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     style = spelling.style
     is_transformers = style.name == "transformers"
     settings = read_settings(stored.folder) if is_transformers else None
-    mean, std = read_normalization(stored.folder) if is_transformers else (IMAGENET.mean, IMAGENET.std)
     config = network_config(StoredShapes(name, stored.tensors, spelling), settings)
+    preparation = read_preparation(stored, style.name, channels=_channels(config))
+    config = _aligned(config, preparation.align_corners, style.name)
     is_pose = style.task == "pose"
     names, palette = (None, None) if is_pose else stored_labels(stored.metadata, settings, _outputs(config))
     return Checkpoint(
@@ -109,9 +117,22 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         keypoints=stored_keypoints(stored.metadata) if is_pose else None,
         sha256=stored.sha256,
         licence=str(stored.metadata.get("sfpp.licence", "")),
-        mean=mean,
-        std=std,
+        preparation=preparation,
     )
+
+
+def _channels(config: NetworkConfig) -> int:
+    return config.encoder.in_channels
+
+
+def _aligned(config: NetworkConfig, align_corners: bool, style: str) -> NetworkConfig:
+    """Return the network whose head upsamples as the library's does."""
+    # Segmentation Models PyTorch aligns corners in what follows the decoder only.
+    if style == "smp":
+        return config
+    if isinstance(config, SegFormerConfig):
+        return replace(config, head=replace(config.head, align_corners=align_corners))
+    return replace(config, decoder=replace(config.decoder, align_corners=align_corners))
 
 
 def _outputs(config: NetworkConfig) -> int:

@@ -11,7 +11,6 @@ from typing import Any
 from sfpp.export.demo import demo_image
 from sfpp.export.parity.comparison import Outcome, Pointwise, compare_freely, compare_layers, compare_points
 from sfpp.export.parity.diagnosis import Case, first_place, output_place
-from sfpp.export.parity.inputs import numbers
 from sfpp.export.parity.points import INPUT
 from sfpp.export.parity.report import TOLERANCES, AgreementReport, Mode, OutputReport, PointReport, precision_of
 from sfpp.export.parity.settings import Modes, ParitySettings
@@ -112,6 +111,7 @@ class Comparison:
         self._blind: str | None = None
         self._failing: tuple[Sequence[NamedFrame], Pointwise | None] | None = None
         self._names: list[str] = []
+        self._mismatches = sides.reference.mismatches()
 
     def take(self, frames: Sequence[NamedFrame]) -> None:
         """Compare one batch.
@@ -144,8 +144,12 @@ class Comparison:
         """
         outputs, points = self._figures()
         # Merging that is not as planned explains all the rest, so it comes first.
-        failures = [*([self._structure] if self._structure else []), *self._limits.failures(outputs, points)]
         sides = self._sides
+        failures = [
+            *([self._structure] if self._structure else []),
+            *self._mismatches,
+            *self._limits.failures(outputs, points),
+        ]
         return AgreementReport(
             model=self._settings.model,
             weights=sides.reference.checkpoint.name,
@@ -209,8 +213,9 @@ class Comparison:
 
     def _place(self) -> str | None:
         """Look closer at the first batch that failed."""
+        known = self._structure or next(iter(self._mismatches), None)
         if self._structure is not None or self._failing is None:
-            return self._structure
+            return known
         # Only now, with a failure at hand, is it worth opening the file anew and trying mistakes one by one.
         frames, seen = self._failing
         case = Case(self._sides, frames, self._limits.tolerance)
@@ -218,20 +223,16 @@ class Comparison:
         if place is not None:
             return place
         if seen is None or INPUT not in seen.own:
-            return output_place(case)
-        return "every part agrees by itself; small errors of all of them add up"
+            return output_place(case) or known
+        return known or "every part agrees by itself; small errors of all of them add up"
 
     def _notes(self) -> Iterator[str]:
         probed = self._sides.probed
         note = self._sides.reference.weights_note
         if note is not None:
             yield f"warning: {note}; harmless if it was only converted"
-        said, trained = self.contract.input, self._sides.reference.spec
-        if (said.mean, said.std) != (trained.mean, trained.std):
-            yield (
-                f"warning: the contract says {numbers(said.mean, said.std)}, the checkpoint's training says "
-                f"{numbers(trained.mean, trained.std)}"
-            )
+        for each in self._sides.reference.checkpoint.preparation.notes:
+            yield f"warning: {each}"
         if probed is None:
             yield "the insides of this file cannot be seen, so only its outputs were compared"
         elif self._blind is not None:

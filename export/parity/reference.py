@@ -1,6 +1,6 @@
 """PyTorch's side, rebuilt from the checkpoint and from what the file's contract says about merging.
 
-What the contract says about colors and normalization is not taken over: PyTorch prepares frames as the checkpoint was
+What the contract says about the preparation of images is not taken over: PyTorch prepares frames as the checkpoint was
 trained, so that a wrong contract shows.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,13 @@ from numpy.typing import NDArray
 
 from sfpp.export.catalog import VARIANTS, isr_from_text, recipe_from_words, words_from_recipe
 from sfpp.export.checkpoints import Checkpoint, read_checkpoint
-from sfpp.export.checkpoints.sizes import IMAGENET
+from sfpp.export.checkpoints.preparation import Preparation
 from sfpp.export.contracts import plan_for
 from sfpp.export.demo import demo_checkpoint, demo_pose_checkpoint
 from sfpp.export.deployable import Network, answer_of
 from sfpp.export.models.recipe import MergingRecipe, Recipe, with_matching
+from sfpp.export.parity.settings import ParitySettings
+from sfpp.export.settings import PreparationOptions, Resolution, numbers_text
 from sfpp.export.to_onnx import learned_model
 from sfpp.runtime.backends.protocol import Arrays, FunctionBackend
 from sfpp.runtime.contract import InputSpec, ModelContract
@@ -35,7 +38,7 @@ class Reference:
     """The learned network, and how it is fed.
 
     ``recipe`` is what the contract says, and ``spec`` how the checkpoint was trained to see frames: normalized float32
-    images in RGB of the graph's size.
+    images of the graph's size. Of what nothing says of the training, ``spec`` has what the contract says.
     """
 
     checkpoint: Checkpoint
@@ -60,21 +63,31 @@ class Reference:
             f"{given.sha256[:12]}..."
         )
 
+    def mismatches(self) -> tuple[str, ...]:
+        """Return in words which facts of the training's preparation the contract has otherwise."""
+        return tuple(_mismatches(self.contract, self.spec, self.checkpoint.preparation))
+
     def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """Run PyTorch as if it were a backend: images by the spec's name in, what the graph gives by its name out."""
         # A copy, since a comparison in step writes into it.
         image = torch.from_numpy(inputs[self.spec.name].copy())
         output = self.contract.outputs[0]
+        align_corners = self.checkpoint.preparation.align_corners
         with torch.no_grad():
-            return {output.name: answer_of(self.network(image, self.recipe), output.kind, self.spec.size_hw).numpy()}
+            logits = self.network(image, self.recipe)
+            answer = answer_of(logits, output.kind, self.spec.size_hw, align_corners=align_corners)
+        return {output.name: answer.numpy()}
 
 
-def reference_for(contract: ModelContract, weights: str | os.PathLike[str] | None) -> Reference:
+def reference_for(
+    contract: ModelContract, weights: str | os.PathLike[str] | None, settings: ParitySettings | None = None
+) -> Reference:
     """Rebuild PyTorch's side.
 
     Args:
         contract: the model file's.
         weights: the checkpoint; None takes a demonstration model if the file was made from one.
+        settings: with what the user says of the training's preparation.
 
     Raises:
         UsageError: no weights, or those of another kind of network than the file's.
@@ -83,18 +96,23 @@ def reference_for(contract: ModelContract, weights: str | os.PathLike[str] | Non
     """
     checkpoint = read_checkpoint(weights if weights is not None else _demo_of(contract))
     _check_kind(checkpoint, contract)
-    given = contract.input
-    spec = dataclasses.replace(
-        IMAGENET,
+    # Also without options: what is unclear is asked for.
+    checkpoint = checkpoint.overruled(settings or PreparationOptions(), None if settings is None else settings.res)
+    trained, given = checkpoint.preparation, contract.input
+    spec = InputSpec(
+        name="image",
         height=given.height,
         width=given.width,
         batch=given.batch,
         layout="NCHW",
         dtype="float32",
-        mean=checkpoint.mean,
-        std=checkpoint.std,
+        color_order=trained.color_order,
+        mean=trained.mean,
+        std=trained.std,
         normalized_in_graph=False,
-        resize=given.resize,
+        resize=trained.resize or given.resize,
+        channels=len(trained.mean),
+        interpolation=trained.interpolation or given.interpolation,
     )
     return Reference(checkpoint, learned_model(checkpoint), _fitting_recipe(contract, checkpoint), spec, contract)
 
@@ -127,7 +145,51 @@ def _fitting_recipe(contract: ModelContract, checkpoint: Checkpoint) -> Recipe:
 def pytorch_side(reference: Reference) -> Predictor:
     """Return PyTorch in the place of a backend, fed as the checkpoint was trained."""
     backend = FunctionBackend(reference.run, {}, description="PyTorch")
-    return predictor_of(backend, dataclasses.replace(reference.contract, input=reference.spec))
+    aligned = reference.checkpoint.preparation.align_corners
+    outputs = tuple(dataclasses.replace(each, align_corners=aligned) for each in reference.contract.outputs)
+    return predictor_of(backend, dataclasses.replace(reference.contract, input=reference.spec, outputs=outputs))
+
+
+def _mismatches(contract: ModelContract, trained: InputSpec, preparation: Preparation) -> Iterator[str]:
+    file = contract.input
+    facts = [(fact, getattr(file, fact), getattr(trained, fact)) for fact in ("mean", "std", "color_order")]
+    if contract.task == "segmentation":  # a person's crop has its own geometry
+        facts += [(fact, getattr(file, fact), getattr(trained, fact)) for fact in ("resize", "interpolation")]
+        facts.append(("align_corners", contract.outputs[0].align_corners, preparation.align_corners))
+    for fact, has, expected in facts:
+        if has != expected:
+            yield _mismatch(fact, _fact_text(has), _fact_text(expected), preparation)
+    size = Resolution(file.width, file.height)
+    if contract.task == "segmentation" and not _fits(size, preparation):
+        yield _mismatch("size", str(size), str(preparation.size), preparation)
+
+
+def _mismatch(fact: str, has: str, expected: str, preparation: Preparation) -> str:
+    source = preparation.said.get(fact, "the default, as the checkpoint says nothing")
+    option = "res" if fact == "size" else fact.replace("_", "-")
+    given = f"--{option} {has}"
+    if fact == "align_corners":
+        given = "--align-corners" if has == "True" else "--no-align-corners"
+    return (
+        f"{fact} differs: the file has {has}, the checkpoint's training {expected} ({source}); if the file is right, "
+        f"give {given}"
+    )
+
+
+def _fact_text(value: Any) -> str:
+    return numbers_text(value) if isinstance(value, tuple) else str(value)
+
+
+def _fits(size: Resolution, preparation: Preparation) -> bool:
+    """Tell whether the library would give the network an image of this size."""
+    box, divisor = preparation.size, preparation.size_divisor
+    if box is None:
+        return True
+    if preparation.resize == "letterbox":
+        # A size of any shape that the box bounds: the library resizes a frame of that shape to the box.
+        scale = min(max(box) / max(size), min(box) / min(size))
+        box = Resolution(round(size.width * scale), round(size.height * scale))
+    return all(0 <= side - expected < max(divisor, 2) for side, expected in zip(size, box, strict=True))
 
 
 def _demo_of(contract: ModelContract) -> Path:

@@ -7,17 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from sfpp.export.settings import PreparationOptions, resolution_from
 from sfpp.runtime.backends import AUTO, PRECISIONS, Precision, backend_names
 from sfpp.runtime.cli.console import positive_int
 from sfpp.runtime.contract import ModelContract
 from sfpp.runtime.errors import UsageError
-from sfpp.runtime.options import check_choices, option
+from sfpp.runtime.options import option
 
 Modes = Literal["free", "pinned", "both"]
 
 
 @dataclass(frozen=True)
-class ParitySettings:
+class ParitySettings(PreparationOptions):
     """The settings of one comparison; paths may be given as text.
 
     Raises:
@@ -61,11 +62,18 @@ class ParitySettings:
         default="both",
         choices=get_args(Modes),
     )
+    res: str | tuple[int, int] | None = option(
+        "input size that the checkpoint is to be compared at, width x height (default: what the checkpoint says, else "
+        "the file's)",
+        default=None,
+        metavar="WxH",
+    )
     contract: ModelContract | Path | None = option(
         "metadata of a model that carries none, as JSON", default=None, metavar="FILE"
     )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         object.__setattr__(self, "model", Path(self.model))
         for name in ("weights", "images"):
             value = getattr(self, name)
@@ -73,7 +81,8 @@ class ParitySettings:
         for name in ("labels", "contract"):
             value = getattr(self, name)
             object.__setattr__(self, name, Path(value) if isinstance(value, str | os.PathLike) else value)
-        check_choices(self)
+        if self.res is not None:
+            resolution_from(self.res)
         if isinstance(self.frames, bool) or not isinstance(self.frames, int) or self.frames < 1:
             raise UsageError(f"frames is {self.frames!r}, expected a whole number from 1")
         if isinstance(self.ignore, bool) or not isinstance(self.ignore, int) or not 0 <= self.ignore <= 255:
