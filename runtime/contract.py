@@ -366,6 +366,10 @@ def _check_values(contract: ModelContract) -> None:
         f"there are {classes} classes, expected 1 to {MOST_CLASSES} (labels are uint8)": (
             not is_pose and not 1 <= classes <= MOST_CLASSES
         ),
+        "a pose model needs the 3 channels of a color frame": is_pose and spec.channels != 3,
+        "heatmaps are never upsampled, so align_corners says nothing of them": any(
+            output.kind == "heatmaps" and output.align_corners for output in contract.outputs
+        ),
         "a pose model needs keypoints": is_pose and contract.keypoints is None,
         "a pose model needs an output of the kind heatmaps": is_pose and "heatmaps" not in kinds,
         f"{len(contract.palette)} colors for {classes} classes": len(contract.palette) != classes,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sfpp.runtime.backends.protocol import Arrays, Backend
 from sfpp.runtime.contract import ModelContract
 from sfpp.runtime.errors import BackendError, UsageError
-from sfpp.runtime.images import Image, Placement, batch_from_frames
+from sfpp.runtime.images import Image, Placement, batch_from_frames, require_channels
 from sfpp.runtime.imports import import_cv2
 from sfpp.runtime.labels import Labels, labels_from_logits, labels_resized
 from sfpp.runtime.model import OpenedModel, Step
@@ -138,8 +138,10 @@ class Segmenter(OpenedModel[Segmentation]):
             smooth: how strongly logits are averaged over time, 0 to below 1; see :class:`.steady.Steady`.
 
         Raises:
-            UsageError: another ``smooth``, or smoothing for a model that gives labels.
+            UsageError: another ``smooth``, smoothing for a model that gives labels, or a model whose input is not made
+                of frames.
         """
+        require_channels(self.contract.input)
         smoothed = self._smoothing(smooth) if smooth else lambda frames, outputs: outputs
 
         def prepare(frames: Sequence[Frame], _: None) -> PreparedFrames:
@@ -222,10 +224,12 @@ class Segmenter(OpenedModel[Segmentation]):
 
     def _labels(self, values: NDArray[Any], placement: Placement) -> Labels:
         height, width = values.shape[-2:]
-        region = placement.region((height, width), model_size_hw=self.contract.input.size_hw)
+        aligned = self.output.align_corners
+        region = placement.region((height, width), model_size_hw=self.contract.input.size_hw, align_corners=aligned)
         if self.output.kind == "logits":
-            return labels_from_logits(values, placement.frame_size_hw, region=region)
-        return labels_resized(values.astype(np.uint8, copy=False), placement.frame_size_hw, region=region)
+            return labels_from_logits(values, placement.frame_size_hw, region=region, align_corners=aligned)
+        labels = values.astype(np.uint8, copy=False)
+        return labels_resized(labels, placement.frame_size_hw, region=region, align_corners=aligned)
 
     def _checked_output(self, outputs: Arrays) -> NDArray[Any]:
         """Return the output that the contract names, once its shape, type and range are what the contract promises."""
