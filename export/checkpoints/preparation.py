@@ -47,7 +47,7 @@ class Preparation:
         size: the library's own input size, or the box in which an image keeps its ratio; None where it has none.
         interpolation: how they were resized; None where nothing says.
         align_corners: how the network and what follows it upsample.
-        through_input: whether logits are upsampled to the input's size first and from there to the image's, in two steps.
+        through_input: whether logits are upsampled to the input's size first, and from there to the image's.
         size_divisor: of which both sides of the input are multiples.
         said: where each of these facts was read, in words, such as ``meta.cfg`` or ``--mean``.
         unclear: what the checkpoint says of a fact that sfpp does not understand, and what to do; an option overrules.
@@ -104,7 +104,7 @@ class Preparation:
     def usual_size(self, default: Resolution) -> Resolution:
         """Return the input's size where nobody gives one: the library's own, or else ``default``.
 
-        Where images keep their ratio the library's is a box; a frame of the default's shape is as large as fits into it.
+        Where images keep their ratio the library's is a box: a frame of the default's shape, as large as fits.
         """
         if self.size is None or self.resize != "letterbox":
             return self.size or default
