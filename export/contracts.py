@@ -79,7 +79,7 @@ def input_spec(
 def _input_size(settings: ExportSettings, task: Task, preparation: Preparation) -> Resolution:
     divisor = preparation.size_divisor
     if settings.res is None:
-        return _rounded(preparation.size or DEFAULT_SIZES[task], divisor, up=True)
+        return _rounded(preparation.usual_size(DEFAULT_SIZES[task]), divisor, up=True)
     size = resolution_from(settings.res)
     if _rounded(size, divisor, up=True) == size:
         return size
@@ -151,7 +151,8 @@ def default_name(contract: ModelContract) -> str:
 
 def _output_spec(checkpoint: Checkpoint, variant: Variant, output: OutputKind) -> OutputSpec:
     aligned = checkpoint.preparation.align_corners and checkpoint.task == "segmentation"
-    return OutputSpec(output, output, _stride(checkpoint, variant, output), align_corners=aligned)
+    twice = checkpoint.preparation.through_input and output == "logits"
+    return OutputSpec(output, output, _stride(checkpoint, variant, output), align_corners=aligned, through_input=twice)
 
 
 def _stride(checkpoint: Checkpoint, variant: Variant, output: OutputKind) -> int:

@@ -92,13 +92,15 @@ class OutputSpec:
     ``logits`` is (batch, classes, h, w) float32 with h = ceil(height / stride), or one less where a network that halves
     its input drops the last row; ``labels`` is (batch, height, width) uint8 and has stride 1; ``heatmaps`` is (batch,
     keypoints, h, w) float32, about 1 where a keypoint is sure. ``align_corners`` says that the logits at the corners
-    lie on the image's corner pixels when they are upsampled, rather than half a cell inside.
+    lie on the image's corner pixels when they are upsampled, rather than half a cell inside. ``through_input`` says
+    that they are upsampled to the input's size first and from there to the frame's, and not at once.
     """
 
     name: str
     kind: OutputKind
     stride: int
     align_corners: bool = False
+    through_input: bool = False
 
 
 @dataclass(frozen=True)
@@ -367,8 +369,8 @@ def _check_values(contract: ModelContract) -> None:
             not is_pose and not 1 <= classes <= MOST_CLASSES
         ),
         "a pose model needs the 3 channels of a color frame": is_pose and spec.channels != 3,
-        "heatmaps are never upsampled, so align_corners says nothing of them": any(
-            output.kind == "heatmaps" and output.align_corners for output in contract.outputs
+        "heatmaps are never upsampled, so align_corners and through_input say nothing of them": any(
+            output.kind == "heatmaps" and (output.align_corners or output.through_input) for output in contract.outputs
         ),
         "a pose model needs keypoints": is_pose and contract.keypoints is None,
         "a pose model needs an output of the kind heatmaps": is_pose and "heatmaps" not in kinds,

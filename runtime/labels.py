@@ -82,6 +82,27 @@ def labels_resized(
     return resized
 
 
+def logits_resized(logits: NDArray[Any], size_hw: tuple[int, int], *, align_corners: bool = False) -> Logits:
+    """Upsample logits (classes, h, w) bilinearly; ``align_corners`` as in :func:`labels_from_logits`.
+
+    Returns:
+        (classes, height, width) float32.
+
+    Raises:
+        UsageError: as there.
+    """
+    _check(logits, size_hw)
+    values = np.clip(logits, -_LARGEST, _LARGEST, dtype=np.float32)  # a NaN stays one
+    for axis, position in enumerate(_positions(size_hw, values.shape[1:], None, align_corners=align_corners), 1):
+        last = values.shape[axis] - 1
+        low = np.clip(np.floor(position).astype(np.intp), 0, last)
+        fraction = np.clip(position - low, 0, 1).astype(np.float32)
+        fraction = fraction[:, np.newaxis] if axis == 1 else fraction
+        lower = values.take(low, axis=axis)
+        values = lower + (values.take(np.minimum(low + 1, last), axis=axis) - lower) * fraction
+    return values
+
+
 @dataclass(frozen=True)
 class _Axis:
     """One axis of the frame, cut into cells: a cell is the pixels whose centers lie between two neighbouring logits.

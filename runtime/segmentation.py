@@ -16,7 +16,7 @@ from sfpp.runtime.contract import ModelContract
 from sfpp.runtime.errors import BackendError, UsageError
 from sfpp.runtime.images import Image, Placement, batch_from_frames, require_frames
 from sfpp.runtime.imports import import_cv2
-from sfpp.runtime.labels import Labels, labels_from_logits, labels_resized
+from sfpp.runtime.labels import Labels, labels_from_logits, labels_resized, logits_resized
 from sfpp.runtime.model import OpenedModel, Step
 from sfpp.runtime.overlay import LegendEntry, Palette, draw_labels, draw_legend
 from sfpp.runtime.text import aligned
@@ -223,9 +223,12 @@ class Segmenter(OpenedModel[Segmentation]):
         ]
 
     def _labels(self, values: NDArray[Any], placement: Placement) -> Labels:
+        size_hw, aligned = self.contract.input.size_hw, self.output.align_corners
+        resized = (placement.height, placement.width) != placement.frame_size_hw
+        if self.output.kind == "logits" and self.output.through_input and resized:
+            values = logits_resized(values, size_hw, align_corners=aligned)
         height, width = values.shape[-2:]
-        aligned = self.output.align_corners
-        region = placement.region((height, width), model_size_hw=self.contract.input.size_hw, align_corners=aligned)
+        region = placement.region((height, width), model_size_hw=size_hw, align_corners=aligned)
         if self.output.kind == "logits":
             return labels_from_logits(values, placement.frame_size_hw, region=region, align_corners=aligned)
         labels = values.astype(np.uint8, copy=False)

@@ -145,8 +145,15 @@ def _fitting_recipe(contract: ModelContract, checkpoint: Checkpoint) -> Recipe:
 def pytorch_side(reference: Reference) -> Predictor:
     """Return PyTorch in the place of a backend, fed as the checkpoint was trained."""
     backend = FunctionBackend(reference.run, {}, description="PyTorch")
-    aligned = reference.checkpoint.preparation.align_corners
-    outputs = tuple(dataclasses.replace(each, align_corners=aligned) for each in reference.contract.outputs)
+    trained = reference.checkpoint.preparation
+    outputs = tuple(
+        dataclasses.replace(
+            each,
+            align_corners=trained.align_corners and each.kind != "heatmaps",
+            through_input=trained.through_input and each.kind == "logits",
+        )
+        for each in reference.contract.outputs
+    )
     return predictor_of(backend, dataclasses.replace(reference.contract, input=reference.spec, outputs=outputs))
 
 
@@ -156,6 +163,8 @@ def _mismatches(contract: ModelContract, trained: InputSpec, preparation: Prepar
     if contract.task == "segmentation":  # a person's crop has its own geometry
         facts += [(fact, getattr(file, fact), getattr(trained, fact)) for fact in ("resize", "interpolation")]
         facts.append(("align_corners", contract.outputs[0].align_corners, preparation.align_corners))
+        if contract.outputs[0].kind == "logits":
+            facts.append(("through_input", contract.outputs[0].through_input, preparation.through_input))
     for fact, has, expected in facts:
         if has != expected:
             yield _mismatch(fact, _fact_text(has), _fact_text(expected), preparation)
@@ -167,13 +176,12 @@ def _mismatches(contract: ModelContract, trained: InputSpec, preparation: Prepar
 def _mismatch(fact: str, has: str, expected: str, preparation: Preparation) -> str:
     source = preparation.said.get(fact, "the default, as the checkpoint says nothing")
     option = "res" if fact == "size" else fact.replace("_", "-")
-    given = f"--{option} {has}"
+    given = f"if the file is right, give --{option} {has}"
     if fact == "align_corners":
-        given = "--align-corners" if has == "True" else "--no-align-corners"
-    return (
-        f"{fact} differs: the file has {has}, the checkpoint's training {expected} ({source}); if the file is right, "
-        f"give {given}"
-    )
+        given = f"if the file is right, give {'--align-corners' if has == 'True' else '--no-align-corners'}"
+    if fact == "through_input":  # a library's habit and no option
+        given = "export the model again"
+    return f"{fact} differs: the file has {has}, the checkpoint's training {expected} ({source}); {given}"
 
 
 def _fact_text(value: Any) -> str:
