@@ -12,12 +12,13 @@ from sfpp.runtime.cli.console import positive_int
 from sfpp.runtime.contract import ModelContract
 from sfpp.runtime.errors import UsageError
 from sfpp.runtime.options import check_choices, option
+from sfpp.tooling.label_rules import LabelRules
 
 Modes = Literal["free", "pinned", "both"]
 
 
 @dataclass(frozen=True)
-class ParitySettings:
+class ParitySettings(LabelRules):
     """The settings of one comparison; paths may be given as text.
 
     Raises:
@@ -38,9 +39,8 @@ class ParitySettings:
     )
     frames: int = option("how many frames, spread evenly over the source", default=8, type=positive_int, metavar="N")
     labels: Path | None = option(
-        "label images (PNG, class numbers) named like the frames: accuracy of both sides", default=None, metavar="DIR"
+        "label images named like the frames: accuracy of both sides", default=None, metavar="DIR"
     )
-    ignore: int = option("value of label images for pixels that do not count", default=255, type=int, metavar="N")
     backend: str = option(
         "what runs the file: onnxruntime, the strictest, another backend, or auto, as sfpp-run would choose: "
         f"{', '.join(backend_names())}",
@@ -66,6 +66,7 @@ class ParitySettings:
     )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         object.__setattr__(self, "model", Path(self.model))
         for name in ("weights", "images"):
             value = getattr(self, name)
@@ -76,8 +77,6 @@ class ParitySettings:
         check_choices(self)
         if isinstance(self.frames, bool) or not isinstance(self.frames, int) or self.frames < 1:
             raise UsageError(f"frames is {self.frames!r}, expected a whole number from 1")
-        if isinstance(self.ignore, bool) or not isinstance(self.ignore, int) or not 0 <= self.ignore <= 255:
-            raise UsageError(f"ignore is {self.ignore!r}, expected a whole number from 0 to 255")
 
     @property
     def backend_name(self) -> str | None:
