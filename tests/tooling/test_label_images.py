@@ -94,6 +94,9 @@ def test_camvids_void_is_the_number_behind_its_classes(tmp_path):
 def test_other_values_are_refused_with_what_may_be_meant(tmp_path):
     write(tmp_path / "a.png", [[0, 1, 9]])
     refused(tmp_path, 3, r"9 \(33 %\).*give --label-map 9=2 if .* in this order, or --ignore 9")
+    write(tmp_path / "b.png", [[0, 255]])
+    refused(tmp_path, 3, "ignored is 9: give --ignore 9,255", ignore=9)
+    (tmp_path / "b.png").unlink()
     assert read(tmp_path, 3, ignore=(9, 11)) == [[0, 1, IGNORED]]
     refused(tmp_path, 3, "ignored is 255: give --ignore 255,9", ignore=255)
     write(tmp_path / "b.png", [[*range(12), 99]])
@@ -148,6 +151,7 @@ def test_numbers_off_by_one_are_seen_in_predictions(tmp_path):
         labels.check_numbering(confusion([0, 1, 2], [1, 2, 3]))
     labels.check_numbering(confusion([0, 1, 2], [0, 1, 2]))
     labels.check_numbering(confusion([0, 1], [1, 2]))  # by chance
+    labels.check_numbering(confusion([1, 2, 3, 4, 5, 6], [0, 1, 2, 4, 5, 6], classes=7))  # weak, and not off by one
     asked = labels_in(tmp_path, 5, label_offset=0)
     asked.find("a", (1, 3))
     asked.check_numbering(confusion([1, 2, 3], [0, 1, 2]))
