@@ -124,9 +124,13 @@ def in_batches(frames: Iterator[NamedFrame], size: int) -> Iterator[list[NamedFr
 
 def _names(files: Sequence[Path]) -> tuple[str, ...]:
     counts = Counter(file.stem for file in files)
-    root = os.path.commonpath([file.parent for file in files]) if files else ""
+    if len(counts) == len(files):
+        return tuple(file.stem for file in files)
+    whole = [file.absolute() for file in files]  # a list may name some so, and others not
+    root = os.path.commonpath([file.parent for file in whole])
     return tuple(
-        file.stem if counts[file.stem] == 1 else file.relative_to(root).with_suffix("").as_posix() for file in files
+        file.stem if counts[file.stem] == 1 else (file.parent.relative_to(root) / file.stem).as_posix()
+        for file in whole
     )
 
 

@@ -46,6 +46,8 @@ def test_images_below_a_folder_are_told_apart_by_their_folders(tmp_path):
     source = FrameSource(str(tmp_path))
     assert source.names == ("left/0001", "0002", "right/0001")
     assert [frame.file.parent.name for frame in source.take([0, 1, 2])] == ["left", "deep", "right"]
+    (tmp_path / "list.txt").write_text(f"left/0001.png\n{tmp_path}/right/0001.png\n")
+    assert FrameSource(str(tmp_path / "list.txt")).names == ("left/0001", "right/0001")
     assert source.warnings == (f"{tmp_path} holds no pictures itself: those of 3 folders below it are read",)
 
 
