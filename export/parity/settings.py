@@ -13,12 +13,13 @@ from sfpp.runtime.cli.console import positive_int
 from sfpp.runtime.contract import ModelContract
 from sfpp.runtime.errors import UsageError
 from sfpp.runtime.options import option
+from sfpp.tooling.label_rules import LabelRules
 
 Modes = Literal["free", "pinned", "both"]
 
 
 @dataclass(frozen=True)
-class ParitySettings(PreparationOptions):
+class ParitySettings(PreparationOptions, LabelRules):
     """The settings of one comparison; paths may be given as text.
 
     Raises:
@@ -39,9 +40,8 @@ class ParitySettings(PreparationOptions):
     )
     frames: int = option("how many frames, spread evenly over the source", default=8, type=positive_int, metavar="N")
     labels: Path | None = option(
-        "label images (PNG, class numbers) named like the frames: accuracy of both sides", default=None, metavar="DIR"
+        "label images named like the frames: accuracy of both sides", default=None, metavar="DIR"
     )
-    ignore: int = option("value of label images for pixels that do not count", default=255, type=int, metavar="N")
     backend: str = option(
         "what runs the file: onnxruntime, the strictest, another backend, or auto, as sfpp-run would choose: "
         f"{', '.join(backend_names())}",
@@ -73,7 +73,8 @@ class ParitySettings(PreparationOptions):
     )
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        PreparationOptions.__post_init__(self)
+        LabelRules.__post_init__(self)
         object.__setattr__(self, "model", Path(self.model))
         for name in ("weights", "images"):
             value = getattr(self, name)
@@ -85,8 +86,6 @@ class ParitySettings(PreparationOptions):
             resolution_from(self.res)
         if isinstance(self.frames, bool) or not isinstance(self.frames, int) or self.frames < 1:
             raise UsageError(f"frames is {self.frames!r}, expected a whole number from 1")
-        if isinstance(self.ignore, bool) or not isinstance(self.ignore, int) or not 0 <= self.ignore <= 255:
-            raise UsageError(f"ignore is {self.ignore!r}, expected a whole number from 0 to 255")
 
     @property
     def backend_name(self) -> str | None:
