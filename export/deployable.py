@@ -31,6 +31,7 @@ from sfpp.export.models.segformer import (
     upsampled,
 )
 from sfpp.runtime.contract import InputSpec, OutputKind
+from sfpp.runtime.labels import logit
 
 # 2 MB of cache a core is out of reach for any of these maps; what counts is that a few of them fit a small memory, and
 # that there are not too many parts, each of which reads the low-resolution maps again: at 1024x1024 one part, at
@@ -49,7 +50,8 @@ class Deployable(nn.Module):
         recipe: what to merge, or EDAFormer's reduction.
         spec: name, size, layout and type of the input tensor.
         output: ``logits`` or ``heatmaps`` (batch, channels, h, w) float32 at the model's stride, or ``labels`` (batch,
-            height, width) uint8.
+            height, width) uint8, or ``masks`` (batch, channels, height, width) uint8.
+        threshold: of masks: the probability over which a pixel is a class.
         head_parts: how many parts the head's channels are computed in; None makes none of them larger than
             ``HEAD_BYTES_LIMIT``.
     """
@@ -58,12 +60,20 @@ class Deployable(nn.Module):
     std: Tensor
 
     def __init__(
-        self, model: Network, recipe: Recipe, *, spec: InputSpec, output: OutputKind, head_parts: int | None = None
+        self,
+        model: Network,
+        recipe: Recipe,
+        *,
+        spec: InputSpec,
+        output: OutputKind,
+        threshold: float | None = None,
+        head_parts: int | None = None,
     ) -> None:
         super().__init__()
         self.recipe = recipe
         self.spec = spec
         self.output = output
+        self.threshold = threshold
         self.step = recipe.input_step if isinstance(recipe, MergingRecipe) else 1
         self.encoder = with_rewritten_blocks(model.encoder)
         parts = head_parts or _head_parts(model, recipe, spec)
@@ -78,7 +88,7 @@ class Deployable(nn.Module):
     def forward(self, frame: Tensor) -> Tensor:
         """Return the output for a batch of frames of exactly the spec's shape and type."""
         image = self._image_from_frame(frame)
-        return answer_of(self.head(self.encoder(image, self.recipe)), self.output, self.spec.size_hw)
+        return answer_of(self.head(self.encoder(image, self.recipe)), self.output, self.spec.size_hw, self.threshold)
 
     def _image_from_frame(self, frame: Tensor) -> Tensor:
         """Thin out and normalize: (batch, 3, height, width) float32."""
@@ -92,9 +102,17 @@ class Deployable(nn.Module):
         return (image - self.mean) / self.std if self.spec.normalized_in_graph else image
 
 
-def answer_of(logits: Tensor, output: OutputKind, size_hw: GridHw) -> Tensor:
-    """Return what a graph gives of a network's logits: themselves, or labels (batch, height, width) uint8."""
-    return upsampled(logits, size_hw).argmax(1).to(torch.uint8) if output == "labels" else logits
+def answer_of(logits: Tensor, output: OutputKind, size_hw: GridHw, threshold: float | None = None) -> Tensor:
+    """Return what a graph gives of a network's logits: themselves, labels (batch, height, width) uint8, or masks.
+
+    Masks (batch, classes, height, width) uint8 are 1 where the sigmoid is above ``threshold``.
+    """
+    if output == "labels":
+        return upsampled(logits, size_hw).argmax(1).to(torch.uint8)
+    if output == "masks":
+        assert threshold is not None
+        return (upsampled(logits, size_hw) > logit(threshold)).to(torch.uint8)
+    return logits
 
 
 def _head_parts(model: Network, recipe: Recipe, spec: InputSpec) -> int:

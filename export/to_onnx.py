@@ -36,7 +36,7 @@ from sfpp.export.parity.exported import (
 from sfpp.export.parity.probed_model import require_onnxruntime
 from sfpp.export.settings import ExportSettings
 from sfpp.runtime.backends import Notify
-from sfpp.runtime.contract import METADATA_KEY, InputSpec, ModelContract, SelfTest, Target, Task
+from sfpp.runtime.contract import METADATA_KEY, InputSpec, ModelContract, SelfTest, Target
 from sfpp.runtime.errors import SfppError, UsageError
 from sfpp.runtime.files import check_destinations, made_folder, whole_file
 from sfpp.runtime.images import Image, batch_from_frames, input_from_frame, read_image
@@ -58,7 +58,8 @@ _TIMES_PYTORCH = 3
 class ExportReport:
     """What an export made and how well it agrees with PyTorch.
 
-    ``planned_tokens`` has one entry per stage; ``seconds`` is the time of each step by name.
+    ``planned_tokens`` has one entry per stage; ``seconds`` is the time of each step by name; ``threshold_source`` says
+    where the threshold of a network with one output was read, empty where it is the default.
     """
 
     path: Path
@@ -67,6 +68,7 @@ class ExportReport:
     parity: ParityReport
     planned_tokens: tuple[StageTokens, ...]
     seconds: dict[str, float]
+    threshold_source: str = ""
 
 
 def export_onnx(
@@ -99,7 +101,7 @@ def export_onnx(
     require_onnxruntime()
     clock = StepClock(notify)
     with clock.step("reading the weights"):
-        checkpoint = _read(weights, settings.task)
+        checkpoint = _read(weights, settings)
         chosen = variant_from(settings, checkpoint.family)
         contract = contract_for(checkpoint, chosen, settings)
         plan = plan_for(chosen.recipe, checkpoint.config, contract.input)
@@ -145,7 +147,8 @@ def export_onnx(
         contract = dataclasses.replace(contract, self_test=test)
         with clock.step("writing"), whole_file(destination) as whole:
             onnx.save(with_contract(onnx.load(str(checked)), contract), str(whole))
-    return ExportReport(destination, contract, destination.stat().st_size, parity, plan, clock.seconds)
+    size, source = destination.stat().st_size, checkpoint.threshold_source
+    return ExportReport(destination, contract, size, parity, plan, clock.seconds, source)
 
 
 def learned_model(checkpoint: Checkpoint) -> Network:
@@ -162,7 +165,7 @@ def learned_model(checkpoint: Checkpoint) -> Network:
 def graph_from_model(model: Network, recipe: Recipe, contract: ModelContract, example: NDArray[Any]) -> onnx.ModelProto:
     """Return the graph, for the contract's target, of a learned model for an input of the example's shape and type."""
     output = contract.outputs[0]
-    deployable = Deployable(model, recipe, spec=contract.input, output=output.kind).eval()
+    deployable = Deployable(model, recipe, spec=contract.input, output=output.kind, threshold=contract.threshold).eval()
     names = (contract.input.name, output.name)
     traced = trace_to_onnx(deployable, torch.from_numpy(example), names=names, opset=contract.opset)
     return lowered(traced, cast(Target, contract.target))
@@ -175,11 +178,12 @@ def with_contract(graph: onnx.ModelProto, contract: ModelContract) -> onnx.Model
     return graph
 
 
-def _read(weights: str | os.PathLike[str] | None, task: Task | None) -> Checkpoint:
+def _read(weights: str | os.PathLike[str] | None, settings: ExportSettings) -> Checkpoint:
     """Read the weights, or those of the task's demonstration model."""
+    task = settings.task
     if weights is None:
         return read_checkpoint(demo_pose_checkpoint() if task == "pose" else demo_checkpoint())
-    checkpoint = read_checkpoint(weights)
+    checkpoint = read_checkpoint(weights, threshold=settings.threshold)
     if task is not None and checkpoint.task != task:
         raise UsageError(f"--task is {task}, but {checkpoint.name} was trained for {checkpoint.task}")
     return checkpoint

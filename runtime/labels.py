@@ -8,6 +8,7 @@ argmax of the upsampled logits, which at 3840x2160 with 19 classes would be 630 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,9 @@ from sfpp.runtime.errors import BackendError, UsageError
 
 Labels = NDArray[np.uint8]
 Logits = NDArray[np.float32]
+Masks = NDArray[np.uint8]
 Region = tuple[float, float, float, float]
+NO_CLASS = 255  # label of a pixel that a multi-label model gives no class
 
 # Pixels interpolated at a time: a few arrays of this many float32 stay in the cache of one core.
 _CHUNK_PIXELS = 1 << 16
@@ -71,6 +74,28 @@ def labels_resized(labels: Labels, size_hw: tuple[int, int], *, region: Region |
     columns = _nearest(size_hw[1], labels.shape[1], left, width)
     resized: Labels = labels.take(columns, axis=1).take(rows, axis=0)
     return resized
+
+
+def logit(probability: float) -> float:
+    """Return the number whose sigmoid is a probability, above 0 and below 1."""
+    return math.log(probability) - math.log1p(-probability)
+
+
+def logits_beside(logits: NDArray[Any], threshold: float) -> Logits:
+    """Return (2, h, w) float32, the logit of a threshold and one class's: class 1 wins where it is above.
+
+    Args:
+        logits: (h, w), of one class with a sigmoid.
+        threshold: a probability, above 0 and below 1.
+    """
+    return np.stack([np.full(logits.shape, logit(threshold), np.float32), logits.astype(np.float32)])
+
+
+def labels_of_masks(masks: Masks) -> Labels:
+    """Return the first class of each pixel, (H, W) uint8, ``NO_CLASS`` where there is none, of masks (K, H, W)."""
+    labels: Labels = masks.argmax(axis=0).astype(np.uint8)
+    labels[~masks.any(axis=0)] = NO_CLASS
+    return labels
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,14 @@ exit codes: 0 the file agrees, 1 it does not (the report is printed and written 
 2 wrong usage, 130 stopped by Ctrl-C."""
 _GROUPS = {
     "which frames": ("images", "frames", "labels", "ignore"),
-    "how the file runs, and how tokens are matched": ("backend", "precision", "threads", "mode", "contract"),
+    "how the file runs, and how tokens are matched": (
+        "backend",
+        "precision",
+        "threads",
+        "mode",
+        "threshold",
+        "contract",
+    ),
 }
 
 

@@ -20,6 +20,7 @@ from sfpp.export.parity.tally import Limits, OutputTally, PointTally, TruthTally
 from sfpp.runtime.contract import Task
 from sfpp.runtime.errors import BackendError, MediaError, ModelFileError, UsageError, VerificationError
 from sfpp.tooling.frames import FrameSource, NamedFrame, evenly_spaced, in_batches
+from sfpp.tooling.tasks import check_label_images
 
 _MODES: dict[Modes, tuple[Mode, ...]] = {"free": ("free",), "pinned": ("pinned",), "both": ("free", "pinned")}
 
@@ -99,10 +100,10 @@ class Comparison:
         self.contract = sides.reference.contract
         self._precision = precision_of(self.contract.precision, sides.backend.precision)
         segments = self.contract.task == "segmentation"
-        labels = "labels" if segments else "keypoints"
+        labels = ("masks" if self.contract.multi_label else "labels") if segments else "keypoints"
         self._limits = Limits(TOLERANCES[self._precision], sides.reference.matches, labels)
         self._truth = self._truth_in(settings)
-        self._classes = len(self.contract.classes) if segments else 0
+        self._classes = len(self.contract.classes) if labels == "labels" else 0
         self._outputs = {each: OutputTally(each, classes=self._classes) for each in _modes(settings.mode, sides)}
         self._points = PointTally()
         every = sides.detailed or sides.probed
@@ -144,8 +145,9 @@ class Comparison:
         """
         outputs, points = self._figures()
         # Merging that is not as planned explains all the rest, so it comes first.
-        failures = [*([self._structure] if self._structure else []), *self._limits.failures(outputs, points)]
         sides = self._sides
+        odd = filter(None, (self._structure, sides.reference.threshold_note))
+        failures = [*odd, *self._limits.failures(outputs, points)]
         return AgreementReport(
             model=self._settings.model,
             weights=sides.reference.checkpoint.name,
@@ -171,6 +173,7 @@ class Comparison:
             return None
         if self.contract.task != "segmentation":
             raise UsageError("label images are for segmentation, and this is a pose model; leave --labels out")
+        check_label_images(self.contract)
         return TruthTally(settings.labels, classes=self.contract.classes, ignore=settings.ignore)
 
     def _pointwise(self, frames: Sequence[NamedFrame]) -> Pointwise | None:

@@ -7,27 +7,40 @@ trained, so that a wrong contract shows.
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from sfpp.export.catalog import VARIANTS, isr_from_text, recipe_from_words, words_from_recipe
 from sfpp.export.checkpoints import Checkpoint, read_checkpoint
+from sfpp.export.checkpoints.sigmoid import without_background
 from sfpp.export.checkpoints.sizes import IMAGENET
 from sfpp.export.contracts import plan_for
 from sfpp.export.demo import demo_checkpoint, demo_pose_checkpoint
 from sfpp.export.deployable import Network, answer_of
 from sfpp.export.models.recipe import MergingRecipe, Recipe, with_matching
+from sfpp.export.models.segformer import upsampled
 from sfpp.export.to_onnx import learned_model
-from sfpp.runtime.backends.protocol import Arrays, FunctionBackend
+from sfpp.runtime.backends.protocol import Arrays, Backend, FunctionBackend
 from sfpp.runtime.contract import InputSpec, ModelContract
 from sfpp.runtime.errors import ContractError, UsageError
 from sfpp.runtime.files import sha256_of
-from sfpp.tooling.tasks import Predictor, predictor_of
+from sfpp.runtime.images import Placement
+from sfpp.runtime.labels import logit
+from sfpp.tooling.tasks import Predictor, Prepared, SegmentationPredictor, predictor_of
+
+# Between logits of thresholds, in parts of the larger where that is more than 1: bfloat16 has three digits.
+_THRESHOLD_ERROR = 0.01
+# The share of a graph's masks that float32 makes of its logits, at least: the backend may have rounded them.
+_SAME_MASKS = 0.995
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +48,8 @@ class Reference:
     """The learned network, and how it is fed.
 
     ``recipe`` is what the contract says, and ``spec`` how the checkpoint was trained to see frames: normalized float32
-    images in RGB of the graph's size.
+    images in RGB of the graph's size. ``threshold`` is the probability over which a pixel is a class, of a network with
+    a sigmoid; None where the largest logit wins.
     """
 
     checkpoint: Checkpoint
@@ -43,6 +57,7 @@ class Reference:
     recipe: Recipe
     spec: InputSpec
     contract: ModelContract
+    threshold: float | None = None
 
     @property
     def matches(self) -> bool:
@@ -66,15 +81,119 @@ class Reference:
         image = torch.from_numpy(inputs[self.spec.name].copy())
         output = self.contract.outputs[0]
         with torch.no_grad():
-            return {output.name: answer_of(self.network(image, self.recipe), output.kind, self.spec.size_hw).numpy()}
+            logits = self.network(image, self.recipe)
+            if self.threshold is None or output.kind == "logits":
+                return {output.name: answer_of(logits, output.kind, self.spec.size_hw).numpy()}
+            masks = torch.sigmoid(upsampled(logits, self.spec.size_hw)) > self.threshold
+            return {output.name: (masks if output.kind == "masks" else masks[:, 1]).to(torch.uint8).numpy()}
+
+    @property
+    def threshold_note(self) -> str | None:
+        """In words that the file's threshold is another one than PyTorch's; None where it is not."""
+        said, expected = self.contract.threshold, self.threshold
+        if said is None or expected is None or math.isclose(said, expected, rel_tol=1e-6):
+            return None
+        origin = self.checkpoint.threshold_source or "as given"
+        return (
+            f"the threshold differs: the file says {said:g}, expected {expected:g} ({origin}); if {said:g} was chosen "
+            f"when it was exported, give --threshold {said:g}"
+        )
+
+    def threshold_fault(self, logits: NDArray[Any], output: NDArray[Any]) -> str | None:
+        """Return in words that a graph has another threshold than PyTorch; None where it has not.
+
+        Args:
+            logits: (batch, classes, h, w), the graph's: of a network with one output the first class is the threshold.
+            output: what the graph makes of them.
+        """
+        if self.threshold is None:
+            return None
+        if self.contract.multi_label:
+            if output.shape == logits.shape:
+                return None
+            masks = torch.sigmoid(upsampled(torch.from_numpy(logits).float(), self.spec.size_hw)) > self.threshold
+            if np.mean(masks.numpy() == output) >= _SAME_MASKS:
+                return None
+            return f"the threshold differs: the graph's masks are not where its logits are above {self.threshold:g}"
+        found, expected = logits[:, 0].astype(np.float64), logit(self.threshold)
+        allowed = _THRESHOLD_ERROR * max(1.0, abs(expected))
+        if np.abs(found - expected).max() <= allowed:  # NaN is not
+            return None
+        if np.ptp(found) > allowed or not np.isfinite(found).all():
+            return "the threshold is not in the graph: its first logit is not the same everywhere; export it again"
+        own = float(1 / (1 + np.exp(-found.mean())))
+        return f"the threshold differs: the graph has {own:.4g}, expected {self.threshold:g}"
 
 
-def reference_for(contract: ModelContract, weights: str | os.PathLike[str] | None) -> Reference:
+class Thresholded(nn.Module):
+    """The classifier of a network with one output as its graph has it: the threshold's logit, and what it computes.
+
+    Args:
+        classifier: gives (batch, 1, h, w).
+        threshold: a probability, above 0 and below 1.
+    """
+
+    def __init__(self, classifier: nn.Conv2d, threshold: float) -> None:
+        super().__init__()
+        self.classifier, self.in_channels = classifier, classifier.in_channels
+        self._logit = logit(threshold)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return (batch, 2, h, w)."""
+        logits: Tensor = self.classifier(features)
+        return torch.cat([torch.full_like(logits, self._logit), logits], dim=1)
+
+
+class _SigmoidPredictor(SegmentationPredictor):
+    """PyTorch's side of a network with a sigmoid: what is above the threshold, rather than the larger of two logits."""
+
+    def __init__(self, backend: Backend, contract: ModelContract, threshold: float) -> None:
+        super().__init__(backend, contract)
+        self._contract, self._threshold = contract, threshold
+
+    def predictions(self, output: NDArray[Any], prepared: Prepared) -> list[NDArray[np.uint8]]:
+        """Return labels of 0 and 1, or masks, one for each frame."""
+        if self._contract.outputs[0].kind != "logits":
+            return super().predictions(output, prepared)
+        placements: Sequence[Placement] = prepared.details.placements
+        masks = [self._masks(logits, place) for logits, place in zip(output, placements, strict=False)]
+        return [each if self._contract.multi_label else each[1] for each in masks]
+
+    def _masks(self, logits: NDArray[Any], place: Placement) -> NDArray[np.uint8]:
+        rows, columns = logits.shape[1:]
+        region = place.region((rows, columns), model_size_hw=self._contract.input.size_hw)
+        vertical = interpolation(place.frame_size_hw[0], rows, region[0], region[2])
+        horizontal = interpolation(place.frame_size_hw[1], columns, region[1], region[3])
+        found = torch.stack([torch.sigmoid(vertical @ each @ horizontal.T) for each in torch.from_numpy(logits)])
+        return (found > self._threshold).to(torch.uint8).numpy()
+
+
+def interpolation(pixels: int, cells: int, start: float, extent: float) -> Tensor:
+    """Return the weights (pixels, cells) float32 of bilinear interpolation along one axis.
+
+    Args:
+        pixels: how many there are.
+        cells: how many values they lie between.
+        start: where the pixels begin, in cells.
+        extent: how many cells they cover.
+    """
+    centers = start + (torch.arange(pixels, dtype=torch.float64) + 0.5) * extent / pixels - 0.5
+    apart = (centers.clamp(0, cells - 1)[:, None] - torch.arange(cells, dtype=torch.float64)).abs()
+    return (1 - apart).clamp(min=0).float()
+
+
+def reference_for(
+    contract: ModelContract, weights: str | os.PathLike[str] | None, *, threshold: float | None = None
+) -> Reference:
     """Rebuild PyTorch's side.
+
+    A network with one output and a sigmoid is compared as such. Its threshold is the checkpoint's where that says one,
+    since a wrong one in the file is to show, and else the file's.
 
     Args:
         contract: the model file's.
         weights: the checkpoint; None takes a demonstration model if the file was made from one.
+        threshold: of a network with a sigmoid, in place of what the checkpoint or the file says.
 
     Raises:
         UsageError: no weights, or those of another kind of network than the file's.
@@ -83,6 +202,8 @@ def reference_for(contract: ModelContract, weights: str | os.PathLike[str] | Non
     """
     checkpoint = read_checkpoint(weights if weights is not None else _demo_of(contract))
     _check_kind(checkpoint, contract)
+    own = checkpoint.threshold if checkpoint.threshold_source else None
+    expected = None if contract.threshold is None else threshold or own or contract.threshold
     given = contract.input
     spec = dataclasses.replace(
         IMAGENET,
@@ -96,7 +217,19 @@ def reference_for(contract: ModelContract, weights: str | os.PathLike[str] | Non
         normalized_in_graph=False,
         resize=given.resize,
     )
-    return Reference(checkpoint, learned_model(checkpoint), _fitting_recipe(contract, checkpoint), spec, contract)
+    network = _network(checkpoint, expected)
+    return Reference(checkpoint, network, _fitting_recipe(contract, checkpoint), spec, contract, expected)
+
+
+def _network(checkpoint: Checkpoint, threshold: float | None) -> Network:
+    """Return the learned network; of one output without what was made of it for the graph."""
+    if checkpoint.threshold is None or threshold is None:
+        return learned_model(checkpoint)
+    config, state = without_background(checkpoint.config, checkpoint.state)
+    network = learned_model(dataclasses.replace(checkpoint, config=config, state=state))
+    head: Any = network.head
+    head.classifier = Thresholded(head.classifier, threshold)
+    return network
 
 
 def recipe_of(contract: ModelContract) -> Recipe:
@@ -127,7 +260,10 @@ def _fitting_recipe(contract: ModelContract, checkpoint: Checkpoint) -> Recipe:
 def pytorch_side(reference: Reference) -> Predictor:
     """Return PyTorch in the place of a backend, fed as the checkpoint was trained."""
     backend = FunctionBackend(reference.run, {}, description="PyTorch")
-    return predictor_of(backend, dataclasses.replace(reference.contract, input=reference.spec))
+    contract = dataclasses.replace(reference.contract, input=reference.spec)
+    if reference.threshold is not None:
+        return _SigmoidPredictor(backend, contract, reference.threshold)
+    return predictor_of(backend, contract)
 
 
 def _demo_of(contract: ModelContract) -> Path:
@@ -149,4 +285,10 @@ def _check_kind(checkpoint: Checkpoint, contract: ModelContract) -> None:
             f"the file holds a {contract.family} {contract.size} for {contract.task} with {outputs} {what}, but "
             f"{checkpoint.name} is a {checkpoint.family} {checkpoint.size} for {checkpoint.task} with "
             f"{checkpoint.outputs} outputs: give the checkpoint that the file was exported from"
+        )
+    if (checkpoint.threshold is None) != (contract.threshold is None or contract.multi_label):
+        has = "one output with a sigmoid" if checkpoint.threshold is not None else "two outputs"
+        raise UsageError(
+            f"{checkpoint.name} has {has}, and the file says the threshold {contract.threshold}: give the checkpoint "
+            "that the file was exported from, or export it again"
         )

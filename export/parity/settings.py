@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from sfpp.export.settings import check_threshold
 from sfpp.runtime.backends import AUTO, PRECISIONS, Precision, backend_names
 from sfpp.runtime.cli.console import positive_int
 from sfpp.runtime.contract import ModelContract
@@ -61,6 +62,13 @@ class ParitySettings:
         default="both",
         choices=get_args(Modes),
     )
+    threshold: float | None = option(
+        "probability over which a pixel is a class, of a network with a sigmoid that was exported with --threshold "
+        "(default: what the checkpoint says, else what the file says)",
+        default=None,
+        type=float,
+        metavar="P",
+    )
     contract: ModelContract | Path | None = option(
         "metadata of a model that carries none, as JSON", default=None, metavar="FILE"
     )
@@ -74,6 +82,7 @@ class ParitySettings:
             value = getattr(self, name)
             object.__setattr__(self, name, Path(value) if isinstance(value, str | os.PathLike) else value)
         check_choices(self)
+        check_threshold(self.threshold)
         if isinstance(self.frames, bool) or not isinstance(self.frames, int) or self.frames < 1:
             raise UsageError(f"frames is {self.frames!r}, expected a whole number from 1")
         if isinstance(self.ignore, bool) or not isinstance(self.ignore, int) or not 0 <= self.ignore <= 255:

@@ -87,7 +87,9 @@ def _segmented(labels: Labels, frame_bgr: Image, setting: ViewSetting, palette: 
         return colors
     image, alpha = _scaled(frame_bgr, setting.width), setting.opacity / 100
     blended: Image = cv2.addWeighted(image, 1 - alpha, colors, alpha, 0, dst=colors)
-    return cv2.copyTo(image, cv2.LUT(labels, _flags(setting.hidden)), blended) if setting.hidden else blended
+    # A multi-label model leaves pixels without a class, whose label is beyond the palette.
+    bare = setting.hidden | frozenset(range(len(palette), 256) if labels.max() >= len(palette) else ())
+    return cv2.copyTo(image, cv2.LUT(labels, _flags(bare)), blended) if bare else blended
 
 
 def _painted(draw: Callable[[Image], Image], frame_bgr: Image, setting: ViewSetting) -> Image:
