@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sfpp.runtime.backends.protocol import Arrays, Backend
-from sfpp.runtime.contract import ModelContract
+from sfpp.runtime.contract import ModelContract, OutputKind
 from sfpp.runtime.errors import BackendError, UsageError
 from sfpp.runtime.images import Image, Placement, batch_from_frames, bgr_from_frame
 from sfpp.runtime.imports import import_cv2
@@ -145,7 +145,8 @@ class Segmenter(OpenedModel[Segmentation]):
     """
 
     def __init__(self, backend: Backend, contract: ModelContract) -> None:
-        super().__init__(backend, contract, contract.output_of_kind("logits", "labels", "masks"))
+        decided: OutputKind = "masks" if contract.multi_label else "labels"
+        super().__init__(backend, contract, contract.output_of_kind("logits", decided))
 
     @property
     def description(self) -> str:
