@@ -201,7 +201,12 @@ class Comparison:
         if "free" in self._outputs:
             # Without matching PyTorch computes the same in both modes, and has done so already.
             known = seen.expected if seen is not None and not self._sides.reference.matches else None
-            yield "free", compare_freely(self._sides, frames, expected=known)
+            free = compare_freely(self._sides, frames, expected=known)
+            # What is wrong with the threshold shows in the logits, also of a graph that gives labels.
+            yield (
+                "free",
+                free if seen is None or free.problem else dataclasses.replace(free, problem=seen.outcome.problem),
+            )
         if "pinned" in self._outputs and seen is not None:
             yield "pinned", seen.outcome
 
