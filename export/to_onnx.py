@@ -58,7 +58,8 @@ _TIMES_PYTORCH = 3
 class ExportReport:
     """What an export made and how well it agrees with PyTorch.
 
-    ``planned_tokens`` has one entry per stage; ``seconds`` is the time of each step by name.
+    ``planned_tokens`` has one entry per stage; ``seconds`` is the time of each step by name; ``threshold_source`` says
+    where the threshold of a network with one output was read, empty where it is the default.
     """
 
     path: Path
@@ -67,6 +68,7 @@ class ExportReport:
     parity: ParityReport
     planned_tokens: tuple[StageTokens, ...]
     seconds: dict[str, float]
+    threshold_source: str = ""
 
 
 def export_onnx(
@@ -151,7 +153,8 @@ def export_onnx(
             contract = dataclasses.replace(contract, self_test=test)
         with clock.step("writing"), whole_file(destination) as whole:
             onnx.save(with_contract(onnx.load(str(checked)), contract), str(whole))
-    return ExportReport(destination, contract, destination.stat().st_size, parity, plan, clock.seconds)
+    written, source = destination.stat().st_size, checkpoint.threshold_source
+    return ExportReport(destination, contract, written, parity, plan, clock.seconds, source)
 
 
 def learned_model(checkpoint: Checkpoint) -> Network:
@@ -169,7 +172,12 @@ def graph_from_model(model: Network, recipe: Recipe, contract: ModelContract, ex
     """Return the graph, for the contract's target, of a learned model for an input of the example's shape and type."""
     output = contract.outputs[0]
     deployable = Deployable(
-        model, recipe, spec=contract.input, output=output.kind, align_corners=output.align_corners
+        model,
+        recipe,
+        spec=contract.input,
+        output=output.kind,
+        align_corners=output.align_corners,
+        threshold=contract.threshold,
     ).eval()
     names = (contract.input.name, output.name)
     traced = trace_to_onnx(deployable, torch.from_numpy(example), names=names, opset=contract.opset)
@@ -188,7 +196,7 @@ def _read(weights: str | os.PathLike[str] | None, settings: ExportSettings) -> C
     task = settings.task
     if weights is None:
         weights = demo_pose_checkpoint() if task == "pose" else demo_checkpoint()
-    checkpoint = read_checkpoint(weights).overruled(settings, settings.res)
+    checkpoint = read_checkpoint(weights, threshold=settings.threshold).overruled(settings, settings.res)
     if task is not None and checkpoint.task != task:
         raise UsageError(f"--task is {task}, but {checkpoint.name} was trained for {checkpoint.task}")
     return checkpoint

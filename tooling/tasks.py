@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sfpp.runtime.agreement import label_agreement, unmoved_keypoints
+from sfpp.runtime.agreement import label_agreement, mask_agreement, unmoved_keypoints
 from sfpp.runtime.backends.choice import open_backend
 from sfpp.runtime.backends.protocol import Backend, BackendOptions, FunctionBackend, Precision
 from sfpp.runtime.contract import ModelContract
 from sfpp.runtime.crops import Boxes, box_of_crop
+from sfpp.runtime.errors import UsageError
 from sfpp.runtime.images import Image
 from sfpp.runtime.model import OpenedModel
 from sfpp.runtime.pose import Pose, PoseEstimator
@@ -101,7 +102,7 @@ class Predictor(ABC):
 
     @abstractmethod
     def predictions(self, output: NDArray[Any], prepared: Prepared) -> list[Any]:
-        """Return what a user gets, one for each frame: labels (H, W), or a :class:`sfpp.runtime.pose.Pose`.
+        """Return what a user gets, one for each frame: labels (H, W), masks, or a :class:`sfpp.runtime.pose.Pose`.
 
         Raises:
             BackendError: the output holds NaN or infinity.
@@ -117,21 +118,37 @@ class Predictor(ABC):
         self._model.close()
 
 
-class _SegmentationPredictor(Predictor):
+class SegmentationPredictor(Predictor):
+    """A segmentation model, opened; a prediction is labels (H, W), or masks (K, H, W) of a multi-label model.
+
+    Args:
+        backend: the opened model.
+        contract: what it takes and gives.
+    """
+
     _model: Segmenter
 
     def __init__(self, backend: Backend, contract: ModelContract) -> None:
         self._backend, self._model, self.batch = backend, Segmenter(backend, contract), contract.input.batch
 
     def prepare(self, frames: Sequence[NamedFrame]) -> Prepared:
+        """Make the inputs of at most ``batch`` frames."""
         details = self._model.prepare_batch([frame.image_bgr for frame in frames])
         return Prepared((details.tensor,), details, len(details.placements))
 
     def predictions(self, output: NDArray[Any], prepared: Prepared) -> list[NDArray[np.uint8]]:
-        return [each.labels for each in self._model.finish_batch({self._model.output.name: output}, prepared.details)]
+        """Return labels or masks, one for each frame."""
+        found = self._model.finish_batch({self._model.output.name: output}, prepared.details)
+        return [each.labels if each.masks is None else each.masks for each in found]
 
     def agreement(self, prediction: NDArray[np.uint8], expected: NDArray[np.uint8]) -> Agreement:
-        return Agreement(label_agreement(prediction, expected))
+        """Compare two predictions for a frame."""
+        return Agreement(_same(prediction, expected))
+
+
+def _same(prediction: NDArray[Any], expected: NDArray[Any]) -> float:
+    """Return the share of pixels, 0..1, with the same label, or with the same masks."""
+    return (mask_agreement if expected.ndim == 3 else label_agreement)(prediction, expected)
 
 
 class _PosePredictor(Predictor):
@@ -169,7 +186,20 @@ def predictor_of(
     """
     if contract.task == "pose":
         return _PosePredictor(backend, contract, boxes_of or partial(whole_frame, contract=contract))
-    return _SegmentationPredictor(backend, contract)
+    return SegmentationPredictor(backend, contract)
+
+
+def check_label_images(contract: ModelContract) -> None:
+    """Refuse label images for a multi-label model, since they hold one class a pixel.
+
+    Raises:
+        UsageError: it is one.
+    """
+    if contract.multi_label:
+        raise UsageError(
+            "label images hold one class per pixel, and this is a multi-label model: leave --labels out; its masks are "
+            "compared with those of the float32 network"
+        )
 
 
 def whole_frame(frame: NamedFrame, contract: ModelContract) -> Boxes:
@@ -199,7 +229,10 @@ class Task:
         return predictor_of(opened, self.contract, self.boxes_of)
 
     def predict(self, model: Predictor, frame: NamedFrame) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Return a frame's prediction, labels (H, W) or keypoints (P, K, 2), and the raw output behind it."""
+        """Return a frame's prediction and the raw output behind it.
+
+        A prediction is labels (H, W), masks (K, H, W) of a multi-label model, or keypoints (P, K, 2).
+        """
         prepared = model.prepare([frame])
         output = model.infer(prepared)
         (found,) = model.predictions(output, prepared)
@@ -248,8 +281,10 @@ class _SegmentationTally:
             self._confusion = self._confusion or ConfusionMatrix(len(self._classes), ignore=IGNORED)
             self._confusion.update(prediction, truth)
         reference, ignore = (expected, None) if truth is None else (truth, IGNORED)
-        self._boundaries.append(boundary_f_score(prediction, reference, ignore=ignore))
-        self._agreements.append(label_agreement(prediction, expected))
+        planes = zip(prediction, reference, strict=True) if prediction.ndim == 3 else [(prediction, reference)]
+        scores = [boundary_f_score(found, there, ignore=ignore) for found, there in planes]
+        self._boundaries.append(float(np.mean(scores)))
+        self._agreements.append(_same(prediction, expected))
         return self._agreements[-1]
 
     def accuracy(self) -> Accuracy:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sfpp.export.checkpoints.conversion import canonical_state
 from sfpp.export.checkpoints.preparation import SAYS_NOTHING, Preparation, read_preparation
+from sfpp.export.checkpoints.sigmoid import Threshold, threshold_of, two_classes, with_background
 from sfpp.export.checkpoints.sizes import NetworkConfig, StoredShapes, network_config, read_settings, size_name
 from sfpp.export.checkpoints.storage import read_weights
 from sfpp.export.checkpoints.styles import Family, StyleName, recognize
@@ -33,7 +34,10 @@ class Checkpoint:
     of that network (:mod:`sfpp.export.models`), without batch norm's counters. ``size`` is ``b0`` to ``b5``, ``t`` or
     ``b`` of EDAFormer, or ``custom``. ``classes`` and ``palette`` ((R, G, B), 0..255), or for pose ``keypoints`` (the
     name of a keypoint set, or its JSON), are None where the file does not tell them. ``name`` is the path as given,
-    for messages. ``preparation`` says what the training's images looked like.
+    for messages. ``preparation`` says what the training's images looked like. ``threshold`` is the probability
+    over which a pixel is class 1, for a network with one output and a sigmoid, whose ``config`` and ``state`` have two
+    (see :mod:`sfpp.export.checkpoints.sigmoid`), and None for any other; ``threshold_source`` says where it was read,
+    empty where nobody says it.
     """
 
     name: str
@@ -49,6 +53,8 @@ class Checkpoint:
     sha256: str
     licence: str
     preparation: Preparation = SAYS_NOTHING
+    threshold: float | None = None
+    threshold_source: str = ""
 
     @property
     def channels(self) -> int:
@@ -78,16 +84,22 @@ class Checkpoint:
         """
         if self.task != "segmentation":
             raise CheckpointError(f"{self.name} is a pose network: it has {self.outputs} keypoints and no classes")
+        if self.threshold is not None:
+            return two_classes(self.classes, self.palette)
         generated = default_classes(self.outputs)
         return ClassSet(self.classes or generated.names, self.palette or generated.palette)
 
 
-def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
+def read_checkpoint(path: str | os.PathLike[str], *, threshold: float | None = None) -> Checkpoint:
     """Read a SegFormer or EDAFormer; family, task, style and sizes are found from its keys and shapes.
 
     A SegFormer for segmentation is in official, MMSegmentation or Transformers style, one for pose in MMPose style, an
     EDAFormer in its authors'. Code in the file is never run. A Transformers folder may have any sizes; of the other
     styles, B0 to B5 and EDAFormer's T and B are known. A ``config.json`` beside a single Transformers file is used too.
+
+    Args:
+        path: the file or the folder.
+        threshold: of a segmentation network with one output, in place of the one that the file says; others have none.
 
     Raises:
         CheckpointError: not a readable checkpoint, another network, an unknown size, keys or shapes that do not fit,
@@ -103,7 +115,15 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     preparation = read_preparation(stored, style.name, channels=_channels(config))
     config = _aligned(config, preparation.align_corners, style.name)
     is_pose = style.task == "pose"
-    names, palette = (None, None) if is_pose else stored_labels(stored.metadata, settings, _outputs(config))
+    count = _outputs(config)
+    names, palette = (None, None) if is_pose else stored_labels(stored.metadata, settings, count)
+    state = canonical_state(stored.tensors, spelling, config, name=name)
+    limit = None
+    if count == 1 and not is_pose:
+        limit = Threshold(threshold, "--threshold") if threshold else threshold_of(stored.metadata, style.name, name)
+        config, state = with_background(config, state, limit.value)
+        both = stored_labels(stored.metadata, settings, 2)
+        names, palette = both[0] or names, both[1] or palette
     return Checkpoint(
         name=name,
         family=style.family,
@@ -111,13 +131,15 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         style=style.name,
         size=size_name(config),
         config=config,
-        state=canonical_state(stored.tensors, spelling, config, name=name),
+        state=state,
         classes=names,
         palette=palette,
         keypoints=stored_keypoints(stored.metadata) if is_pose else None,
         sha256=stored.sha256,
         licence=str(stored.metadata.get("sfpp.licence", "")),
         preparation=preparation,
+        threshold=None if limit is None else limit.value,
+        threshold_source="" if limit is None else limit.source,
     )
 
 

@@ -54,7 +54,14 @@ _GROUPS = {
     "which frames": ("images", "frames", "labels"),
     "what label images mean": ("label_offset", "label_map", "ignore"),
     "how the training prepared images": (*(field.name for field in fields(PreparationOptions)), "res"),
-    "how the file runs, and how tokens are matched": ("backend", "precision", "threads", "mode", "contract"),
+    "how the file runs, and how tokens are matched": (
+        "backend",
+        "precision",
+        "threads",
+        "mode",
+        "threshold",
+        "contract",
+    ),
 }
 
 

@@ -27,6 +27,7 @@ from sfpp.export.parity.tally import Limits, OutputTally, PointTally, TruthTally
 from sfpp.runtime.errors import BackendError, MediaError, ModelFileError, UsageError, VerificationError
 from sfpp.tooling.frames import FrameSource, NamedFrame, evenly_spaced, in_batches
 from sfpp.tooling.label_images import LabelFolder
+from sfpp.tooling.tasks import check_label_images
 
 _MODES: dict[Modes, tuple[Mode, ...]] = {"free": ("free",), "pinned": ("pinned",), "both": ("free", "pinned")}
 
@@ -107,10 +108,10 @@ class Comparison:
         self.contract = sides.reference.contract
         self._precision = precision_of(self.contract.precision, sides.backend.precision)
         segments = self.contract.task == "segmentation"
-        labels = "labels" if segments else "keypoints"
+        labels = ("masks" if self.contract.multi_label else "labels") if segments else "keypoints"
         self._limits = Limits(TOLERANCES[self._precision], sides.reference.matches, labels)
         self._truth = self._truth_in(settings, names)
-        self._classes = len(self.contract.classes) if segments else 0
+        self._classes = len(self.contract.classes) if labels == "labels" else 0
         self._outputs = {each: OutputTally(each, classes=self._classes) for each in _modes(settings.mode, sides)}
         self._points = PointTally()
         every = sides.detailed or sides.probed
@@ -154,11 +155,8 @@ class Comparison:
         outputs, points = self._figures()
         # Merging that is not as planned explains all the rest, so it comes first.
         sides = self._sides
-        failures = [
-            *([self._structure] if self._structure else []),
-            *self._mismatches,
-            *self._limits.failures(outputs, points),
-        ]
+        odd = filter(None, (self._structure, sides.reference.threshold_note))
+        failures = [*odd, *self._mismatches, *self._limits.failures(outputs, points)]
         truth = None if self._truth is None else self._truth.report()
         return AgreementReport(
             model=self._settings.model,
@@ -187,6 +185,7 @@ class Comparison:
             return None
         if self.contract.task != "segmentation":
             raise UsageError("label images are for segmentation, and this is a pose model; leave --labels out")
+        check_label_images(self.contract)
         labels = LabelFolder(
             settings.labels, classes=self.contract.classes, palette=self.contract.palette, rules=settings
         )
@@ -218,7 +217,12 @@ class Comparison:
         if "free" in self._outputs:
             # Without matching PyTorch computes the same in both modes, and has done so already.
             known = seen.expected if seen is not None and not self._sides.reference.matches else None
-            yield "free", compare_freely(self._sides, frames, expected=known)
+            free = compare_freely(self._sides, frames, expected=known)
+            # What is wrong with the threshold shows in the logits, also of a graph that gives labels.
+            yield (
+                "free",
+                free if seen is None or free.problem else dataclasses.replace(free, problem=seen.outcome.problem),
+            )
         if "pinned" in self._outputs and seen is not None:
             yield "pinned", seen.outcome
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from sfpp.export.settings import PreparationOptions, resolution_from
+from sfpp.export.settings import PreparationOptions, check_threshold, resolution_from
 from sfpp.runtime.backends import AUTO, PRECISIONS, Precision, backend_names
 from sfpp.runtime.cli.console import positive_int
 from sfpp.runtime.contract import ModelContract
@@ -68,6 +68,13 @@ class ParitySettings(PreparationOptions, LabelRules):
         default=None,
         metavar="WxH",
     )
+    threshold: float | None = option(
+        "probability over which a pixel is a class, of a network with a sigmoid that was exported with --threshold "
+        "(default: what the checkpoint says, else what the file says)",
+        default=None,
+        type=float,
+        metavar="P",
+    )
     contract: ModelContract | Path | None = option(
         "metadata of a model that carries none, as JSON", default=None, metavar="FILE"
     )
@@ -84,6 +91,7 @@ class ParitySettings(PreparationOptions, LabelRules):
             object.__setattr__(self, name, Path(value) if isinstance(value, str | os.PathLike) else value)
         if self.res is not None:
             resolution_from(self.res)
+        check_threshold(self.threshold)
         if isinstance(self.frames, bool) or not isinstance(self.frames, int) or self.frames < 1:
             raise UsageError(f"frames is {self.frames!r}, expected a whole number from 1")
 

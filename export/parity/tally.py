@@ -27,7 +27,7 @@ _NAMED = 3
 
 
 class OutputTally:
-    """The outputs in one mode; ``classes`` is 0 for pose."""
+    """The outputs in one mode; ``classes`` is 0 for pose, and for masks."""
 
     def __init__(self, mode: Mode, *, classes: int) -> None:
         self._mode: Mode = mode
@@ -177,7 +177,7 @@ class Limits:
     Attributes:
         tolerance: of the precision.
         pins: whether tokens are matched, so that without pinning both sides may settle near ties differently.
-        labels: what is compared in the end, "labels" or "keypoints".
+        labels: what is compared in the end, "labels", "masks" or "keypoints".
     """
 
     tolerance: Tolerance
