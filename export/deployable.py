@@ -52,19 +52,27 @@ class Deployable(nn.Module):
             height, width) uint8.
         head_parts: how many parts the head's channels are computed in; None makes none of them larger than
             ``HEAD_BYTES_LIMIT``.
+        align_corners: how logits are upsampled to labels; None is how the head upsamples its own maps.
     """
 
     mean: Tensor
     std: Tensor
 
     def __init__(
-        self, model: Network, recipe: Recipe, *, spec: InputSpec, output: OutputKind, head_parts: int | None = None
+        self,
+        model: Network,
+        recipe: Recipe,
+        *,
+        spec: InputSpec,
+        output: OutputKind,
+        head_parts: int | None = None,
+        align_corners: bool | None = None,
     ) -> None:
         super().__init__()
         self.recipe = recipe
         self.spec = spec
         self.output = output
-        self.align_corners = model.head.align_corners
+        self.align_corners = model.head.align_corners if align_corners is None else align_corners
         self.step = recipe.input_step if isinstance(recipe, MergingRecipe) else 1
         self.encoder = with_rewritten_blocks(model.encoder)
         parts = head_parts or _head_parts(model, recipe, spec)

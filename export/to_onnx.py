@@ -167,7 +167,8 @@ def learned_model(checkpoint: Checkpoint) -> Network:
 def graph_from_model(model: Network, recipe: Recipe, contract: ModelContract, example: NDArray[Any]) -> onnx.ModelProto:
     """Return the graph, for the contract's target, of a learned model for an input of the example's shape and type."""
     output = contract.outputs[0]
-    deployable = Deployable(model, recipe, spec=contract.input, output=output.kind).eval()
+    aligned = output.align_corners
+    deployable = Deployable(model, recipe, spec=contract.input, output=output.kind, align_corners=aligned).eval()
     names = (contract.input.name, output.name)
     traced = trace_to_onnx(deployable, torch.from_numpy(example), names=names, opset=contract.opset)
     return lowered(traced, cast(Target, contract.target))

@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from torch import Tensor
@@ -122,18 +122,17 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
 
 
 def _channels(config: NetworkConfig) -> int:
-    return getattr(config.encoder, "in_channels", 3)
+    return config.encoder.in_channels
 
 
 def _aligned(config: NetworkConfig, align_corners: bool, style: str) -> NetworkConfig:
     """Return the network whose head upsamples as the library's does."""
     # Segmentation Models PyTorch aligns corners in what follows the decoder only.
-    if style == "smp" or not isinstance(config, SegFormerConfig):
+    if style == "smp":
         return config
-    if "align_corners" not in {each.name for each in fields(config.head)}:
-        return config
-    changes: dict[str, Any] = {"align_corners": align_corners}
-    return replace(config, head=replace(config.head, **changes))
+    if isinstance(config, SegFormerConfig):
+        return replace(config, head=replace(config.head, align_corners=align_corners))
+    return replace(config, decoder=replace(config.decoder, align_corners=align_corners))
 
 
 def _outputs(config: NetworkConfig) -> int:

@@ -165,5 +165,5 @@ def _run_pytorch(model: Network, recipe: Recipe, contract: ModelContract, frames
                 "the network of these weights gives values that are not finite numbers for the check image, in "
                 "PyTorch too: the training diverged or the file is damaged; give an earlier checkpoint"
             )
-        kind, align_corners = contract.outputs[0].kind, model.head.align_corners
-        return answer_of(logits, kind, spec.size_hw, align_corners=align_corners).numpy()
+        output = contract.outputs[0]
+        return answer_of(logits, output.kind, spec.size_hw, align_corners=output.align_corners).numpy()

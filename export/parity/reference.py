@@ -72,7 +72,7 @@ class Reference:
         # A copy, since a comparison in step writes into it.
         image = torch.from_numpy(inputs[self.spec.name].copy())
         output = self.contract.outputs[0]
-        align_corners = self.network.head.align_corners
+        align_corners = self.checkpoint.preparation.align_corners
         with torch.no_grad():
             logits = self.network(image, self.recipe)
             answer = answer_of(logits, output.kind, self.spec.size_hw, align_corners=align_corners)
