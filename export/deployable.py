@@ -55,6 +55,7 @@ class Deployable(nn.Module):
         threshold: of masks: the probability over which a pixel is a class.
         head_parts: how many parts the head's channels are computed in; None makes none of them larger than
             ``HEAD_BYTES_LIMIT``.
+        align_corners: how logits are upsampled to labels; None is how the head upsamples its own maps.
     """
 
     mean: Tensor
@@ -67,7 +68,7 @@ class Deployable(nn.Module):
         *,
         spec: InputSpec,
         output: OutputKind,
-        align_corners: bool = False,
+        align_corners: bool | None = None,
         threshold: float | None = None,
         head_parts: int | None = None,
     ) -> None:
@@ -75,7 +76,7 @@ class Deployable(nn.Module):
         self.recipe = recipe
         self.spec = spec
         self.output = output
-        self.align_corners = align_corners
+        self.align_corners = model.head.align_corners if align_corners is None else align_corners
         self.threshold = threshold
         self.step = recipe.input_step if isinstance(recipe, MergingRecipe) else 1
         self.encoder = with_rewritten_blocks(model.encoder)

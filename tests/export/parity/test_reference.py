@@ -6,6 +6,7 @@ import onnx
 import pytest
 
 from sfpp.export.catalog import VARIANTS, isr_from_text, recipe_from_words, words_from_recipe
+from sfpp.export.checkpoints.preparation import Preparation
 from sfpp.export.demo import demo_checkpoint, demo_pose_checkpoint
 from sfpp.export.models.recipe import with_matching
 from sfpp.export.parity.reference import recipe_of, reference_for
@@ -54,10 +55,11 @@ def test_frames_are_normalized_as_the_checkpoint_says(contract, monkeypatch):
     from sfpp.export.parity import reference
 
     trained = {"mean": (127.5, 127.5, 127.5), "std": (63.75, 63.75, 63.75)}
-    checkpoint = dataclasses.replace(reference.read_checkpoint(demo_checkpoint()), **trained)
+    preparation = Preparation(**trained, color_order="BGR")
+    checkpoint = dataclasses.replace(reference.read_checkpoint(demo_checkpoint()), preparation=preparation)
     monkeypatch.setattr(reference, "read_checkpoint", lambda path: checkpoint)
     spec = reference_for(contract, demo_checkpoint()).spec
-    assert (spec.mean, spec.std) == (trained["mean"], trained["std"])
+    assert (spec.mean, spec.std, spec.color_order) == (trained["mean"], trained["std"], "BGR")
 
 
 def test_weights_must_be_given_unless_they_are_the_demonstrations(contract):
