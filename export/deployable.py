@@ -51,11 +51,10 @@ class Deployable(nn.Module):
         spec: name, size, layout and type of the input tensor.
         output: ``logits`` or ``heatmaps`` (batch, channels, h, w) float32 at the model's stride, or ``labels`` (batch,
             height, width) uint8, or ``masks`` (batch, channels, height, width) uint8.
-        align_corners: how labels and masks are upsampled; the network's own maps are as it was trained.
+        align_corners: how labels and masks are upsampled; None is how the head upsamples its own maps.
         threshold: of masks: the probability over which a pixel is a class.
         head_parts: how many parts the head's channels are computed in; None makes none of them larger than
             ``HEAD_BYTES_LIMIT``.
-        align_corners: how logits are upsampled to labels; None is how the head upsamples its own maps.
     """
 
     mean: Tensor
