@@ -58,7 +58,8 @@ _TIMES_PYTORCH = 3
 class ExportReport:
     """What an export made and how well it agrees with PyTorch.
 
-    ``planned_tokens`` has one entry per stage; ``seconds`` is the time of each step by name.
+    ``planned_tokens`` has one entry per stage; ``seconds`` is the time of each step by name; ``notes`` say what is odd
+    about the checkpoint.
     """
 
     path: Path
@@ -67,6 +68,7 @@ class ExportReport:
     parity: ParityReport
     planned_tokens: tuple[StageTokens, ...]
     seconds: dict[str, float]
+    notes: tuple[str, ...] = ()
 
 
 def export_onnx(
@@ -99,7 +101,7 @@ def export_onnx(
     require_onnxruntime()
     clock = StepClock(notify)
     with clock.step("reading the weights"):
-        checkpoint = _read(weights, settings.task)
+        checkpoint = _read(weights, settings.task, settings.weights_key)
         chosen = variant_from(settings, checkpoint.family)
         contract = contract_for(checkpoint, chosen, settings)
         plan = plan_for(chosen.recipe, checkpoint.config, contract.input)
@@ -145,7 +147,7 @@ def export_onnx(
         contract = dataclasses.replace(contract, self_test=test)
         with clock.step("writing"), whole_file(destination) as whole:
             onnx.save(with_contract(onnx.load(str(checked)), contract), str(whole))
-    return ExportReport(destination, contract, destination.stat().st_size, parity, plan, clock.seconds)
+    return ExportReport(destination, contract, destination.stat().st_size, parity, plan, clock.seconds, checkpoint.notes)
 
 
 def learned_model(checkpoint: Checkpoint) -> Network:
@@ -175,11 +177,12 @@ def with_contract(graph: onnx.ModelProto, contract: ModelContract) -> onnx.Model
     return graph
 
 
-def _read(weights: str | os.PathLike[str] | None, task: Task | None) -> Checkpoint:
+def _read(weights: str | os.PathLike[str] | None, task: Task | None, weights_key: str | None) -> Checkpoint:
     """Read the weights, or those of the task's demonstration model."""
     if weights is None:
-        return read_checkpoint(demo_pose_checkpoint() if task == "pose" else demo_checkpoint())
-    checkpoint = read_checkpoint(weights)
+        demo = demo_pose_checkpoint() if task == "pose" else demo_checkpoint()
+        return read_checkpoint(demo, weights_key=weights_key)
+    checkpoint = read_checkpoint(weights, weights_key=weights_key)
     if task is not None and checkpoint.task != task:
         raise UsageError(f"--task is {task}, but {checkpoint.name} was trained for {checkpoint.task}")
     return checkpoint

@@ -53,6 +53,9 @@ class Reference:
     def weights_note(self) -> str | None:
         """In words that the weights are not, byte for byte, those that the file was made from; None where they are."""
         made_from, given = self.contract.checkpoint_sha256, self.checkpoint
+        key = self.contract.weights_key
+        if made_from == given.sha256 and key != given.weights_key:
+            return f"the file was made from the weights under {key!r}, and these are those under {given.weights_key!r}"
         if not made_from or made_from == given.sha256:
             return None
         return (
@@ -69,19 +72,24 @@ class Reference:
             return {output.name: answer_of(self.network(image, self.recipe), output.kind, self.spec.size_hw).numpy()}
 
 
-def reference_for(contract: ModelContract, weights: str | os.PathLike[str] | None) -> Reference:
+def reference_for(
+    contract: ModelContract, weights: str | os.PathLike[str] | None, weights_key: str | None = None
+) -> Reference:
     """Rebuild PyTorch's side.
 
     Args:
         contract: the model file's.
         weights: the checkpoint; None takes a demonstration model if the file was made from one.
+        weights_key: which network of a checkpoint that holds several; None takes the one that the contract names.
 
     Raises:
         UsageError: no weights, or those of another kind of network than the file's.
         CheckpointError: the weights cannot be read.
         ContractError: the contract's recipe is none, or does not fit the contract's own input.
     """
-    checkpoint = read_checkpoint(weights if weights is not None else _demo_of(contract))
+    checkpoint = read_checkpoint(
+        weights if weights is not None else _demo_of(contract), weights_key=weights_key, usual_key=contract.weights_key
+    )
     _check_kind(checkpoint, contract)
     given = contract.input
     spec = dataclasses.replace(
