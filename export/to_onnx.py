@@ -147,7 +147,9 @@ def export_onnx(
         contract = dataclasses.replace(contract, self_test=test)
         with clock.step("writing"), whole_file(destination) as whole:
             onnx.save(with_contract(onnx.load(str(checked)), contract), str(whole))
-    return ExportReport(destination, contract, destination.stat().st_size, parity, plan, clock.seconds, checkpoint.notes)
+    return ExportReport(
+        destination, contract, destination.stat().st_size, parity, plan, clock.seconds, checkpoint.notes
+    )
 
 
 def learned_model(checkpoint: Checkpoint) -> Network:

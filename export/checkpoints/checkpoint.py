@@ -208,9 +208,11 @@ def _fitted(
     faults += [f"some for {listing(beyond)}, which the network does not have"] if beyond else []
     if not faults:
         return fitted, ()
+    if list(told[source]) == list(range(1, count + 1)):
+        faults.append("it counts from 1")
     return fitted, (
-        f"{source} has {len(told[source])} {what} for {count} outputs: {' and '.join(faults)}; those that fit were "
-        "taken by their index: check them, or give --classes FILE",
+        f"{source} has {len(told[source])} {what} for {count} outputs: {', '.join(faults)}; those that fit were taken "
+        "by their index: check them, or give --classes FILE",
     )
 
 
