@@ -103,6 +103,7 @@ def describe(done: ExportReport) -> str:
         )
     if contract.licence:
         lines.append(f"  weights: {contract.licence}")
+    lines += [f"  note: {note}" for note in done.notes]
     lines.append(f"next: sfpp-run {shlex.quote(str(done.path))} {example_source(contract.task)}")
     return "\n".join(lines)
 

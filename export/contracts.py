@@ -122,6 +122,7 @@ def contract_for(checkpoint: Checkpoint, variant: Variant, settings: ExportSetti
         outputs=(_output_spec(checkpoint, variant, output),),
         opset=settings.opset,
         checkpoint_sha256=checkpoint.sha256,
+        weights_key=checkpoint.weights_key,
         licence=checkpoint.licence,
         sfpp_version=metadata.version("sfpp"),
         **_names(checkpoint, settings),

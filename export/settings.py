@@ -228,6 +228,11 @@ class ExportSettings(PreparationOptions):
         default=None,
         metavar="NAME|FILE",
     )
+    weights_key: str | None = option(
+        "which network of a checkpoint that holds several, such as ema_state_dict (default: the plain one)",
+        default=None,
+        metavar="NAME",
+    )
     keypoints: str | Path | None = option(
         "keypoints of a pose network: coco17, lsp14, jump20, or a JSON file (default: what the checkpoint says, or the "
         "set that has as many keypoints)",

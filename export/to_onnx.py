@@ -59,7 +59,8 @@ class ExportReport:
     """What an export made and how well it agrees with PyTorch.
 
     ``planned_tokens`` has one entry per stage; ``seconds`` is the time of each step by name; ``threshold_source`` says
-    where the threshold of a network with one output was read, empty where it is the default.
+    where the threshold of a network with one output was read, empty where it is the default; ``notes`` say what is odd
+    about the checkpoint.
     """
 
     path: Path
@@ -69,6 +70,7 @@ class ExportReport:
     planned_tokens: tuple[StageTokens, ...]
     seconds: dict[str, float]
     threshold_source: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def export_onnx(
@@ -154,7 +156,7 @@ def export_onnx(
         with clock.step("writing"), whole_file(destination) as whole:
             onnx.save(with_contract(onnx.load(str(checked)), contract), str(whole))
     written, source = destination.stat().st_size, checkpoint.threshold_source
-    return ExportReport(destination, contract, written, parity, plan, clock.seconds, source)
+    return ExportReport(destination, contract, written, parity, plan, clock.seconds, source, checkpoint.notes)
 
 
 def learned_model(checkpoint: Checkpoint) -> Network:
@@ -196,7 +198,8 @@ def _read(weights: str | os.PathLike[str] | None, settings: ExportSettings) -> C
     task = settings.task
     if weights is None:
         weights = demo_pose_checkpoint() if task == "pose" else demo_checkpoint()
-    checkpoint = read_checkpoint(weights, threshold=settings.threshold).overruled(settings, settings.res)
+    checkpoint = read_checkpoint(weights, weights_key=settings.weights_key, threshold=settings.threshold)
+    checkpoint = checkpoint.overruled(settings, settings.res)
     if task is not None and checkpoint.task != task:
         raise UsageError(f"--task is {task}, but {checkpoint.name} was trained for {checkpoint.task}")
     return checkpoint

@@ -237,7 +237,7 @@ class ModelContract:
     With ``multi_label`` each class has a sigmoid, and a pixel any number of classes. ``multiply_adds`` of one run
     are those of matrix products and convolutions; ``activation_bytes`` is what all nodes read and write, weights left
     out, before any fusion; ``live_bytes`` is the most that is alive of it at one time. All are None where nobody
-    counted.
+    counted. ``weights_key`` is which network of its checkpoint it is, empty where that held no other.
     """
 
     task: Task
@@ -264,6 +264,7 @@ class ModelContract:
     activation_bytes: int | None = None
     live_bytes: int | None = None
     checkpoint_sha256: str = ""
+    weights_key: str = ""
     licence: str = ""
     sfpp_version: str = ""
     schema_version: int = SCHEMA_VERSION

@@ -14,14 +14,13 @@ from torch import Tensor
 
 from sfpp.export.catalog import EFT_SIZES, MIT_SIZES
 from sfpp.export.checkpoints.storage import read_json_object
-from sfpp.export.checkpoints.styles import BLOCK, CLASSIFIER, DECODER_BLOCK, FUSION, PROJECTION, Spelling
+from sfpp.export.checkpoints.styles import BLOCK, CLASSIFIER, DECODER_BLOCK, FUSION, PROJECTION, STAGES, Spelling
 from sfpp.export.models.edaformer import EdaDecoderConfig, EdaFormerConfig, EftConfig
 from sfpp.export.models.segformer import EncoderConfig, HeadConfig, SegFormerConfig
 from sfpp.runtime.errors import CheckpointError
 
 NetworkConfig = SegFormerConfig | EdaFormerConfig
 Sizes = Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]
-STAGES = 4
 # The settings with one value per stage: what we call them, and what the library takes where config.json is silent.
 _LISTS: dict[str, tuple[str, tuple[int, ...]]] = {
     "hidden_sizes": ("channels", (32, 64, 160, 256)),

@@ -71,6 +71,9 @@ class Reference:
     def weights_note(self) -> str | None:
         """In words that the weights are not, byte for byte, those that the file was made from; None where they are."""
         made_from, given = self.contract.checkpoint_sha256, self.checkpoint
+        key = self.contract.weights_key
+        if made_from == given.sha256 and key != given.weights_key:
+            return f"the file was made from the weights under {key!r}, and these are those under {given.weights_key!r}"
         if not made_from or made_from == given.sha256:
             return None
         return (
@@ -212,14 +215,19 @@ def reference_for(
     Args:
         contract: the model file's.
         weights: the checkpoint; None takes a demonstration model if the file was made from one.
-        settings: with what the user says of the training's preparation, and the threshold of a network with a sigmoid.
+        settings: with which network of the checkpoint is meant, what the user says of the training's preparation, and
+            the threshold of a network with a sigmoid.
 
     Raises:
         UsageError: no weights, or those of another kind of network than the file's.
         CheckpointError: the weights cannot be read.
         ContractError: the contract's recipe is none, or does not fit the contract's own input.
     """
-    checkpoint = read_checkpoint(weights if weights is not None else _demo_of(contract))
+    checkpoint = read_checkpoint(
+        weights if weights is not None else _demo_of(contract),
+        weights_key=None if settings is None else settings.weights_key,
+        usual_key=contract.weights_key,
+    )
     _check_kind(checkpoint, contract)
     # Also without options: what is unclear is asked for.
     checkpoint = checkpoint.overruled(settings or PreparationOptions(), None if settings is None else settings.res)

@@ -32,6 +32,11 @@ class ParitySettings(PreparationOptions, LabelRules):
         default=None,
         metavar="PATH",
     )
+    weights_key: str | None = option(
+        "which network of a checkpoint that holds several (default: the one that the file was exported from)",
+        default=None,
+        metavar="NAME",
+    )
     images: str | None = option(
         "an image, a folder of images or a video (default: an image that comes with sfpp); for pose models each image "
         "is taken for one person",

@@ -12,12 +12,14 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from sfpp.export import export_onnx, to_onnx
 from sfpp.export.catalog import MIT_SIZES, VARIANTS, words_from_recipe
 from sfpp.export.checkpoints import read_checkpoint
 from sfpp.export.checkpoints.conversion import canonical_slots, stages_reversed
 from sfpp.export.checkpoints.styles import STYLES
+from sfpp.export.cli import describe
 from sfpp.export.contracts import input_spec
 from sfpp.export.demo import demo_checkpoint, demo_frame
 from sfpp.export.models.segformer import EncoderConfig, HeadConfig, SegFormer, SegFormerConfig
@@ -383,3 +385,18 @@ def test_a_picture_without_content_checks_as_well(tmp_path):
     cv2.imwrite(str(tmp_path / "blank.png"), np.full((64, 64, 3), 128, np.uint8))
     report = export_onnx(path=tmp_path / "model.onnx", variant="hq", res=RES, image=tmp_path / "blank.png")
     assert report.parity.failures() == []
+
+
+def test_the_network_that_was_chosen_is_exported_recorded_and_told(tmp_path):
+    weights = load_file(demo_checkpoint())
+    averaged = {key: value / 2 if value.is_floating_point() else value for key, value in weights.items()}
+    torch.save({"model": weights, "ema": averaged}, tmp_path / "weights.pth")
+    report = export_onnx(tmp_path / "weights.pth", tmp_path / "ema.onnx", res="64x64", weights_key="ema")
+    assert report.contract.weights_key == "ema"
+    stored = {each.key: each.value for each in onnx.load(report.path).metadata_props}
+    assert contract_from_json(stored[METADATA_KEY]).weights_key == "ema"
+    assert "the weights are those under 'ema'; the file also holds 'model'" in report.notes[0]
+    assert f"\n  note: {report.notes[0]}\n" in describe(report)
+    bias = weights["decode_head.conv_seg.bias"].float().numpy() / 2
+    constants = [onnx.numpy_helper.to_array(each).ravel() for each in onnx.load(report.path).graph.initializer]
+    assert any(np.array_equal(each, bias) for each in constants)
