@@ -112,9 +112,6 @@ def read_checkpoint(
         path: a file or folder.
         weights_key: which network of a file that holds several, such as ``ema_state_dict``; None takes the plain one.
         usual_key: what is taken in place of the plain one where the file has it.
-
-    Args:
-        path: the file or the folder.
         threshold: of a segmentation network with one output, in place of the one that the file says; others have none.
 
     Raises:

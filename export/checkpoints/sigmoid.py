@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
@@ -42,7 +42,7 @@ class Threshold:
     source: str = ""
 
 
-def is_probability(value: object) -> bool:
+def is_probability(value: object) -> TypeGuard[float]:
     """Tell whether a value can be a threshold: a number above 0 and below 1."""
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1
 
