@@ -102,8 +102,8 @@ class PreparationOptions:
         choices=get_args(ColorOrder),
     )
     resize: ResizeRule | None = option(
-        "how frames of another shape are fitted: letterbox keeps the aspect ratio, stretch does not (default: what the "
-        "checkpoint says, else letterbox)",
+        "how frames of another shape are fitted: letterbox keeps the aspect ratio, pad too, in the upper left corner, "
+        "stretch does not (default: what the checkpoint says, else letterbox)",
         default=None,
         choices=get_args(ResizeRule),
     )

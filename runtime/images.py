@@ -81,7 +81,8 @@ class Placement:
 def place_frame(frame_size_hw: tuple[int, int], spec: InputSpec) -> Placement:
     """Decide where a frame of ``frame_size_hw`` goes in the model's input.
 
-    ``letterbox`` keeps the aspect ratio and centers the frame; ``stretch`` fills the input.
+    ``letterbox`` keeps the aspect ratio and centers the frame, ``pad`` puts it into the upper left corner; ``stretch``
+    fills the input.
 
     Raises:
         MediaError: the frame is empty.
@@ -94,9 +95,8 @@ def place_frame(frame_size_hw: tuple[int, int], spec: InputSpec) -> Placement:
     height, width = (
         min(limit, max(1, round(side * scale))) for side, limit in zip(frame_size_hw, spec.size_hw, strict=True)
     )
-    return Placement(
-        frame_size_hw, top=(spec.height - height) // 2, left=(spec.width - width) // 2, height=height, width=width
-    )
+    top, left = (0, 0) if spec.resize == "pad" else ((spec.height - height) // 2, (spec.width - width) // 2)
+    return Placement(frame_size_hw, top=top, left=left, height=height, width=width)
 
 
 def input_from_frame(frame_bgr: NDArray[Any], spec: InputSpec) -> tuple[NDArray[Any], Placement]:

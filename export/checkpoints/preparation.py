@@ -106,7 +106,7 @@ class Preparation:
 
         Where images keep their ratio the library's is a box: a frame of the default's shape, as large as fits.
         """
-        if self.size is None or self.resize != "letterbox":
+        if self.size is None or self.resize not in ("letterbox", "pad"):
             return self.size or default
         scale = min(max(self.size) / max(default), min(self.size) / min(default))
         return Resolution(round(default.width * scale), round(default.height * scale))
@@ -433,8 +433,9 @@ def _configured_size(facts: _Facts, configuration: Configuration, steps: list[Ma
 
 
 def _configured_divisor(facts: _Facts, configuration: Configuration, steps: list[Mapping[str, Any]]) -> None:
+    """Take what sizes are a multiple of in testing; training pads crops, which is another matter."""
     preprocessors = (("model", "data_preprocessor"), ("data_preprocessor",))
-    stated = [configuration.at(*path, *inner) for path in preprocessors for inner in (("test_cfg",), ())]
+    stated = [configuration.at(*path, "test_cfg") for path in preprocessors]
     padding = [step for step in steps if kind_of(step) in ("Pad", "AlignedResize")]
     for holder in (*stated, *padding):
         divisor = entry(holder, "size_divisor")
@@ -442,6 +443,8 @@ def _configured_divisor(facts: _Facts, configuration: Configuration, steps: list
             continue
         if isinstance(divisor, int) and 1 <= divisor <= _LARGEST_DIVISOR:
             facts.take(size_divisor=int(divisor))
+            if kind_of(holder) != "AlignedResize" and facts.values.get("resize") != "stretch":
+                facts.take(resize="pad")  # what is missing is added at the right and below
         else:
             facts.notes.append(f"{facts.source} has the size divisor {shown(divisor)}, which is left out")
         return

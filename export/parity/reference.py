@@ -344,7 +344,7 @@ def _fits(size: Resolution, preparation: Preparation) -> bool:
     box, divisor = preparation.size, preparation.size_divisor
     if box is None:
         return True
-    if preparation.resize == "letterbox":
+    if preparation.resize in ("letterbox", "pad"):
         # A size of any shape that the box bounds: the library resizes a frame of that shape to the box.
         scale = min(max(box) / max(size), min(box) / min(size))
         box = Resolution(round(size.width * scale), round(size.height * scale))

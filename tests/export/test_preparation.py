@@ -247,12 +247,19 @@ def test_mmsegmentation_1():
     found = configured(NEW)
     assert (found.mean, found.std, found.color_order) == ((103.53, 116.28, 123.675), (57.375, 57.12, 58.395), "BGR")
     assert (found.align_corners, found.size_divisor) == (True, 32)
-    assert (found.resize, found.size, found.interpolation) == ("letterbox", (2048, 1024), "linear")
+    assert (found.resize, found.size, found.interpolation) == ("pad", (2048, 1024), "linear")
     assert (found.unclear, found.notes) == ({}, ())
-    assert found.words(resize="letterbox", size=Resolution(2048, 1024)) == (
-        "prepared as in training: mean 103.53 116.28 123.675, std 57.375 57.12 58.395, BGR, resize letterbox "
+    assert found.words(resize="pad", size=Resolution(2048, 1024)) == (
+        "prepared as in training: mean 103.53 116.28 123.675, std 57.375 57.12 58.395, BGR, resize pad "
         "2048x1024, interpolation linear, align_corners True, sizes in multiples of 32 (meta.cfg)"
     )
+
+
+def test_what_training_pads_says_nothing_of_testing():
+    found = configured("model = dict(data_preprocessor=dict(mean=[1, 2, 3], std=[4, 5, 6], size_divisor=32))")
+    assert (found.size_divisor, found.resize) == (1, None)
+    found = configured("model = dict(data_preprocessor=dict(test_cfg=dict(size_divisor=16)))")
+    assert (found.size_divisor, found.resize) == (16, "pad")
 
 
 def test_mmsegmentation_0():
@@ -419,7 +426,7 @@ def test_a_single_channel_of_a_processor(tmp_path):
         ({"mean": "1 2 3"}, "--mean is '1 2 3'"),
         ({"mean": (True, 1, 2)}, "--mean is"),
         ({"color_order": "GRB"}, "color_order is 'GRB', expected one of RGB, BGR"),
-        ({"resize": "crop"}, "resize is 'crop', expected one of letterbox, stretch"),
+        ({"resize": "crop"}, "resize is 'crop', expected one of letterbox, pad, stretch"),
         ({"interpolation": "cubic"}, "interpolation is 'cubic', expected one of area, linear, antialias"),
     ],
 )
@@ -458,6 +465,6 @@ def test_the_size_of_the_input():
 def test_the_contract_says_what_the_checkpoint_says():
     spec = input_spec(ExportSettings(), "segmentation", configured(NEW))
     assert (spec.mean, spec.std, spec.color_order) == ((103.53, 116.28, 123.675), (57.375, 57.12, 58.395), "BGR")
-    assert (spec.resize, spec.interpolation, spec.channels) == ("letterbox", "linear", 3)
+    assert (spec.resize, spec.interpolation, spec.channels) == ("pad", "linear", 3)
     plain = input_spec(ExportSettings())
     assert (plain.resize, plain.interpolation, plain.color_order) == ("letterbox", "area", "RGB")

@@ -43,6 +43,16 @@ def test_letterbox_keeps_the_aspect_ratio_and_centers(frame_hw, expected):
     assert placement.scale_yx == (expected[2] / frame_hw[0], expected[3] / frame_hw[1])
 
 
+@pytest.mark.parametrize(("frame_hw", "expected"), [((100, 100), (0, 0, 48, 48)), ((100, 50), (0, 0, 48, 24))])
+def test_padding_is_at_the_right_and_below(frame_hw, expected):
+    spec = dataclasses.replace(SPEC, resize="pad")
+    placement = place_frame(frame_hw, spec)
+    assert (placement.top, placement.left, placement.height, placement.width) == expected
+    tensor, _ = input_from_frame(np.full((*frame_hw, 3), 255, np.uint8), spec)
+    assert (tensor[0, :, : expected[3]] == 255).all()
+    assert (tensor[0, :, expected[3] :] == np.rint(spec.mean)).all()
+
+
 def test_stretch_fills_the_input():
     placement = place_frame((10, 500), dataclasses.replace(SPEC, resize="stretch"))
     assert (placement.top, placement.left, placement.height, placement.width) == (0, 0, 48, 64)
