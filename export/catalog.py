@@ -30,7 +30,7 @@ from sfpp.export.models.recipe import (
     StageRecipe,
     with_matching,
 )
-from sfpp.runtime.contract import MatchingRule, ModelContract
+from sfpp.runtime.contract import InputSpec, MatchingRule, ModelContract
 from sfpp.runtime.errors import RecipeError, UsageError, did_you_mean
 from sfpp.runtime.typed_json import file_named, json_from_file
 
@@ -265,6 +265,21 @@ def _words(merging: Merging | None, side: str) -> dict[str, Any]:
     return {f"{side}_mode": "n1d", f"{side}_s": merging.window}
 
 
+def _preparation_options(contract: ModelContract) -> list[str]:
+    """Return the options by which images are prepared as for a file, where that is not the usual way."""
+    spec, usual = contract.input, InputSpec("frame", 1, 1)
+    options = [
+        f"--{fact} {' '.join(f'{value:.9g}' for value in getattr(spec, fact))}"
+        for fact in ("mean", "std")
+        if getattr(spec, fact) != getattr(usual, fact)
+    ]
+    options += [f"--color-order {spec.color_order}"] * (spec.color_order != usual.color_order)
+    options += [f"--interpolation {spec.interpolation}"] * (spec.interpolation != usual.interpolation)
+    # Where one thing is unusual, the checkpoint says something, and it may be another rule too.
+    options += [f"--resize {spec.resize}"] * (bool(options) or spec.resize != usual.resize)
+    return options + ["--align-corners"] * contract.outputs[0].align_corners
+
+
 def export_command(contract: ModelContract, *more: str, weights: str) -> str:
     """Return the line with `sfpp-export` that makes a file of this kind anew, quoted for a shell.
 
@@ -284,7 +299,8 @@ def export_command(contract: ModelContract, *more: str, weights: str) -> str:
     options += [f"--threshold {contract.threshold}"] * (contract.threshold is not None)
     options += ["--input float32"] * (contract.input.dtype == "float32")
     options += [f"--batch {contract.input.batch}"] * (contract.input.batch != 1)
-    options += [f"--resize {contract.input.resize}"] * (contract.input.resize != "letterbox")
+    options += [f"--weights-key {shlex.quote(contract.weights_key)}"] * bool(contract.weights_key)
+    options += _preparation_options(contract)
     stated = " ".join(more)
     if contract.target != "portable" and "--target" not in stated:
         options.append(f"--target {shlex.quote(contract.target)}")

@@ -41,3 +41,13 @@ def test_target_and_opset_are_those_of_the_file_unless_others_are_wished():
     assert " --variant hq --target openvino --opset 20 --res " in export_command(contract, weights="FILE")
     wished = export_command(contract, "--target tensorrt", "--opset 17", weights="FILE")
     assert " --variant hq --target tensorrt --opset 17 --res " in wished
+
+
+def test_images_are_prepared_as_for_the_file():
+    given = dataclasses.replace(CONTRACT.input, mean=(127.5,) * 3, color_order="BGR", interpolation="linear")
+    outputs = (dataclasses.replace(CONTRACT.outputs[0], align_corners=True),)
+    contract = dataclasses.replace(CONTRACT, variant="hq", input=given, outputs=outputs, weights_key="ema state")
+    assert (
+        " --variant hq --weights-key 'ema state' --mean 127.5 127.5 127.5 --color-order BGR "
+        "--interpolation linear --resize letterbox --align-corners --res "
+    ) in export_command(contract, weights="FILE")
