@@ -351,6 +351,10 @@ def _from_configuration(configuration: Configuration, channels: int) -> Preparat
     elif aligned is not ABSENT:
         problem = f"align_corners {shown(aligned)}, expected True or False"
         facts.doubt(("align_corners",), problem, "give --align-corners or --no-align-corners")
+    mode = configuration.at("model", "decode_head", "interpolate_mode")
+    if mode not in (ABSENT, UNREADABLE, "bilinear"):  # of a head that cannot be read more is asked for anyway
+        problem = f"the decode_head.interpolate_mode {shown(mode)}, and sfpp upsamples bilinearly"
+        facts.doubt(("interpolate_mode",), problem, "train the network with that")
     if configuration.at("model", "test_cfg", "mode") == "slide":
         crop = shown(configuration.at("model", "test_cfg", "crop_size"))
         facts.notes.append(

@@ -255,6 +255,12 @@ def test_mmsegmentation_1():
     )
 
 
+def test_a_head_that_upsamples_otherwise_is_refused():
+    found = configured("model = dict(decode_head=dict(interpolate_mode='nearest'))")
+    with pytest.raises(CheckpointError, match="interpolate_mode 'nearest', and sfpp upsamples bilinearly"):
+        found.overruled(PreparationOptions(align_corners=False), channels=3)
+
+
 def test_what_training_pads_says_nothing_of_testing():
     found = configured("model = dict(data_preprocessor=dict(mean=[1, 2, 3], std=[4, 5, 6], size_divisor=32))")
     assert (found.size_divisor, found.resize) == (1, None)
