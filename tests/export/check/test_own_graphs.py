@@ -26,6 +26,7 @@ EXPORTS = {
     **{variant: {"variant": variant} for variant in ("original", "fast", "2x2", "downsample", "kv2x2")},
     "hq, local": {"variant": "hq", "matching": "local"},
     "fast, local, shared": {"variant": "fast", "matching": "local", "share_matching": 0},
+    "masks": {"output": "labels", "multi_label": True},
     "labels, batch 2": {"variant": "hq", "output": "labels", "batch": 2},
     "pose": {"variant": "fast", "task": "pose", "res": "128x160"},
     "float32 input": {"variant": "2x2", "input": "float32", "opset": 17},
