@@ -137,7 +137,7 @@ def read_checkpoint(
         limit = Threshold(threshold, "--threshold") if threshold else threshold_of(stored.metadata, style.name, name)
         config, state = with_background(config, state, limit.value)
         both = stored_labels(stored.metadata, settings, 2)
-        labels = labels if both.notes else both
+        labels = _of_one_output(labels, both)
     return Checkpoint(
         name=name,
         family=style.family,
@@ -156,6 +156,17 @@ def read_checkpoint(
         threshold_source="" if limit is None else limit.source,
         weights_key=selected.key,
         notes=(*selected.notes, *_passed_over(stored.passed_over), *labels.notes),
+    )
+
+
+def _of_one_output(one: Labels, both: Labels) -> Labels:
+    """Return what is told of the class alone, or of the background too; of more classes nobody knows which is meant."""
+    if not both.notes:
+        return both
+    if not one.notes:
+        return one
+    return Labels(
+        notes=(one.notes[0].replace("those that fit were taken by their index: check them, or", "none taken:"),)
     )
 
 

@@ -121,6 +121,9 @@ def test_matching_and_target_are_in_the_name_and_in_the_words(here, capsys):
     assert lines[-1] == f"next: sfpp-run {name} demo"
 
 
+NUMBERS = ["--mean", "1", "2", "--std", "3", "4.5", "--no-align-corners", "--multi-label"]
+
+
 def test_every_option_reaches_the_function(monkeypatch, capsys):
     given = {}
 
@@ -143,16 +146,23 @@ def test_every_option_reaches_the_function(monkeypatch, capsys):
         "batch": "3",
         "opset": "18",
         "resize": "stretch",
+        "interpolation": "linear",
+        "color-order": "BGR",
+        "weights-key": "ema",
+        "threshold": "0.3",
         "classes": "voc",
         "keypoints": "coco17",
         "image": "i.png",
         "path": "o.onnx",
     }
-    code, lines = run_failing(capsys, *[word for name, value in arguments.items() for word in (f"--{name}", value)])
+    code, lines = run_failing(
+        capsys, *[word for name, value in arguments.items() for word in (f"--{name}", value)], *NUMBERS
+    )
     assert (code, lines) == (1, ["sfpp-export: error: enough"])
     given.pop("notify")
     expected = {name.replace("-", "_"): value for name, value in arguments.items()}
-    assert given == {**expected, "batch": 3, "opset": 18, "share_matching": 0}
+    numbers = {"batch": 3, "opset": 18, "share_matching": 0, "threshold": 0.3, "mean": [1.0, 2.0], "std": [3.0, 4.5]}
+    assert given == {**expected, **numbers, "align_corners": False, "multi_label": True}
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "2.5", "every", ""])

@@ -276,7 +276,6 @@ BIG_CELL = [{}, {}, {}, {"q_mode": "bsm", "q_r": 0.5, "q_sx": 2, "q_sy": 5}]
         ({"output": "mask"}, UsageError, "output is 'mask', expected one of logits, labels"),
         ({"input": "float16"}, UsageError, "input is 'float16', expected one of uint8, float32"),
         ({"resize": "crop"}, UsageError, "resize is 'crop', expected one of letterbox, pad, stretch"),
-        ({"resize": None}, UsageError, "resize is None, expected one of letterbox, pad, stretch"),
         ({"input": None}, UsageError, "input is None, expected one of uint8, float32"),
         ({"target": None}, UsageError, "target is None, expected one of portable"),
         ({"batch": 0}, UsageError, "batch is 0, expected a whole number from 1 to 64"),

@@ -298,7 +298,7 @@ def test_truth_that_does_not_fit(exported, pictures, tmp_path):
     [
         ({"mode": "wild"}, "mode is 'wild', expected one of free, pinned, both"),
         ({"frames": 0}, "frames is 0, expected a whole number from 1"),
-        ({"ignore": 256}, "ignore is 256, expected a whole number from 0 to 255"),
+        ({"ignore": "255"}, "ignore is .*, expected values of the label images, whole numbers"),
         ({"backend": "onnx"}, "backend is 'onnx', expected one of auto, .*, did you mean 'onnxruntime'"),
     ],
 )

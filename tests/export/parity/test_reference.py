@@ -13,6 +13,7 @@ from sfpp.export.checkpoints.preparation import Preparation
 from sfpp.export.demo import demo_checkpoint, demo_pose_checkpoint
 from sfpp.export.models.recipe import with_matching
 from sfpp.export.parity.reference import recipe_of, reference_for
+from sfpp.export.parity.settings import ParitySettings
 from sfpp.runtime.errors import ContractError, UsageError
 from tests.export.parity.planted import contract_of
 
@@ -60,7 +61,7 @@ def test_frames_are_normalized_as_the_checkpoint_says(contract, monkeypatch):
     trained = {"mean": (127.5, 127.5, 127.5), "std": (63.75, 63.75, 63.75)}
     preparation = Preparation(**trained, color_order="BGR")
     checkpoint = dataclasses.replace(reference.read_checkpoint(demo_checkpoint()), preparation=preparation)
-    monkeypatch.setattr(reference, "read_checkpoint", lambda path: checkpoint)
+    monkeypatch.setattr(reference, "read_checkpoint", lambda path, **options: checkpoint)
     spec = reference_for(contract, demo_checkpoint()).spec
     assert (spec.mean, spec.std, spec.color_order) == (trained["mean"], trained["std"], "BGR")
 
@@ -102,7 +103,7 @@ def test_the_network_that_the_file_was_exported_from_is_compared(tmp_path, contr
     reference = reference_for(of_average, tmp_path / "weights.pth")
     assert torch.equal(reference.checkpoint.state["head.classifier.bias"], bias / 2)
     assert reference.weights_note is None
-    reference = reference_for(of_average, tmp_path / "weights.pth", "model")
+    reference = reference_for(of_average, tmp_path / "weights.pth", ParitySettings("m.onnx", weights_key="model"))
     assert torch.equal(reference.checkpoint.state["head.classifier.bias"], bias)
     assert reference.weights_note == "the file was made from the weights under 'ema', and these are those under 'model'"
     # The same weights in a file of their own have no such name.
