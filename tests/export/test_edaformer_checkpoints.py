@@ -165,7 +165,7 @@ def test_an_encoder_without_a_decoder(tmp_path, tiny):
     assert (
         "an encoder in the EDAFormer style without a segmentation head (no key begins with decode_head.attn" in message
     )
-    assert "found instead head.weight): give a checkpoint that was trained for segmentation" in message
+    assert "found instead head.weight), but that of ImageNet classification, and sfpp reads SegFormer's own" in message
 
 
 def test_another_size_lists_the_known_ones(tmp_path, tiny):
