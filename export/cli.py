@@ -93,6 +93,7 @@ def describe(done: ExportReport) -> str:
         f"{(contract.multiply_adds or 0) / 1e9:.1f} G multiply-adds",
         f"  against PyTorch: {done.parity.summary()}",
     ]
+    lines += _sigmoids(contract, done.threshold_source)
     for stage in done.planned_tokens:
         grid_h, grid_w = stage.grid_hw
         context = stage.key_value_grid_hw[0] * stage.key_value_grid_hw[1]
@@ -102,6 +103,7 @@ def describe(done: ExportReport) -> str:
         )
     if contract.licence:
         lines.append(f"  weights: {contract.licence}")
+    lines += [f"  note: {note}" for note in done.notes]
     lines.append(f"next: sfpp-run {shlex.quote(str(done.path))} {example_source(contract.task)}")
     return "\n".join(lines)
 
@@ -122,6 +124,17 @@ def _names(contract: ModelContract) -> str:
     if contract.keypoints is not None:
         return f"{len(contract.keypoints.names)} keypoints"
     return f"{len(contract.classes)} classes"
+
+
+def _sigmoids(contract: ModelContract, source: str) -> list[str]:
+    """Return the line that says what is told by a threshold, and by which; none where the largest logit wins."""
+    if contract.threshold is None:
+        return []
+    if contract.multi_label:
+        return [f"  each class with a sigmoid of its own, above {contract.threshold:g}"]
+    background, name = contract.classes
+    origin = source or "the default; --threshold sets another"
+    return [f"  one output with a sigmoid: {background}, {name} above {contract.threshold:g} ({origin})"]
 
 
 def _shrunk(before: int, after: int) -> str:

@@ -31,6 +31,7 @@ from sfpp.export.models.segformer import (
     upsampled,
 )
 from sfpp.runtime.contract import InputSpec, OutputKind
+from sfpp.runtime.labels import logit
 
 # 2 MB of cache a core is out of reach for any of these maps; what counts is that a few of them fit a small memory, and
 # that there are not too many parts, each of which reads the low-resolution maps again: at 1024x1024 one part, at
@@ -49,10 +50,11 @@ class Deployable(nn.Module):
         recipe: what to merge, or EDAFormer's reduction.
         spec: name, size, layout and type of the input tensor.
         output: ``logits`` or ``heatmaps`` (batch, channels, h, w) float32 at the model's stride, or ``labels`` (batch,
-            height, width) uint8.
+            height, width) uint8, or ``masks`` (batch, channels, height, width) uint8.
+        align_corners: how labels and masks are upsampled; None is how the head upsamples its own maps.
+        threshold: of masks: the probability over which a pixel is a class.
         head_parts: how many parts the head's channels are computed in; None makes none of them larger than
             ``HEAD_BYTES_LIMIT``.
-        align_corners: how logits are upsampled to labels; None is how the head upsamples its own maps.
     """
 
     mean: Tensor
@@ -65,14 +67,16 @@ class Deployable(nn.Module):
         *,
         spec: InputSpec,
         output: OutputKind,
-        head_parts: int | None = None,
         align_corners: bool | None = None,
+        threshold: float | None = None,
+        head_parts: int | None = None,
     ) -> None:
         super().__init__()
         self.recipe = recipe
         self.spec = spec
         self.output = output
         self.align_corners = model.head.align_corners if align_corners is None else align_corners
+        self.threshold = threshold
         self.step = recipe.input_step if isinstance(recipe, MergingRecipe) else 1
         self.encoder = with_rewritten_blocks(model.encoder)
         parts = head_parts or _head_parts(model, recipe, spec)
@@ -87,7 +91,9 @@ class Deployable(nn.Module):
     def forward(self, frame: Tensor) -> Tensor:
         """Return the output for a batch of frames of exactly the spec's shape and type."""
         logits = self.head(self.encoder(self._image_from_frame(frame), self.recipe))
-        return answer_of(logits, self.output, self.spec.size_hw, align_corners=self.align_corners)
+        return answer_of(
+            logits, self.output, self.spec.size_hw, align_corners=self.align_corners, threshold=self.threshold
+        )
 
     def _image_from_frame(self, frame: Tensor) -> Tensor:
         """Thin out and normalize: (batch, channels, height, width) float32."""
@@ -101,11 +107,20 @@ class Deployable(nn.Module):
         return (image - self.mean) / self.std if self.spec.normalized_in_graph else image
 
 
-def answer_of(logits: Tensor, output: OutputKind, size_hw: GridHw, *, align_corners: bool) -> Tensor:
-    """Return what a graph gives of a network's logits: themselves, or labels (batch, height, width) uint8."""
-    if output != "labels":
+def answer_of(
+    logits: Tensor, output: OutputKind, size_hw: GridHw, *, align_corners: bool, threshold: float | None = None
+) -> Tensor:
+    """Return what a graph gives of a network's logits: themselves, labels (batch, height, width) uint8, or masks.
+
+    Masks (batch, classes, height, width) uint8 are 1 where the sigmoid is above ``threshold``.
+    """
+    if output not in ("labels", "masks"):
         return logits
-    return upsampled(logits, size_hw, align_corners=align_corners).argmax(1).to(torch.uint8)
+    values = upsampled(logits, size_hw, align_corners=align_corners)
+    if output == "labels":
+        return values.argmax(1).to(torch.uint8)
+    assert threshold is not None
+    return (values > logit(threshold)).to(torch.uint8)
 
 
 def _head_parts(model: Network, recipe: Recipe, spec: InputSpec) -> int:

@@ -9,21 +9,13 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
-from sfpp.runtime.contract import (
-    ColorOrder,
-    InputDtype,
-    Interpolation,
-    MatchingRule,
-    OutputKind,
-    ResizeRule,
-    Target,
-    Task,
-)
+from sfpp.runtime.contract import ColorOrder, InputDtype, Interpolation, MatchingRule, ResizeRule, Target, Task
 from sfpp.runtime.errors import UsageError
 from sfpp.runtime.options import check_choices, option
 
+OutputChoice = Literal["logits", "labels", "heatmaps"]
 MAX_SIDE = 16384
 OPSETS = (17, 18, 19, 20)  # below 17 layer normalization is not one node; above 20 the tracing exporter does not write
 
@@ -61,6 +53,17 @@ def _sides(value: object) -> tuple[int, int]:
     if isinstance(value, tuple | list) and len(value) == 2 and all(type(side) is int for side in value):
         return value[0], value[1]
     raise UsageError(f"--res is {value!r}, expected WIDTHxHEIGHT in pixels, such as 3840x2160")
+
+
+def check_threshold(value: float | None) -> None:
+    """Refuse what is no probability between 0 and 1; None passes.
+
+    Raises:
+        UsageError: it is none.
+    """
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if value is not None and not (is_number and 0 < value < 1):
+        raise UsageError(f"--threshold is {value!r}, expected a probability above 0 and below 1, such as 0.5")
 
 
 def _blocks(text: str) -> int:
@@ -193,16 +196,28 @@ class ExportSettings(PreparationOptions):
     task: Task | None = option(
         "which demonstration model is meant; weights tell theirs by themselves", default=None, choices=get_args(Task)
     )
-    output: OutputKind | None = option(
+    output: OutputChoice | None = option(
         "logits (batch, classes, h, w) float32 at the model's stride, which the runtime upsamples to any frame size; "
-        "labels (batch, height, width) uint8 at the input's size; or for pose heatmaps (batch, keypoints, h, w) "
-        "float32 (default: logits or heatmaps)",
+        "labels (batch, height, width) uint8 at the input's size, with --multi-label (batch, classes, height, width) "
+        "of 0 and 1; or for pose heatmaps (batch, keypoints, h, w) float32 (default: logits or heatmaps)",
         default=None,
-        choices=get_args(OutputKind),
+        choices=get_args(OutputChoice),
+    )
+    threshold: float | None = option(
+        "probability over which a pixel is a class, for a network with one output and a sigmoid, or with --multi-label "
+        "(default: the checkpoint's, else 0.5)",
+        default=None,
+        type=float,
+        metavar="P",
+    )
+    multi_label: bool = option(
+        "give each output a sigmoid of its own, so that a pixel has any number of classes; for networks that were "
+        "trained so",
+        default=False,
     )
     input: InputDtype = option(
         "uint8 for RGB frames (batch, height, width, 3) with normalization in the graph, float32 for normalized images "
-        "(batch, 3, height, width)",
+        "(batch, channels, height, width)",
         default="uint8",
         choices=get_args(InputDtype),
     )
@@ -212,6 +227,11 @@ class ExportSettings(PreparationOptions):
         "class names and colors: cityscapes, ade20k, camvid, voc, or a file (default: what the checkpoint says)",
         default=None,
         metavar="NAME|FILE",
+    )
+    weights_key: str | None = option(
+        "which network of a checkpoint that holds several, such as ema_state_dict (default: the plain one)",
+        default=None,
+        metavar="NAME",
     )
     keypoints: str | Path | None = option(
         "keypoints of a pose network: coco17, lsp14, jump20, or a JSON file (default: what the checkpoint says, or the "
@@ -229,6 +249,7 @@ class ExportSettings(PreparationOptions):
             resolution_from(self.res)
         if isinstance(self.batch, bool) or not isinstance(self.batch, int) or not 1 <= self.batch <= 64:
             raise UsageError(f"batch is {self.batch!r}, expected a whole number from 1 to 64")
+        check_threshold(self.threshold)
         share = self.share_matching
         if isinstance(share, bool) or not isinstance(share, int) or share < 0:
             raise UsageError(f"share_matching is {share!r}, expected a number of blocks, or 0 for all of a stage")

@@ -115,7 +115,7 @@ def input_from_frame(frame_bgr: NDArray[Any], spec: InputSpec) -> tuple[NDArray[
         MediaError: not an image of one of these kinds.
         UsageError: the model takes channels that a frame does not have.
     """
-    require_channels(spec)
+    require_frames(spec)
     image = bgr_from_frame(frame_bgr)
     height, width = image.shape[:2]
     placement = place_frame((height, width), spec)
@@ -130,13 +130,18 @@ def input_from_frame(frame_bgr: NDArray[Any], spec: InputSpec) -> tuple[NDArray[
     return values[np.newaxis], placement
 
 
-def require_channels(spec: InputSpec) -> None:
-    """Raise unless a model's input can be made of frames: of three channels, or of one, which is fed their grey.
+def takes_frames(spec: InputSpec) -> bool:
+    """Whether a model's input can be made of frames: it has three channels, or one, which is fed their grey."""
+    return spec.channels in (1, 3)
+
+
+def require_frames(spec: InputSpec) -> None:
+    """Raise unless a model's input can be made of frames.
 
     Raises:
         UsageError: it cannot.
     """
-    if spec.channels not in (1, 3):
+    if not takes_frames(spec):
         shape = "x".join(map(str, spec.shape))
         raise UsageError(
             f"the model takes {spec.channels} channels, and frames have the three of a color or one of grey: feed it "

@@ -8,6 +8,7 @@ argmax of the upsampled logits, which at 3840x2160 with 19 classes would be 630 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +19,10 @@ from sfpp.runtime.errors import BackendError, UsageError
 
 Labels = NDArray[np.uint8]
 Logits = NDArray[np.float32]
+Masks = NDArray[np.uint8]
 Region = tuple[float, float, float, float]
 Positions = NDArray[np.float64]
+NO_CLASS = 255  # label of a pixel that a multi-label model gives no class
 
 # Pixels interpolated at a time: a few arrays of this many float32 stay in the cache of one core.
 _CHUNK_PIXELS = 1 << 16
@@ -80,6 +83,49 @@ def labels_resized(
     rows, columns = _nearest(down, cells_hw[0]), _nearest(across, cells_hw[1])
     resized: Labels = labels.take(columns, axis=1).take(rows, axis=0)
     return resized
+
+
+def logits_resized(logits: NDArray[Any], size_hw: tuple[int, int], *, align_corners: bool = False) -> Logits:
+    """Upsample logits (classes, h, w) bilinearly; ``align_corners`` as in :func:`labels_from_logits`.
+
+    Returns:
+        (classes, height, width) float32.
+
+    Raises:
+        UsageError: as there.
+    """
+    _check(logits, size_hw)
+    values: Logits = np.clip(logits, -_LARGEST, _LARGEST, dtype=np.float32)  # a NaN stays one
+    for axis, position in enumerate(_positions(size_hw, values.shape[1:], None, align_corners=align_corners), 1):
+        last = values.shape[axis] - 1
+        low = np.clip(np.floor(position).astype(np.intp), 0, last)
+        fraction = np.clip(position - low, 0, 1).astype(np.float32)
+        fraction = fraction[:, np.newaxis] if axis == 1 else fraction
+        lower = values.take(low, axis=axis)
+        values = np.asarray(lower + (values.take(np.minimum(low + 1, last), axis=axis) - lower) * fraction, np.float32)
+    return values
+
+
+def logit(probability: float) -> float:
+    """Return the number whose sigmoid is a probability, above 0 and below 1."""
+    return math.log(probability) - math.log1p(-probability)
+
+
+def logits_beside(logits: NDArray[Any], threshold: float) -> Logits:
+    """Return (2, h, w) float32, the logit of a threshold and one class's: class 1 wins where it is above.
+
+    Args:
+        logits: (h, w), of one class with a sigmoid.
+        threshold: a probability, above 0 and below 1.
+    """
+    return np.stack([np.full(logits.shape, logit(threshold), np.float32), logits.astype(np.float32)])
+
+
+def labels_of_masks(masks: Masks) -> Labels:
+    """Return the first class of each pixel, (H, W) uint8, ``NO_CLASS`` where there is none, of masks (K, H, W)."""
+    labels: Labels = masks.argmax(axis=0).astype(np.uint8)
+    labels[~masks.any(axis=0)] = NO_CLASS
+    return labels
 
 
 @dataclass(frozen=True)

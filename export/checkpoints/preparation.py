@@ -47,6 +47,7 @@ class Preparation:
         size: the library's own input size, or the box in which an image keeps its ratio; None where it has none.
         interpolation: how they were resized; None where nothing says.
         align_corners: how the network and what follows it upsample.
+        through_input: whether logits are upsampled to the input's size first, and from there to the image's.
         size_divisor: of which both sides of the input are multiples.
         said: where each of these facts was read, in words, such as ``meta.cfg`` or ``--mean``.
         unclear: what the checkpoint says of a fact that sfpp does not understand, and what to do; an option overrules.
@@ -60,6 +61,7 @@ class Preparation:
     size: Resolution | None = None
     interpolation: Interpolation | None = None
     align_corners: bool = False
+    through_input: bool = False
     size_divisor: int = 1
     said: Mapping[str, str] = field(default_factory=dict)
     unclear: Mapping[str, str] = field(default_factory=dict)
@@ -98,6 +100,16 @@ class Preparation:
         )
         changed._check_channels(channels, name)
         return changed
+
+    def usual_size(self, default: Resolution) -> Resolution:
+        """Return the input's size where nobody gives one: the library's own, or else ``default``.
+
+        Where images keep their ratio the library's is a box: a frame of the default's shape, as large as fits.
+        """
+        if self.size is None or self.resize != "letterbox":
+            return self.size or default
+        scale = min(max(self.size) / max(default), min(self.size) / min(default))
+        return Resolution(round(default.width * scale), round(default.height * scale))
 
     def words(self, *, resize: ResizeRule, size: Resolution) -> str:
         """Return in one line how images are prepared and who says so.
@@ -325,8 +337,10 @@ _SIZE_KEYS: tuple[tuple[ResizeRule, tuple[str, str]], ...] = (
 
 def _from_configuration(configuration: Configuration, channels: int) -> Preparation:
     facts = _Facts(configuration.source)
+    facts.take(through_input=True)  # as both libraries' own testing does, whatever is configured
     if configuration.problem:
-        return Preparation(notes=(f"{configuration.source} says nothing that can be read: {configuration.problem}",))
+        facts.notes.append(f"{configuration.source} says nothing that can be read: {configuration.problem}")
+        return facts.preparation()
     steps = configuration.test_steps()
     _configured_colors(facts, configuration, steps, channels)
     _configured_size(facts, configuration, steps)

@@ -14,14 +14,13 @@ from torch import Tensor
 
 from sfpp.export.catalog import EFT_SIZES, MIT_SIZES
 from sfpp.export.checkpoints.storage import read_json_object
-from sfpp.export.checkpoints.styles import BLOCK, CLASSIFIER, DECODER_BLOCK, FUSION, PROJECTION, Spelling
+from sfpp.export.checkpoints.styles import BLOCK, CLASSIFIER, DECODER_BLOCK, FUSION, PROJECTION, STAGES, Spelling
 from sfpp.export.models.edaformer import EdaDecoderConfig, EdaFormerConfig, EftConfig
 from sfpp.export.models.segformer import EncoderConfig, HeadConfig, SegFormerConfig
 from sfpp.runtime.errors import CheckpointError
 
 NetworkConfig = SegFormerConfig | EdaFormerConfig
 Sizes = Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]
-STAGES = 4
 # The settings with one value per stage: what we call them, and what the library takes where config.json is silent.
 _LISTS: dict[str, tuple[str, tuple[int, ...]]] = {
     "hidden_sizes": ("channels", (32, 64, 160, 256)),
@@ -32,7 +31,7 @@ _LISTS: dict[str, tuple[str, tuple[int, ...]]] = {
     "patch_sizes": ("patch_kernels", (7, 3, 3, 3)),
     "strides": ("patch_strides", (4, 2, 2, 2)),
 }
-_SUPPORTED = {"model_type": "segformer", "hidden_act": "gelu", "num_channels": 3, "num_encoder_blocks": STAGES}
+_SUPPORTED = {"model_type": "segformer", "hidden_act": "gelu", "num_encoder_blocks": STAGES}
 # Far above any network; beyond it the size of a tensor no longer fits an integer.
 _LARGEST = 4096
 
@@ -49,7 +48,7 @@ def network_config(stored: StoredShapes, settings: Mapping[str, Any] | None) -> 
     style = stored.spelling.style
     if style.head == "edaformer":
         return _edaformer_config(stored)
-    found = EncoderConfig(stored.channels(), stored.depths())
+    found = EncoderConfig(stored.channels(), stored.depths(), in_channels=stored.input_channels())
     head = HeadConfig(style.head, stored.rows(FUSION), stored.rows(CLASSIFIER))
     if settings is None:
         _require_published(stored, found.channels, found.depths, MIT_SIZES)
@@ -66,8 +65,9 @@ def size_name(config: NetworkConfig) -> str:
         sizes = (config.encoder.channels, config.encoder.depths)
         return next(name for name, published in EFT_SIZES.items() if published == sizes)
     encoder = config.encoder
+    alike = {name: getattr(encoder, name) for name in ("block_eps", "embed_eps", "in_channels")}
     for name, (channels, depths) in MIT_SIZES.items():
-        if encoder == EncoderConfig(channels, depths, block_eps=encoder.block_eps, embed_eps=encoder.embed_eps):
+        if encoder == EncoderConfig(channels, depths, **alike):
             return name
     return "custom"
 
@@ -82,6 +82,7 @@ def _edaformer_config(stored: StoredShapes) -> EdaFormerConfig:
         hidden=tuple(stored.rows(BLOCK + "ffn.expand", i) for i in range(STAGES)),
         block_eps=style.block_eps,
         embed_eps=style.embed_eps,
+        in_channels=stored.input_channels(),
     )
     hidden = tuple(stored.rows(DECODER_BLOCK + "ffn.expand", level) for level in range(STAGES - 1))
     return EdaFormerConfig(encoder, EdaDecoderConfig(hidden, stored.rows(FUSION), stored.rows(CLASSIFIER)))
@@ -138,6 +139,18 @@ class StoredShapes:
         """
         return tuple(self.rows(PROJECTION, i) for i in range(STAGES))
 
+    def input_channels(self) -> int:
+        """Return how many channels an image has, by the weight (channels out, in, rows, columns) that it meets first.
+
+        Raises:
+            CheckpointError: the first patch embedding is missing.
+        """
+        self.rows(PROJECTION)
+        (part,) = self.spelling.parts(PROJECTION)
+        shape = self.tensors[part.key("weight", 0, 0)].shape
+        # Of another rank, it is listed among the tensors of a wrong shape.
+        return int(shape[1]) if len(shape) == 4 and shape[1] else 3
+
     def depths(self) -> tuple[int, ...]:
         """Count each stage's blocks by the highest index among the keys, so that a hole shows as missing keys."""
         (part,) = self.spelling.parts(BLOCK + "norm1")
@@ -179,7 +192,10 @@ def encoder_from_settings(settings: Mapping[str, Any], name: str) -> EncoderConf
     for channels, heads in zip(lists["channels"], lists["heads"], strict=True):
         if channels % heads:
             raise CheckpointError(f"{name}: config.json has {channels} channels, which {heads} heads cannot share")
-    return EncoderConfig(**lists)
+    image = settings.get("num_channels", 3)
+    if not _is_size(image):
+        raise CheckpointError(f"{name}: config.json has num_channels {image!r}, expected a whole number")
+    return EncoderConfig(**lists, in_channels=int(image))
 
 
 def check_agreement(
@@ -191,11 +207,14 @@ def check_agreement(
         CheckpointError: they differ; every difference is listed.
     """
     labels = settings.get("id2label")
+    named = len(labels) if isinstance(labels, Mapping) else head.classes
     claims = {
         "hidden_sizes": (encoder.channels, found.channels),
         "depths": (encoder.depths, found.depths),
+        "num_channels": (encoder.in_channels, found.in_channels),
         "decoder_hidden_size": (settings.get("decoder_hidden_size", head.width), head.width),
-        "id2label": (len(labels) if isinstance(labels, Mapping) else head.classes, head.classes),
+        # One output with a sigmoid may well have two names.
+        "id2label": (1 if (named, head.classes) == (2, 1) else named, head.classes),
     }
     wrong = [f"{key} gives {said}, the weights {seen}" for key, (said, seen) in claims.items() if said != seen]
     if wrong:

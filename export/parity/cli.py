@@ -44,15 +44,24 @@ free and pinned (variants that match tokens: hq, fast, recipes with bsm):
 examples:
   sfpp-parity segformer-b0-fast-960x540.onnx                 made from the demonstration weights
   sfpp-parity city.onnx --weights iter_160000.pth --images street.mp4 --frames 20
-  sfpp-parity city.int8.onnx --weights iter_160000.pth --images val/ --labels val_labels/ --ignore 255
+  sfpp-parity city.int8.onnx --weights iter_160000.pth --images val/ --labels val_labels/
+  sfpp-parity crack.onnx --weights crack/ --images photos/ --labels masks/ --label-map 255=1
   sfpp-parity city.onnx --weights iter_160000.pth --backend openvino --precision bf16
   sfpp-parity city.onnx --weights iter_160000.pth --json parity.json --html parity.html
 exit codes: 0 the file agrees, 1 it does not (the report is printed and written all the same) or failed,
 2 wrong usage, 130 stopped by Ctrl-C."""
 _GROUPS = {
-    "which frames": ("images", "frames", "labels", "ignore"),
+    "which frames": ("images", "frames", "labels"),
+    "what label images mean": ("label_offset", "label_map", "ignore"),
     "how the training prepared images": (*(field.name for field in fields(PreparationOptions)), "res"),
-    "how the file runs, and how tokens are matched": ("backend", "precision", "threads", "mode", "contract"),
+    "how the file runs, and how tokens are matched": (
+        "backend",
+        "precision",
+        "threads",
+        "mode",
+        "threshold",
+        "contract",
+    ),
 }
 
 

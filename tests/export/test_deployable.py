@@ -89,7 +89,7 @@ def test_labels_are_the_best_class_at_the_input_size(recipe, align_corners):
     model, frames = learned(align_corners=align_corners), random_frames()
     # Else one class is the best everywhere.
     model.head.classifier.bias -= model(normalized(frames), recipe).mean((0, 2, 3))
-    labels = Deployable(model, recipe, spec=FRAMES, output="labels")(frames)
+    labels = Deployable(model, recipe, spec=FRAMES, output="labels", align_corners=align_corners)(frames)
     logits = model(normalized(frames), recipe)
     raised = F.interpolate(logits, size=(HEIGHT, WIDTH), mode="bilinear", align_corners=align_corners)
     assert (labels.shape, labels.dtype) == ((2, HEIGHT, WIDTH), torch.uint8)

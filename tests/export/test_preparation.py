@@ -441,7 +441,7 @@ def test_the_size_of_the_input():
         spec = input_spec(ExportSettings(**settings), "segmentation", preparation)
         return spec.width, spec.height
 
-    assert size(own) == (2048, 1024)
+    assert size(own) == (1824, 1024)  # 16:9 in a box of 2048x1024, in multiples of 32
     assert size(Preparation()) == (1920, 1080)
     assert size(Preparation(size_divisor=32)) == (1920, 1088)
     assert size(Preparation(size=Resolution(500, 300), size_divisor=32)) == (512, 320)

@@ -177,7 +177,7 @@ def test_value_of_the_wrong_type_is_named(fields, message):
         (with_input(channels=1, mean=[0], std=[1]), "1 input channels need float32 and NCHW"),
         (
             {"outputs": [{"name": "out", "kind": "heatmaps", "stride": 4, "align_corners": True}]},
-            "heatmaps are never upsampled, so align_corners says nothing of them",
+            "heatmaps are never upsampled, so align_corners and through_input say nothing of them",
         ),
         (with_input(std=[1, 0, 1]), "std positive"),
         (with_input(std=[1, float("inf"), 1]), "std positive"),

@@ -87,6 +87,36 @@ def test_logits_are_sampled_inside_the_letterbox():
     np.testing.assert_array_equal(result.labels, labels_from_logits(logits, (64, 64), region=(0, 4, 8, 8)))
 
 
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize(
+    ("resize", "size_hw"), [("stretch", (75, 98)), ("letterbox", (40, 101)), ("letterbox", (99, 64))]
+)
+def test_logits_pass_through_the_inputs_size_where_the_library_does_so(resize, size_hw, align_corners):
+    """Two steps of upsampling, as MMSegmentation takes them, with its own border cut off in between."""
+    torch = pytest.importorskip("torch")
+    how = {"mode": "bilinear", "align_corners": align_corners}
+    logits = np.random.default_rng(3).normal(size=(1, 3, 8, 16)).astype(np.float32)
+    contract = contract_for(kind="logits")
+    contract = dataclasses.replace(
+        contract,
+        input=dataclasses.replace(contract.input, resize=resize),
+        outputs=(dataclasses.replace(contract.outputs[0], align_corners=align_corners, through_input=True),),
+    )
+    segmenter = Segmenter(FunctionBackend(fixed_output(logits), metadata={}), contract)
+    labels = segmenter(np.zeros((*size_hw, 3), np.uint8)).labels
+    place = place_frame(size_hw, contract.input)
+    whole = torch.nn.functional.interpolate(torch.from_numpy(logits), (32, 64), **how)
+    inside = whole[:, :, place.top : place.top + place.height, place.left : place.left + place.width]
+    expected = torch.nn.functional.interpolate(inside, size_hw, **how).argmax(1)[0]
+    differing = labels != expected.numpy()
+    if resize == "letterbox" and not align_corners:  # what lies beyond the border is seen by the outermost pixels
+        differing = differing[3:-3, 3:-3]
+    assert np.mean(differing) < 0.001
+    once = dataclasses.replace(contract, outputs=(dataclasses.replace(contract.outputs[0], through_input=False),))
+    segmenter = Segmenter(FunctionBackend(fixed_output(logits), metadata={}), once)
+    assert np.mean(segmenter(np.zeros((*size_hw, 3), np.uint8)).labels != labels) > 0.002
+
+
 @pytest.mark.parametrize("kind", ["logits", "labels"])
 @pytest.mark.parametrize(
     ("resize", "size_hw"), [("stretch", (75, 98)), ("letterbox", (40, 101)), ("letterbox", (99, 64))]
@@ -112,6 +142,12 @@ def test_corners_are_aligned_as_trained(kind, resize, size_hw):
     expected = torch.nn.functional.interpolate(inside, size_hw, mode="bilinear", align_corners=True).argmax(1)[0]
     # Bilinear twice is not quite bilinear once; and the nearest label is the right one but for the borders.
     assert np.mean(labels == expected.numpy()) > (0.99 if kind == "logits" else 0.95)
+    if kind == "labels":
+        down, across = (
+            np.floor(np.linspace(start, start + count - 1, pixels) + 0.5).astype(int)
+            for start, count, pixels in zip((place.top, place.left), (place.height, place.width), size_hw, strict=True)
+        )
+        np.testing.assert_array_equal(labels, output[0][np.ix_(down, across)])
     if kind == "logits" and resize == "stretch":
         once = torch.nn.functional.interpolate(torch.from_numpy(logits), size_hw, mode="bilinear", align_corners=True)
         assert np.mean(labels == once.argmax(1)[0].numpy()) > 0.9995
