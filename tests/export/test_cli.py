@@ -142,17 +142,25 @@ def test_every_option_reaches_the_function(monkeypatch, capsys):
         "input": "float32",
         "batch": "3",
         "opset": "18",
+        "mean": "1 2 3",
+        "std": "4 5 6",
+        "color-order": "BGR",
         "resize": "stretch",
+        "interpolation": "linear",
+        "weights-key": "ema",
+        "threshold": "0.3",
         "classes": "voc",
         "keypoints": "coco17",
         "image": "i.png",
         "path": "o.onnx",
     }
-    code, lines = run_failing(capsys, *[word for name, value in arguments.items() for word in (f"--{name}", value)])
+    words = [word for name, value in arguments.items() for word in (f"--{name}", *value.split())]
+    code, lines = run_failing(capsys, *words, "--multi-label", "--no-align-corners")
     assert (code, lines) == (1, ["sfpp-export: error: enough"])
     given.pop("notify")
     expected = {name.replace("-", "_"): value for name, value in arguments.items()}
-    assert given == {**expected, "batch": 3, "opset": 18, "share_matching": 0}
+    numbers = {"batch": 3, "opset": 18, "share_matching": 0, "threshold": 0.3, "mean": [1, 2, 3], "std": [4, 5, 6]}
+    assert given == {**expected, **numbers, "multi_label": True, "align_corners": False}
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "2.5", "every", ""])
