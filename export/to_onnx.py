@@ -111,7 +111,8 @@ def export_onnx(
         frames = _example(contract.input, image)
     for note in checkpoint.preparation.notes:
         notify(f"warning: {note}")
-    if weights is not None or set(checkpoint.preparation.said) - {"size"}:  # the demonstration model needs no words
+    # The demonstration model needs no words, whatever its size.
+    if weights is not None or set(checkpoint.preparation.said) - {"size"}:
         size = Resolution(contract.input.width, contract.input.height)
         notify(checkpoint.preparation.words(resize=contract.input.resize, size=size))
     destination = Path(path) if path is not None else Path(default_name(contract))

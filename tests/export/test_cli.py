@@ -121,9 +121,6 @@ def test_matching_and_target_are_in_the_name_and_in_the_words(here, capsys):
     assert lines[-1] == f"next: sfpp-run {name} demo"
 
 
-NUMBERS = ["--mean", "1", "2", "--std", "3", "4.5", "--no-align-corners", "--multi-label"]
-
-
 def test_every_option_reaches_the_function(monkeypatch, capsys):
     given = {}
 
@@ -145,9 +142,11 @@ def test_every_option_reaches_the_function(monkeypatch, capsys):
         "input": "float32",
         "batch": "3",
         "opset": "18",
+        "mean": "1 2 3",
+        "std": "4 5 6",
+        "color-order": "BGR",
         "resize": "stretch",
         "interpolation": "linear",
-        "color-order": "BGR",
         "weights-key": "ema",
         "threshold": "0.3",
         "classes": "voc",
@@ -155,14 +154,13 @@ def test_every_option_reaches_the_function(monkeypatch, capsys):
         "image": "i.png",
         "path": "o.onnx",
     }
-    code, lines = run_failing(
-        capsys, *[word for name, value in arguments.items() for word in (f"--{name}", value)], *NUMBERS
-    )
+    words = [word for name, value in arguments.items() for word in (f"--{name}", *value.split())]
+    code, lines = run_failing(capsys, *words, "--multi-label", "--no-align-corners")
     assert (code, lines) == (1, ["sfpp-export: error: enough"])
     given.pop("notify")
     expected = {name.replace("-", "_"): value for name, value in arguments.items()}
-    numbers = {"batch": 3, "opset": 18, "share_matching": 0, "threshold": 0.3, "mean": [1.0, 2.0], "std": [3.0, 4.5]}
-    assert given == {**expected, **numbers, "align_corners": False, "multi_label": True}
+    numbers = {"batch": 3, "opset": 18, "share_matching": 0, "threshold": 0.3, "mean": [1, 2, 3], "std": [4, 5, 6]}
+    assert given == {**expected, **numbers, "multi_label": True, "align_corners": False}
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "2.5", "every", ""])
