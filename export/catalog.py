@@ -279,7 +279,9 @@ def export_command(contract: ModelContract, *more: str, weights: str) -> str:
     options = [f"--isr {shlex.quote(str(isr))}" if isr else f"--variant {shlex.quote(variant)}"]
     options += [f"--matching {contract.matching}"] * (contract.matching != "exact")
     options += [f"--share-matching {contract.share_matching or 'all'}"] * (contract.share_matching != 1)
-    options += ["--output labels"] * (contract.outputs[0].kind == "labels")
+    options += ["--output labels"] * (contract.outputs[0].kind in ("labels", "masks"))
+    options += ["--multi-label"] * contract.multi_label
+    options += [f"--threshold {contract.threshold}"] * (contract.threshold is not None)
     options += ["--input float32"] * (contract.input.dtype == "float32")
     options += [f"--batch {contract.input.batch}"] * (contract.input.batch != 1)
     options += [f"--resize {contract.input.resize}"] * (contract.input.resize != "letterbox")

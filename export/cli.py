@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
-from sfpp.export.settings import ExportSettings
+from sfpp.export.settings import ExportSettings, PreparationOptions
 from sfpp.runtime.cli.console import command_parser, example_source, notes_of, report, run_command
 from sfpp.runtime.options import add_options
 
@@ -52,7 +52,11 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="PATH",
         help="checkpoint (.pth, .safetensors) or Transformers folder; default: the demo model",
     )
-    add_options(parser, ExportSettings, *(field.name for field in fields(ExportSettings)))
+    preparing = [field.name for field in fields(PreparationOptions)]
+    add_options(
+        parser, ExportSettings, *(field.name for field in fields(ExportSettings) if field.name not in preparing)
+    )
+    add_options(parser.add_argument_group("how the training prepared images"), ExportSettings, *preparing)
     parser.add_argument(
         "-o", "--path", metavar="FILE", help="file to write (default: named after model, variant and size)"
     )
@@ -89,6 +93,7 @@ def describe(done: ExportReport) -> str:
         f"{(contract.multiply_adds or 0) / 1e9:.1f} G multiply-adds",
         f"  against PyTorch: {done.parity.summary()}",
     ]
+    lines += _sigmoids(contract, done.threshold_source)
     for stage in done.planned_tokens:
         grid_h, grid_w = stage.grid_hw
         context = stage.key_value_grid_hw[0] * stage.key_value_grid_hw[1]
@@ -98,6 +103,7 @@ def describe(done: ExportReport) -> str:
         )
     if contract.licence:
         lines.append(f"  weights: {contract.licence}")
+    lines += [f"  note: {note}" for note in done.notes]
     lines.append(f"next: sfpp-run {shlex.quote(str(done.path))} {example_source(contract.task)}")
     return "\n".join(lines)
 
@@ -118,6 +124,17 @@ def _names(contract: ModelContract) -> str:
     if contract.keypoints is not None:
         return f"{len(contract.keypoints.names)} keypoints"
     return f"{len(contract.classes)} classes"
+
+
+def _sigmoids(contract: ModelContract, source: str) -> list[str]:
+    """Return the line that says what is told by a threshold, and by which; none where the largest logit wins."""
+    if contract.threshold is None:
+        return []
+    if contract.multi_label:
+        return [f"  each class with a sigmoid of its own, above {contract.threshold:g}"]
+    background, name = contract.classes
+    origin = source or "the default; --threshold sets another"
+    return [f"  one output with a sigmoid: {background}, {name} above {contract.threshold:g} ({origin})"]
 
 
 def _shrunk(before: int, after: int) -> str:

@@ -14,11 +14,13 @@ from typing import Any
 
 from sfpp.export.catalog import Variant, matched, variant_for, words_from_recipe
 from sfpp.export.checkpoints import Checkpoint
+from sfpp.export.checkpoints.preparation import SAYS_NOTHING, Preparation
+from sfpp.export.checkpoints.sigmoid import DEFAULT_THRESHOLD, two_classes
 from sfpp.export.classes import class_set
 from sfpp.export.models.edaformer import EdaFormerConfig
 from sfpp.export.models.recipe import GridHw, IsrRecipe, MergingRecipe, Recipe, matches_locally, tokens_after
 from sfpp.export.models.segformer import SegFormerConfig, reduced_grid
-from sfpp.export.settings import ExportSettings, Resolution, resolution_from
+from sfpp.export.settings import ExportSettings, OutputChoice, Resolution, resolution_from
 from sfpp.runtime.contract import (
     MOST_CLASSES,
     InputSpec,
@@ -45,13 +47,55 @@ def variant_from(settings: ExportSettings, family: str) -> Variant:
     return matched(variant, settings.matching, settings.share_matching)
 
 
-def input_spec(settings: ExportSettings, task: Task = "segmentation") -> InputSpec:
-    """Return the input's contract: raw uint8 RGB frames, or normalized float32 images."""
-    width, height = DEFAULT_SIZES[task] if settings.res is None else resolution_from(settings.res)
-    spec = InputSpec(name="frame", height=height, width=width, batch=settings.batch, resize=settings.resize)
+def input_spec(
+    settings: ExportSettings, task: Task = "segmentation", preparation: Preparation = SAYS_NOTHING
+) -> InputSpec:
+    """Return the input's contract: raw uint8 frames, or normalized float32 images.
+
+    Raises:
+        UsageError: the size is no multiple of what the network was trained with, or frames are none of its input.
+    """
+    width, height = _input_size(settings, task, preparation)
+    usual = InputSpec(name="frame", height=height, width=width, batch=settings.batch)
+    spec = dataclasses.replace(
+        usual,
+        channels=len(preparation.mean),
+        mean=preparation.mean,
+        std=preparation.std,
+        color_order=preparation.color_order,
+        resize=settings.resize or preparation.resize or usual.resize,
+        interpolation=preparation.interpolation or usual.interpolation,
+    )
+    if settings.input == "uint8" and spec.channels != 3:
+        fed = "the grey of frames by sfpp-run" if spec.channels == 1 else "by your own program (docs/model-file.md)"
+        raise UsageError(
+            f"the network takes {spec.channels} channels, and uint8 frames have three: give --input float32, for an "
+            f"input of {spec.channels}x{height}x{width} that is fed {fed}"
+        )
     if settings.input == "uint8":
         return spec
     return dataclasses.replace(spec, name="image", layout="NCHW", dtype="float32", normalized_in_graph=False)
+
+
+def _input_size(settings: ExportSettings, task: Task, preparation: Preparation) -> Resolution:
+    divisor = preparation.size_divisor
+    if settings.res is None:
+        return _rounded(preparation.usual_size(DEFAULT_SIZES[task]), divisor, up=True)
+    size = resolution_from(settings.res)
+    if _rounded(size, divisor, up=True) == size:
+        return size
+    below, above = (_rounded(size, divisor, up=up) for up in (False, True))
+    near = " or ".join(str(each) for each in dict.fromkeys((below, above)))
+    raise UsageError(
+        f"--res is {size} (width x height), but the network takes multiples of {divisor} "
+        f"({preparation.said.get('size_divisor', 'its preparation')}); the nearest sizes are {near}"
+    )
+
+
+def _rounded(size: Resolution, divisor: int, *, up: bool) -> Resolution:
+    """Return the next size of which both sides are multiples of the divisor, at least once it."""
+    width, height = (max(1, (side + (divisor - 1) * up) // divisor) * divisor for side in size)
+    return Resolution(width, height)
 
 
 def contract_for(checkpoint: Checkpoint, variant: Variant, settings: ExportSettings) -> ModelContract:
@@ -59,11 +103,12 @@ def contract_for(checkpoint: Checkpoint, variant: Variant, settings: ExportSetti
 
     Raises:
         UsageError: an output that the network does not have, class names for a pose network or the reverse, or another
-            number of names than outputs.
-        CheckpointError: more classes than labels can tell.
+            number of names than outputs, or a size that the network does not take.
+        CheckpointError: more classes than labels can tell, or nothing says how images are prepared.
     """
-    spec = input_spec(settings, checkpoint.task)
-    output = _output_kind(checkpoint, settings.output)
+    checkpoint = checkpoint.overruled(settings, settings.res)
+    spec = input_spec(settings, checkpoint.task, checkpoint.preparation)
+    output = _output_kind(checkpoint, settings)
     return ModelContract(
         task=checkpoint.task,
         family=checkpoint.family,
@@ -73,13 +118,15 @@ def contract_for(checkpoint: Checkpoint, variant: Variant, settings: ExportSetti
         matching="local" if matches_locally(variant.recipe) else "exact",
         share_matching=variant.recipe.share_matching if isinstance(variant.recipe, MergingRecipe) else 1,
         target=settings.target,
-        input=dataclasses.replace(spec, mean=checkpoint.mean, std=checkpoint.std),
-        outputs=(OutputSpec(output, output, _stride(checkpoint, variant, output)),),
+        input=spec,
+        outputs=(_output_spec(checkpoint, variant, output),),
         opset=settings.opset,
         checkpoint_sha256=checkpoint.sha256,
+        weights_key=checkpoint.weights_key,
         licence=checkpoint.licence,
         sfpp_version=metadata.version("sfpp"),
         **_names(checkpoint, settings),
+        **_thresholds(checkpoint, settings),
     )
 
 
@@ -94,8 +141,8 @@ def default_name(contract: ModelContract) -> str:
     parts.append(f"{spec.width}x{spec.height}")
     if contract.task == "pose":
         parts.insert(2, "pose")
-    if contract.outputs[0].kind == "labels":
-        parts.append("labels")
+    if contract.outputs[0].kind in ("labels", "masks"):
+        parts.append(contract.outputs[0].kind)
     if contract.target != "portable":
         parts.append(contract.target)
     if spec.dtype == "float32":
@@ -105,9 +152,15 @@ def default_name(contract: ModelContract) -> str:
     return "-".join(parts) + ".onnx"
 
 
+def _output_spec(checkpoint: Checkpoint, variant: Variant, output: OutputKind) -> OutputSpec:
+    aligned = checkpoint.preparation.align_corners and checkpoint.task == "segmentation"
+    twice = checkpoint.preparation.through_input and output == "logits"
+    return OutputSpec(output, output, _stride(checkpoint, variant, output), align_corners=aligned, through_input=twice)
+
+
 def _stride(checkpoint: Checkpoint, variant: Variant, output: OutputKind) -> int:
     """Return how many pixels lie between two outputs: SegFormer answers on stage 1's grid, EDAFormer on stage 2's."""
-    if output == "labels":
+    if output in ("labels", "masks"):
         return 1
     strides = checkpoint.config.encoder.patch_strides
     if isinstance(checkpoint.config, SegFormerConfig):
@@ -116,12 +169,34 @@ def _stride(checkpoint: Checkpoint, variant: Variant, output: OutputKind) -> int
     return strides[0] * strides[1]
 
 
-def _output_kind(checkpoint: Checkpoint, output: OutputKind | None) -> OutputKind:
-    kinds: dict[Task, tuple[OutputKind, ...]] = {"segmentation": ("logits", "labels"), "pose": ("heatmaps",)}
-    allowed = kinds[checkpoint.task]
+def _output_kind(checkpoint: Checkpoint, settings: ExportSettings) -> OutputKind:
+    kinds: dict[Task, tuple[OutputChoice, ...]] = {"segmentation": ("logits", "labels"), "pose": ("heatmaps",)}
+    allowed, output = kinds[checkpoint.task], settings.output
     if output is not None and output not in allowed:
         raise UsageError(f"--output is {output}, but a {checkpoint.task} network gives {' or '.join(allowed)}")
-    return output or allowed[0]
+    return "masks" if output == "labels" and settings.multi_label else output or allowed[0]
+
+
+def _thresholds(checkpoint: Checkpoint, settings: ExportSettings) -> dict[str, Any]:
+    """Return what the contract says of a sigmoid: nothing of a network whose largest logit wins."""
+    if checkpoint.threshold is not None:
+        if settings.multi_label:
+            raise UsageError(
+                f"--multi-label is for networks with several outputs, and {checkpoint.name} has one, which already "
+                "tells its class from the background: leave it out"
+            )
+        return {"threshold": checkpoint.threshold}
+    asked = "--multi-label" if settings.multi_label else "--threshold"
+    if checkpoint.task == "pose" and (settings.multi_label or settings.threshold is not None):
+        raise UsageError(f"{asked} is for segmentation networks, and {checkpoint.name} is a pose network: leave it out")
+    if settings.multi_label:
+        return {"threshold": settings.threshold or DEFAULT_THRESHOLD, "multi_label": True}
+    if settings.threshold is not None:
+        raise UsageError(
+            f"--threshold is for networks with a sigmoid, and {checkpoint.name} has {checkpoint.outputs} outputs, of "
+            "which the largest wins: leave it out, or give --multi-label too if each output has a sigmoid of its own"
+        )
+    return {}
 
 
 def _names(checkpoint: Checkpoint, settings: ExportSettings) -> dict[str, Any]:
@@ -132,12 +207,18 @@ def _names(checkpoint: Checkpoint, settings: ExportSettings) -> dict[str, Any]:
         return {"keypoints": _keypoint_spec(checkpoint, keypoints)}
     if keypoints is not None:
         raise UsageError(f"--keypoints is for pose networks, but {checkpoint.name} segments: use --classes")
-    if checkpoint.outputs > MOST_CLASSES:
+    most = MOST_CLASSES - settings.multi_label  # one label stands for no class
+    if checkpoint.outputs > most:
         raise CheckpointError(
-            f"{checkpoint.name} has {checkpoint.outputs} classes, expected 1 to {MOST_CLASSES}, since labels are "
+            f"{checkpoint.name} has {checkpoint.outputs} classes, expected 1 to {most}, since labels are "
             "uint8; give a network that was trained with fewer"
         )
-    named = checkpoint.class_set() if classes is None else class_set(classes, checkpoint.outputs)
+    if classes is None:
+        named = checkpoint.class_set()
+    elif checkpoint.threshold is not None and len((given := class_set(classes)).names) == 1:
+        named = two_classes(given.names, given.palette)
+    else:
+        named = class_set(classes, checkpoint.outputs)
     return {"classes": named.names, "palette": named.palette}
 
 

@@ -24,6 +24,16 @@ def label_agreement(a: NDArray[Any], b: NDArray[Any]) -> float:
     return float(np.mean(a == b))
 
 
+def mask_agreement(a: NDArray[Any], b: NDArray[Any]) -> float:
+    """Return the fraction, 0..1, of pixels with just the same classes, of masks (K, H, W).
+
+    Raises:
+        UsageError: shapes that differ, or no pixel.
+    """
+    check_shapes(a, b)
+    return float(np.mean((a == b).all(axis=0)))
+
+
 def unmoved_keypoints(found: NDArray[Any], expected: NDArray[Any], boxes_xywh: NDArray[Any]) -> NDArray[np.bool_]:
     """Return which keypoints (P, K) are where they are expected, within ``UNMOVED`` of their box's diagonal.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,11 +13,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sfpp.runtime.backends.protocol import Arrays, Backend
-from sfpp.runtime.contract import ModelContract
+from sfpp.runtime.contract import ModelContract, OutputKind
 from sfpp.runtime.errors import BackendError, UsageError
-from sfpp.runtime.images import Image, Placement, batch_from_frames
+from sfpp.runtime.images import Image, Placement, batch_from_frames, bgr_from_frame, require_frames
 from sfpp.runtime.imports import import_cv2
-from sfpp.runtime.labels import Labels, labels_from_logits, labels_resized
+from sfpp.runtime.labels import (
+    NO_CLASS,
+    Labels,
+    Masks,
+    labels_from_logits,
+    labels_of_masks,
+    labels_resized,
+    logits_beside,
+    logits_resized,
+)
 from sfpp.runtime.model import OpenedModel, Step
 from sfpp.runtime.overlay import LegendEntry, Palette, draw_labels, draw_legend
 from sfpp.runtime.text import aligned
@@ -33,17 +43,23 @@ class Segmentation:
     """The answer for one frame.
 
     Attributes:
-        labels: (H, W) uint8 at the frame's size, an index into ``classes``.
+        labels: (H, W) uint8 at the frame's size, an index into ``classes``. Of a multi-label model: of the classes that
+            a pixel has the one with the highest logit, or the first where the graph itself gives masks; 255 for none.
         classes: the classes' names.
         palette: an (R, G, B) color, 0..255, for each class.
+        masks: (K, H, W) uint8 of a multi-label model: 1 where a pixel has the class, and else 0; None for any other.
     """
 
     labels: Labels
     classes: tuple[str, ...]
     palette: Palette
+    masks: Masks | None = None
 
     def shares(self) -> dict[str, float]:
-        """Return the fraction of the frame's pixels, 0..1, that each class covers; all classes, in their order."""
+        """Return the fraction of the frame's pixels, 0..1, that each class covers; all classes, in their order.
+
+        Those of a multi-label model overlap, and may add up to more than 1.
+        """
         shares = dict.fromkeys(self.classes, 0.0)
         for name, share in zip(self.classes, self._shares_by_class(), strict=False):
             shares[name] += share  # data sets exist in which two classes have the same name
@@ -62,6 +78,8 @@ class Segmentation:
             MediaError: the frame is not an image.
         """
         image = draw_labels(frame_bgr, self.labels, self.palette, alpha=alpha)
+        if self.masks is not None:
+            np.copyto(image, bgr_from_frame(frame_bgr), where=(self.labels == NO_CLASS)[..., np.newaxis])
         if legend:
             facts = zip(self.classes, self.palette, self._shares_by_class(), strict=False)
             draw_legend(image, [LegendEntry(name, color, share) for name, color, share in facts])
@@ -77,11 +95,33 @@ class Segmentation:
         ranked = sorted(self.shares().items(), key=lambda item: -item[1])
         return aligned([(name, f"{share:.1%}") for name, share in ranked if share >= _SMALLEST_SHARE])
 
+    def mask_images(self) -> dict[str, NDArray[np.uint8]]:
+        """Return pictures of the answer, each (H, W) uint8, by what goes behind the frame's name in a file's.
+
+        One of the label values, without anything behind the name; of a multi-label model one for each class, 255 where
+        it is and else 0, with the class's name behind a hyphen.
+        """
+        if self.masks is None:
+            return {"": self.labels}
+        return dict(zip(_endings(self.classes), self.masks * np.uint8(255), strict=True))
+
     def _shares_by_class(self) -> tuple[float, ...]:
         cv2 = import_cv2(purpose="counting pixels")
+        if self.masks is not None:
+            return tuple(cv2.countNonZero(np.ascontiguousarray(mask)) / mask.size for mask in self.masks)
         # Three times as fast as numpy.bincount, which first makes int64 of every label.
         counts = cv2.calcHist([np.ascontiguousarray(self.labels)], [0], None, [256], [0, 256])
         return tuple(float(count) / self.labels.size for count in counts.ravel())
+
+
+def _endings(classes: Sequence[str]) -> list[str]:
+    """Return ``-NAME`` for each class, fit for a file name; one that is there already gets its number behind it."""
+    endings: list[str] = []
+    for index, name in enumerate(classes):
+        ending = "-" + re.sub(r"[^\w.+-]+", "_", name)
+        taken = ending.casefold() in (each.casefold() for each in endings)
+        endings.append(f"{ending}-{index}" if taken else ending)
+    return endings
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,11 +142,12 @@ class Segmenter(OpenedModel[Segmentation]):
         contract: what the model takes and gives.
 
     Raises:
-        ContractError: the model has neither logits nor labels.
+        ContractError: the model has neither logits nor labels or masks.
     """
 
     def __init__(self, backend: Backend, contract: ModelContract) -> None:
-        super().__init__(backend, contract, contract.output_of_kind("logits", "labels"))
+        decided: OutputKind = "masks" if contract.multi_label else "labels"
+        super().__init__(backend, contract, contract.output_of_kind("logits", decided))
 
     @property
     def description(self) -> str:
@@ -138,8 +179,10 @@ class Segmenter(OpenedModel[Segmentation]):
             smooth: how strongly logits are averaged over time, 0 to below 1; see :class:`.steady.Steady`.
 
         Raises:
-            UsageError: another ``smooth``, or smoothing for a model that gives labels.
+            UsageError: another ``smooth``, smoothing for a model that gives labels, or a model whose input is not made
+                of frames.
         """
+        require_frames(self.contract.input)
         smoothed = self._smoothing(smooth) if smooth else lambda frames, outputs: outputs
 
         def prepare(frames: Sequence[Frame], _: None) -> PreparedFrames:
@@ -214,32 +257,49 @@ class Segmenter(OpenedModel[Segmentation]):
             BackendError: the logits contain NaN.
         """
         values = self._checked_output(outputs)
-        classes, palette = self.contract.classes, self.contract.palette
-        return [
-            Segmentation(self._labels(values[index], placement), classes, palette)
-            for index, placement in enumerate(prepared.placements)
-        ]
+        return [self._answer(values[index], placement) for index, placement in enumerate(prepared.placements)]
+
+    def _answer(self, values: NDArray[Any], placement: Placement) -> Segmentation:
+        contract, decoded = self.contract, partial(self._labels, placement=placement)
+        if not contract.multi_label:
+            return Segmentation(decoded(values), contract.classes, contract.palette)
+        threshold = contract.threshold
+        assert threshold is not None, "a multi-label model has a threshold"
+        if self.output.kind == "masks":
+            masks = np.stack([decoded(each) for each in values])
+            return Segmentation(labels_of_masks(masks), contract.classes, contract.palette, masks)
+        masks = np.stack([decoded(logits_beside(each, threshold)) for each in values])
+        labels = decoded(values)
+        labels[~masks.any(axis=0)] = NO_CLASS
+        return Segmentation(labels, contract.classes, contract.palette, masks)
 
     def _labels(self, values: NDArray[Any], placement: Placement) -> Labels:
+        size_hw, aligned = self.contract.input.size_hw, self.output.align_corners
+        resized = (placement.height, placement.width) != placement.frame_size_hw
+        if self.output.kind == "logits" and self.output.through_input and resized:
+            values = logits_resized(values, size_hw, align_corners=aligned)
         height, width = values.shape[-2:]
-        region = placement.region((height, width), model_size_hw=self.contract.input.size_hw)
+        region = placement.region((height, width), model_size_hw=size_hw, align_corners=aligned)
         if self.output.kind == "logits":
-            return labels_from_logits(values, placement.frame_size_hw, region=region)
-        return labels_resized(values.astype(np.uint8, copy=False), placement.frame_size_hw, region=region)
+            return labels_from_logits(values, placement.frame_size_hw, region=region, align_corners=aligned)
+        labels = values.astype(np.uint8, copy=False)
+        return labels_resized(labels, placement.frame_size_hw, region=region, align_corners=aligned)
 
     def _checked_output(self, outputs: Arrays) -> NDArray[Any]:
         """Return the output that the contract names, once its shape, type and range are what the contract promises."""
         name, kind = self.output.name, self.output.kind
         values = self.named_output(outputs)
-        leading = (self.contract.input.batch, len(self.contract.classes))[: 2 if kind == "logits" else 1]
+        classes = len(self.contract.classes)
+        leading = (self.contract.input.batch, classes)[: 1 if kind == "labels" else 2]
+        most = classes - 1 if kind == "labels" else 1  # of masks
         number = np.floating if kind == "logits" else np.integer
         fits = np.issubdtype(values.dtype, number) and values.shape[:-2] == leading
         if not fits or not self._size_fits(values.shape[-2:]):
             raise self._misfit(values, self._expected_output())
-        if kind == "labels" and (values.max() >= len(self.contract.classes) or values.min() < 0):
+        if kind != "logits" and (values.max() > most or values.min() < 0):
             raise BackendError(
-                f"the output {name!r} has labels {values.min()}..{values.max()}, "
-                f"but there are {len(self.contract.classes)} classes; the contract does not belong to this model"
+                f"the output {name!r} has {kind} {values.min()}..{values.max()}, expected 0..{most} for {classes} "
+                "classes; the contract does not belong to this model"
             )
         return values
 
@@ -248,4 +308,6 @@ class Segmenter(OpenedModel[Segmentation]):
         batch, classes = self.contract.input.batch, len(self.contract.classes)
         if self.output.kind == "logits":
             return f"{batch}x{classes}x{rows}x{columns} (batch, classes, rows, columns) floating point"
+        if self.output.kind == "masks":
+            return f"{batch}x{classes}x{rows}x{columns} (batch, classes, rows, columns) integers"
         return f"{batch}x{rows}x{columns} (batch, rows, columns) integers"

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from sfpp.runtime.agreement import label_agreement, unmoved_keypoints
+from sfpp.runtime.agreement import label_agreement, mask_agreement, unmoved_keypoints
 from sfpp.runtime.backends import Choice, Notify
 from sfpp.runtime.backends.protocol import PRECISION_WORDS, WARNING, say
 from sfpp.runtime.cache import forget_oldest, user_cache
@@ -33,7 +33,7 @@ from sfpp.runtime.images import Image, bgr_from_frame
 from sfpp.runtime.machine import cpu_kind, gpu_kind
 from sfpp.runtime.model import OpenedModel, SelfTestState
 from sfpp.runtime.pose import PoseEstimator
-from sfpp.runtime.self_test_data import packed, small_frame, unpacked
+from sfpp.runtime.self_test_data import MOST_MASKS, packed, small_frame, unpacked
 
 Model = OpenedModel[Any]
 # By how much a sound run may miss the agreement that is known to be reached, by what is computed in. Measured against
@@ -162,9 +162,13 @@ def _advice(contract: ModelContract, computed_in: str) -> Iterator[str]:
 
 
 def _answer(model: Model, frame_bgr: Image) -> NDArray[Any]:
-    """Return labels (h, w) uint8, or (K, 3) float32, x, y and score of the keypoints of the one person in the frame."""
+    """Return labels (h, w) uint8, masks (K, h, w) uint8 of the first classes, or keypoints.
+
+    Those are (K, 3) float32, x, y and score, of the one person in the frame.
+    """
     if not isinstance(model, PoseEstimator):
-        labels: NDArray[np.uint8] = model(frame_bgr).labels
+        found = model(frame_bgr)
+        labels: NDArray[np.uint8] = found.labels if found.masks is None else found.masks[:MOST_MASKS]
         return labels
     pose = _without_flip_test(model)(frame_bgr, _box(model.contract, frame_bgr))
     return np.concatenate([pose.keypoints_xy[0], pose.scores[0, :, np.newaxis]], axis=1)
@@ -183,6 +187,8 @@ def _compared(
     """Return the share of the answer that is as expected, 0..1, and what was compared, in words."""
     height, width = frame_bgr.shape[:2]
     frame = f"a stored frame of {width}x{height} pixels"
+    if contract.multi_label:
+        return mask_agreement(answer, expected), f"the masks of {frame}"
     if contract.task == "segmentation":
         return label_agreement(answer, expected), f"the labels of {frame}"
     found = expected[:, 2] >= _LEAST_SCORE

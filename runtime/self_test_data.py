@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import math
 import struct
 import zlib
 from typing import Any
@@ -24,23 +25,30 @@ _SIDES = (160, 144, 128, 112, 96, 80, 64, 48, 32)
 _MOST_PNG_BYTES = 18_000
 # A later version may store larger ones, but not without end.
 _LONGEST_SIDE = 512
+# Of so many classes' masks at most: their bits fit into a contract whatever they are.
+MOST_MASKS = 20
 # A PNG begins with its signature and the header's length and name, and then has its width and height.
 _PNG_START = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"
 
 
 def packed(small_bgr: Image, answer: NDArray[Any], *, threshold: float) -> SelfTest:
-    """Return the self-test of a small frame (h, w, 3) uint8 BGR and its answer, labels or keypoints.
+    """Return the self-test of a small frame (h, w, 3) uint8 BGR and its answer: labels, masks or keypoints.
 
     Raises:
         ContractError: a threshold outside 0..1.
     """
     frame_text = _text(_png(small_bgr))
-    answer_text = _text(zlib.compress(_stored_type(answer).tobytes(), 9))
+    is_masks = answer.dtype == np.uint8 and answer.ndim == 3
+    stored = np.packbits(answer) if is_masks else _stored_type(answer)
+    answer_text = _text(zlib.compress(stored.tobytes(), 9))
     return SelfTest(frame_text, answer_text, _sha256(frame_text, answer_text), threshold)
 
 
 def unpacked(test: SelfTest, contract: ModelContract) -> tuple[Image, NDArray[Any]]:
-    """Return the frame (h, w, 3) uint8 BGR, and the answer: labels (h, w) uint8, or keypoints (K, 3) x, y and score.
+    """Return the frame (h, w, 3) uint8 BGR, and the answer.
+
+    That is labels (h, w) uint8; of a multi-label model masks (K, h, w) uint8 of its first classes, ``MOST_MASKS`` at
+    most; or keypoints (K, 3) x, y and score.
 
     Raises:
         ContractError: damaged, or no frame and answer of such a model.
@@ -50,6 +58,11 @@ def unpacked(test: SelfTest, contract: ModelContract) -> tuple[Image, NDArray[An
         raise _wrong("its texts are not those that were stored (another SHA-256)")
     frame_bgr = _frame_from(_bytes(test.frame, "frame"))
     size_hw = frame_bgr.shape[:2]
+    if contract.multi_label:
+        shape = (min(len(contract.classes), MOST_MASKS), *size_hw)
+        count = math.prod(shape)
+        bits = _array_from(test.answer, (-(-count // 8),), np.uint8)
+        return frame_bgr, np.unpackbits(bits, count=count).reshape(shape)
     if contract.keypoints is None:
         labels = _array_from(test.answer, size_hw, np.uint8)
         if labels.max() >= len(contract.classes):

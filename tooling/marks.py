@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from sfpp.runtime.errors import UsageError
 from sfpp.runtime.images import Image, bgr_from_frame
 from sfpp.runtime.imports import import_cv2
+from sfpp.runtime.labels import labels_of_masks
 from sfpp.runtime.overlay import Palette, color_mask
 
 _PURPOSE = "drawing on frames"
@@ -31,8 +32,8 @@ def marked_labels(
 
     Args:
         frame_bgr: (H, W, 3) uint8 BGR, or grey or BGRA.
-        labels: (H, W) uint8, of the frame's size.
-        reference: (H, W) uint8, what they are compared with.
+        labels: (H, W) uint8, of the frame's size; or masks (K, H, W) uint8.
+        reference: the same, what they are compared with.
         palette: an (R, G, B) color, 0..255, for each class.
 
     Raises:
@@ -41,14 +42,17 @@ def marked_labels(
     """
     dimmed = _dimmed(frame_bgr)
     for name, each in (("labels", labels), ("reference", reference)):
-        if each.shape != dimmed.shape[:2]:
+        if each.shape[-2:] != dimmed.shape[:2]:
             raise UsageError(
                 f"the frame is {dimmed.shape[0]}x{dimmed.shape[1]} (height x width) and the {name} are "
                 f"{'x'.join(map(str, each.shape))}; compare labels at the frame's own size"
             )
     cv2 = import_cv2(purpose=_PURPOSE)
+    differs = labels != reference
+    if reference.ndim == 3:
+        differs, reference = differs.any(axis=0), labels_of_masks(reference)
     marked: Image = cv2.addWeighted(dimmed, 1 - _TINT, color_mask(reference, palette), _TINT, 0)
-    marked[labels != reference] = MARK_BGR
+    marked[differs] = MARK_BGR
     return marked
 
 

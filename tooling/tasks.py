@@ -16,16 +16,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sfpp.runtime.agreement import label_agreement, unmoved_keypoints
+from sfpp.runtime.agreement import label_agreement, mask_agreement, unmoved_keypoints
 from sfpp.runtime.backends.choice import open_backend
 from sfpp.runtime.backends.protocol import Backend, BackendOptions, FunctionBackend, Precision
 from sfpp.runtime.contract import ModelContract
 from sfpp.runtime.crops import Boxes, box_of_crop
+from sfpp.runtime.errors import UsageError
 from sfpp.runtime.images import Image
 from sfpp.runtime.model import OpenedModel
 from sfpp.runtime.pose import Pose, PoseEstimator
 from sfpp.runtime.segmentation import Segmenter
 from sfpp.tooling.frames import NamedFrame
+from sfpp.tooling.label_rules import IGNORED
 from sfpp.tooling.marks import marked_keypoints, marked_labels
 from sfpp.tooling.metrics import Accuracy, ConfusionMatrix, KeypointHits, boundary_f_score
 from sfpp.tooling.truth import Annotations, PeopleTruth
@@ -100,7 +102,7 @@ class Predictor(ABC):
 
     @abstractmethod
     def predictions(self, output: NDArray[Any], prepared: Prepared) -> list[Any]:
-        """Return what a user gets, one for each frame: labels (H, W), or a :class:`sfpp.runtime.pose.Pose`.
+        """Return what a user gets, one for each frame: labels (H, W), masks, or a :class:`sfpp.runtime.pose.Pose`.
 
         Raises:
             BackendError: the output holds NaN or infinity.
@@ -116,21 +118,37 @@ class Predictor(ABC):
         self._model.close()
 
 
-class _SegmentationPredictor(Predictor):
+class SegmentationPredictor(Predictor):
+    """A segmentation model, opened; a prediction is labels (H, W), or masks (K, H, W) of a multi-label model.
+
+    Args:
+        backend: the opened model.
+        contract: what it takes and gives.
+    """
+
     _model: Segmenter
 
     def __init__(self, backend: Backend, contract: ModelContract) -> None:
         self._backend, self._model, self.batch = backend, Segmenter(backend, contract), contract.input.batch
 
     def prepare(self, frames: Sequence[NamedFrame]) -> Prepared:
+        """Make the inputs of at most ``batch`` frames."""
         details = self._model.prepare_batch([frame.image_bgr for frame in frames])
         return Prepared((details.tensor,), details, len(details.placements))
 
     def predictions(self, output: NDArray[Any], prepared: Prepared) -> list[NDArray[np.uint8]]:
-        return [each.labels for each in self._model.finish_batch({self._model.output.name: output}, prepared.details)]
+        """Return labels or masks, one for each frame."""
+        found = self._model.finish_batch({self._model.output.name: output}, prepared.details)
+        return [each.labels if each.masks is None else each.masks for each in found]
 
     def agreement(self, prediction: NDArray[np.uint8], expected: NDArray[np.uint8]) -> Agreement:
-        return Agreement(label_agreement(prediction, expected))
+        """Compare two predictions for a frame."""
+        return Agreement(_same(prediction, expected))
+
+
+def _same(prediction: NDArray[Any], expected: NDArray[Any]) -> float:
+    """Return the share of pixels, 0..1, with the same label, or with the same masks."""
+    return (mask_agreement if expected.ndim == 3 else label_agreement)(prediction, expected)
 
 
 class _PosePredictor(Predictor):
@@ -168,7 +186,20 @@ def predictor_of(
     """
     if contract.task == "pose":
         return _PosePredictor(backend, contract, boxes_of or partial(whole_frame, contract=contract))
-    return _SegmentationPredictor(backend, contract)
+    return SegmentationPredictor(backend, contract)
+
+
+def check_label_images(contract: ModelContract) -> None:
+    """Refuse label images for a multi-label model, since they hold one class a pixel.
+
+    Raises:
+        UsageError: it is one.
+    """
+    if contract.multi_label:
+        raise UsageError(
+            "label images hold one class per pixel, and this is a multi-label model: leave --labels out; its masks are "
+            "compared with those of the float32 network"
+        )
 
 
 def whole_frame(frame: NamedFrame, contract: ModelContract) -> Boxes:
@@ -198,7 +229,10 @@ class Task:
         return predictor_of(opened, self.contract, self.boxes_of)
 
     def predict(self, model: Predictor, frame: NamedFrame) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Return a frame's prediction, labels (H, W) or keypoints (P, K, 2), and the raw output behind it."""
+        """Return a frame's prediction and the raw output behind it.
+
+        A prediction is labels (H, W), masks (K, H, W) of a multi-label model, or keypoints (P, K, 2).
+        """
         prepared = model.prepare([frame])
         output = model.infer(prepared)
         (found,) = model.predictions(output, prepared)
@@ -208,7 +242,8 @@ class Task:
         """Return a new, empty tally of how good predictions are.
 
         ``add`` counts one frame's prediction beside float32's, arrays as :meth:`predict` gives them, and returns the
-        share, 0..1, that is equal, NaN for nothing; ``accuracy`` sums up.
+        share, 0..1, that is equal, NaN for nothing; ``accuracy`` sums up, and refuses label images whose numbers are
+        off by one (UsageError).
         """
         return _PoseTally(self) if self.contract.task == "pose" else _SegmentationTally(self)
 
@@ -241,19 +276,21 @@ class _SegmentationTally:
         self._boundaries: list[float] = []
 
     def add(self, frame: NamedFrame, prediction: NDArray[Any], expected: NDArray[Any]) -> float:
-        source, ignore, reference = self._truth, None, expected
-        truth = None if source is None else source.find(frame.name, frame.image_bgr.shape[:2])
-        if source is not None and truth is not None:
-            # Only now: the value to ignore is known once a label image was read.
-            ignore, reference = source.ignore, truth
-            self._confusion = self._confusion or ConfusionMatrix(len(self._classes), ignore=ignore)
+        truth = None if self._truth is None else self._truth.find(frame.name, frame.image_bgr.shape[:2])
+        if truth is not None:
+            self._confusion = self._confusion or ConfusionMatrix(len(self._classes), ignore=IGNORED)
             self._confusion.update(prediction, truth)
-        self._boundaries.append(boundary_f_score(prediction, reference, ignore=ignore))
-        self._agreements.append(label_agreement(prediction, expected))
+        reference, ignore = (expected, None) if truth is None else (truth, IGNORED)
+        planes = zip(prediction, reference, strict=True) if prediction.ndim == 3 else [(prediction, reference)]
+        scores = [boundary_f_score(found, there, ignore=ignore) for found, there in planes]
+        self._boundaries.append(float(np.mean(scores)))
+        self._agreements.append(_same(prediction, expected))
         return self._agreements[-1]
 
     def accuracy(self) -> Accuracy:
         confusion = self._confusion
+        if confusion is not None and self._truth is not None:
+            self._truth.check_numbering(confusion)
         return Accuracy(
             agreement=float(np.mean(self._agreements)),
             boundary_f=float(np.mean(self._boundaries)),

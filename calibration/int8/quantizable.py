@@ -18,7 +18,7 @@ LAYOUT_OPERATORS = frozenset({"Reshape", "Transpose", "Flatten", "Squeeze", "Uns
 # What may stand between the last product and the graph's output.
 _AFTER_CLASSIFIER = LAYOUT_OPERATORS | {
     *("Add", "Sum", "Sub", "Mul", "Div", "Concat", "Slice", "Cast", "Clip", "Resize", "Upsample"),
-    *("ArgMax", "TopK", "Softmax", "LogSoftmax", "Sigmoid"),
+    *("ArgMax", "TopK", "Softmax", "LogSoftmax", "Sigmoid", "Greater"),
 }
 _WIDE_WINDOW, _MANY_CHANNELS = 4, 64
 _PRODUCTS = frozenset({"Conv", "ConvTranspose", "MatMul", "Gemm"})

@@ -15,6 +15,7 @@ from sfpp.export.contracts import plan_for, tokens_by_block
 from sfpp.export.models.recipe import Bipartite, MergingRecipe, Recipe, tokens_after
 from sfpp.export.parity.differences import Difference, OutputError, observed, output_error
 from sfpp.export.parity.pinning import PinnedMatching
+from sfpp.export.parity.points import LOGITS
 from sfpp.export.parity.probed_model import Group, ProbedAnswer, ProbedModel
 from sfpp.export.parity.reference import Reference
 from sfpp.export.parity.sides import Sides
@@ -32,7 +33,7 @@ class Outcome:
         agreements: one per frame.
         predictions: the file's, one per frame: labels or a pose; empty where they cannot be read, as with NaN.
         expected: PyTorch's.
-        problem: why the file's output cannot be compared.
+        problem: why the file's output cannot be compared, or what is wrong with it whatever the frames.
     """
 
     error: OutputError | None
@@ -103,7 +104,7 @@ def compare_points(sides: Sides, frames: Sequence[NamedFrame], probed: ProbedMod
         total_errors.update(total)
         own_errors.update(_own_errors(sides, group, run, own, gaps))
         if found is None:
-            outcome = _outcome(sides, run.answer, expected, (given, own))
+            outcome = _outcome(sides, run.answer, expected, (given, own), run.values.get(LOGITS))
             found = Pointwise(outcome, expected, own_errors, total_errors, gaps)
         del run  # before the next group's values come
     assert found is not None
@@ -165,7 +166,11 @@ def _prepared(sides: Sides, frames: Sequence[NamedFrame]) -> tuple[Prepared, Pre
 
 
 def _outcome(
-    sides: Sides, output: NDArray[Any], expected: NDArray[Any], prepared: tuple[Prepared, Prepared]
+    sides: Sides,
+    output: NDArray[Any],
+    expected: NDArray[Any],
+    prepared: tuple[Prepared, Prepared],
+    logits: NDArray[Any] | None = None,
 ) -> Outcome:
     # What cannot be compared agrees on nothing.
     nothing = tuple(Agreement(0.0) for _ in range(prepared[0].frames))
@@ -174,13 +179,15 @@ def _outcome(
         return Outcome(None, nothing, (), (), f"the file's output is {shapes[0]}, PyTorch's is {shapes[1]}")
     theirs = tuple(sides.pytorch.predictions(expected, prepared[1]))
     kind = sides.reference.contract.outputs[0].kind
-    error = None if kind == "labels" else output_error(output, expected)
+    error = None if kind in ("labels", "masks") else output_error(output, expected)
     try:
         predictions = tuple(sides.file.predictions(output, prepared[0]))
     except BackendError as failure:  # NaN: a finding, not an end
         return Outcome(error, nothing, (), theirs, str(failure))
     agreements = tuple(sides.file.agreement(*pair) for pair in zip(predictions, theirs, strict=True))
-    return Outcome(error, agreements, predictions, theirs)
+    logits = output if kind == "logits" else logits
+    fault = None if logits is None else sides.reference.threshold_fault(logits, output)
+    return Outcome(error, agreements, predictions, theirs, fault or "")
 
 
 def _check_merging(run: ProbedAnswer, reference: Reference) -> None:

@@ -108,8 +108,8 @@ def compare_with_pytorch(
 def _compare(
     expected: NDArray[Any], answer: NDArray[Any], tokens: tuple[AttentionTokens, ...], kind: OutputKind
 ) -> ParityReport:
-    """Compare logits (batch, classes, h, w), heatmaps (batch, keypoints, h, w) or labels (batch, height, width)."""
-    if kind == "labels":
+    """Compare logits or heatmaps (batch, channels, h, w), labels (batch, height, width) or masks (with classes)."""
+    if kind in ("labels", "masks"):
         return ParityReport(label_agreement(answer, expected), tokens)
     error, agreement = output_error(answer, expected), label_agreement(_decided(answer, kind), _decided(expected, kind))
     return ParityReport(agreement, tokens, error.largest, error.mean, error.scale)
@@ -165,4 +165,7 @@ def _run_pytorch(model: Network, recipe: Recipe, contract: ModelContract, frames
                 "the network of these weights gives values that are not finite numbers for the check image, in "
                 "PyTorch too: the training diverged or the file is damaged; give an earlier checkpoint"
             )
-        return answer_of(logits, contract.outputs[0].kind, spec.size_hw).numpy()
+        output = contract.outputs[0]
+        return answer_of(
+            logits, output.kind, spec.size_hw, align_corners=output.align_corners, threshold=contract.threshold
+        ).numpy()

@@ -26,7 +26,7 @@ from sfpp.tooling.graph import GraphIndex, bytes_of, opened_graph
 # What conversions to lower precision put before or behind a value without meaning another one; and what makes labels of
 # logits.
 _CONVERSIONS = frozenset({"Cast", "QuantizeLinear", "DequantizeLinear"})
-_DECISIONS = frozenset({"ArgMax", "Resize"})
+_DECISIONS = frozenset({"ArgMax", "Greater", "Resize"})
 # Above this the points are computed in several runs. All of them together take 0.2 GB in a B0 at 1920x1080, and 6 GB in
 # a B5 at 3840x2160.
 GROUP_BYTES_LIMIT = 3 << 28

@@ -252,7 +252,10 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
 def _add_segmentation_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("segmentation models")
     group.add_argument(
-        "--masks", metavar="DIR", help="write label values as PNGs into DIR; without OUTPUT, nothing else is written"
+        "--masks",
+        metavar="DIR",
+        help="write label values as PNGs into DIR, of a multi-label model one for each class; without OUTPUT, nothing "
+        "else is written",
     )
     group.add_argument("--alpha", type=unit_interval, metavar="X", help="weight of the colors, 0 to 1 (default: 0.5)")
     group.add_argument(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sized
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,8 @@ class SourceSinks:
 
     Attributes:
         overlays: take the frames with what was found drawn over them.
-        masks: take label values, (H, W) uint8; for segmentation.
+        masks: take label values, (H, W) uint8, or a mask of each class under the frame's name and the class's; for
+            segmentation.
         records: take what :func:`sfpp.runtime.video.frame_record` returns of each frame.
         keypoints: files of :func:`sfpp.runtime.video.keypoints_file`; for pose.
         drawing: draws the next frame while the last one is still being encoded; None leaves drawing to the overlays,
@@ -84,7 +85,7 @@ class Delivery:
         if sinks.drawing is not None:
             sinks.drawing.submit(lambda _: drawn.image(), source=frame.source)
         self._submit(sinks.overlays, frame, drawn.image, lambda sink, image: sink.write(frame, image))
-        self._submit(sinks.masks, frame, lambda: result.labels, lambda sink, labels: sink.write(frame, labels))
+        self._submit(sinks.masks, frame, lambda: result.mask_images(), partial(_write_masks, frame))
         self._submit(sinks.keypoints, frame, lambda: result, lambda sink, pose: sink.write(frame, pose))
         if sinks.records:
             record = frame_record(frame, result, latency_ms=answer.latencies_ms, self_test=self._self_test)
@@ -127,6 +128,11 @@ class _Drawn:
                 with self._timer.measure("draw"):
                     self._image = self._answer.result.draw(self._answer.frame.image_bgr, **self._style)
             return self._image
+
+
+def _write_masks(frame: Frame, sink: Any, images: Mapping[str, Image]) -> None:
+    for ending, image in images.items():
+        sink.write(replace(frame, name=f"{frame.name}{ending}"), image)
 
 
 def _update(answer: Answer, frames_per_second: float | None, style: Mapping[str, Any]) -> ViewerUpdate:

@@ -24,7 +24,8 @@ def check_smoothing(amount: float, contract: ModelContract) -> None:
     if contract.task != "segmentation":
         raise UsageError("smoothing is for segmentation models, and this is a pose model; leave it off")
     if not any(output.kind == "logits" for output in contract.outputs):
-        raise UsageError("smoothing needs logits, and this model gives labels; export it with --output logits")
+        kind = contract.outputs[0].kind
+        raise UsageError(f"smoothing needs logits, and this model gives {kind}; export it with --output logits")
 
 
 class Steady:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sfpp.runtime.errors import MediaError
 from sfpp.runtime.images import Image
 from sfpp.runtime.imports import import_cv2
-from sfpp.runtime.labels import Labels
+from sfpp.runtime.labels import NO_CLASS, Labels
 from sfpp.runtime.overlay import Palette, color_mask
 from sfpp.runtime.viewer.update import ViewerUpdate
 
@@ -87,7 +87,9 @@ def _segmented(labels: Labels, frame_bgr: Image, setting: ViewSetting, palette: 
         return colors
     image, alpha = _scaled(frame_bgr, setting.width), setting.opacity / 100
     blended: Image = cv2.addWeighted(image, 1 - alpha, colors, alpha, 0, dst=colors)
-    return cv2.copyTo(image, cv2.LUT(labels, _flags(setting.hidden)), blended) if setting.hidden else blended
+    # A multi-label model leaves pixels without a class.
+    bare = setting.hidden | frozenset({NO_CLASS} if len(palette) <= NO_CLASS and labels.max() == NO_CLASS else ())
+    return cv2.copyTo(image, cv2.LUT(labels, _flags(bare)), blended) if bare else blended
 
 
 def _painted(draw: Callable[[Image], Image], frame_bgr: Image, setting: ViewSetting) -> Image:

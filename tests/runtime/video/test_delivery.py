@@ -124,3 +124,23 @@ def test_the_page_learns_the_rate_of_each_source(monkeypatch):
     assert page.updates[-1].stages_ms == {"infer": 10.0}
     assert page.updates[-1].age_ms == 12.0
     assert sum(page.updates[-1].shares.values()) == pytest.approx(1)
+
+
+def test_a_multi_label_answer_is_a_mask_of_each_class():
+    one = answer(0)
+    masks = np.zeros((len(CONTRACT.classes), 48, 64), np.uint8)
+    masks[1] = 1
+    names = []
+
+    class Named(Kept):
+        def write(self, given, image):
+            names.append((given.name, set(np.unique(image))))
+
+    sink = Named()
+    with contextlib.ExitStack() as stack:
+        (thread,) = threads(sink)
+        stack.enter_context(thread)
+        delivery = Delivery({"street": SourceSinks(masks={"masks": thread})})
+        delivery.take(replace(one, result=replace(one.result, masks=masks)))
+    first = one.frame.name
+    assert names == [(f"{first}-{name}", {255 * (index == 1)}) for index, name in enumerate(CONTRACT.classes)]
