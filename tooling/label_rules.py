@@ -331,6 +331,7 @@ def _listed(values: Sequence[int]) -> str:
 def _shares(shown: Sequence[int], values: Values) -> str:
     """Return values with their parts of all pixels."""
     total = sum(values.values())
-    parts = [f"{value_text(value)} ({100 * values[value] / total:.2g} %)" for value in shown[:_SHOWN]]
+    percents = {value: 100 * values[value] / total for value in shown[:_SHOWN]}
+    parts = [f"{value_text(value)} ({each:{'.0f' if each > 9 else '.2g'}} %)" for value, each in percents.items()]
     more = f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""
     return ", ".join(parts) + more

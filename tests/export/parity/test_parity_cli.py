@@ -84,18 +84,24 @@ def test_pose_on_a_page(run, exported, tmp_path):
 def test_accuracy_is_told(run, exported, tmp_path):
     write_image(tmp_path / "a.png", np.full((128, 192, 3), 90, np.uint8))
     (tmp_path / "labels").mkdir()
-    write_image(tmp_path / "labels" / "a.png", np.full((128, 192), 11, np.uint8))
+    write_image(tmp_path / "labels" / "a.png", np.full((128, 192), 12, np.uint8))
     arguments = (exported("original").path, "--images", tmp_path, "--labels", tmp_path / "labels")
     code, _, err = run(*arguments)
     assert code == 2
-    assert "every pixel of the label images in" in err
-    write_image(tmp_path / "labels" / "a.png", np.full((128, 192), 3, np.uint8))
+    assert "12 (100 %), but the model has 11 classes, 0 to 10; give --ignore 12" in err
+    labels = np.full((128, 192), 3, np.uint8)
+    labels[:32] = 11
+    write_image(tmp_path / "labels" / "a.png", labels)
     code, out, _ = run(*arguments, "--ignore", 11, "--html", tmp_path / "report.html")
     assert code == 0
     assert re.search(
         r"^mIoU against the label images of 1 frame: \d+\.\d\d % this file, \d+\.\d\d % PyTorch$", out, re.M
     )
-    assert "Intersection over union with the label images of 1 frames" in (tmp_path / "report.html").read_text()
+    page = (tmp_path / "report.html").read_text()
+    assert "Intersection over union with the label images of 1 frames" in page
+    for shown in (out, page):
+        assert "25.00 % of the pixels ignored; classes that never occur: sky, building, pole, pavement" in shown
+        assert "only one class occurs in the label images, road" in shown
 
 
 def test_notes_are_printed(run, exported, tmp_path):
