@@ -277,6 +277,7 @@ def export_command(contract: ModelContract, *more: str, weights: str) -> str:
     # A variant without a name of ours is a recipe file, which the contract calls by its stem.
     variant = contract.variant if contract.variant in VARIANTS else f"{contract.variant}.json"
     options = [f"--isr {shlex.quote(str(isr))}" if isr else f"--variant {shlex.quote(variant)}"]
+    options += [f"--weights-key {shlex.quote(contract.weights_key)}"] * bool(contract.weights_key)
     options += [f"--matching {contract.matching}"] * (contract.matching != "exact")
     options += [f"--share-matching {contract.share_matching or 'all'}"] * (contract.share_matching != 1)
     options += ["--output labels"] * (contract.outputs[0].kind == "labels")

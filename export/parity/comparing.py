@@ -225,7 +225,8 @@ class Comparison:
         probed = self._sides.probed
         note = self._sides.reference.weights_note
         if note is not None:
-            yield f"warning: {note}; harmless if it was only converted"
+            is_same_file = self.contract.checkpoint_sha256 == self._sides.reference.checkpoint.sha256
+            yield f"warning: {note}{'' if is_same_file else '; harmless if it was only converted'}"
         said, trained = self.contract.input, self._sides.reference.spec
         if (said.mean, said.std) != (trained.mean, trained.std):
             yield (
