@@ -292,6 +292,7 @@ def export_command(contract: ModelContract, *more: str, weights: str) -> str:
     # A variant without a name of ours is a recipe file, which the contract calls by its stem.
     variant = contract.variant if contract.variant in VARIANTS else f"{contract.variant}.json"
     options = [f"--isr {shlex.quote(str(isr))}" if isr else f"--variant {shlex.quote(variant)}"]
+    options += [f"--weights-key {shlex.quote(contract.weights_key)}"] * bool(contract.weights_key)
     options += [f"--matching {contract.matching}"] * (contract.matching != "exact")
     options += [f"--share-matching {contract.share_matching or 'all'}"] * (contract.share_matching != 1)
     options += ["--output labels"] * (contract.outputs[0].kind in ("labels", "masks"))
@@ -299,7 +300,6 @@ def export_command(contract: ModelContract, *more: str, weights: str) -> str:
     options += [f"--threshold {contract.threshold}"] * (contract.threshold is not None)
     options += ["--input float32"] * (contract.input.dtype == "float32")
     options += [f"--batch {contract.input.batch}"] * (contract.input.batch != 1)
-    options += [f"--weights-key {shlex.quote(contract.weights_key)}"] * bool(contract.weights_key)
     options += _preparation_options(contract)
     stated = " ".join(more)
     if contract.target != "portable" and "--target" not in stated:

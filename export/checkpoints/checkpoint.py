@@ -23,6 +23,7 @@ from sfpp.export.models.segformer import SegFormerConfig
 from sfpp.export.settings import PreparationOptions
 from sfpp.runtime.contract import Task
 from sfpp.runtime.errors import CheckpointError
+from sfpp.runtime.text import clean_text
 
 _T = TypeVar("_T")
 
@@ -266,8 +267,9 @@ def _fitted(
         return fitted, ()
     if list(told[source]) == list(range(1, count + 1)):
         faults.append("it counts from 1")
+    fault = ", ".join(faults)
     return fitted, (
-        f"{source} has {len(told[source])} {what} for {count} outputs: {', '.join(faults)}; those that fit were taken "
+        f"{source} has {len(told[source])} {what} for {count} outputs: {clean_text(fault)}; those that fit were taken "
         "by their index: check them, or give --classes FILE",
     )
 

@@ -18,10 +18,13 @@ from sfpp.export.checkpoints.pickled import RESAVE, is_module, items_of
 from sfpp.export.checkpoints.storage import StoredWeights
 from sfpp.export.checkpoints.styles import Found, Spelling, find_networks, without_head
 from sfpp.runtime.errors import CheckpointError
+from sfpp.runtime.text import clean_text
 
 _SHOWN = 10
 _DEPTH = 3  # of dictionaries within dictionaries
-_LONGEST_KEY = 1000  # a pickle may hold a module that holds itself
+# A pickle may hold a module that holds itself, or the same one many times.
+_LONGEST_KEY = 300
+_MOST_MEMBERS = 1_000_000
 # In the order in which they are preferred; an empty name is a file that is a state dictionary itself.
 _PLAIN_NAMES = (
     *("", "state_dict", "model_state_dict", "model_state", "model", "net", "network", "segmentor", "student"),
@@ -104,7 +107,7 @@ def select_network(stored: StoredWeights, weights_key: str | None, *, otherwise:
     }
     beside |= {key: tensor for key, tensor in chosen.tensors.items() if _BESIDE.match(key)}
     notes += _beside_notes(beside)
-    return Selected(chosen.name if others else "", chosen.found.spelling, tensors, tuple(notes))
+    return Selected(chosen.name if others else "", chosen.found.spelling, tensors, tuple(map(clean_text, notes)))
 
 
 def listing(items: Sequence[str]) -> str:
@@ -115,7 +118,7 @@ def listing(items: Sequence[str]) -> str:
 
 def _flat(stored: StoredWeights) -> dict[str, _Stored]:
     """Return every tensor of a file by the path to it, without wrappers where none is needed to tell keys apart."""
-    flat = dict(_walk(stored.content))
+    flat = dict(_walk(stored.content, _countdown(str(stored.path))))
     if not flat:
         raise CheckpointError(_no_tensors(stored))
     short = {key: _WRAPPING.sub("", key) for key in flat}
@@ -124,8 +127,17 @@ def _flat(stored: StoredWeights) -> dict[str, _Stored]:
     return {short[key]: _Stored(each.tensor, _WRAPPING.sub("", each.home)) for key, each in flat.items()}
 
 
-def _walk(value: object, prefix: str = "", home: str = "", depth: int = 0) -> Iterator[tuple[str, _Stored]]:
+def _countdown(name: str) -> Iterator[int]:
+    """Count what is looked at in a file, up to what no checkpoint has."""
+    yield from range(_MOST_MEMBERS)
+    raise CheckpointError(f"{name} holds more than {_MOST_MEMBERS} members, which no checkpoint has. {RESAVE}")
+
+
+def _walk(
+    value: object, visited: Iterator[int], prefix: str = "", home: str = "", depth: int = 0
+) -> Iterator[tuple[str, _Stored]]:
     for key, member in items_of(value):
+        next(visited)
         path = f"{prefix}{key}"
         if isinstance(member, Tensor):
             yield path, _Stored(member.detach(), home)
@@ -133,9 +145,9 @@ def _walk(value: object, prefix: str = "", home: str = "", depth: int = 0) -> It
             continue  # its averages have the weights' own keys
         elif is_module(value):
             if len(path) < _LONGEST_KEY:
-                yield from _walk(member, f"{path}.", home, depth)
+                yield from _walk(member, visited, f"{path}.", home, depth)
         elif depth < _DEPTH:
-            yield from _walk(member, f"{path}.", f"{path}.", depth + 1)
+            yield from _walk(member, visited, f"{path}.", f"{path}.", depth + 1)
 
 
 def _networks(flat: Mapping[str, _Stored]) -> list[_Network]:

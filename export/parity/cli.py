@@ -68,7 +68,7 @@ _GROUPS = {
 def parity_parser() -> argparse.ArgumentParser:
     """Return the parser; it imports nothing heavy."""
     parser = command_parser(COMMAND, description=_DESCRIPTION, epilog=_EPILOG)
-    add_options(parser, ParitySettings, "model", "weights")
+    add_options(parser, ParitySettings, "model", "weights", "weights_key")
     for title, names in _GROUPS.items():
         add_options(parser.add_argument_group(title), ParitySettings, *names)
     group = parser.add_argument_group("what is written besides")

@@ -252,7 +252,8 @@ class Comparison:
             yield from (f"warning: {each}" for each in truth.labels.warnings)
         note = self._sides.reference.weights_note
         if note is not None:
-            yield f"warning: {note}; harmless if it was only converted"
+            is_same_file = self.contract.checkpoint_sha256 == self._sides.reference.checkpoint.sha256
+            yield f"warning: {note}{'' if is_same_file else '; harmless if it was only converted'}"
         for each in self._sides.reference.checkpoint.preparation.notes:
             yield f"warning: {each}"
         if probed is None:

@@ -141,6 +141,27 @@ def test_a_whole_module_of_another_network(tmp_path):
     assert "not a SegFormer or EDAFormer in a known style: it has keys such as bias, weight" in refused(path)
 
 
+def test_modules_that_hold_themselves_come_to_an_end(tmp_path, weights, expected):
+    looped = Part()
+    looped._modules.update(one=looped, two=looped)
+    assert "holds more than 1000000 members" in refused(saved(tmp_path, {"model": weights, "looped": looped}))
+    chain = Part()
+    chain._modules[""] = chain
+    checkpoint = read_checkpoint(saved(tmp_path, {"model": weights, "chain": chain, "epoch": 1}))
+    assert same(checkpoint.state, expected)
+
+
+def test_an_optimizer_s_averages_are_no_network(tmp_path, weights, expected):
+    path = saved(tmp_path, {"model": weights, "optimizer": {"exp_avg": averaged(weights)}})
+    assert read_checkpoint(path).notes == ()
+    assert same(read_checkpoint(path).state, expected)
+
+
+def test_notes_have_no_control_characters(tmp_path, weights):
+    path = saved(tmp_path, {"state_dict": {**prefixed(weights, "model."), "odd\x1b[2J.weight": torch.zeros(1)}})
+    assert read_checkpoint(path).notes == ("left out, since they are not the network's: odd\ufffd[2J.weight",)
+
+
 # Several networks
 
 

@@ -131,6 +131,7 @@ def test_every_option_reaches_the_function(monkeypatch, capsys):
     monkeypatch.setattr(sfpp.export, "export_onnx", remember, raising=False)
     arguments = {
         "weights": "w.pth",
+        "weights-key": "ema",
         "variant": "hq",
         "isr": "2211-222",
         "matching": "local",
@@ -147,7 +148,6 @@ def test_every_option_reaches_the_function(monkeypatch, capsys):
         "color-order": "BGR",
         "resize": "stretch",
         "interpolation": "linear",
-        "weights-key": "ema",
         "threshold": "0.3",
         "classes": "voc",
         "keypoints": "coco17",

@@ -17,6 +17,7 @@ from tests.runtime.video.clips import CONTRACT
         ),
         ({"variant": "hq", "share_matching": 0}, "--variant hq --share-matching all"),
         ({"variant": "isr", "recipe": ({"isr": "2211-222"},)}, "--isr 2211-222"),
+        ({"variant": "hq", "weights_key": "a b.ema"}, "--variant hq --weights-key 'a b.ema'"),
         ({"variant": "isr", "recipe": ({"isr": "1; reboot"},)}, "--isr '1; reboot'"),
     ],
 )

@@ -6,6 +6,8 @@ import shlex
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from sfpp.export.demo import demo_checkpoint
 from sfpp.export.parity.cli import main, parity_parser
@@ -13,6 +15,7 @@ from sfpp.export.parity.differences import Place
 from sfpp.export.parity.report import PointReport
 from sfpp.export.parity.report_text import percent, shown_points
 from sfpp.runtime.contract import OutputSpec
+from sfpp.runtime.files import sha256_of
 from sfpp.runtime.images import write_image
 from tests.export.parity.planted import with_contract, with_scaled_layer
 
@@ -102,6 +105,21 @@ def test_accuracy_is_told(run, exported, tmp_path):
     for shown in (out, page):
         assert "25.00 % of the pixels ignored; classes that never occur: sky, building, pole, pavement" in shown
         assert "only one class occurs in the label images, road" in shown
+
+
+def test_another_network_of_the_same_file_disagrees(run, exported, tmp_path):
+    weights = load_file(demo_checkpoint())
+    averaged = {key: value * 0.5 if value.is_floating_point() else value for key, value in weights.items()}
+    torch.save({"model": weights, "ema": averaged}, tmp_path / "weights.pth")
+    facts = {"checkpoint_sha256": sha256_of([tmp_path / "weights.pth"]), "weights_key": "model"}
+    path = with_contract(exported("original").path, tmp_path / "plain.onnx", **facts)
+    code, out, _ = run(path, "--weights", tmp_path / "weights.pth")
+    assert code == 0
+    assert "AGREES" in out.split()
+    code, out, _ = run(path, "--weights", tmp_path / "weights.pth", "--weights-key", "ema")
+    assert code == 1
+    assert "note: warning: the file was made from the weights under 'model', and these are those under 'ema'\n" in out
+    assert "DISAGREES" in out
 
 
 def test_notes_are_printed(run, exported, tmp_path):
