@@ -19,13 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from benchmarks.camvid_accuracy import IGNORE
 from benchmarks.machine import RESULTS, store
 from sfpp.export import export_onnx
 from sfpp.runtime import Segmenter, load_segmenter
 from sfpp.runtime.video import Pipeline, open_source
+from sfpp.tooling.label_images import LabelFolder
+from sfpp.tooling.label_rules import IGNORED
 from sfpp.tooling.metrics import ConfusionMatrix
-from sfpp.tooling.truth import LabelFolder
 
 AMOUNTS = (0.0, 0.3, 0.5, 0.7, 0.8, 0.9)
 
@@ -45,20 +45,20 @@ def measure(data: Path, variant: str, folder: Path, *, amounts: Sequence[float],
     """Segment the sequence once for each amount."""
     path = export_onnx(path=folder / f"{variant}.onnx", variant=variant, res=res).path
     with load_segmenter(path, backend="onnxruntime", precision="fp32") as model:
-        truth = LabelFolder(data / "labels", classes=len(model.contract.classes), ignore=IGNORE)
+        truth = LabelFolder(data / "labels", classes=model.contract.classes, palette=model.contract.palette)
         return [_steadied(model, data, truth, variant, amount) for amount in tqdm(amounts, desc=variant)]
 
 
 def _steadied(model: Segmenter, data: Path, truth: LabelFolder, variant: str, amount: float) -> Steadied:
-    confusion = ConfusionMatrix(len(model.contract.classes), ignore=IGNORE)
+    confusion = ConfusionMatrix(len(model.contract.classes), ignore=IGNORED)
     changed = steady = 0
-    before: tuple[NDArray[np.uint8], NDArray[np.uint8]] | None = None
+    before: tuple[NDArray[np.uint8], NDArray[np.int16]] | None = None
     with Pipeline(model, [open_source(str(data / "images"))], policy="every-frame", smooth=amount) as pipeline:
         for answer in pipeline:
             true = truth.find(answer.frame.name, answer.frame.image_bgr.shape[:2])
             confusion.update(answer.result.labels, true)
             if before is not None:
-                same = (before[1] == true) & (true != IGNORE)
+                same = (before[1] == true) & (true != IGNORED)
                 steady += int(same.sum())
                 changed += int((same & (before[0] != answer.result.labels)).sum())
             before = answer.result.labels, true

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sfpp.calibration.chosen_frames import chosen_frames
+from sfpp.calibration.chosen_frames import ChosenFrames, chosen_frames
 from sfpp.calibration.context import CalibrationContext, Notify, Progress
 from sfpp.calibration.evaluate import Evaluator
 from sfpp.calibration.latency import check_backends, checked, default_backends, latencies
@@ -30,6 +30,7 @@ from sfpp.runtime.resources import memory_for
 from sfpp.runtime.timing import StepClock
 from sfpp.tooling import tasks
 from sfpp.tooling.graph import check_contract, contract_in, read_model, write_model
+from sfpp.tooling.label_images import LabelFolder, TruthSummary
 from sfpp.tooling.truth import annotations_for
 
 # Frames that each backend's predictions are compared on: a backend that is wrong is wrong everywhere, but a frame of a
@@ -121,7 +122,8 @@ def _run(settings: CalibrationSettings, *, notify: Notify, progress: Progress) -
         budget_held=int8.fallback.held if int8 and settings.max_drop is not None else None,
         machine=timed_on,
         seconds=clock.seconds,
-        notes=context.chosen.warnings,
+        truth=context.truth,
+        notes=(*context.chosen.warnings, *(context.truth.warnings if context.truth else ())),
     )
 
 
@@ -134,7 +136,7 @@ def _prepared(
         contract = _contract_of(settings, model)
         if settings.labels is not None:
             tasks.check_label_images(contract)
-        annotations = annotations_for(contract, labels=settings.labels, boxes=settings.boxes, ignore=settings.ignore)
+        annotations = annotations_for(contract, labels=settings.labels, boxes=settings.boxes, rules=settings)
         if settings.latency:
             check_backends(settings.backends)
     stack.enter_context(_memory_for(settings, contract))
@@ -142,13 +144,14 @@ def _prepared(
         chosen = stack.enter_context(
             chosen_frames(
                 settings,
-                annotated=annotations.names(),
+                annotated=annotations.known(),
                 only_annotated=annotations.in_scenes,
                 progress=partial(progress, "choosing frames"),
             )
         )
     for warning in chosen.warnings:
         clock.notify(f"warning: {warning}")
+    truth = _truth(annotations.labels, chosen, clock, progress)
     predictions = folder / "predictions"
     predictions.mkdir()
     reference = folder / "reference.onnx"
@@ -171,7 +174,25 @@ def _prepared(
         folder=folder,
         clock=clock,
         progress=progress,
+        truth=truth,
     )
+
+
+def _truth(
+    labels: LabelFolder | None, chosen: ChosenFrames, clock: StepClock, progress: Progress
+) -> TruthSummary | None:
+    """Find out whether the label images fit the model before anything is evaluated, and report how they are read."""
+    if labels is None:
+        return None
+    with clock.step("looking at the label images"):
+        labels.fit(chosen.annotated, progress=partial(progress, "looking at the label images"))
+    truth = labels.summary(chosen.held_out.names)
+    if truth is not None:
+        for note in truth.notes:
+            clock.notify(note)
+        for warning in truth.warnings:
+            clock.notify(f"warning: {warning}")
+    return truth
 
 
 def _memory_for(settings: CalibrationSettings, contract: ModelContract) -> contextlib.AbstractContextManager[None]:

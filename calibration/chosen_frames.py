@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Container, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,19 +73,22 @@ class ChosenFrames:
         held_out: others, to evaluate on.
         overlapping: some frames serve for both: there were too few, or the other source has the same ones.
         warnings: what else should be known, in sentences.
+        annotated: names of all frames that could have been held out; among all, where annotations limit them, those
+            that have some.
     """
 
     calibration: Frames
     held_out: Frames
     overlapping: bool = False
     warnings: tuple[str, ...] = ()
+    annotated: tuple[str, ...] = ()
 
 
 @contextlib.contextmanager
 def chosen_frames(
     settings: CalibrationSettings,
     *,
-    annotated: Collection[str] | None = None,
+    annotated: Container[str] | None = None,
     only_annotated: bool = False,
     progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> Generator[ChosenFrames, None, None]:
@@ -109,6 +112,7 @@ def chosen_frames(
         held = [index for index in held if other.names[index] in annotated]
         if only_annotated:
             order = [index for index in order if own.names[index] in annotated] or order
+    usable = tuple(other.names[index] for index in held)
     held = held[: settings.held_out if is_apart else min(settings.held_out, max(len(order) // 3, 1))]
     pool = [index for index in order if is_apart or index not in held] or order
     chosen, unread = pool[: settings.frames], 0
@@ -126,8 +130,8 @@ def chosen_frames(
             raise MediaError(f"{settings.validation or settings.images}: no frame to evaluate on {lacking}")
         same = calibration.shares_with(evaluation) if is_apart else not set(chosen).isdisjoint(held)
         lost = unread + len(chosen) + len(held) - len(calibration) - len(evaluation)
-        warnings = _warnings(settings, other, found=len(calibration), lost=lost, same=same)
-        yield ChosenFrames(calibration, evaluation, same, tuple(warnings))
+        warnings = _warnings(settings, own, other, found=len(calibration), lost=lost, same=same)
+        yield ChosenFrames(calibration, evaluation, same, tuple(warnings), usable)
 
 
 def _opened(source: str) -> FrameSource:
@@ -161,8 +165,11 @@ def _gathered(
     return Frames(gathered)
 
 
-def _warnings(settings: CalibrationSettings, other: FrameSource, *, found: int, lost: int, same: bool) -> Iterator[str]:
+def _warnings(
+    settings: CalibrationSettings, own: FrameSource, other: FrameSource, *, found: int, lost: int, same: bool
+) -> Iterator[str]:
     source, validation = settings.images, settings.validation
+    yield from dict.fromkeys((*own.warnings, *other.warnings))
     if found < settings.frames:
         yield f"{source} gave {found} frames to calibrate with, {settings.frames} were asked for"
     if lost:

@@ -29,12 +29,15 @@ examples:
   sfpp-calibrate model.onnx --images frames/                       compared with the float32 labels
   sfpp-calibrate model.onnx --images frames/ --labels labels/ --max-drop 0.5
   sfpp-calibrate model.onnx --images drive.mp4 --precision fp16
+  sfpp-calibrate crack.onnx --images photos/ --labels masks/ --label-map 255=1    masks of 0 and 255
+  sfpp-calibrate city.onnx --images leftImg8bit/train --validation leftImg8bit/val --labels gtFine/val
   sfpp-calibrate pose.onnx --images crops/ --labels person_keypoints.json
   sfpp-calibrate model.onnx --images frames/ --rest fp16 --frames 128 -o engines/
 
 validation frames are never calibrated with, unless there is only one."""
 _GROUPS = {
-    "frames": ("images", "validation", "labels", "ignore", "boxes", "frames", "held_out", "select", "seed"),
+    "frames": ("images", "validation", "labels", "boxes", "frames", "held_out", "select", "seed"),
+    "what label images mean": ("label_offset", "label_map", "ignore"),
     "precision": ("precision", "max_drop", "ranges", "rest"),
     "measuring and output": ("output", "backends", "latency", "cache", "contract"),
 }

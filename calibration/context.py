@@ -23,6 +23,7 @@ from sfpp.runtime.model_file import load
 from sfpp.runtime.self_test import self_test, threshold_for
 from sfpp.runtime.timing import StepClock
 from sfpp.tooling.graph import opset_of, write_model
+from sfpp.tooling.label_images import TruthSummary
 
 Notify = Callable[[str], object]
 # Called with the name of a step, how many of its parts are done, and how many there are.
@@ -43,6 +44,7 @@ class CalibrationContext:
         folder: for files that nobody keeps.
         clock: times the steps, and reports what is found.
         progress: called with how far a step has come.
+        truth: what the label images of the held-out frames hold; None without any.
         disagreement: filled with what each file that was made predicts differently, by frame.
     """
 
@@ -55,6 +57,7 @@ class CalibrationContext:
     folder: Path
     clock: StepClock
     progress: Progress
+    truth: TruthSummary | None = None
     disagreement: dict[Path, Mapping[str, float]] = field(default_factory=dict)
 
     @property

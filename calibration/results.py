@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from sfpp.runtime.contract import ModelContract
 from sfpp.runtime.images import Image
 from sfpp.runtime.typed_json import json_ready
+from sfpp.tooling.label_images import TruthSummary
 from sfpp.tooling.metrics import Accuracy
 
 
@@ -160,6 +161,7 @@ class CalibrationReport:
         budget_held: whether it lost no more; None without a limit.
         machine: where latencies were measured.
         seconds: time of each step by name.
+        truth: what the label images of the validation frames hold; None without any.
         notes: what else the reader should know, in sentences.
     """
 
@@ -176,6 +178,7 @@ class CalibrationReport:
     budget_held: bool | None = None
     machine: dict[str, Any] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    truth: TruthSummary | None = None
     notes: tuple[str, ...] = ()
 
     def to_json(self) -> str:

@@ -12,6 +12,7 @@ from sfpp.runtime.cli.console import positive_int
 from sfpp.runtime.contract import FloatType
 from sfpp.runtime.errors import UsageError, did_you_mean
 from sfpp.runtime.options import check_choices, option
+from sfpp.tooling.label_rules import LabelRules
 
 Made = Literal["fp16", "int8"]
 Selection = Literal["random", "diverse"]
@@ -25,7 +26,7 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class CalibrationSettings:
+class CalibrationSettings(LabelRules):
     """The settings of one calibration; paths may be given as text, and backends as ``NAME[:PRECISION]``.
 
     Raises:
@@ -41,12 +42,6 @@ class CalibrationSettings:
         "the truth about the validation frames: label images named like them; for pose a COCO data set or an .npz",
         default=None,
         metavar="DIR|FILE",
-    )
-    ignore: int | None = option(
-        "value of label images for pixels that do not count (default: the one beyond the classes)",
-        default=None,
-        type=int,
-        metavar="N",
     )
     boxes: Path | None = option(
         "for pose: people's boxes (COCO); without, an image is one person's crop", default=None, metavar="FILE"
@@ -89,6 +84,7 @@ class CalibrationSettings:
     contract: Path | None = option("metadata of a model that carries none, as JSON", default=None, metavar="FILE")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("model", "labels", "boxes", "output", "contract"):
             value = getattr(self, name)
             object.__setattr__(self, name, None if value is None else Path(value))

@@ -102,6 +102,8 @@ def summary_lines(report: CalibrationReport) -> list[str]:
     lines += _wrapped(f"{finding(report)}. {report.recommendation.text}")
     if report.max_drop is not None:
         lines += _wrapped(" ".join(budget_verdict(report)))
+    if report.truth is not None:
+        lines += _wrapped(f"Of the label images: {report.truth.text()}.")
     if report.frames.overlapping:
         lines += _wrapped("Evaluated on the frames that it was calibrated with: accuracy looks better than it is.")
     failures = failure_lines(report)

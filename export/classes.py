@@ -8,6 +8,7 @@ MIT scene parsing benchmark for ADE20K, and SegNet's for CamVid.
 from __future__ import annotations
 
 import colorsys
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,12 @@ CLASS_SETS = ("cityscapes", "ade20k", "camvid", "voc")
 
 _TABLES = Path(__file__).parent / "data" / "classes"
 _GOLDEN_RATIO = 0.61803398875
+_MOST = 255
+_RGB = r"(?P<red>\d{1,3})[ \t,]+(?P<green>\d{1,3})[ \t,]+(?P<blue>\d{1,3})"
+_NAME_AND_COLOR = re.compile(rf"(?P<name>.*[^\s,;:=])(?<![\s,;:=]\d)(?<!\d\d)[\s,;:=]+{_RGB}[\s:]*")
+_COLOR_AND_NAME = re.compile(rf"{_RGB}[\s,;:=]+(?P<name>\S*[^\W\d].*)")
+_COLOR_WITHIN = re.compile(r"\d[\s,;:/]+[\d.]+[\s,;:/]+\d")
+_NUMBERED = re.compile(r"\s*(\d+)[\s,;:=.)]+\S")
 # Saturation and value taken in turns, so that hues which come close after many classes still differ.
 _TONES = ((0.85, 1.0), (0.55, 0.75), (1.0, 0.6), (0.4, 1.0), (0.9, 0.8))
 
@@ -39,7 +46,8 @@ def class_set(name_or_path: str | Path, count: int | None = None) -> ClassSet:
 
     Args:
         name_or_path: one of ``CLASS_SETS``; or a JSON list of names or of ``{"name": ..., "color": [r, g, b]}``; or
-            any other text file with one name per line. Where a file gives no color, one is generated.
+            any other text file with one name per line, behind which a color may stand: ``sky 128 128 128``. Where a
+            file gives no color, one is generated.
         count: how many classes the model has; None does not check.
 
     Raises:
@@ -50,7 +58,8 @@ def class_set(name_or_path: str | Path, count: int | None = None) -> ClassSet:
     if count is not None and len(classes.names) != count:
         raise UsageError(
             f"{text!r} names {len(classes.names)} classes, but the model has {count}: "
-            f"choose another of {', '.join(CLASS_SETS)}, or give a file with {count} names, one per line"
+            f"choose another of {', '.join(CLASS_SETS)}, or give a file with {count} names, one per line, in the order "
+            "of the model's output (often it begins with the background, and has no class for void)"
         )
     return classes
 
@@ -90,7 +99,31 @@ def _from_file(path: Path) -> ClassSet:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{origin} cannot be read as UTF-8 text: {error}") from error
-    return classes_from_entries(list(filter(None, lines)), origin=origin)  # an empty line at the end is no class
+    # An empty line at the end is no class, and other programs begin their lists with a comment.
+    entries = [_entry(line) for line in lines if line and not line.startswith("#")]
+    _check_texts([each if isinstance(each, str) else each["name"] for each in entries], origin)
+    return classes_from_entries(entries, origin=origin)
+
+
+def _check_texts(lines: Sequence[str], origin: str) -> None:
+    """Refuse names that hold more than a name."""
+    numbers = [int(match[1]) for line in lines if (match := _NUMBERED.match(line))]
+    if len(lines) > 1 and numbers in ([*range(len(lines))], [*range(1, len(lines) + 1)]):
+        raise UsageError(f"{origin}: every line begins with a number, as {lines[0]!r}; give the names alone")
+    for line in lines:
+        if _COLOR_WITHIN.search(line):
+            raise UsageError(
+                f"{origin}: {line!r} has three numbers that are no color behind a name; write the color as in "
+                "'sky 128 128 128', with 0..255 each, or give JSON where they belong to the name"
+            )
+
+
+def _entry(line: str) -> str | dict[str, Any]:
+    """Return a line of a text file as an entry: a name, or a name with a color behind or before it."""
+    if match := _NAME_AND_COLOR.fullmatch(line.strip()) or _COLOR_AND_NAME.fullmatch(line.strip()):
+        color = [int(match[channel]) for channel in ("red", "green", "blue")]
+        return {"name": match["name"], "color": color} if max(color) <= _MOST else line
+    return line
 
 
 def classes_from_entries(entries: Sequence[Any], *, origin: str) -> ClassSet:
@@ -110,6 +143,8 @@ def classes_from_entries(entries: Sequence[Any], *, origin: str) -> ClassSet:
 
 def _named_color(entry: object, where: str) -> tuple[str, Color | None]:
     fields = entry if isinstance(entry, dict) else {"name": entry}
+    if unknown := sorted(map(str, fields.keys() - {"name", "color"})):
+        raise UsageError(f"{where}: {unknown[0]!r} is unknown; expected a text, or an object with name and color")
     name, color = fields.get("name"), fields.get("color")
     if not isinstance(name, str) or not name.strip():
         raise UsageError(f"{where}: {entry!r} has no name; expected a text, or an object with name and color")

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
-from sfpp.export.settings import ExportSettings
+from sfpp.export.settings import ExportSettings, PreparationOptions
 from sfpp.runtime.cli.console import command_parser, example_source, notes_of, report, run_command
 from sfpp.runtime.options import add_options
 
@@ -52,7 +52,11 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="PATH",
         help="checkpoint (.pth, .safetensors) or Transformers folder; default: the demo model",
     )
-    add_options(parser, ExportSettings, *(field.name for field in fields(ExportSettings)))
+    preparing = [field.name for field in fields(PreparationOptions)]
+    add_options(
+        parser, ExportSettings, *(field.name for field in fields(ExportSettings) if field.name not in preparing)
+    )
+    add_options(parser.add_argument_group("how the training prepared images"), ExportSettings, *preparing)
     parser.add_argument(
         "-o", "--path", metavar="FILE", help="file to write (default: named after model, variant and size)"
     )
@@ -99,6 +103,7 @@ def describe(done: ExportReport) -> str:
         )
     if contract.licence:
         lines.append(f"  weights: {contract.licence}")
+    lines += [f"  note: {note}" for note in done.notes]
     lines.append(f"next: sfpp-run {shlex.quote(str(done.path))} {example_source(contract.task)}")
     return "\n".join(lines)
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from sfpp.export.catalog import Variant, matched, variant_for, words_from_recipe
 from sfpp.export.checkpoints import Checkpoint
+from sfpp.export.checkpoints.preparation import SAYS_NOTHING, Preparation
 from sfpp.export.checkpoints.sigmoid import DEFAULT_THRESHOLD, two_classes
 from sfpp.export.classes import class_set
 from sfpp.export.models.edaformer import EdaFormerConfig
@@ -46,13 +47,55 @@ def variant_from(settings: ExportSettings, family: str) -> Variant:
     return matched(variant, settings.matching, settings.share_matching)
 
 
-def input_spec(settings: ExportSettings, task: Task = "segmentation") -> InputSpec:
-    """Return the input's contract: raw uint8 RGB frames, or normalized float32 images."""
-    width, height = DEFAULT_SIZES[task] if settings.res is None else resolution_from(settings.res)
-    spec = InputSpec(name="frame", height=height, width=width, batch=settings.batch, resize=settings.resize)
+def input_spec(
+    settings: ExportSettings, task: Task = "segmentation", preparation: Preparation = SAYS_NOTHING
+) -> InputSpec:
+    """Return the input's contract: raw uint8 frames, or normalized float32 images.
+
+    Raises:
+        UsageError: the size is no multiple of what the network was trained with, or frames are none of its input.
+    """
+    width, height = _input_size(settings, task, preparation)
+    usual = InputSpec(name="frame", height=height, width=width, batch=settings.batch)
+    spec = dataclasses.replace(
+        usual,
+        channels=len(preparation.mean),
+        mean=preparation.mean,
+        std=preparation.std,
+        color_order=preparation.color_order,
+        resize=settings.resize or preparation.resize or usual.resize,
+        interpolation=preparation.interpolation or usual.interpolation,
+    )
+    if settings.input == "uint8" and spec.channels != 3:
+        fed = "the grey of frames by sfpp-run" if spec.channels == 1 else "by your own program (docs/model-file.md)"
+        raise UsageError(
+            f"the network takes {spec.channels} channels, and uint8 frames have three: give --input float32, for an "
+            f"input of {spec.channels}x{height}x{width} that is fed {fed}"
+        )
     if settings.input == "uint8":
         return spec
     return dataclasses.replace(spec, name="image", layout="NCHW", dtype="float32", normalized_in_graph=False)
+
+
+def _input_size(settings: ExportSettings, task: Task, preparation: Preparation) -> Resolution:
+    divisor = preparation.size_divisor
+    if settings.res is None:
+        return _rounded(preparation.usual_size(DEFAULT_SIZES[task]), divisor, up=True)
+    size = resolution_from(settings.res)
+    if _rounded(size, divisor, up=True) == size:
+        return size
+    below, above = (_rounded(size, divisor, up=up) for up in (False, True))
+    near = " or ".join(str(each) for each in dict.fromkeys((below, above)))
+    raise UsageError(
+        f"--res is {size} (width x height), but the network takes multiples of {divisor} "
+        f"({preparation.said.get('size_divisor', 'its preparation')}); the nearest sizes are {near}"
+    )
+
+
+def _rounded(size: Resolution, divisor: int, *, up: bool) -> Resolution:
+    """Return the next size of which both sides are multiples of the divisor, at least once it."""
+    width, height = (max(1, (side + (divisor - 1) * up) // divisor) * divisor for side in size)
+    return Resolution(width, height)
 
 
 def contract_for(checkpoint: Checkpoint, variant: Variant, settings: ExportSettings) -> ModelContract:
@@ -60,10 +103,11 @@ def contract_for(checkpoint: Checkpoint, variant: Variant, settings: ExportSetti
 
     Raises:
         UsageError: an output that the network does not have, class names for a pose network or the reverse, or another
-            number of names than outputs.
-        CheckpointError: more classes than labels can tell.
+            number of names than outputs, or a size that the network does not take.
+        CheckpointError: more classes than labels can tell, or nothing says how images are prepared.
     """
-    spec = input_spec(settings, checkpoint.task)
+    checkpoint = checkpoint.overruled(settings, settings.res)
+    spec = input_spec(settings, checkpoint.task, checkpoint.preparation)
     output = _output_kind(checkpoint, settings)
     return ModelContract(
         task=checkpoint.task,
@@ -74,10 +118,11 @@ def contract_for(checkpoint: Checkpoint, variant: Variant, settings: ExportSetti
         matching="local" if matches_locally(variant.recipe) else "exact",
         share_matching=variant.recipe.share_matching if isinstance(variant.recipe, MergingRecipe) else 1,
         target=settings.target,
-        input=dataclasses.replace(spec, mean=checkpoint.mean, std=checkpoint.std),
-        outputs=(OutputSpec(output, output, _stride(checkpoint, variant, output)),),
+        input=spec,
+        outputs=(_output_spec(checkpoint, variant, output),),
         opset=settings.opset,
         checkpoint_sha256=checkpoint.sha256,
+        weights_key=checkpoint.weights_key,
         licence=checkpoint.licence,
         sfpp_version=metadata.version("sfpp"),
         **_names(checkpoint, settings),
@@ -105,6 +150,12 @@ def default_name(contract: ModelContract) -> str:
     if spec.batch > 1:
         parts.append(f"batch{spec.batch}")
     return "-".join(parts) + ".onnx"
+
+
+def _output_spec(checkpoint: Checkpoint, variant: Variant, output: OutputKind) -> OutputSpec:
+    aligned = checkpoint.preparation.align_corners and checkpoint.task == "segmentation"
+    twice = checkpoint.preparation.through_input and output == "logits"
+    return OutputSpec(output, output, _stride(checkpoint, variant, output), align_corners=aligned, through_input=twice)
 
 
 def _stride(checkpoint: Checkpoint, variant: Variant, output: OutputKind) -> int:

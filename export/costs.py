@@ -122,7 +122,7 @@ def pytorch_bytes(network: Network, recipe: Recipe, spec: InputSpec) -> int:
 
     The network runs on tensors that have shapes and no values.
     """
-    image = torch.empty((spec.batch, 3, *spec.size_hw), device="meta")
+    image = torch.empty((spec.batch, spec.channels, *spec.size_hw), device="meta")
     state = {name: tensor.to("meta") for name, tensor in network.state_dict().items()}
     live = _LiveBytes()
     with torch.no_grad(), live:

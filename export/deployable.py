@@ -51,6 +51,7 @@ class Deployable(nn.Module):
         spec: name, size, layout and type of the input tensor.
         output: ``logits`` or ``heatmaps`` (batch, channels, h, w) float32 at the model's stride, or ``labels`` (batch,
             height, width) uint8, or ``masks`` (batch, channels, height, width) uint8.
+        align_corners: how labels and masks are upsampled; None is how the head upsamples its own maps.
         threshold: of masks: the probability over which a pixel is a class.
         head_parts: how many parts the head's channels are computed in; None makes none of them larger than
             ``HEAD_BYTES_LIMIT``.
@@ -66,6 +67,7 @@ class Deployable(nn.Module):
         *,
         spec: InputSpec,
         output: OutputKind,
+        align_corners: bool | None = None,
         threshold: float | None = None,
         head_parts: int | None = None,
     ) -> None:
@@ -73,6 +75,7 @@ class Deployable(nn.Module):
         self.recipe = recipe
         self.spec = spec
         self.output = output
+        self.align_corners = model.head.align_corners if align_corners is None else align_corners
         self.threshold = threshold
         self.step = recipe.input_step if isinstance(recipe, MergingRecipe) else 1
         self.encoder = with_rewritten_blocks(model.encoder)
@@ -82,16 +85,18 @@ class Deployable(nn.Module):
             self.head: nn.Module = RewrittenEdaHead(model.head, recipe, parts=parts)
         else:
             self.head = RewrittenHead(model.head, parts=parts)
-        self.register_buffer("mean", torch.tensor(spec.mean).reshape(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(spec.std).reshape(1, 3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(spec.mean).reshape(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(spec.std).reshape(1, -1, 1, 1), persistent=False)
 
     def forward(self, frame: Tensor) -> Tensor:
         """Return the output for a batch of frames of exactly the spec's shape and type."""
-        image = self._image_from_frame(frame)
-        return answer_of(self.head(self.encoder(image, self.recipe)), self.output, self.spec.size_hw, self.threshold)
+        logits = self.head(self.encoder(self._image_from_frame(frame), self.recipe))
+        return answer_of(
+            logits, self.output, self.spec.size_hw, align_corners=self.align_corners, threshold=self.threshold
+        )
 
     def _image_from_frame(self, frame: Tensor) -> Tensor:
-        """Thin out and normalize: (batch, 3, height, width) float32."""
+        """Thin out and normalize: (batch, channels, height, width) float32."""
         # The cast comes first, since TensorRT knows uint8 only as an input; the transposition before the arithmetic,
         # since constants along the last axis defeat the vector loops of CPU runtimes.
         image = frame.to(torch.float32)
@@ -102,17 +107,20 @@ class Deployable(nn.Module):
         return (image - self.mean) / self.std if self.spec.normalized_in_graph else image
 
 
-def answer_of(logits: Tensor, output: OutputKind, size_hw: GridHw, threshold: float | None = None) -> Tensor:
+def answer_of(
+    logits: Tensor, output: OutputKind, size_hw: GridHw, *, align_corners: bool, threshold: float | None = None
+) -> Tensor:
     """Return what a graph gives of a network's logits: themselves, labels (batch, height, width) uint8, or masks.
 
     Masks (batch, classes, height, width) uint8 are 1 where the sigmoid is above ``threshold``.
     """
+    if output not in ("labels", "masks"):
+        return logits
+    values = upsampled(logits, size_hw, align_corners=align_corners)
     if output == "labels":
-        return upsampled(logits, size_hw).argmax(1).to(torch.uint8)
-    if output == "masks":
-        assert threshold is not None
-        return (upsampled(logits, size_hw) > logit(threshold)).to(torch.uint8)
-    return logits
+        return values.argmax(1).to(torch.uint8)
+    assert threshold is not None
+    return (values > logit(threshold)).to(torch.uint8)
 
 
 def _head_parts(model: Network, recipe: Recipe, spec: InputSpec) -> int:
@@ -157,6 +165,7 @@ class FusedSum(nn.Module):
         weights: (width, channels of the projected map) of each map.
         bias: (width,).
         classifier: a 1x1 convolution from ``width`` channels.
+        align_corners: how the maps are upsampled.
         parts: how many parts the width is computed in.
     """
 
@@ -167,9 +176,11 @@ class FusedSum(nn.Module):
         bias: Tensor,
         classifier: nn.Conv2d,
         *,
+        align_corners: bool,
         parts: int = 1,
     ) -> None:
         super().__init__()
+        self.align_corners = align_corners
         self.projections = nn.ModuleList(projections)
         self.parts = nn.ModuleList()
         slices = [slice(int(rows[0]), int(rows[-1]) + 1) for rows in np.array_split(np.arange(len(bias)), parts)]
@@ -194,7 +205,10 @@ class FusedSum(nn.Module):
         convs, classifier = part[:-1], part[-1]
         # The upsampled maps are summed by themselves: a convolution followed by one addition and a ReLU is what CPU
         # backends run as a single operation.
-        others = [upsampled(conv(image), grid_hw) for conv, image in zip(convs[1:], maps[1:], strict=True)]
+        others = [
+            upsampled(conv(image), grid_hw, align_corners=self.align_corners)
+            for conv, image in zip(convs[1:], maps[1:], strict=True)
+        ]
         total = convs[0](maps[0]) + functools.reduce(torch.add, others)
         logits: Tensor = classifier(F.relu(total))
         return logits
@@ -217,7 +231,7 @@ class RewrittenHead(FusedSum):
             projections.append(projection)
             weights.append(stage_weight)
             bias = bias + stage_bias
-        super().__init__(projections, weights, bias, head.classifier, parts=parts)
+        super().__init__(projections, weights, bias, head.classifier, align_corners=head.align_corners, parts=parts)
 
 
 class RewrittenEdaHead(nn.Module):
@@ -229,7 +243,10 @@ class RewrittenEdaHead(nn.Module):
         self.decoder = with_rewritten_blocks(head)
         weight, bias = folded_batch_norm(head.fusion)
         weights = [each.flatten(1) for each in torch.split_with_sizes(weight, list(head.channels), dim=1)]
-        self.fusion = FusedSum([nn.Identity() for _ in weights], weights, bias, head.classifier, parts=parts)
+        projections = [nn.Identity() for _ in weights]
+        self.fusion = FusedSum(
+            projections, weights, bias, head.classifier, align_corners=head.align_corners, parts=parts
+        )
 
     def forward(self, features: list[Tensor]) -> Tensor:
         """Return logits (batch, classes, rows, columns) on the grid of ``features[1]``."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
-from sfpp.runtime.contract import InputDtype, MatchingRule, ResizeRule, Target, Task
+from sfpp.runtime.contract import ColorOrder, InputDtype, Interpolation, MatchingRule, ResizeRule, Target, Task
 from sfpp.runtime.errors import UsageError
 from sfpp.runtime.options import check_choices, option
 
@@ -73,8 +75,87 @@ def _blocks(text: str) -> int:
     return int(text)
 
 
+@dataclass(frozen=True, kw_only=True)
+class PreparationOptions:
+    """How the training prepared images, where the checkpoint does not say it or is wrong; None is what it says.
+
+    ``mean`` and ``std`` have one number for each channel, in the network's order, on the 0..255 scale.
+
+    Raises:
+        UsageError: a value that cannot be meant.
+    """
+
+    mean: tuple[float, ...] | None = option(
+        "mean of each channel in training, 0..255, in the order of --color-order (default: what the checkpoint says, "
+        "else ImageNet's)",
+        default=None,
+        type=float,
+        nargs="+",
+        metavar="N",
+    )
+    std: tuple[float, ...] | None = option(
+        "standard deviation of each channel in training, likewise", default=None, type=float, nargs="+", metavar="N"
+    )
+    color_order: ColorOrder | None = option(
+        "order of the channels in training (default: what the checkpoint says, else RGB)",
+        default=None,
+        choices=get_args(ColorOrder),
+    )
+    resize: ResizeRule | None = option(
+        "how frames of another shape are fitted: letterbox keeps the aspect ratio, stretch does not (default: what the "
+        "checkpoint says, else letterbox)",
+        default=None,
+        choices=get_args(ResizeRule),
+    )
+    interpolation: Interpolation | None = option(
+        "how frames are resized: area (bilinear, the mean over the area from half the size on), linear (bilinear, as "
+        "mmcv has it) or antialias (as Pillow and torchvision have it) (default: what the checkpoint says, else area)",
+        default=None,
+        choices=get_args(Interpolation),
+    )
+    align_corners: bool | None = option(
+        "the network was trained with align_corners in its upsampling, or without (default: what the checkpoint says, "
+        "else without)",
+        default=None,
+        action=argparse.BooleanOptionalAction,
+    )
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+        for name in ("mean", "std"):
+            if (values := getattr(self, name)) is not None:
+                object.__setattr__(self, name, _channel_values(values, f"--{name}"))
+        if self.std is not None and min(self.std) <= 0:
+            raise UsageError(f"--std is {numbers_text(self.std)}, expected positive numbers")
+        for values, flag in ((self.mean, "--mean"), (self.std, "--std")):
+            # Nothing that is trained on bytes deviates by less than one of their steps.
+            if values is not None and any(values) and max(map(abs, values)) < 1:
+                meant = numbers_text([round(255 * value, 6) for value in values])
+                raise UsageError(
+                    f"{flag} is {numbers_text(values)}, which is on the 0..1 scale, expected 0..255: "
+                    f"give {flag} {meant}"
+                )
+
+
+def numbers_text(values: Iterable[float]) -> str:
+    """Return numbers as they are given on a command line."""
+    return " ".join(f"{value:.9g}" for value in values)
+
+
+def _channel_values(values: object, flag: str) -> tuple[float, ...]:
+    """Return one number a channel.
+
+    Raises:
+        UsageError: not a list of finite numbers.
+    """
+    items = list(values) if isinstance(values, list | tuple) else []
+    if not items or not all(type(item) in (int, float) and math.isfinite(item) for item in items):
+        raise UsageError(f"{flag} is {values!r}, expected one number for each channel, such as 123.675 116.28 103.53")
+    return tuple(map(float, items))
+
+
 @dataclass(frozen=True)
-class ExportSettings:
+class ExportSettings(PreparationOptions):
     """What to export, for ``sfpp-export`` and :func:`sfpp.export.export_onnx`.
 
     Raises:
@@ -108,7 +189,9 @@ class ExportSettings:
         choices=get_args(Target),
     )
     res: str | tuple[int, int] | None = option(
-        "input size, width x height in pixels (default: 1920x1080; for pose 192x256)", default=None, metavar="WxH"
+        "input size, width x height in pixels (default: what the checkpoint says, else 1920x1080; for pose 192x256)",
+        default=None,
+        metavar="WxH",
     )
     task: Task | None = option(
         "which demonstration model is meant; weights tell theirs by themselves", default=None, choices=get_args(Task)
@@ -134,21 +217,21 @@ class ExportSettings:
     )
     input: InputDtype = option(
         "uint8 for RGB frames (batch, height, width, 3) with normalization in the graph, float32 for normalized images "
-        "(batch, 3, height, width)",
+        "(batch, channels, height, width)",
         default="uint8",
         choices=get_args(InputDtype),
     )
     batch: int = option("frames in one run, fixed", default=1, type=int, metavar="N")
     opset: int = option("version of the ONNX operators, 17 to 20", default=17, type=int, metavar="N")
-    resize: ResizeRule = option(
-        "how the runtime fits frames of another shape: letterbox keeps the aspect ratio, stretch does not",
-        default="letterbox",
-        choices=get_args(ResizeRule),
-    )
     classes: str | Path | None = option(
         "class names and colors: cityscapes, ade20k, camvid, voc, or a file (default: what the checkpoint says)",
         default=None,
         metavar="NAME|FILE",
+    )
+    weights_key: str | None = option(
+        "which network of a checkpoint that holds several, such as ema_state_dict (default: the plain one)",
+        default=None,
+        metavar="NAME",
     )
     keypoints: str | Path | None = option(
         "keypoints of a pose network: coco17, lsp14, jump20, or a JSON file (default: what the checkpoint says, or the "
@@ -161,9 +244,9 @@ class ExportSettings:
     )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.res is not None:
             resolution_from(self.res)
-        check_choices(self)
         if isinstance(self.batch, bool) or not isinstance(self.batch, int) or not 1 <= self.batch <= 64:
             raise UsageError(f"batch is {self.batch!r}, expected a whole number from 1 to 64")
         check_threshold(self.threshold)

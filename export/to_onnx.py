@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -34,12 +34,12 @@ from sfpp.export.parity.exported import (
     require_tokens,
 )
 from sfpp.export.parity.probed_model import require_onnxruntime
-from sfpp.export.settings import ExportSettings
+from sfpp.export.settings import ExportSettings, Resolution
 from sfpp.runtime.backends import Notify
 from sfpp.runtime.contract import METADATA_KEY, InputSpec, ModelContract, SelfTest, Target
 from sfpp.runtime.errors import SfppError, UsageError
 from sfpp.runtime.files import check_destinations, made_folder, whole_file
-from sfpp.runtime.images import Image, batch_from_frames, input_from_frame, read_image
+from sfpp.runtime.images import Image, batch_from_frames, input_from_frame, read_image, takes_frames
 from sfpp.runtime.model_file import load
 from sfpp.runtime.resources import memory_for, thread_limit
 from sfpp.runtime.self_test import self_test_for, threshold_for
@@ -59,7 +59,8 @@ class ExportReport:
     """What an export made and how well it agrees with PyTorch.
 
     ``planned_tokens`` has one entry per stage; ``seconds`` is the time of each step by name; ``threshold_source`` says
-    where the threshold of a network with one output was read, empty where it is the default.
+    where the threshold of a network with one output was read, empty where it is the default; ``notes`` say what is odd
+    about the checkpoint.
     """
 
     path: Path
@@ -69,6 +70,7 @@ class ExportReport:
     planned_tokens: tuple[StageTokens, ...]
     seconds: dict[str, float]
     threshold_source: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def export_onnx(
@@ -107,6 +109,11 @@ def export_onnx(
         plan = plan_for(chosen.recipe, checkpoint.config, contract.input)
         image = read_image(settings.image if settings.image is not None else demo_image(checkpoint.task))
         frames = _example(contract.input, image)
+    for note in checkpoint.preparation.notes:
+        notify(f"warning: {note}")
+    if weights is not None or checkpoint.preparation.said:  # the demonstration model needs no words
+        size = Resolution(contract.input.width, contract.input.height)
+        notify(checkpoint.preparation.words(resize=contract.input.resize, size=size))
     destination = Path(path) if path is not None else Path(default_name(contract))
     check_destinations(
         destination, also_read=[weights, settings.variant, settings.classes, settings.keypoints, settings.image]
@@ -135,20 +142,21 @@ def export_onnx(
             parity = compare_with_pytorch(checked, model, chosen.recipe, contract, frames)
             require_parity(parity, destination)
             require_tokens(parity, tokens_by_block(plan))
-        with clock.step("adding a self-test"):
-            # Only now: what is expected of the file from here on is the answer of a file that agrees with PyTorch.
-            test = stored_self_test(
-                checked,
-                contract,
-                image,
-                parity,
-                compare=lambda frames: compare_with_pytorch(checked, model, chosen.recipe, contract, frames),
-            )
-        contract = dataclasses.replace(contract, self_test=test)
+        if takes_frames(contract.input):  # a self-test is a frame
+            with clock.step("adding a self-test"):
+                # Only now: what is expected of the file from here on is the answer of a file that agrees with PyTorch.
+                test = stored_self_test(
+                    checked,
+                    contract,
+                    image,
+                    parity,
+                    compare=lambda frames: compare_with_pytorch(checked, model, chosen.recipe, contract, frames),
+                )
+            contract = dataclasses.replace(contract, self_test=test)
         with clock.step("writing"), whole_file(destination) as whole:
             onnx.save(with_contract(onnx.load(str(checked)), contract), str(whole))
-    size, source = destination.stat().st_size, checkpoint.threshold_source
-    return ExportReport(destination, contract, size, parity, plan, clock.seconds, source)
+    written, source = destination.stat().st_size, checkpoint.threshold_source
+    return ExportReport(destination, contract, written, parity, plan, clock.seconds, source, checkpoint.notes)
 
 
 def learned_model(checkpoint: Checkpoint) -> Network:
@@ -165,7 +173,14 @@ def learned_model(checkpoint: Checkpoint) -> Network:
 def graph_from_model(model: Network, recipe: Recipe, contract: ModelContract, example: NDArray[Any]) -> onnx.ModelProto:
     """Return the graph, for the contract's target, of a learned model for an input of the example's shape and type."""
     output = contract.outputs[0]
-    deployable = Deployable(model, recipe, spec=contract.input, output=output.kind, threshold=contract.threshold).eval()
+    deployable = Deployable(
+        model,
+        recipe,
+        spec=contract.input,
+        output=output.kind,
+        align_corners=output.align_corners,
+        threshold=contract.threshold,
+    ).eval()
     names = (contract.input.name, output.name)
     traced = trace_to_onnx(deployable, torch.from_numpy(example), names=names, opset=contract.opset)
     return lowered(traced, cast(Target, contract.target))
@@ -179,11 +194,12 @@ def with_contract(graph: onnx.ModelProto, contract: ModelContract) -> onnx.Model
 
 
 def _read(weights: str | os.PathLike[str] | None, settings: ExportSettings) -> Checkpoint:
-    """Read the weights, or those of the task's demonstration model."""
+    """Read the weights, or those of the task's demonstration model, prepared as the settings say."""
     task = settings.task
     if weights is None:
-        return read_checkpoint(demo_pose_checkpoint() if task == "pose" else demo_checkpoint())
-    checkpoint = read_checkpoint(weights, threshold=settings.threshold)
+        weights = demo_pose_checkpoint() if task == "pose" else demo_checkpoint()
+    checkpoint = read_checkpoint(weights, weights_key=settings.weights_key, threshold=settings.threshold)
+    checkpoint = checkpoint.overruled(settings, settings.res)
     if task is not None and checkpoint.task != task:
         raise UsageError(f"--task is {task}, but {checkpoint.name} was trained for {checkpoint.task}")
     return checkpoint
@@ -217,10 +233,21 @@ def _example(spec: InputSpec, image_bgr: NDArray[Any]) -> NDArray[Any]:
     """Return an input batch made of the image; further frames are mirrored and shifted, so that a mix-up shows."""
     # Stretched whatever the rule: in the empty border of a letterbox all tokens are equally alike, and which of them
     # are merged is then a matter of rounding.
-    first, _ = input_from_frame(image_bgr, dataclasses.replace(spec, resize="stretch"))
+    stretched = dataclasses.replace(spec, resize="stretch")
+    if takes_frames(spec):
+        first, _ = input_from_frame(image_bgr, stretched)
+    else:
+        first = np.concatenate(list(_planes(stretched, image_bgr)), axis=1)
     axis = 2 if spec.layout == "NHWC" else 3
     others = [np.roll(np.flip(first, axis), 7 * index, axis) for index in range(1, spec.batch)]
     return np.ascontiguousarray(np.concatenate([first, *others]))
+
+
+def _planes(spec: InputSpec, image_bgr: Image) -> Iterator[NDArray[Any]]:
+    """Yield channels, (1, 1, height, width), that differ: the image's own in turn, each time shifted further."""
+    for index, (mean, std) in enumerate(zip(spec.mean, spec.std, strict=True)):
+        plane = np.roll(image_bgr[..., index % 3], 11 * (index // 3), axis=1)
+        yield input_from_frame(plane, dataclasses.replace(spec, channels=1, mean=(mean,), std=(std,)))[0]
 
 
 def stored_self_test(

@@ -25,7 +25,9 @@ SCHEMA_VERSION = 1
 Task = Literal["segmentation", "pose"]
 Layout = Literal["NHWC", "NCHW"]
 InputDtype = Literal["uint8", "float32"]
+ColorOrder = Literal["RGB", "BGR"]
 ResizeRule = Literal["letterbox", "stretch"]
+Interpolation = Literal["area", "linear", "antialias"]
 OutputKind = Literal["logits", "labels", "masks", "heatmaps"]
 Decoding = Literal["quarter"]
 MatchingRule = Literal["exact", "local"]
@@ -37,16 +39,23 @@ Target = Literal["portable", "onnxruntime", "openvino", "tensorrt"]
 _LONGEST_SELF_TEST = 100_000
 _MOST_PIXELS = 2**31  # in a batch
 MOST_CLASSES = 256  # labels are uint8
+MOST_CHANNELS = 64  # of an input: a hyperspectral camera's, and not a mistake's
 
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
 class InputSpec:
-    """The one input tensor: (batch, height, width, 3) for NHWC, (batch, 3, height, width) for NCHW.
+    """The one input tensor: (batch, height, width, channels) for NHWC, (batch, channels, height, width) for NCHW.
 
-    ``mean`` and ``std`` are on the 0..255 scale, in ``color_order``. When ``normalized_in_graph`` is true the graph
-    takes raw values 0..255 and applies them itself; otherwise the runtime does, which needs float32.
+    ``mean`` and ``std``, one number a channel, are on the 0..255 scale, in ``color_order``. When
+    ``normalized_in_graph`` is true the graph takes raw values 0..255 and applies them itself; otherwise the runtime
+    does, which needs float32. Other than 3 ``channels`` are float32 and NCHW: of one the runtime makes a grey image,
+    more are fed by the program itself.
+
+    ``resize`` says where a frame lies in the input, ``interpolation`` how it is resized to that: ``area`` is OpenCV's
+    bilinear, or the mean over the area from half the size on; ``linear`` OpenCV's bilinear at every size, as mmcv has
+    it; ``antialias`` a triangle filter as wide as the frame is shrunk, as Pillow and torchvision have it.
     """
 
     name: str
@@ -55,11 +64,13 @@ class InputSpec:
     batch: int = 1
     layout: Layout = "NHWC"
     dtype: InputDtype = "uint8"
-    color_order: Literal["RGB", "BGR"] = "RGB"
-    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
-    std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    color_order: ColorOrder = "RGB"
+    mean: tuple[float, ...] = (123.675, 116.28, 103.53)
+    std: tuple[float, ...] = (58.395, 57.12, 57.375)
     normalized_in_graph: bool = True
     resize: ResizeRule = "letterbox"
+    channels: int = 3
+    interpolation: Interpolation = "area"
 
     @property
     def size_hw(self) -> tuple[int, int]:
@@ -70,8 +81,8 @@ class InputSpec:
     def shape(self) -> tuple[int, int, int, int]:
         """The tensor's shape in the order of its layout."""
         if self.layout == "NHWC":
-            return self.batch, self.height, self.width, 3
-        return self.batch, 3, self.height, self.width
+            return self.batch, self.height, self.width, self.channels
+        return self.batch, self.channels, self.height, self.width
 
 
 @dataclass(frozen=True)
@@ -81,12 +92,16 @@ class OutputSpec:
     ``logits`` is (batch, classes, h, w) float32 with h = ceil(height / stride), or one less where a network that halves
     its input drops the last row; ``labels`` is (batch, height, width) uint8, of stride 1; ``masks``, of a multi-label
     model, is (batch, classes, height, width) uint8, 0 or 1, of stride 1; ``heatmaps`` is (batch, keypoints, h, w)
-    float32, about 1 where a keypoint is sure.
+    float32, about 1 where a keypoint is sure. ``align_corners`` says that the logits at the corners lie on the image's
+    corner pixels when they are upsampled, rather than half a cell inside. ``through_input`` says that they are
+    upsampled to the input's size first and from there to the frame's, and not at once.
     """
 
     name: str
     kind: OutputKind
     stride: int
+    align_corners: bool = False
+    through_input: bool = False
 
 
 @dataclass(frozen=True)
@@ -222,7 +237,7 @@ class ModelContract:
     With ``multi_label`` each class has a sigmoid, and a pixel any number of classes. ``multiply_adds`` of one run
     are those of matrix products and convolutions; ``activation_bytes`` is what all nodes read and write, weights left
     out, before any fusion; ``live_bytes`` is the most that is alive of it at one time. All are None where nobody
-    counted.
+    counted. ``weights_key`` is which network of its checkpoint it is, empty where that held no other.
     """
 
     task: Task
@@ -249,6 +264,7 @@ class ModelContract:
     activation_bytes: int | None = None
     live_bytes: int | None = None
     checkpoint_sha256: str = ""
+    weights_key: str = ""
     licence: str = ""
     sfpp_version: str = ""
     schema_version: int = SCHEMA_VERSION
@@ -341,6 +357,15 @@ def _check_values(contract: ModelContract) -> None:
     wrong = {
         f"{size} must be positive": min(spec.height, spec.width, spec.batch) < 1,
         f"{size} is more than fits into memory": spec.batch * spec.height * spec.width > _MOST_PIXELS,
+        f"there are {spec.channels} input channels, expected 1 to {MOST_CHANNELS}": (
+            not 1 <= spec.channels <= MOST_CHANNELS
+        ),
+        f"{len(spec.mean)} values of mean and {len(spec.std)} of std for {spec.channels} channels": (
+            not len(spec.mean) == len(spec.std) == spec.channels
+        ),
+        f"{spec.channels} input channels need float32 and NCHW; uint8 or NHWC is for the 3 of a color frame": (
+            spec.channels != 3 and (spec.dtype, spec.layout) != ("float32", "NCHW")
+        ),
         "mean must be finite and std positive": not normalizes,
         "an input of type uint8 cannot hold normalized values, so the graph must normalize": (
             spec.dtype == "uint8" and not spec.normalized_in_graph
@@ -349,6 +374,10 @@ def _check_values(contract: ModelContract) -> None:
         "an output's stride must be at least 1": any(output.stride < 1 for output in contract.outputs),
         f"there are {classes} classes, expected 1 to {MOST_CLASSES} (labels are uint8)": (
             not is_pose and not 1 <= classes <= MOST_CLASSES
+        ),
+        "a pose model needs the 3 channels of a color frame": is_pose and spec.channels != 3,
+        "heatmaps are never upsampled, so align_corners and through_input say nothing of them": any(
+            output.kind == "heatmaps" and (output.align_corners or output.through_input) for output in contract.outputs
         ),
         "a pose model needs keypoints": is_pose and contract.keypoints is None,
         "a pose model needs an output of the kind heatmaps": is_pose and "heatmaps" not in kinds,

@@ -6,6 +6,7 @@ differ and spoil accuracy in silence.
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from sfpp.runtime.contract import InputSpec
+from sfpp.runtime.contract import InputSpec, Interpolation
 from sfpp.runtime.errors import MediaError, MissingDependencyError, UsageError
 from sfpp.runtime.files import whole_file
 from sfpp.runtime.imports import cv2_text, import_cv2
@@ -40,6 +41,8 @@ _SIGNATURES = (
 )
 _HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"mif1", b"mif2"}
 _MOVING_BRANDS = (b"hevc", b"hevx", b"msf1", b"avis")
+# Rows that are resized by one product of matrices: more would multiply by more zeros, fewer would read pixels anew.
+_ROWS_AT_ONCE = 4
 
 
 @dataclass(frozen=True)
@@ -57,13 +60,22 @@ class Placement:
         """Model pixels per frame pixel, down and across."""
         return self.height / self.frame_size_hw[0], self.width / self.frame_size_hw[1]
 
-    def region(self, cells_hw: tuple[int, int], *, model_size_hw: tuple[int, int]) -> tuple[float, float, float, float]:
-        """Return the frame's (top, left, height, width) in cells of an output of size ``cells_hw``."""
+    def region(
+        self, cells_hw: tuple[int, int], *, model_size_hw: tuple[int, int], align_corners: bool = False
+    ) -> tuple[float, float, float, float]:
+        """Return the frame's (top, left, height, width) in cells of an output of size ``cells_hw``.
+
+        With ``align_corners`` from the center of its first pixel to that of its last one, where the center of the
+        output's first cell lies at 0 and on that of the input's first pixel, and the last ones on each other, too.
+        """
         # The ratio of sizes rather than the stride: they differ where the stride does not divide the input, and
         # training upsamples by the ratio.
-        per_row = cells_hw[0] / model_size_hw[0]
-        per_column = cells_hw[1] / model_size_hw[1]
-        return self.top * per_row, self.left * per_column, self.height * per_row, self.width * per_column
+        less = 1 if align_corners else 0
+        per_row, per_column = (
+            (cells - less) / max(1, size - less) for cells, size in zip(cells_hw, model_size_hw, strict=True)
+        )
+        height, width = self.height - less, self.width - less
+        return self.top * per_row, self.left * per_column, height * per_row, width * per_column
 
 
 def place_frame(frame_size_hw: tuple[int, int], spec: InputSpec) -> Placement:
@@ -95,22 +107,46 @@ def input_from_frame(frame_bgr: NDArray[Any], spec: InputSpec) -> tuple[NDArray[
         spec: what the model takes.
 
     Returns:
-        (1, height, width, 3) or (1, 3, height, width) in the spec's type and color order: uint8 or float32 in 0..255,
-        or float32 normalized to (x - mean) / std when the graph does not do that itself. And where the frame lies.
+        (1, height, width, 3) or (1, 3, height, width), of a model of one channel (1, 1, height, width), in the spec's
+        type and color order: uint8 or float32 in 0..255, or float32 normalized to (x - mean) / std when the graph does
+        not do that itself. And where the frame lies.
 
     Raises:
         MediaError: not an image of one of these kinds.
+        UsageError: the model takes channels that a frame does not have.
     """
+    require_frames(spec)
     image = bgr_from_frame(frame_bgr)
     height, width = image.shape[:2]
     placement = place_frame((height, width), spec)
-    resized = _in_color_order(_resized(image, placement), spec)
+    resized = _in_channels(_resized(image, placement, spec.interpolation), spec)
     # The mean color normalizes to about 0: to the network, nothing is there.
     mean_color = np.clip(np.rint(spec.mean), 0, 255).astype(np.uint8)
     values = _values(padded(resized, placement, spec.size_hw, color=mean_color), spec)
+    if spec.channels == 1:
+        values = values[..., np.newaxis]
     if spec.layout == "NCHW":
         values = np.ascontiguousarray(values.transpose(2, 0, 1))
     return values[np.newaxis], placement
+
+
+def takes_frames(spec: InputSpec) -> bool:
+    """Whether a model's input can be made of frames: it has three channels, or one, which is fed their grey."""
+    return spec.channels in (1, 3)
+
+
+def require_frames(spec: InputSpec) -> None:
+    """Raise unless a model's input can be made of frames.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    if not takes_frames(spec):
+        shape = "x".join(map(str, spec.shape))
+        raise UsageError(
+            f"the model takes {spec.channels} channels, and frames have the three of a color or one of grey: feed it "
+            f"from a program of your own, {shape} float32, with model.infer (docs/model-file.md)"
+        )
 
 
 def batch_from_frames(
@@ -165,23 +201,77 @@ def bgr_from_frame(frame: NDArray[Any]) -> Image:
     return converted
 
 
-def _resized(image: Image, placement: Placement) -> Image:
-    if (placement.height, placement.width) == placement.frame_size_hw:
+def _resized(image: Image, placement: Placement, interpolation: Interpolation) -> Image:
+    size_hw = placement.height, placement.width
+    if size_hw == placement.frame_size_hw:
         return image
+    if interpolation == "antialias":
+        return _antialiased(image, size_hw)
     cv2 = import_cv2(purpose=_PURPOSE)
     # Linear interpolation reads 2x2 pixels: from half the size on it skips some, and fine structure turns into
     # aliasing. Area averaging reads all of them, but is blocky when it enlarges and no better in between.
-    shrinks = max(placement.scale_yx) <= 0.5
-    size_wh = placement.width, placement.height
-    resized: Image = cv2.resize(image, size_wh, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    averages = interpolation == "area" and max(placement.scale_yx) <= 0.5
+    filter_kind = cv2.INTER_AREA if averages else cv2.INTER_LINEAR
+    resized: Image = cv2.resize(image, size_hw[::-1], interpolation=filter_kind)
     return resized
 
 
-def _in_color_order(image_bgr: Image, spec: InputSpec) -> Image:
-    if spec.color_order == "BGR":
+def _antialiased(image: Image, size_hw: tuple[int, int]) -> Image:
+    """Resize (H, W, 3) to the bit as Pillow's BILINEAR does: across, then down, each rounded to uint8."""
+    if image.shape[1] != size_hw[1]:
+        cv2 = import_cv2(purpose=_PURPOSE)
+        # Turned, since a row is one block of memory and a column is not.
+        image = cv2.transpose(_with_rows(cv2.transpose(image), size_hw[1]))
+    return image if image.shape[0] == size_hw[0] else _with_rows(image, size_hw[0])
+
+
+def _with_rows(image: Image, count: int) -> Image:
+    flat = image.reshape(len(image), -1)
+    resized = np.empty((count, flat.shape[1]), np.uint8)
+    start = 0
+    for first, weights in _triangles(len(image), count):
+        # In float64 these sums are exact, in whatever order: 22 bits of a weight, 8 of a pixel.
+        sums = weights @ flat[first : first + weights.shape[1]].astype(np.float64)
+        sums += 0.5
+        resized[start : start + len(weights)] = sums
+        start += len(weights)
+    return resized.reshape(count, *image.shape[1:])
+
+
+@functools.lru_cache(maxsize=8)  # of a video each frame needs the same two
+def _triangles(size: int, count: int) -> tuple[tuple[int, NDArray[np.float64]], ...]:
+    """Return the weights by which ``size`` rows become ``count``, some new rows at a time.
+
+    A row weighs less the farther it is from the new one's center, and nothing from one new row, or one old one where
+    there are fewer, on. Weights are rounded to 22 bits behind the point, as Pillow does.
+
+    Returns:
+        For every few new rows the first old row that they are made of, and their weights, (new rows, old rows).
+    """
+    scale = size / count
+    reach = max(scale, 1.0)
+    centers = (np.arange(count) + 0.5) * scale
+    lowest = np.maximum(0, centers - reach + 0.5).astype(int)
+    behind = np.minimum(size, centers + reach + 0.5).astype(int)
+    blocks = []
+    for start in range(0, count, _ROWS_AT_ONCE):
+        part = slice(start, start + _ROWS_AT_ONCE)
+        first, end = int(lowest[part][0]), int(behind[part][-1])
+        rows = np.arange(first, end)
+        within = (rows >= lowest[part, np.newaxis]) & (rows < behind[part, np.newaxis])
+        weights = np.where(within, np.maximum(0, 1 - np.abs(rows - centers[part, np.newaxis] + 0.5) / reach), 0)
+        weights /= weights.sum(axis=1, keepdims=True)
+        blocks.append((first, np.floor(weights * 2**22 + 0.5) / 2**22))
+    return tuple(blocks)
+
+
+def _in_channels(image_bgr: Image, spec: InputSpec) -> Image:
+    """Return (H, W, 3) in the spec's color order, or for one channel (H, W) grey."""
+    if spec.color_order == "BGR" and spec.channels == 3:
         return image_bgr
     cv2 = import_cv2(purpose=_PURPOSE)
-    converted: Image = cv2.cvtColor(image_bgr, cv2.COLOR_BGR2RGB)  # 15 times faster than a copy of [..., ::-1] at 4K
+    # 15 times faster than a copy of [..., ::-1] at 4K.
+    converted: Image = cv2.cvtColor(image_bgr, cv2.COLOR_BGR2RGB if spec.channels == 3 else cv2.COLOR_BGR2GRAY)
     return converted
 
 

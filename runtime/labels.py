@@ -21,6 +21,7 @@ Labels = NDArray[np.uint8]
 Logits = NDArray[np.float32]
 Masks = NDArray[np.uint8]
 Region = tuple[float, float, float, float]
+Positions = NDArray[np.float64]
 NO_CLASS = 255  # label of a pixel that a multi-label model gives no class
 
 # Pixels interpolated at a time: a few arrays of this many float32 stay in the cache of one core.
@@ -29,7 +30,9 @@ _CHUNK_PIXELS = 1 << 16
 _LARGEST = np.float32(1e38)
 
 
-def labels_from_logits(logits: NDArray[Any], size_hw: tuple[int, int], *, region: Region | None = None) -> Labels:
+def labels_from_logits(
+    logits: NDArray[Any], size_hw: tuple[int, int], *, region: Region | None = None, align_corners: bool = False
+) -> Labels:
     """Return the winning class of every pixel of a frame.
 
     The same as upsampling each class bilinearly (half-pixel centers, clamped at the border) and taking the argmax, the
@@ -40,6 +43,8 @@ def labels_from_logits(logits: NDArray[Any], size_hw: tuple[int, int], *, region
         size_hw: the frame's height and width in pixels.
         region: the rectangle (top, left, height, width) of the logits, in logits cells, that the frame covers; all of
             it when None.
+        align_corners: the centers of the frame's corner pixels lie on those of the logits' corner cells, and on the
+            corners of ``region``, which is counted from the center of the first cell.
 
     Returns:
         (height, width) uint8 in 0..classes-1.
@@ -50,17 +55,21 @@ def labels_from_logits(logits: NDArray[Any], size_hw: tuple[int, int], *, region
     """
     _check(logits, size_hw)
     values = np.ascontiguousarray(logits, dtype=np.float32)
-    _, rows, columns = values.shape
-    top, left, height, width = region if region is not None else (0.0, 0.0, float(rows), float(columns))
-    axes = _axis(size_hw[0], rows, top, height), _axis(size_hw[1], columns, left, width)
+    cells_hw = values.shape[1], values.shape[2]
+    down, across = _positions(size_hw, cells_hw, region, align_corners=align_corners)
+    axes = _axis(down, cells_hw[0]), _axis(across, cells_hw[1])
     corner, mixed = _cells(_winners(values), *axes)
     labels: Labels = corner.take(axes[1].cell_of_pixel, axis=1).take(axes[0].cell_of_pixel, axis=0)
     _interpolate_cells(values, np.nonzero(mixed), axes, labels)
     return labels
 
 
-def labels_resized(labels: Labels, size_hw: tuple[int, int], *, region: Region | None = None) -> Labels:
-    """Bring a label map (h, w) to a frame's size by nearest neighbour; ``region`` as in :func:`labels_from_logits`.
+def labels_resized(
+    labels: Labels, size_hw: tuple[int, int], *, region: Region | None = None, align_corners: bool = False
+) -> Labels:
+    """Bring a label map (h, w) to a frame's size by nearest neighbour.
+
+    ``region`` and ``align_corners`` are as in :func:`labels_from_logits`.
 
     Returns:
         (height, width) uint8.
@@ -69,11 +78,32 @@ def labels_resized(labels: Labels, size_hw: tuple[int, int], *, region: Region |
         UsageError: an empty size.
     """
     _check(labels[np.newaxis], size_hw)
-    top, left, height, width = region if region is not None else (0.0, 0.0, *map(float, labels.shape))
-    rows = _nearest(size_hw[0], labels.shape[0], top, height)
-    columns = _nearest(size_hw[1], labels.shape[1], left, width)
+    cells_hw = labels.shape[0], labels.shape[1]
+    down, across = _positions(size_hw, cells_hw, region, align_corners=align_corners)
+    rows, columns = _nearest(down, cells_hw[0]), _nearest(across, cells_hw[1])
     resized: Labels = labels.take(columns, axis=1).take(rows, axis=0)
     return resized
+
+
+def logits_resized(logits: NDArray[Any], size_hw: tuple[int, int], *, align_corners: bool = False) -> Logits:
+    """Upsample logits (classes, h, w) bilinearly; ``align_corners`` as in :func:`labels_from_logits`.
+
+    Returns:
+        (classes, height, width) float32.
+
+    Raises:
+        UsageError: as there.
+    """
+    _check(logits, size_hw)
+    values: Logits = np.clip(logits, -_LARGEST, _LARGEST, dtype=np.float32)  # a NaN stays one
+    for axis, position in enumerate(_positions(size_hw, values.shape[1:], None, align_corners=align_corners), 1):
+        last = values.shape[axis] - 1
+        low = np.clip(np.floor(position).astype(np.intp), 0, last)
+        fraction = np.clip(position - low, 0, 1).astype(np.float32)
+        fraction = fraction[:, np.newaxis] if axis == 1 else fraction
+        lower = values.take(low, axis=axis)
+        values = np.asarray(lower + (values.take(np.minimum(low + 1, last), axis=axis) - lower) * fraction, np.float32)
+    return values
 
 
 def logit(probability: float) -> float:
@@ -114,8 +144,27 @@ class _Axis:
     fraction: Logits
 
 
-def _axis(pixel_count: int, logit_count: int, start: float, extent: float) -> _Axis:
-    position = _centers(pixel_count, start, extent) - 0.5
+def _positions(
+    size_hw: tuple[int, int], cells_hw: tuple[int, int], region: Region | None, *, align_corners: bool
+) -> tuple[Positions, Positions]:
+    """Return where the centers of the frame's rows and columns lie on the smaller map, whose own lie at 0, 1, 2..."""
+    less = 1.0 if align_corners else 0.0
+    top, left, height, width = region if region is not None else (0.0, 0.0, cells_hw[0] - less, cells_hw[1] - less)
+    place = _between_corners if align_corners else _half_pixels
+    return place(size_hw[0], top, height), place(size_hw[1], left, width)
+
+
+def _half_pixels(pixel_count: int, start: float, extent: float) -> Positions:
+    # In float64: at 4K a float32 position has an error of a ten-thousandth of a cell.
+    offsets = np.arange(pixel_count, dtype=np.float64) + 0.5
+    return np.asarray(start + offsets * (extent / pixel_count) - 0.5, np.float64)
+
+
+def _between_corners(pixel_count: int, start: float, extent: float) -> Positions:
+    return np.asarray(start + np.arange(pixel_count) * (extent / max(1, pixel_count - 1)), np.float64)
+
+
+def _axis(position: Positions, logit_count: int) -> _Axis:
     cell = np.clip(np.floor(position).astype(np.intp) + 1, 0, logit_count)
     used, cell_of_pixel, lengths = np.unique(cell, return_inverse=True, return_counts=True)
     first = np.cumsum(lengths) - lengths
@@ -129,15 +178,8 @@ def _axis(pixel_count: int, logit_count: int, start: float, extent: float) -> _A
     )
 
 
-def _centers(pixel_count: int, start: float, extent: float) -> NDArray[np.float64]:
-    """Return where the pixels' centers lie on the smaller map, whose own cell i spans i..i+1."""
-    # In float64: at 4K a float32 position has an error of a ten-thousandth of a cell.
-    offsets = np.arange(pixel_count, dtype=np.float64) + 0.5
-    return np.asarray(start + offsets * (extent / pixel_count), np.float64)
-
-
-def _nearest(pixel_count: int, cell_count: int, start: float, extent: float) -> NDArray[np.intp]:
-    return np.clip(np.floor(_centers(pixel_count, start, extent)).astype(np.intp), 0, cell_count - 1)
+def _nearest(position: Positions, cell_count: int) -> NDArray[np.intp]:
+    return np.clip(np.floor(position + 0.5).astype(np.intp), 0, cell_count - 1)
 
 
 def _winners(logits: Logits) -> Labels:

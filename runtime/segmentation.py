@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sfpp.runtime.backends.protocol import Arrays, Backend
 from sfpp.runtime.contract import ModelContract, OutputKind
 from sfpp.runtime.errors import BackendError, UsageError
-from sfpp.runtime.images import Image, Placement, batch_from_frames, bgr_from_frame
+from sfpp.runtime.images import Image, Placement, batch_from_frames, bgr_from_frame, require_frames
 from sfpp.runtime.imports import import_cv2
 from sfpp.runtime.labels import (
     NO_CLASS,
@@ -25,6 +25,7 @@ from sfpp.runtime.labels import (
     labels_of_masks,
     labels_resized,
     logits_beside,
+    logits_resized,
 )
 from sfpp.runtime.model import OpenedModel, Step
 from sfpp.runtime.overlay import LegendEntry, Palette, draw_labels, draw_legend
@@ -178,8 +179,10 @@ class Segmenter(OpenedModel[Segmentation]):
             smooth: how strongly logits are averaged over time, 0 to below 1; see :class:`.steady.Steady`.
 
         Raises:
-            UsageError: another ``smooth``, or smoothing for a model that gives labels.
+            UsageError: another ``smooth``, smoothing for a model that gives labels, or a model whose input is not made
+                of frames.
         """
+        require_frames(self.contract.input)
         smoothed = self._smoothing(smooth) if smooth else lambda frames, outputs: outputs
 
         def prepare(frames: Sequence[Frame], _: None) -> PreparedFrames:
@@ -271,11 +274,16 @@ class Segmenter(OpenedModel[Segmentation]):
         return Segmentation(labels, contract.classes, contract.palette, masks)
 
     def _labels(self, values: NDArray[Any], placement: Placement) -> Labels:
+        size_hw, aligned = self.contract.input.size_hw, self.output.align_corners
+        resized = (placement.height, placement.width) != placement.frame_size_hw
+        if self.output.kind == "logits" and self.output.through_input and resized:
+            values = logits_resized(values, size_hw, align_corners=aligned)
         height, width = values.shape[-2:]
-        region = placement.region((height, width), model_size_hw=self.contract.input.size_hw)
+        region = placement.region((height, width), model_size_hw=size_hw, align_corners=aligned)
         if self.output.kind == "logits":
-            return labels_from_logits(values, placement.frame_size_hw, region=region)
-        return labels_resized(values.astype(np.uint8, copy=False), placement.frame_size_hw, region=region)
+            return labels_from_logits(values, placement.frame_size_hw, region=region, align_corners=aligned)
+        labels = values.astype(np.uint8, copy=False)
+        return labels_resized(labels, placement.frame_size_hw, region=region, align_corners=aligned)
 
     def _checked_output(self, outputs: Arrays) -> NDArray[Any]:
         """Return the output that the contract names, once its shape, type and range are what the contract promises."""

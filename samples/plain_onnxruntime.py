@@ -15,6 +15,7 @@ session = onnxruntime.InferenceSession(model_path, providers=["CPUExecutionProvi
 contract = json.loads(session.get_modelmeta().custom_metadata_map["sfpp.contract"])
 spec, output = contract["input"], contract["outputs"][0]
 assert (spec["dtype"], spec["resize"], output["kind"]) == ("uint8", "letterbox", "logits"), "see the page for others"
+assert (spec.get("interpolation", "area"), output.get("align_corners", False)) == ("area", False), "see the page, too"
 
 frame = cv2.imread(image_path)  # (H, W, 3) BGR
 sides, limits = frame.shape[:2], (spec["height"], spec["width"])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import os
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +45,9 @@ class FrameSource:
 
     Attributes:
         names: what the frames are called, by number; a video may turn out to be shorter than its header says. Empty
-            where nobody knows how many there will be, as of a camera.
+            where nobody knows how many there will be, as of a camera. Of images in several folders that share theirs,
+            the folders stand before it: ``left/0001``.
+        warnings: what is odd about the source, in sentences.
 
     Raises:
         MediaError: nothing has that name, or it holds no frame.
@@ -52,6 +56,7 @@ class FrameSource:
     def __init__(self, source: str) -> None:
         self._source = source
         self._files: tuple[Path, ...] = ()
+        self.warnings: tuple[str, ...] = ()
         path = Path(source)
         if path.suffix.lower() == ".txt" and path.is_file():
             self._files = _listed(path)
@@ -62,9 +67,9 @@ class FrameSource:
                 self._files = self._opened.paths
             if self._opened.count is not None:
                 self._opened.close()
-        count = len(self._files) or self._opened.count or 0
-        self.names = tuple(
-            self._files[index].stem if self._files else f"{self._opened.name}-{index:06d}" for index in range(count)
+            self.warnings = tuple(self._opened.warnings)
+        self.names = _names(self._files) or tuple(
+            f"{self._opened.name}-{index:06d}" for index in range(self._opened.count or 0)
         )
 
     def take(
@@ -115,6 +120,18 @@ def in_batches(frames: Iterator[NamedFrame], size: int) -> Iterator[list[NamedFr
     """Yield the frames in groups of ``size``; the last may be smaller."""
     while batch := list(itertools.islice(frames, size)):
         yield batch
+
+
+def _names(files: Sequence[Path]) -> tuple[str, ...]:
+    counts = Counter(file.stem for file in files)
+    if len(counts) == len(files):
+        return tuple(file.stem for file in files)
+    whole = [file.absolute() for file in files]  # a list may name some so, and others not
+    root = os.path.commonpath([file.parent for file in whole])
+    return tuple(
+        file.stem if counts[file.stem] == 1 else (file.parent.relative_to(root) / file.stem).as_posix()
+        for file in whole
+    )
 
 
 def _listed(path: Path) -> tuple[Path, ...]:

@@ -199,6 +199,13 @@ class ConfusionMatrix:
         present = ~np.isnan(iou)
         return float(iou[present].mean()) if present.any() else float("nan")
 
+    def predicted_with_offset(self, offset: int) -> tuple[int, int]:
+        """Return of how many true classes most pixels are predicted as the class ``offset`` above, and of how many."""
+        totals = self._counts.sum(axis=1)
+        rows = np.flatnonzero(totals)
+        rows = rows[(rows + offset >= 0) & (rows + offset < self._classes)]
+        return int((2 * self._counts[rows, rows + offset] > totals[rows]).sum()), len(rows)
+
     def pixel_accuracy(self) -> float:
         """Return the fraction of pixels, 0..1, labeled right; NaN before any pixel was counted."""
         total = self._counts.sum()

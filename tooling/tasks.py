@@ -27,6 +27,7 @@ from sfpp.runtime.model import OpenedModel
 from sfpp.runtime.pose import Pose, PoseEstimator
 from sfpp.runtime.segmentation import Segmenter
 from sfpp.tooling.frames import NamedFrame
+from sfpp.tooling.label_rules import IGNORED
 from sfpp.tooling.marks import marked_keypoints, marked_labels
 from sfpp.tooling.metrics import Accuracy, ConfusionMatrix, KeypointHits, boundary_f_score
 from sfpp.tooling.truth import Annotations, PeopleTruth
@@ -241,7 +242,8 @@ class Task:
         """Return a new, empty tally of how good predictions are.
 
         ``add`` counts one frame's prediction beside float32's, arrays as :meth:`predict` gives them, and returns the
-        share, 0..1, that is equal, NaN for nothing; ``accuracy`` sums up.
+        share, 0..1, that is equal, NaN for nothing; ``accuracy`` sums up, and refuses label images whose numbers are
+        off by one (UsageError).
         """
         return _PoseTally(self) if self.contract.task == "pose" else _SegmentationTally(self)
 
@@ -274,13 +276,11 @@ class _SegmentationTally:
         self._boundaries: list[float] = []
 
     def add(self, frame: NamedFrame, prediction: NDArray[Any], expected: NDArray[Any]) -> float:
-        source, ignore, reference = self._truth, None, expected
-        truth = None if source is None else source.find(frame.name, frame.image_bgr.shape[:2])
-        if source is not None and truth is not None:
-            # Only now: the value to ignore is known once a label image was read.
-            ignore, reference = source.ignore, truth
-            self._confusion = self._confusion or ConfusionMatrix(len(self._classes), ignore=ignore)
+        truth = None if self._truth is None else self._truth.find(frame.name, frame.image_bgr.shape[:2])
+        if truth is not None:
+            self._confusion = self._confusion or ConfusionMatrix(len(self._classes), ignore=IGNORED)
             self._confusion.update(prediction, truth)
+        reference, ignore = (expected, None) if truth is None else (truth, IGNORED)
         planes = zip(prediction, reference, strict=True) if prediction.ndim == 3 else [(prediction, reference)]
         scores = [boundary_f_score(found, there, ignore=ignore) for found, there in planes]
         self._boundaries.append(float(np.mean(scores)))
@@ -289,6 +289,8 @@ class _SegmentationTally:
 
     def accuracy(self) -> Accuracy:
         confusion = self._confusion
+        if confusion is not None and self._truth is not None:
+            self._truth.check_numbering(confusion)
         return Accuracy(
             agreement=float(np.mean(self._agreements)),
             boundary_f=float(np.mean(self._boundaries)),

@@ -1,4 +1,4 @@
-"""What is really in a frame, as somebody annotated it: label images, and boxes and keypoints of people."""
+"""What is really in a frame, as somebody annotated it: keypoints and boxes of people here, and label images."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import json
 import os
 import zipfile
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from sfpp.runtime.contract import ModelContract
 from sfpp.runtime.crops import Boxes
 from sfpp.runtime.errors import MediaError, UsageError
 from sfpp.runtime.people.boxes_file import BoxesFile
+from sfpp.tooling.label_images import LabelFolder
+from sfpp.tooling.label_rules import LabelRules
 
-_LABEL_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".pgm")  # without loss: JPEG would invent classes
 _KEYPOINTS_EXPECTED = (
     'expected a COCO data set with "keypoints", or an .npz with "names" (N,) and "joints" (N, K, 3): x, y, visible'
 )
@@ -45,10 +45,9 @@ class Annotations:
         found = () if self.keypoints is None else map(self.keypoints.find, self.keypoints.names)
         return any(people is not None and people.boxes_xywh is not None for people in found)
 
-    def names(self) -> frozenset[str] | None:
-        """Return the names of the frames with a truth; None where nothing tells right from wrong."""
-        source = self.labels or self.keypoints
-        return None if source is None else source.names
+    def known(self) -> Container[str] | None:
+        """Return what holds the names of the frames with a truth; None where nothing tells right from wrong."""
+        return self.labels or (None if self.keypoints is None else self.keypoints.names)
 
 
 def annotations_for(
@@ -56,7 +55,7 @@ def annotations_for(
     *,
     labels: str | os.PathLike[str] | None = None,
     boxes: str | os.PathLike[str] | None = None,
-    ignore: int | None = None,
+    rules: LabelRules | None = None,
 ) -> Annotations:
     """Open what the user knows about the frames, as this model's task needs it.
 
@@ -64,97 +63,27 @@ def annotations_for(
         contract: the model's.
         labels: a folder of label images; for a pose model a COCO data set or an .npz with keypoints.
         boxes: people's boxes, a COCO-style file; for a pose model only.
-        ignore: value of label images for pixels that do not count; None takes the one beyond the classes.
+        rules: how the values of label images are read.
 
     Raises:
-        UsageError: boxes or ignore for a model that has no use for them.
+        UsageError: boxes or rules for a model that has no use for them.
         MediaError, SfppError: the files cannot be read.
     """
+    rules = rules or LabelRules()
     if contract.keypoints is None:
         if boxes is not None:
             raise UsageError("boxes are for pose models, and this is a segmentation model; leave them off")
-        if ignore is not None and labels is None:
-            raise UsageError(
-                f"ignore is {ignore}, but there are no label images; give them with --labels, or leave it off"
-            )
-        folder = None if labels is None else LabelFolder(labels, classes=len(contract.classes), ignore=ignore)
-        return Annotations(labels=folder)
-    if ignore is not None:
-        raise UsageError("ignore is for label images, and this is a pose model; leave it off")
+        if labels is None:
+            if rules.are_given:
+                raise UsageError(
+                    f"{rules.given()} is given, but there are no label images; give them with --labels, or leave it off"
+                )
+            return Annotations()
+        return Annotations(LabelFolder(labels, classes=contract.classes, palette=contract.palette, rules=rules))
+    if rules.are_given:
+        raise UsageError(f"{rules.given()} is for label images, and this is a pose model; leave it off")
     truth = None if labels is None else KeypointTruth(labels, keypoints=len(contract.keypoints.names))
     return Annotations(keypoints=truth, boxes=None if boxes is None else BoxesFile(boxes))
-
-
-class LabelFolder:
-    """Label images of frames, found by the frame's name: ``labels/0001.png`` for ``images/0001.jpg``.
-
-    A label image is grey, or has a palette, and each pixel's value is the number of its class. One value that is no
-    class may mark pixels that do not count.
-
-    Args:
-        folder: where the images lie.
-        classes: how many classes there are.
-        ignore: the value of pixels that do not count; None takes whatever single value beyond the classes occurs.
-
-    Raises:
-        MediaError: no such folder, or no label picture in it.
-    """
-
-    def __init__(self, folder: str | os.PathLike[str], *, classes: int, ignore: int | None = None) -> None:
-        self._folder = Path(folder)
-        self._classes = classes
-        self.ignore = ignore
-        if not self._folder.is_dir():
-            raise MediaError(f"{self._folder} is not a folder; give the folder with the label images")
-        files = [file for file in self._folder.iterdir() if file.suffix.lower() in _LABEL_SUFFIXES]
-        self._files = {file.stem: file for file in files}
-        if not self._files:
-            raise MediaError(
-                f"the folder {self._folder} holds no label images; expected files ending in "
-                f"{', '.join(_LABEL_SUFFIXES)}, named like the frames"
-            )
-
-    @property
-    def names(self) -> frozenset[str]:
-        """Names of the frames that have a label image."""
-        return frozenset(self._files)
-
-    def find(self, name: str, size_hw: tuple[int, int]) -> NDArray[np.uint8] | None:
-        """Return a frame's true labels, (H, W) uint8, or None where there is no picture for it.
-
-        Args:
-            name: the frame's, without suffix.
-            size_hw: the frame's height and width, which the picture must have.
-
-        Raises:
-            MediaError: the picture cannot be read, has colors, or is of another size.
-            UsageError: it has a value that is neither a class nor the ignored one.
-        """
-        file = self._files.get(name)
-        if file is None:
-            return None
-        labels = _read_labels(file)
-        if labels.shape != size_hw:
-            raise MediaError(
-                f"{file} has {labels.shape[1]}x{labels.shape[0]} pixels (width x height), but its frame has "
-                f"{size_hw[1]}x{size_hw[0]}; give labels of the frames' own size"
-            )
-        self._check_values(labels, file)
-        return labels
-
-    def _check_values(self, labels: NDArray[np.uint8], file: Path) -> None:
-        values = np.flatnonzero(np.bincount(labels.ravel(), minlength=256))
-        beyond = [int(value) for value in values if value >= self._classes and value != self.ignore]
-        if not beyond:
-            return
-        if self.ignore is None and len(beyond) == 1:
-            self.ignore = beyond[0]
-            return
-        raise UsageError(
-            f"{file} has the values {', '.join(map(str, beyond))}, but the model has {self._classes} classes, 0 to "
-            f"{self._classes - 1}, and ignored is {'nothing' if self.ignore is None else self.ignore}; give the value "
-            "to ignore with --ignore, or label images in the model's own class numbers (for Cityscapes the trainIds)"
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,27 +131,6 @@ class KeypointTruth:
     def find(self, name: str) -> PeopleTruth | None:
         """Return the people of the frame with this name, without suffix; None where nobody annotated it."""
         return self._people.get(name)
-
-
-def _read_labels(file: Path) -> NDArray[np.uint8]:
-    """Return the values of an image, (H, W) uint8; of one with a palette the indices, whatever their colors."""
-    try:
-        with Image.open(file) as opened:
-            values = np.asarray(opened)
-    except (OSError, SyntaxError, ValueError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise MediaError(f"cannot read {file}: {error.strerror}") from error
-        raise MediaError(
-            f"{file} ({file.stat().st_size} bytes) is not an image that Pillow can decode; give a PNG"
-        ) from error
-    if values.ndim == 3 and all(np.array_equal(values[..., 0], values[..., channel]) for channel in (1, 2)):
-        values = values[..., 0]
-    if values.ndim != 2 or values.dtype not in (np.uint8, np.bool_):
-        raise MediaError(
-            f"{file} has {values.dtype} values of shape {values.shape}, expected one channel of uint8 whose values are "
-            "class numbers; convert colors to class numbers first"
-        )
-    return np.ascontiguousarray(values, np.uint8)
 
 
 def _read_people(path: Path) -> dict[str, PeopleTruth]:

@@ -31,7 +31,8 @@ def fp16_model(model: onnx.ModelProto, *, keep: Collection[str] = ()) -> onnx.Mo
 
     Raises:
         UsageError: ``keep`` names no node, the graph has float16 already, or Q/DQ pairs below opset 19.
-        ModelFileError: the graph is not valid, or a Q/DQ scale is not a float16 number.
+        ModelFileError: the graph is not valid, or would not be with float16 in it, or a Q/DQ scale is not a float16
+            number.
     """
     graph = FloatGraph(model)
     return _Writer(graph, float_types(graph, keep)).written()
@@ -65,8 +66,7 @@ class _Writer:
         _replace(model.graph.node, self._nodes)
         _replace(model.graph.initializer, self._initializers())
         _replace(model.graph.value_info, self._value_infos())
-        onnx.checker.check_model(model, full_check=True)
-        return model
+        return _checked(model)
 
     def _node(self, index: int, node: onnx.NodeProto) -> onnx.NodeProto:
         """Return a node with its inputs in the type that it takes, after any casts for it."""
@@ -143,6 +143,7 @@ class _Writer:
         results = [
             _info(each, each.name, _FLOAT16) if self._types.is_float16(self._graph, each.name) else each
             for each in self._graph.model.graph.value_info
+            if each.name not in self._graph.constants  # which may have another type now, and say theirs by themselves
         ]
         results += [_info(self._graph.infos[name], stored, _FLOAT16) for name, stored in self._renamed.items()]
         return results + self._infos
@@ -177,8 +178,7 @@ def rounded_in_float32(model: onnx.ModelProto) -> onnx.ModelProto:
     _replace(simulated.graph.node, nodes)
     _replace(simulated.graph.initializer, [_widened(tensor) for tensor in graph.initializer])
     _replace(simulated.graph.value_info, ())
-    onnx.checker.check_model(simulated, full_check=True)
-    return simulated
+    return _checked(simulated)
 
 
 def _cast_in_float32(node: onnx.NodeProto, halves: Collection[str]) -> list[onnx.NodeProto]:
@@ -222,6 +222,18 @@ def _info(value: onnx.ValueInfoProto, name: str, element_type: int) -> onnx.Valu
     copied.name = name
     copied.type.tensor_type.elem_type = element_type
     return copied
+
+
+def _checked(model: onnx.ModelProto) -> onnx.ModelProto:
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        reason = " ".join(str(error).split())
+        raise ModelFileError(
+            f"float16 cannot be written into this graph, it would not be a valid model ({reason}); "
+            "make INT8 alone with --precision int8, or export the checkpoint with sfpp-export"
+        ) from error
+    return model
 
 
 def _replace(field: Any, items: Iterable[Any]) -> None:

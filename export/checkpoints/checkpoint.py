@@ -5,28 +5,22 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from torch import Tensor
 
 from sfpp.export.checkpoints.conversion import canonical_state
+from sfpp.export.checkpoints.preparation import SAYS_NOTHING, Preparation, read_preparation
+from sfpp.export.checkpoints.selection import listing, select_network
 from sfpp.export.checkpoints.sigmoid import Threshold, threshold_of, two_classes, with_background
-from sfpp.export.checkpoints.sizes import (
-    IMAGENET,
-    NetworkConfig,
-    StoredShapes,
-    Triple,
-    network_config,
-    read_normalization,
-    read_settings,
-    size_name,
-)
+from sfpp.export.checkpoints.sizes import NetworkConfig, StoredShapes, network_config, read_settings, size_name
 from sfpp.export.checkpoints.storage import read_weights
-from sfpp.export.checkpoints.styles import Family, StyleName, recognize
+from sfpp.export.checkpoints.styles import Family, StyleName
 from sfpp.export.classes import ClassSet, Color, color_from, default_classes
 from sfpp.export.models.segformer import SegFormerConfig
+from sfpp.export.settings import PreparationOptions
 from sfpp.runtime.contract import Task
 from sfpp.runtime.errors import CheckpointError
 
@@ -41,10 +35,11 @@ class Checkpoint:
     of that network (:mod:`sfpp.export.models`), without batch norm's counters. ``size`` is ``b0`` to ``b5``, ``t`` or
     ``b`` of EDAFormer, or ``custom``. ``classes`` and ``palette`` ((R, G, B), 0..255), or for pose ``keypoints`` (the
     name of a keypoint set, or its JSON), are None where the file does not tell them. ``name`` is the path as given,
-    for messages. ``mean`` and ``std`` are those of the training's (R, G, B), 0..255. ``threshold`` is the probability
+    for messages. ``preparation`` says what the training's images looked like. ``threshold`` is the probability
     over which a pixel is class 1, for a network with one output and a sigmoid, whose ``config`` and ``state`` have two
     (see :mod:`sfpp.export.checkpoints.sigmoid`), and None for any other; ``threshold_source`` says where it was read,
-    empty where nobody says it.
+    empty where nobody says it. ``weights_key`` is what was chosen of a file with several networks, as ``--weights-key``
+    takes it, and empty where there is no other. ``notes`` are lines that whoever uses the weights should read.
     """
 
     name: str
@@ -59,10 +54,26 @@ class Checkpoint:
     keypoints: str | None
     sha256: str
     licence: str
-    mean: Triple = IMAGENET.mean
-    std: Triple = IMAGENET.std
+    preparation: Preparation = SAYS_NOTHING
     threshold: float | None = None
     threshold_source: str = ""
+    weights_key: str = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def channels(self) -> int:
+        """How many channels the network takes."""
+        return _channels(self.config)
+
+    def overruled(self, options: PreparationOptions, res: str | tuple[int, int] | None = None) -> Checkpoint:
+        """Return it with what the user says of its preparation in place of what it says itself.
+
+        Raises:
+            UsageError, CheckpointError: as for :meth:`sfpp.export.checkpoints.preparation.Preparation.overruled`.
+        """
+        prepared = self.preparation.overruled(options, channels=self.channels, res=res, name=self.name)
+        config = _aligned(self.config, prepared.align_corners, self.style)
+        return replace(self, config=config, preparation=prepared)
 
     @property
     def outputs(self) -> int:
@@ -83,39 +94,50 @@ class Checkpoint:
         return ClassSet(self.classes or generated.names, self.palette or generated.palette)
 
 
-def read_checkpoint(path: str | os.PathLike[str], *, threshold: float | None = None) -> Checkpoint:
+def read_checkpoint(
+    path: str | os.PathLike[str],
+    *,
+    weights_key: str | None = None,
+    usual_key: str = "",
+    threshold: float | None = None,
+) -> Checkpoint:
     """Read a SegFormer or EDAFormer; family, task, style and sizes are found from its keys and shapes.
 
-    A SegFormer for segmentation is in official, MMSegmentation or Transformers style, one for pose in MMPose style, an
-    EDAFormer in its authors'. Code in the file is never run. A Transformers folder may have any sizes; of the other
-    styles, B0 to B5 and EDAFormer's T and B are known. A ``config.json`` beside a single Transformers file is used too.
+    A SegFormer for segmentation is in official, MMSegmentation, Transformers, SMP or TAO style, one for pose in MMPose
+    style, an EDAFormer in its authors'. Code in the file is never run. A Transformers folder may have any sizes; of the
+    other styles, B0 to B5 and EDAFormer's T and B are known. A ``config.json`` beside a single Transformers file is
+    used too.
 
     Args:
-        path: the file or the folder.
+        path: a file or folder.
+        weights_key: which network of a file that holds several, such as ``ema_state_dict``; None takes the plain one.
+        usual_key: what is taken in place of the plain one where the file has it.
         threshold: of a segmentation network with one output, in place of the one that the file says; others have none.
 
     Raises:
         CheckpointError: not a readable checkpoint, another network, an unknown size, keys or shapes that do not fit,
-            values that are not finite.
+            values that are not finite, a ``weights_key`` that is not there.
     """
     stored = read_weights(path)
     name = str(stored.path)
-    spelling = recognize(stored.tensors.keys(), name)
+    selected = select_network(stored, weights_key, otherwise=usual_key)
+    spelling, tensors = selected.spelling, selected.tensors
     style = spelling.style
     is_transformers = style.name == "transformers"
     settings = read_settings(stored.folder) if is_transformers else None
-    mean, std = read_normalization(stored.folder) if is_transformers else (IMAGENET.mean, IMAGENET.std)
-    config = network_config(StoredShapes(name, stored.tensors, spelling), settings)
+    config = network_config(StoredShapes(name, tensors, spelling), settings)
+    preparation = read_preparation(stored, style.name, channels=_channels(config))
+    config = _aligned(config, preparation.align_corners, style.name)
     is_pose = style.task == "pose"
     count = _outputs(config)
-    names, palette = (None, None) if is_pose else stored_labels(stored.metadata, settings, count)
-    state = canonical_state(stored.tensors, spelling, config, name=name)
+    labels = Labels() if is_pose else stored_labels(stored.metadata, settings, count)
+    state = canonical_state(tensors, spelling, config, name=name)
     limit = None
     if count == 1 and not is_pose:
         limit = Threshold(threshold, "--threshold") if threshold else threshold_of(stored.metadata, style.name, name)
         config, state = with_background(config, state, limit.value)
         both = stored_labels(stored.metadata, settings, 2)
-        names, palette = both[0] or names, both[1] or palette
+        labels = labels if both.notes else both
     return Checkpoint(
         name=name,
         family=style.family,
@@ -124,26 +146,57 @@ def read_checkpoint(path: str | os.PathLike[str], *, threshold: float | None = N
         size=size_name(config),
         config=config,
         state=state,
-        classes=names,
-        palette=palette,
+        classes=labels.names,
+        palette=labels.palette,
         keypoints=stored_keypoints(stored.metadata) if is_pose else None,
         sha256=stored.sha256,
         licence=str(stored.metadata.get("sfpp.licence", "")),
-        mean=mean,
-        std=std,
+        preparation=preparation,
         threshold=None if limit is None else limit.value,
         threshold_source="" if limit is None else limit.source,
+        weights_key=selected.key,
+        notes=(*selected.notes, *_passed_over(stored.passed_over), *labels.notes),
     )
+
+
+def _passed_over(names: Sequence[str]) -> tuple[str, ...]:
+    if not names:
+        return ()
+    return (f"objects beside the weights were passed over, and nothing of them was run: {listing(names)}",)
+
+
+def _channels(config: NetworkConfig) -> int:
+    return config.encoder.in_channels
+
+
+def _aligned(config: NetworkConfig, align_corners: bool, style: str) -> NetworkConfig:
+    """Return the network whose head upsamples as the library's does."""
+    # Segmentation Models PyTorch aligns corners in what follows the decoder only.
+    if style == "smp":
+        return config
+    if isinstance(config, SegFormerConfig):
+        return replace(config, head=replace(config.head, align_corners=align_corners))
+    return replace(config, decoder=replace(config.decoder, align_corners=align_corners))
 
 
 def _outputs(config: NetworkConfig) -> int:
     return config.head.classes if isinstance(config, SegFormerConfig) else config.decoder.classes
 
 
-def stored_labels(
-    metadata: Mapping[str, Any], settings: Mapping[str, Any] | None, count: int
-) -> tuple[tuple[str, ...] | None, tuple[Color, ...] | None]:
-    """Return the class names and the palette, in the order of the logits; None for what the checkpoint does not tell.
+@dataclass(frozen=True)
+class Labels:
+    """What a checkpoint tells about its classes, in the order of the logits; None where it tells nothing.
+
+    Where it tells something of a part of them, the others have generated names and colors, and ``notes`` say so.
+    """
+
+    names: tuple[str, ...] | None = None
+    palette: tuple[Color, ...] | None = None
+    notes: tuple[str, ...] = ()
+
+
+def stored_labels(metadata: Mapping[str, Any], settings: Mapping[str, Any] | None, count: int) -> Labels:
+    """Return the class names and the palette; where their number does not fit, as many as fit.
 
     Args:
         metadata: texts of a safetensors file (``sfpp.classes``, ``sfpp.palette`` as JSON), or mmseg's ``meta``.
@@ -152,18 +205,64 @@ def stored_labels(
     """
     dataset = metadata.get("dataset_meta")
     inner = dataset if isinstance(dataset, Mapping) else {}
-    names = [
-        _from_json(metadata.get("sfpp.classes")),
-        metadata.get("CLASSES"),
-        inner.get("classes", inner.get("CLASSES")),
-        _names_by_index(settings),
-    ]
-    palettes = [
-        _from_json(metadata.get("sfpp.palette")),
-        metadata.get("PALETTE"),
-        inner.get("palette", inner.get("PALETTE")),
-    ]
-    return _first_valid(names, _valid_names, count), _first_valid(palettes, _valid_palette, count)
+    names = {
+        "sfpp.classes": _by_index(_from_json(metadata.get("sfpp.classes")), _name),
+        "CLASSES": _by_index(metadata.get("CLASSES"), _name),
+        "dataset_meta": _by_index(inner.get("classes", inner.get("CLASSES")), _name),
+        "id2label": _by_index((settings or {}).get("id2label"), _name),
+    }
+    palettes = {
+        "sfpp.palette": _by_index(_from_json(metadata.get("sfpp.palette")), color_from),
+        "PALETTE": _by_index(metadata.get("PALETTE"), color_from),
+        "dataset_meta": _by_index(inner.get("palette", inner.get("PALETTE")), color_from),
+    }
+    generated = default_classes(count)
+    chosen, name_notes = _fitted(names, generated.names, "names")
+    colors, color_notes = _fitted(palettes, generated.palette, "colors")
+    return Labels(chosen, colors, (*name_notes, *color_notes))
+
+
+def _by_index(value: object, read: Callable[[object], _T | None]) -> dict[int, _T | None]:
+    """Return what is told by class index, None for what cannot be read."""
+    if isinstance(value, list | tuple):
+        return {index: read(each) for index, each in enumerate(value)}
+    if not isinstance(value, Mapping):
+        return {}
+    # More digits than an index has are none.
+    return {int(key): read(each) for key, each in value.items() if re.fullmatch(r"\d{1,9}", str(key))}
+
+
+def _fitted(
+    told: Mapping[str, Mapping[int, _T | None]], generated: Sequence[_T], what: str
+) -> tuple[tuple[_T, ...] | None, tuple[str, ...]]:
+    """Return the values of the source that tells most of the classes, the others generated, and a line on what is."""
+    count = len(generated)
+    known = {
+        source: {index: each for index, each in values.items() if each is not None and index < count}
+        for source, values in told.items()
+    }
+    source = max(known, key=lambda each: (len(known[each]), len(told[each]) == count))
+    values = known[source]
+    # The library invents LABEL_0, LABEL_1, ... where the classes have no names.
+    if not values or all(re.fullmatch(r"LABEL_\d+", str(each)) for each in values.values()):
+        return None, ()
+    fitted = tuple(values.get(index, generated[index]) for index in range(count))
+    missing = [str(index) for index in range(count) if index not in values]
+    beyond = [f"{index} ({each})" if each else str(index) for index, each in told[source].items() if index >= count]
+    faults = [f"none for {listing(missing)}"] if missing else []
+    faults += [f"some for {listing(beyond)}, which the network does not have"] if beyond else []
+    if not faults:
+        return fitted, ()
+    if list(told[source]) == list(range(1, count + 1)):
+        faults.append("it counts from 1")
+    return fitted, (
+        f"{source} has {len(told[source])} {what} for {count} outputs: {', '.join(faults)}; those that fit were taken "
+        "by their index: check them, or give --classes FILE",
+    )
+
+
+def _name(value: object) -> str | None:
+    return value.strip() or None if isinstance(value, str) else None
 
 
 def stored_keypoints(metadata: Mapping[str, Any]) -> str | None:
@@ -172,38 +271,8 @@ def stored_keypoints(metadata: Mapping[str, Any]) -> str | None:
     return text.strip() or None if isinstance(text, str) else None
 
 
-def _first_valid(values: Iterable[object], validate: Callable[[object, int], _T | None], count: int) -> _T | None:
-    return next((valid for value in values if (valid := validate(value, count)) is not None), None)
-
-
 def _from_json(text: object) -> object:
     try:
         return json.loads(text) if isinstance(text, str) else None
     except (ValueError, RecursionError):
         return None
-
-
-def _names_by_index(settings: Mapping[str, Any] | None) -> list[Any] | None:
-    """Return the values of ``id2label`` in the order of their indices."""
-    labels = (settings or {}).get("id2label")
-    if not isinstance(labels, Mapping):
-        return None
-    return [labels.get(str(index)) for index in range(len(labels))]
-
-
-def _valid_names(value: object, count: int) -> tuple[str, ...] | None:
-    if not isinstance(value, list | tuple) or len(value) != count:
-        return None
-    if not all(isinstance(name, str) and name.strip() for name in value):
-        return None
-    # The library invents LABEL_0, LABEL_1, ... where the classes have no names.
-    if all(re.fullmatch(r"LABEL_\d+", name) for name in value):
-        return None
-    return tuple(name.strip() for name in value)
-
-
-def _valid_palette(value: object, count: int) -> tuple[Color, ...] | None:
-    if not isinstance(value, list | tuple) or len(value) != count:
-        return None
-    colors = [color_from(color) for color in value]
-    return None if None in colors else tuple(color for color in colors if color is not None)

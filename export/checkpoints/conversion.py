@@ -12,13 +12,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from sfpp.export.checkpoints.selection import listing
 from sfpp.export.checkpoints.sizes import NetworkConfig
-from sfpp.export.checkpoints.styles import FUSION, Part, Spelling
+from sfpp.export.checkpoints.styles import FUSION, FUSION_NORM, Part, Spelling
 from sfpp.export.models.edaformer import EdaFormer
 from sfpp.export.models.segformer import SegFormer, SegFormerConfig
 from sfpp.runtime.errors import CheckpointError
 
-_SHOWN = 10
 _ADVICE = "Give the state dictionary of one such network: whole, unchanged, and without copies such as averaged weights"
 
 Shape = tuple[int, ...]
@@ -34,6 +34,7 @@ def canonical_state(
             variances; all listed.
     """
     slots = canonical_slots(config)
+    tensors = _without_fusion_bias(tensors, spelling)
     _check_keys(tensors, spelling, slots, f"{name} does not fit the {spelling.style.title} style")
     state = {slot.key: _assemble(tensors, spelling, slot) for slot in slots}
     if spelling.style.fused_last_first:
@@ -45,16 +46,28 @@ def canonical_state(
     )
     if broken:
         raise CheckpointError(
-            f"{name} has values that are not finite numbers in {_listing(list(broken))}: the training diverged or the "
+            f"{name} has values that are not finite numbers in {listing(list(broken))}: the training diverged or the "
             "file is damaged; give an earlier checkpoint"
         )
     negative = [slot.key for slot in slots if slot.param == "running_var" and (state[slot.key] < 0).any()]
     if negative:
         raise CheckpointError(
-            f"{name} has variances below 0 (running_var, read as {_listing(negative)}), of which the network makes "
+            f"{name} has variances below 0 (running_var, read as {listing(negative)}), of which the network makes "
             "values that are not numbers: the file is damaged; give another one"
         )
     return state
+
+
+def _without_fusion_bias(tensors: Mapping[str, Tensor], spelling: Spelling) -> Mapping[str, Tensor]:
+    """Take a bias of the fusion into the batch norm behind it, which subtracts its mean from both alike."""
+    if FUSION_NORM not in spelling.style.table:
+        return tensors
+    (fusion,), (norm,) = spelling.parts(FUSION), spelling.parts(FUSION_NORM)
+    bias, mean = fusion.key("bias", 0, 0), norm.key("running_mean", 0, 0)
+    if bias not in tensors or mean not in tensors or tensors[bias].shape != tensors[mean].shape:
+        return tensors
+    shifted = tensors[mean].to(torch.float64) - tensors[bias].to(torch.float64)
+    return {key: shifted if key == mean else tensor for key, tensor in tensors.items() if key != bias}
 
 
 def stages_reversed(weight: Tensor, *, widths: Sequence[int]) -> Tensor:
@@ -126,7 +139,7 @@ def _check_keys(tensors: Mapping[str, Tensor], spelling: Spelling, slots: Sequen
             f"{key} ({tensors[key].dtype})" for key in expected if key in tensors and not _is_plain(tensors[key])
         ],
     }
-    found = [f"{len(keys)} {kind}: {_listing(keys)}" for kind, keys in problems.items() if keys]
+    found = [f"{len(keys)} {kind}: {listing(keys)}" for kind, keys in problems.items() if keys]
     if found:
         raise CheckpointError(f"{claim}. {'. '.join(found)}. {_ADVICE}")
 
@@ -150,11 +163,6 @@ def _essential(shape: Shape) -> Shape:
 
 def _is_plain(tensor: Tensor) -> bool:
     return tensor.is_floating_point() and tensor.layout == torch.strided and not tensor.is_meta
-
-
-def _listing(items: Sequence[str]) -> str:
-    more = len(items) - _SHOWN
-    return ", ".join(items[:_SHOWN]) + (f", and {more} more" if more > 0 else "")
 
 
 def _slot(key: str, shape: tuple[int, ...]) -> Slot:

@@ -7,14 +7,14 @@ as after it, since a constant stays what it is. Everything behind the network th
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
 
+from sfpp.export.checkpoints.configuration import ABSENT, shown, stored_configuration
 from sfpp.export.checkpoints.sizes import NetworkConfig
 from sfpp.export.checkpoints.styles import CLASSIFIER, StyleName
 from sfpp.export.classes import ClassSet, Color, generated_palette
@@ -27,7 +27,6 @@ DEFAULT_THRESHOLD = 0.5
 _BLACK = (0, 0, 0)
 # What MMSegmentation takes where a configuration with one output says nothing; other libraries take a half.
 _LIBRARIES = {"mmseg": (0.3, "MMSegmentation's default")}
-_CONFIGS = ("cfg", "config")  # of MMSegmentation 1.x and 0.x
 
 State = dict[str, Tensor]
 
@@ -43,7 +42,7 @@ class Threshold:
     source: str = ""
 
 
-def is_probability(value: object) -> bool:
+def is_probability(value: object) -> TypeGuard[float]:
     """Tell whether a value can be a threshold: a number above 0 and below 1."""
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1
 
@@ -60,61 +59,16 @@ def threshold_of(metadata: Mapping[str, Any], style: StyleName, name: str) -> Th
         CheckpointError: the configuration's threshold is no number above 0 and below 1, or cannot be read without
             running it.
     """
-    for key in _CONFIGS:
-        if isinstance(text := metadata.get(key), str) and (stated := _stated(text)) is not None:
-            if not is_probability(value := stated[0]):
-                raise CheckpointError(
-                    f"{name}: meta.{key} has the decode_head.threshold {value!r}, expected a number above 0 and below "
-                    "1; give the right one with --threshold"
-                )
-            return Threshold(float(value), f"meta.{key}")
-    return Threshold(*_LIBRARIES.get(style, (DEFAULT_THRESHOLD,)))
-
-
-def _stated(text: str) -> tuple[Any] | None:
-    """Return the value of ``model.decode_head.threshold`` in Python source, None where it says nothing about it.
-
-    What is no literal comes back as its text.
-    """
-    try:
-        statements = ast.parse(text).body
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
-    names: dict[str, ast.expr] = {}
-    for node in statements:
-        if isinstance(node, ast.Assign):
-            names.update((target.id, node.value) for target in node.targets if isinstance(target, ast.Name))
-    found: ast.expr | None = ast.Name("model")
-    for key in ("decode_head", "threshold"):
-        found = None if found is None else _entry(_resolved(found, names), key, names)
-    if found is None:
-        return None
-    try:
-        value = ast.literal_eval(_resolved(found, names))
-    except (ValueError, TypeError, RecursionError, MemoryError):
-        return (ast.unparse(found),)
-    return None if value is None else (value,)
-
-
-def _resolved(node: ast.expr, names: Mapping[str, ast.expr]) -> ast.expr:
-    """Return what a name was assigned to; anything else as it is."""
-    return names.get(node.id, node) if isinstance(node, ast.Name) else node
-
-
-def _entry(node: ast.expr, key: str, names: Mapping[str, ast.expr]) -> ast.expr | None:
-    """Return what ``dict(key=...)`` or ``{"key": ...}`` has for a key, what it takes over with ``**`` included."""
-    pairs: list[tuple[object, ast.expr]] = []
-    if isinstance(node, ast.Call):
-        pairs = [(each.arg, each.value) for each in node.keywords]
-    elif isinstance(node, ast.Dict):
-        keys = (each.value if isinstance(each, ast.Constant) else each for each in node.keys)
-        pairs = list(zip(keys, node.values, strict=True))
-    for name, value in reversed(pairs):
-        if name == key:
-            return value
-        if name is None and (found := _entry(_resolved(value, names), key, names)) is not None:
-            return found
-    return None
+    configuration = stored_configuration(metadata)
+    value = ABSENT if configuration is None else configuration.at("model", "decode_head", "threshold")
+    if configuration is None or value is ABSENT or value is None:
+        return Threshold(*_LIBRARIES.get(style, (DEFAULT_THRESHOLD,)))
+    if not is_probability(value):
+        raise CheckpointError(
+            f"{name}: {configuration.source} has the decode_head.threshold {shown(value)}, expected a number above 0 "
+            "and below 1; give the right one with --threshold"
+        )
+    return Threshold(float(value), configuration.source)
 
 
 def with_background(config: NetworkConfig, state: State, threshold: float) -> tuple[NetworkConfig, State]:

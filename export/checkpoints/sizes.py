@@ -14,15 +14,13 @@ from torch import Tensor
 
 from sfpp.export.catalog import EFT_SIZES, MIT_SIZES
 from sfpp.export.checkpoints.storage import read_json_object
-from sfpp.export.checkpoints.styles import BLOCK, CLASSIFIER, DECODER_BLOCK, FUSION, PROJECTION, Spelling
+from sfpp.export.checkpoints.styles import BLOCK, CLASSIFIER, DECODER_BLOCK, FUSION, PROJECTION, STAGES, Spelling
 from sfpp.export.models.edaformer import EdaDecoderConfig, EdaFormerConfig, EftConfig
 from sfpp.export.models.segformer import EncoderConfig, HeadConfig, SegFormerConfig
-from sfpp.runtime.contract import InputSpec
 from sfpp.runtime.errors import CheckpointError
 
 NetworkConfig = SegFormerConfig | EdaFormerConfig
 Sizes = Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]
-STAGES = 4
 # The settings with one value per stage: what we call them, and what the library takes where config.json is silent.
 _LISTS: dict[str, tuple[str, tuple[int, ...]]] = {
     "hidden_sizes": ("channels", (32, 64, 160, 256)),
@@ -33,10 +31,7 @@ _LISTS: dict[str, tuple[str, tuple[int, ...]]] = {
     "patch_sizes": ("patch_kernels", (7, 3, 3, 3)),
     "strides": ("patch_strides", (4, 2, 2, 2)),
 }
-_SUPPORTED = {"model_type": "segformer", "hidden_act": "gelu", "num_channels": 3, "num_encoder_blocks": STAGES}
-IMAGENET = InputSpec("image", 1, 1)  # the contract's own defaults
-_PIXEL_STEPS = ("do_rescale", "do_normalize")
-Triple = tuple[float, float, float]
+_SUPPORTED = {"model_type": "segformer", "hidden_act": "gelu", "num_encoder_blocks": STAGES}
 # Far above any network; beyond it the size of a tensor no longer fits an integer.
 _LARGEST = 4096
 
@@ -53,7 +48,7 @@ def network_config(stored: StoredShapes, settings: Mapping[str, Any] | None) -> 
     style = stored.spelling.style
     if style.head == "edaformer":
         return _edaformer_config(stored)
-    found = EncoderConfig(stored.channels(), stored.depths())
+    found = EncoderConfig(stored.channels(), stored.depths(), in_channels=stored.input_channels())
     head = HeadConfig(style.head, stored.rows(FUSION), stored.rows(CLASSIFIER))
     if settings is None:
         _require_published(stored, found.channels, found.depths, MIT_SIZES)
@@ -70,8 +65,9 @@ def size_name(config: NetworkConfig) -> str:
         sizes = (config.encoder.channels, config.encoder.depths)
         return next(name for name, published in EFT_SIZES.items() if published == sizes)
     encoder = config.encoder
+    alike = {name: getattr(encoder, name) for name in ("block_eps", "embed_eps", "in_channels")}
     for name, (channels, depths) in MIT_SIZES.items():
-        if encoder == EncoderConfig(channels, depths, block_eps=encoder.block_eps, embed_eps=encoder.embed_eps):
+        if encoder == EncoderConfig(channels, depths, **alike):
             return name
     return "custom"
 
@@ -86,6 +82,7 @@ def _edaformer_config(stored: StoredShapes) -> EdaFormerConfig:
         hidden=tuple(stored.rows(BLOCK + "ffn.expand", i) for i in range(STAGES)),
         block_eps=style.block_eps,
         embed_eps=style.embed_eps,
+        in_channels=stored.input_channels(),
     )
     hidden = tuple(stored.rows(DECODER_BLOCK + "ffn.expand", level) for level in range(STAGES - 1))
     return EdaFormerConfig(encoder, EdaDecoderConfig(hidden, stored.rows(FUSION), stored.rows(CLASSIFIER)))
@@ -142,6 +139,18 @@ class StoredShapes:
         """
         return tuple(self.rows(PROJECTION, i) for i in range(STAGES))
 
+    def input_channels(self) -> int:
+        """Return how many channels an image has, by the weight (channels out, in, rows, columns) that it meets first.
+
+        Raises:
+            CheckpointError: the first patch embedding is missing.
+        """
+        self.rows(PROJECTION)
+        (part,) = self.spelling.parts(PROJECTION)
+        shape = self.tensors[part.key("weight", 0, 0)].shape
+        # Of another rank, it is listed among the tensors of a wrong shape.
+        return int(shape[1]) if len(shape) == 4 and shape[1] else 3
+
     def depths(self) -> tuple[int, ...]:
         """Count each stage's blocks by the highest index among the keys, so that a hole shows as missing keys."""
         (part,) = self.spelling.parts(BLOCK + "norm1")
@@ -166,44 +175,6 @@ def read_settings(folder: Path) -> dict[str, Any] | None:
     return read_json_object(path) if path.is_file() else None
 
 
-def read_normalization(folder: Path) -> tuple[Triple, Triple]:
-    """Return mean and standard deviation of (R, G, B), 0..255, that a Transformers network was trained with.
-
-    They are in the ``preprocessor_config.json`` beside it; what that does not say is ImageNet's.
-
-    Raises:
-        CheckpointError: it is not JSON, has other numbers than three, or prepares pixels in another way.
-    """
-    file = folder / "preprocessor_config.json"
-    if not file.is_file():
-        return IMAGENET.mean, IMAGENET.std
-    settings = read_json_object(file)
-    scale = 1 / 255 if settings.get("rescale_factor") is None else settings["rescale_factor"]
-    steps = [step for step in _PIXEL_STEPS if settings.get(step) is False]
-    if steps or not isinstance(scale, int | float) or not abs(scale * 255 - 1) <= 1e-6:
-        said = f"{steps[0]} false" if steps else f"rescale_factor {scale!r}"
-        raise CheckpointError(
-            f"{file} has {said}, but sfpp supports only pixels divided by 255, then normalized: say the same with "
-            "do_rescale and do_normalize true, by image_mean and image_std from 0 to 1"
-        )
-    mean = _triple(settings.get("image_mean"), "image_mean", IMAGENET.mean, file)
-    std = _triple(settings.get("image_std"), "image_std", IMAGENET.std, file)
-    if min(std) <= 0:
-        raise CheckpointError(f"{file} has image_std {settings['image_std']!r}, expected three positive numbers")
-    return mean, std
-
-
-def _triple(value: object, key: str, default: Triple, file: Path) -> Triple:
-    if value is None:
-        return default
-    values = value if isinstance(value, list) else []
-    if len(values) != 3 or not all(isinstance(item, int | float) and abs(item) <= 1 for item in values):
-        raise CheckpointError(f"{file} has {key} {value!r}, expected three numbers, 0 to 1")
-    # Rounded, so that ImageNet's numbers are the contract's defaults to the last bit.
-    red, green, blue = (round(255.0 * item, 9) for item in values)
-    return red, green, blue
-
-
 def encoder_from_settings(settings: Mapping[str, Any], name: str) -> EncoderConfig:
     """Return the encoder's sizes, with norms as in the model's defaults; ``name`` stands for the file in messages.
 
@@ -221,7 +192,10 @@ def encoder_from_settings(settings: Mapping[str, Any], name: str) -> EncoderConf
     for channels, heads in zip(lists["channels"], lists["heads"], strict=True):
         if channels % heads:
             raise CheckpointError(f"{name}: config.json has {channels} channels, which {heads} heads cannot share")
-    return EncoderConfig(**lists)
+    image = settings.get("num_channels", 3)
+    if not _is_size(image):
+        raise CheckpointError(f"{name}: config.json has num_channels {image!r}, expected a whole number")
+    return EncoderConfig(**lists, in_channels=int(image))
 
 
 def check_agreement(
@@ -237,6 +211,7 @@ def check_agreement(
     claims = {
         "hidden_sizes": (encoder.channels, found.channels),
         "depths": (encoder.depths, found.depths),
+        "num_channels": (encoder.in_channels, found.in_channels),
         "decoder_hidden_size": (settings.get("decoder_hidden_size", head.width), head.width),
         # One output with a sigmoid may well have two names.
         "id2label": (1 if (named, head.classes) == (2, 1) else named, head.classes),

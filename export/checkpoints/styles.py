@@ -1,11 +1,11 @@
 """How each family of checkpoints spells the network's tensors.
 
 ``styles.json`` has a table for each style, from a canonical module to the stored one, where {i} is the stage from 0,
-{n} the stage from 1, {j} the block from 0 and {nn} EDAFormer's name of a decoder block: 4, 44 and 444 are the three
-blocks on stage 4. Modules are written as the prefix that they share and the rest. Where rows of several stored tensors
-make up one of ours these stand one after the other, and ``[0/3]`` is the first third of a tensor's rows. Encoder names
-are relative to the style's encoder prefix, which a file may lack, all others to the head's prefix. A style that is
-``like`` another one has its facts and its table except for what it says itself.
+{n} the stage from 1, {r} the stage from the last one, {j} the block from 0 and {nn} EDAFormer's name of a decoder
+block: 4, 44 and 444 are the three blocks on stage 4. Modules are written as the prefix that they share and the rest.
+Where rows of several stored tensors make up one of ours these stand one after the other, and ``[0/3]`` is the first
+third of a tensor's rows. Encoder names are relative to the style's encoder prefix, which a file may lack, all others to
+the head's prefix. A style that is ``like`` another one has its facts and its table except for what it says itself.
 """
 
 from __future__ import annotations
@@ -18,15 +18,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sfpp.runtime.contract import Task
-from sfpp.runtime.errors import CheckpointError
 
 PROJECTION = "encoder.stages.{i}.patch_embed.projection"
 BLOCK = "encoder.stages.{i}.blocks.{j}."
 DECODER_BLOCK = "head.stages.{i}.{j}."
 FUSION = "head.fusion.conv"
+FUSION_NORM = "head.fusion.bn"
 CLASSIFIER = "head.classifier"
+STAGES = 4
 
-StyleName = Literal["official", "edaformer", "mmseg", "mmpose", "transformers"]
+StyleName = Literal["official", "tao", "smp", "edaformer", "mmseg", "mmpose", "transformers"]
 Family = Literal["segformer", "edaformer"]
 _TRAINING_ONLY = r".*num_batches_tracked$|auxiliary_head\.|data_preprocessor\."
 
@@ -45,7 +46,7 @@ class Part:
         dot = "" if self.module.endswith("_") else "."
         # The first of EDAFormer's decoder levels is the encoder's second stage.
         repeated = str(i + 2) * (j + 1)
-        return f"{self.module.format(i=i, n=i + 1, j=j, nn=repeated)}{dot}{param}"
+        return f"{self.module.format(i=i, n=i + 1, r=STAGES - 1 - i, j=j, nn=repeated)}{dot}{param}"
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class Style:
     ``marker`` matches the keys of an encoder in this style; a head in it has keys that begin with one of
     ``head_prefixes`` and then ``head_start``. ``fused_last_first`` says that the fusion's input channels begin with the
     last stage. ``unused`` matches keys that the network never calls, and ``note`` says what is odd about the style.
+    ``output_align_corners`` says how the library upsamples the logits to its input's size.
     """
 
     name: StyleName
@@ -70,6 +72,7 @@ class Style:
     head_prefixes: tuple[str, ...] = ("decode_head.",)
     head_start: str = ""
     unused: str = r"$^"
+    output_align_corners: bool = False
     note: str = ""
 
     @property
@@ -109,63 +112,95 @@ STYLES = _styles()
 
 @dataclass(frozen=True)
 class Spelling:
-    """A style with one file's prefixes: ``root`` before everything (``module.``), ``encoder`` and ``head`` after it."""
+    """A style with one file's prefixes: ``encoder`` and ``head``."""
 
     style: Style
-    root: str
     encoder: str
     head: str
 
     def parts(self, module: str) -> tuple[Part, ...]:
         """Return the stored parts whose rows, one after another, make up a canonical module's tensors."""
-        prefix = self.root + (self.encoder if module.startswith("encoder.") else self.head)
+        prefix = self.encoder if module.startswith("encoder.") else self.head
         return tuple(Part(prefix + part.module, part.index, part.of) for part in self.style.table[module])
 
     def is_unused(self, key: str) -> bool:
         """Tell whether a stored key belongs to training and not to the network."""
-        return re.match(f"({_TRAINING_ONLY})|({self.style.unused})", key.removeprefix(self.root)) is not None
+        return re.match(f"({_TRAINING_ONLY})|({self.style.unused})", key) is not None
 
 
-def recognize(keys: Collection[str], name: str) -> Spelling:
-    """Tell from its keys how a checkpoint is spelled; ``name`` stands for the file in messages.
+@dataclass(frozen=True)
+class Found:
+    """A network among the keys of a file: ``root`` stands before all of its keys.
 
-    Raises:
-        CheckpointError: no style that sfpp knows, another network, or an encoder without the head that goes with it.
+    ``keys`` are one of its encoder and one of its head, or of its encoder alone where it has no head that sfpp knows.
     """
-    found = _encoder(keys)
-    if found is None:
-        raise CheckpointError(
-            f"{name} is not a SegFormer or EDAFormer in a known style: it has keys such as "
-            f"{', '.join(sorted(keys)[:3])}. Expected keys like backbone.patch_embed1.proj.weight (official SegFormer, "
-            "EDAFormer), backbone.layers.0.0.projection.weight (MMSegmentation, MMPose) or "
-            "segformer.encoder.patch_embeddings.0.proj.weight (Transformers)"
-        )
-    encoder_style, root, encoder = found
-    # Segmentation and pose have the same encoder: the head tells them apart.
-    for style in (style for style in STYLES.values() if style.marker == encoder_style.marker):
-        for head in style.head_prefixes:
-            if any(key.startswith(root + head + style.head_start) for key in keys):
-                return Spelling(style, root, encoder, head)
-    raise CheckpointError(_without_head(encoder_style, root, encoder, keys, name))
+
+    root: str
+    spelling: Spelling
+    keys: tuple[str, ...]
+
+    @property
+    def has_head(self) -> bool:
+        """Whether it is whole."""
+        return len(self.keys) > 1
 
 
-def _encoder(keys: Collection[str]) -> tuple[Style, str, str] | None:
-    """Return the first style whose encoder is among the keys, with the prefixes of the file and of the encoder."""
+def find_networks(keys: Collection[str]) -> list[Found]:
+    """Return the networks whose encoders are among the keys, each in the first style that has its head too."""
+    found: dict[str, Found] = {}
     for style in STYLES.values():
         # Lazy, so that the encoder's prefix is not taken into the root.
-        pattern = re.compile(rf"(.*?)({re.escape(style.encoder_prefix)})?(?:{style.marker})")
-        for key in keys:
-            if found := pattern.match(key):
-                return style, found[1], found[2] or ""
-    return None
+        pattern = re.compile(rf"((?:.*?\.)??)({re.escape(style.encoder_prefix)})?(?:{style.marker})")
+        places = {(match[1], match[2] or ""): key for key in keys if (match := pattern.match(key))}
+        for (root, encoder), key in places.items():
+            place = root + encoder
+            if place not in found or not found[place].has_head:
+                head, head_key = _head(style, root, keys)
+                if head_key or place not in found:
+                    spelling = Spelling(style, encoder, head)
+                    found[place] = Found(root, spelling, (key, head_key) if head_key else (key,))
+    return list(found.values())
 
 
-def _without_head(style: Style, root: str, encoder: str, keys: Collection[str], name: str) -> str:
+def _head(style: Style, root: str, keys: Collection[str]) -> tuple[str, str]:
+    """Return the head's prefix and one of its keys, or the first prefix of the style and nothing."""
+    for head in style.head_prefixes:
+        if key := next((key for key in keys if key.startswith(root + head + style.head_start)), ""):
+            return head, key
+    return style.head_prefixes[0], ""
+
+
+# What is trained on the same encoders, by keys that nothing else has; the first that fits is meant.
+_OTHER_HEADS = {
+    "PEFT's adapters": r"\.lora_|\.base_layer\.",
+    "DAFormer": r"decode_head\.(embed_layers|fuse_layer)\.",
+    "UPerNet": r"(decode_head|decoder)\.(lateral_convs|fpn_convs|fpn_bottleneck|fpn_lateral_blocks|psp\.)",
+    "Mask2Former or MaskFormer": r"decode_head\.(pixel_decoder|transformer_decoder|query_)|mask_embed",
+    "PSPNet": r"decode_head\.psp_modules\.",
+    "DeepLabV3": r"(decode_head|decoder)\.(aspp|image_pool|c1_bottleneck|sep_bottleneck)",
+    "SegNeXt (Hamburger)": r"decode_head\.(hamburger|ham|squeeze)\.",
+    "FCN": r"decode_head\.(convs\.0\.conv|conv_cat)\.",
+    "U-Net": r"decoder\.(blocks\.(x_)?\d|center)",
+    "FPN": r"(decode_head|decoder)\.(scale_heads|seg_blocks|p[2-5])\b",
+    "GLPN (depth)": r"(head\.head|decoder\.stages|decoder\.fusion)\.",
+    "ImageNet classification": r"(head|classifier)\.(weight|bias)$",
+}
+
+
+def without_head(found: Found, keys: Collection[str], name: str) -> str:
+    """Say what an encoder has in place of the head that goes with it; ``name`` stands for the file."""
+    style, root = found.spelling.style, found.root
+    place = root + found.spelling.encoder
     heads = tuple(f"{root}{head}" for head in ("head.", "decode_head."))
-    rest = [key for key in keys if key.startswith(heads) or not key.startswith(root + encoder)]
-    found = f"; found instead {', '.join(sorted(rest)[:3])}" if rest else ""
+    rest = sorted(key for key in keys if key.startswith(heads) or not key.startswith(place or root + "\0"))
+    if not place:  # the encoder has no prefix of its own
+        rest = [key for key in rest if not re.match(r"(patch_embed|block|norm)\d|layers\.|encoder\.|stages\.", key)]
+    other = next(((head, key) for head, sign in _OTHER_HEADS.items() for key in rest if re.search(sign, key)), None)
+    shown = ([other[1]] if other else []) + [key for key in rest if other is None or key != other[1]]
+    instead = f"; found instead {', '.join(shown[:3])}" if shown else ""
+    kind = f", but that of {other[0]}, and sfpp reads SegFormer's own alone" if other else ""
     return (
         f"{name} holds an encoder in the {style.title} style without a segmentation head (no key begins with "
-        f"{root}{style.head_prefixes[0]}{style.head_start}{found}): give a checkpoint that was trained for "
+        f"{root}{style.head_prefixes[0]}{style.head_start}{instead}){kind}: give a checkpoint that was trained for "
         "segmentation or pose"
     )

@@ -32,6 +32,7 @@ class EftConfig:
     patch_strides: tuple[int, ...] = (4, 2, 2, 2)
     block_eps: float = 1e-6  # norm1, norm2 and the norm after each stage
     embed_eps: float = 1e-5  # the norms after patch embedding
+    in_channels: int = 3
 
     def stage_grids(self, size_hw: GridHw) -> tuple[GridHw, ...]:
         """Return each stage's grid (rows, columns) for an image of ``size_hw`` pixels."""
@@ -49,6 +50,7 @@ class EdaDecoderConfig:
     heads: tuple[int, ...] = (2, 4, 8)
     pools: tuple[int, ...] = (4, 2, 1)
     eps: float = 1e-5
+    align_corners: bool = False
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ class Stage(nn.Module):
 
     def __init__(self, config: EftConfig, index: int) -> None:
         super().__init__()
-        previous = config.channels[index - 1] if index else 3
+        previous = config.channels[index - 1] if index else config.in_channels
         channels = config.channels[index]
         kernel, stride = config.patch_kernels[index], config.patch_strides[index]
         self.patch_embed = PatchEmbed(previous, channels, kernel=kernel, stride=stride, eps=config.embed_eps)
@@ -182,6 +184,7 @@ class Decoder(nn.Module):
     def __init__(self, config: EdaDecoderConfig, channels: tuple[int, ...]) -> None:
         super().__init__()
         self.channels = channels
+        self.align_corners = config.align_corners
         self.stages = nn.ModuleList(
             nn.ModuleList(self._block(config, count, level) for _ in range(config.depths[level]))
             for level, count in enumerate(channels)
@@ -211,5 +214,6 @@ class Decoder(nn.Module):
         """Return logits (batch, classes, rows, columns) on the grid of ``features[1]``."""
         maps = self.attended(features, recipe)
         size_hw = (int(maps[0].shape[2]), int(maps[0].shape[3]))
-        logits: Tensor = self.classifier(self.fusion(upsampled(each, size_hw) for each in maps))
+        same_size = (upsampled(each, size_hw, align_corners=self.align_corners) for each in maps)
+        logits: Tensor = self.classifier(self.fusion(same_size))
         return logits

@@ -1,7 +1,7 @@
 """SegFormer and SegFormer++: the MiT encoder with token merging, and the two decode heads.
 
-Sources: SegFormer (arXiv 2105.15203), SegFormer++ (arXiv 2405.14467). Images are (batch, 3, height, width) float, RGB,
-normalized; tokens are (batch, N, channels) over a grid of rows x columns in row-major order.
+Sources: SegFormer (arXiv 2105.15203), SegFormer++ (arXiv 2405.14467). Images are (batch, channels, height, width),
+float, normalized, RGB as a rule; tokens are (batch, N, channels) over a grid of rows x columns in row-major order.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ class EncoderConfig:
     patch_strides: tuple[int, ...] = (4, 2, 2, 2)
     block_eps: float = 1e-6  # norm1, norm2 and the norm after each stage
     embed_eps: float = 1e-6  # the norms after patch embedding and after spatial reduction
+    in_channels: int = 3
 
     def stage_grids(self, size_hw: GridHw) -> tuple[GridHw, ...]:
         """Return each stage's grid (rows, columns) for an image of ``size_hw`` pixels."""
@@ -42,11 +43,13 @@ class HeadConfig:
     """Sizes of a decode head.
 
     ``official`` projects each stage linearly with a bias; ``mmseg`` by a 1x1 convolution, batch norm and ReLU.
+    ``align_corners`` is how it was trained to upsample, its own maps and its logits; see :func:`upsampled`.
     """
 
     kind: Literal["official", "mmseg"]
     width: int
     classes: int
+    align_corners: bool = False
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,7 @@ class Stage(nn.Module):
 
     def __init__(self, config: EncoderConfig, index: int) -> None:
         super().__init__()
-        previous = config.channels[index - 1] if index else 3
+        previous = config.channels[index - 1] if index else config.in_channels
         self.channels = config.channels[index]
         self.patch_embed = PatchEmbed(
             previous,
@@ -236,6 +239,7 @@ class DecodeHead(nn.Module):
     def __init__(self, config: HeadConfig, channels: tuple[int, ...]) -> None:
         super().__init__()
         mmseg = config.kind == "mmseg"
+        self.align_corners = config.align_corners
         self.projections = nn.ModuleList(ConvUnit(count, config.width, normed=mmseg) for count in channels)
         self.fusion = Fusion(len(channels) * config.width, config.width)
         self.classifier = nn.Conv2d(config.width, config.classes, 1)
@@ -243,8 +247,11 @@ class DecodeHead(nn.Module):
     def forward(self, features: list[Tensor]) -> Tensor:
         """Return logits (batch, classes, rows, columns) on the grid of ``features[0]``."""
         grid_hw = (int(features[0].shape[2]), int(features[0].shape[3]))
-        projected = zip(self.projections, features, strict=True)
-        logits: Tensor = self.classifier(self.fusion(upsampled(unit(feature), grid_hw) for unit, feature in projected))
+        maps = (
+            upsampled(unit(feature), grid_hw, align_corners=self.align_corners)
+            for unit, feature in zip(self.projections, features, strict=True)
+        )
+        logits: Tensor = self.classifier(self.fusion(maps))
         return logits
 
 
@@ -286,9 +293,12 @@ class Fusion(nn.Module):
         return F.relu(self.bn(total), inplace=True)
 
 
-def upsampled(image: Tensor, size_hw: GridHw) -> Tensor:
-    """Return an image at another size, bilinearly."""
-    return F.interpolate(image, size=size_hw, mode="bilinear", align_corners=False)
+def upsampled(image: Tensor, size_hw: GridHw, *, align_corners: bool) -> Tensor:
+    """Return an image at another size, bilinearly.
+
+    With ``align_corners`` the centers of the corner pixels lie on each other, else the corners of the whole images.
+    """
+    return F.interpolate(image, size=size_hw, mode="bilinear", align_corners=align_corners)
 
 
 def image_to_tokens(image: Tensor) -> Tensor:

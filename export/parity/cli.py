@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from functools import partial
 
 from sfpp.export.parity.settings import ParitySettings
+from sfpp.export.settings import PreparationOptions
 from sfpp.runtime.cli.console import Bars, command_parser, report, run_command
 from sfpp.runtime.files import check_destinations
 from sfpp.runtime.options import add_options, options_of
@@ -28,8 +30,9 @@ what is compared:
             sfpp-export gives to a graph's nodes. PyTorch goes in step: each part is given the
             graph's own values, so its "own error" is what it adds by itself, relative to what it
             computes. "so far" is the error with everything before it.
-PyTorch prepares the frames as the checkpoint was trained, whatever the file's contract says: RGB,
-ImageNet's mean and std (a Transformers folder has its own).
+PyTorch prepares the frames as the checkpoint was trained, whatever the file's metadata say: as what lies
+beside the weights tells, else RGB with ImageNet's mean and std. Where the file was exported with other
+options than the checkpoint's, give the same ones here.
 
 free and pinned (variants that match tokens: hq, fast, recipes with bsm):
   In a clear sky hundreds of tokens are alike to the last bit. Which of them is merged with which is
@@ -41,13 +44,16 @@ free and pinned (variants that match tokens: hq, fast, recipes with bsm):
 examples:
   sfpp-parity segformer-b0-fast-960x540.onnx                 made from the demonstration weights
   sfpp-parity city.onnx --weights iter_160000.pth --images street.mp4 --frames 20
-  sfpp-parity city.int8.onnx --weights iter_160000.pth --images val/ --labels val_labels/ --ignore 255
+  sfpp-parity city.int8.onnx --weights iter_160000.pth --images val/ --labels val_labels/
+  sfpp-parity crack.onnx --weights crack/ --images photos/ --labels masks/ --label-map 255=1
   sfpp-parity city.onnx --weights iter_160000.pth --backend openvino --precision bf16
   sfpp-parity city.onnx --weights iter_160000.pth --json parity.json --html parity.html
 exit codes: 0 the file agrees, 1 it does not (the report is printed and written all the same) or failed,
 2 wrong usage, 130 stopped by Ctrl-C."""
 _GROUPS = {
-    "which frames": ("images", "frames", "labels", "ignore"),
+    "which frames": ("images", "frames", "labels"),
+    "what label images mean": ("label_offset", "label_map", "ignore"),
+    "how the training prepared images": (*(field.name for field in fields(PreparationOptions)), "res"),
     "how the file runs, and how tokens are matched": (
         "backend",
         "precision",

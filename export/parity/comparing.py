@@ -11,15 +11,22 @@ from typing import Any
 from sfpp.export.demo import demo_image
 from sfpp.export.parity.comparison import Outcome, Pointwise, compare_freely, compare_layers, compare_points
 from sfpp.export.parity.diagnosis import Case, first_place, output_place
-from sfpp.export.parity.inputs import numbers
 from sfpp.export.parity.points import INPUT
-from sfpp.export.parity.report import TOLERANCES, AgreementReport, Mode, OutputReport, PointReport, precision_of
+from sfpp.export.parity.report import (
+    TOLERANCES,
+    AgreementReport,
+    Mode,
+    OutputReport,
+    PointReport,
+    TruthReport,
+    precision_of,
+)
 from sfpp.export.parity.settings import Modes, ParitySettings
 from sfpp.export.parity.sides import Sides, opened_sides
 from sfpp.export.parity.tally import Limits, OutputTally, PointTally, TruthTally, WorstFrames
-from sfpp.runtime.contract import Task
 from sfpp.runtime.errors import BackendError, MediaError, ModelFileError, UsageError, VerificationError
 from sfpp.tooling.frames import FrameSource, NamedFrame, evenly_spaced, in_batches
+from sfpp.tooling.label_images import LabelFolder
 from sfpp.tooling.tasks import check_label_images
 
 _MODES: dict[Modes, tuple[Mode, ...]] = {"free": ("free",), "pinned": ("pinned",), "both": ("free", "pinned")}
@@ -58,28 +65,28 @@ def parity(
     settings = ParitySettings(model=model, **options)  # type: ignore[arg-type]
     start = time.perf_counter()
     with opened_sides(settings, notify) as sides:
-        comparison = Comparison(sides, settings)
-        source, frames, total = _frames(settings, comparison.contract.task, notify)
+        source = FrameSource(settings.images or str(demo_image(sides.reference.contract.task)))
+        comparison = Comparison(sides, settings, source.names)
+        frames, total = _frames(source, settings.frames, notify)
         done = 0
         progress(0, total)
         for batch in in_batches(frames, sides.file.batch):
             comparison.take(batch)
             done += len(batch)
             progress(done, total)
+        shown = settings.images or "the image that comes with sfpp"
         if not done:
-            raise MediaError(f"not one frame of {source} can be read; give another image, folder or video")
-        return comparison.report(source=source, seconds=time.perf_counter() - start)
+            raise MediaError(f"not one frame of {shown} can be read; give another image, folder or video")
+        return comparison.report(source=shown, seconds=time.perf_counter() - start)
 
 
-def _frames(
-    settings: ParitySettings, task: Task, notify: Callable[[str], object]
-) -> tuple[str, Iterator[NamedFrame], int]:
-    """Return where the frames are from, in words, the frames, and how many there will be at most."""
-    source = FrameSource(settings.images or str(demo_image(task)))
+def _frames(source: FrameSource, wanted: int, notify: Callable[[str], object]) -> tuple[Iterator[NamedFrame], int]:
+    """Return the frames, and how many there will be at most."""
+    for warning in source.warnings:
+        notify(f"warning: {warning}")
     # A camera does not end: its first frames are as good as any.
-    chosen = evenly_spaced(range(len(source.names) or settings.frames), settings.frames)
-    frames = source.take(chosen, on_unreadable=lambda error: notify(f"warning: skipped: {error}"))
-    return settings.images or "the image that comes with sfpp", frames, len(chosen)
+    chosen = evenly_spaced(range(len(source.names) or wanted), wanted)
+    return source.take(chosen, on_unreadable=lambda error: notify(f"warning: skipped: {error}")), len(chosen)
 
 
 class Comparison:
@@ -88,13 +95,14 @@ class Comparison:
     Args:
         sides: what is compared.
         settings: how.
+        names: of all frames that there are.
 
     Raises:
-        UsageError: a mode that this file does not have, or label images for a pose model.
+        UsageError: a mode that this file does not have, label images for a pose model, or some that do not fit.
         MediaError: there are no label images.
     """
 
-    def __init__(self, sides: Sides, settings: ParitySettings) -> None:
+    def __init__(self, sides: Sides, settings: ParitySettings, names: Sequence[str]) -> None:
         self._settings = settings
         self._sides = sides
         self.contract = sides.reference.contract
@@ -102,7 +110,7 @@ class Comparison:
         segments = self.contract.task == "segmentation"
         labels = ("masks" if self.contract.multi_label else "labels") if segments else "keypoints"
         self._limits = Limits(TOLERANCES[self._precision], sides.reference.matches, labels)
-        self._truth = self._truth_in(settings)
+        self._truth = self._truth_in(settings, names)
         self._classes = len(self.contract.classes) if labels == "labels" else 0
         self._outputs = {each: OutputTally(each, classes=self._classes) for each in _modes(settings.mode, sides)}
         self._points = PointTally()
@@ -113,6 +121,7 @@ class Comparison:
         self._blind: str | None = None
         self._failing: tuple[Sequence[NamedFrame], Pointwise | None] | None = None
         self._names: list[str] = []
+        self._mismatches = sides.reference.mismatches()
 
     def take(self, frames: Sequence[NamedFrame]) -> None:
         """Compare one batch.
@@ -147,7 +156,8 @@ class Comparison:
         # Merging that is not as planned explains all the rest, so it comes first.
         sides = self._sides
         odd = filter(None, (self._structure, sides.reference.threshold_note))
-        failures = [*odd, *self._limits.failures(outputs, points)]
+        failures = [*odd, *self._mismatches, *self._limits.failures(outputs, points)]
+        truth = None if self._truth is None else self._truth.report()
         return AgreementReport(
             model=self._settings.model,
             weights=sides.reference.checkpoint.name,
@@ -160,21 +170,27 @@ class Comparison:
             frames=tuple(self._names),
             outputs=outputs,
             points=points,
-            truth=None if self._truth is None else self._truth.report(),
+            truth=truth,
             failures=tuple(failures),
             place=self._place() if failures else None,
-            notes=tuple(self._notes()),
+            notes=tuple(self._notes(truth)),
             pictures=self._worst.pictures(),
             seconds=seconds,
         )
 
-    def _truth_in(self, settings: ParitySettings) -> TruthTally | None:
+    def _truth_in(self, settings: ParitySettings, names: Sequence[str]) -> TruthTally | None:
         if settings.labels is None:
+            if settings.are_given:
+                raise UsageError(f"{settings.given()} is for label images; give them with --labels, or leave it off")
             return None
         if self.contract.task != "segmentation":
             raise UsageError("label images are for segmentation, and this is a pose model; leave --labels out")
         check_label_images(self.contract)
-        return TruthTally(settings.labels, classes=self.contract.classes, ignore=settings.ignore)
+        labels = LabelFolder(
+            settings.labels, classes=self.contract.classes, palette=self.contract.palette, rules=settings
+        )
+        labels.fit(names)
+        return TruthTally(labels, classes=self.contract.classes)
 
     def _pointwise(self, frames: Sequence[NamedFrame]) -> Pointwise | None:
         sides = self._sides
@@ -217,8 +233,9 @@ class Comparison:
 
     def _place(self) -> str | None:
         """Look closer at the first batch that failed."""
+        known = self._structure or next(iter(self._mismatches), None)
         if self._structure is not None or self._failing is None:
-            return self._structure
+            return known
         # Only now, with a failure at hand, is it worth opening the file anew and trying mistakes one by one.
         frames, seen = self._failing
         case = Case(self._sides, frames, self._limits.tolerance)
@@ -226,20 +243,18 @@ class Comparison:
         if place is not None:
             return place
         if seen is None or INPUT not in seen.own:
-            return output_place(case)
-        return "every part agrees by itself; small errors of all of them add up"
+            return output_place(case) or known
+        return known or "every part agrees by itself; small errors of all of them add up"
 
-    def _notes(self) -> Iterator[str]:
+    def _notes(self, truth: TruthReport | None) -> Iterator[str]:
         probed = self._sides.probed
+        if truth is not None and truth.labels is not None:
+            yield from (f"warning: {each}" for each in truth.labels.warnings)
         note = self._sides.reference.weights_note
         if note is not None:
             yield f"warning: {note}; harmless if it was only converted"
-        said, trained = self.contract.input, self._sides.reference.spec
-        if (said.mean, said.std) != (trained.mean, trained.std):
-            yield (
-                f"warning: the contract says {numbers(said.mean, said.std)}, the checkpoint's training says "
-                f"{numbers(trained.mean, trained.std)}"
-            )
+        for each in self._sides.reference.checkpoint.preparation.notes:
+            yield f"warning: {each}"
         if probed is None:
             yield "the insides of this file cannot be seen, so only its outputs were compared"
         elif self._blind is not None:

@@ -165,7 +165,9 @@ def _input_words(case: Case) -> str:
     if found is not None:
         return _agrees_with(found)
     raw = _preparer(case)(dataclasses.replace(reference.spec, normalized_in_graph=True))
-    fitted = fitted_normalization(graph, raw[:, :, ::step, ::step], tolerance=case.tolerance.own)
+    fitted = fitted_normalization(
+        graph, raw[:, :, ::step, ::step], tolerance=case.tolerance.own, order=reference.spec.color_order
+    )
     if fitted is not None:
         expected = numbers(reference.spec.mean, reference.spec.std)
         return f"mean/std differ: {fitted}, the checkpoint's training says {expected}"

@@ -165,4 +165,7 @@ def _run_pytorch(model: Network, recipe: Recipe, contract: ModelContract, frames
                 "the network of these weights gives values that are not finite numbers for the check image, in "
                 "PyTorch too: the training diverged or the file is damaged; give an earlier checkpoint"
             )
-        return answer_of(logits, contract.outputs[0].kind, spec.size_hw, contract.threshold).numpy()
+        output = contract.outputs[0]
+        return answer_of(
+            logits, output.kind, spec.size_hw, align_corners=output.align_corners, threshold=contract.threshold
+        ).numpy()

@@ -5,18 +5,19 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sfpp.runtime.contract import InputSpec, ModelContract, ResizeRule
+from sfpp.runtime.contract import InputSpec, Interpolation, ModelContract, ResizeRule
 
-Images = NDArray[np.float32]  # (batch, 3, height, width), RGB
-Vector = NDArray[np.float64]  # (3,), of the channels
+Images = NDArray[np.float32]  # (batch, channels, height, width), in the order of the training
+Vector = NDArray[np.float64]  # (channels,)
 
 # A mistake is found if with it this much of the difference is left at most.
 _EXPLAINED = 1e-3
+_GEOMETRY = ("resize", "interpolation")
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +54,7 @@ def closest(found: Iterable[Suspect], graph: Images, *, step: int, tolerance: fl
 
     Args:
         found: the suspects.
-        graph: the graph's input, normalized, (batch, 3, h, w).
+        graph: the graph's input, normalized, (batch, channels, h, w).
         step: by which the network thins its input out.
         tolerance: relative error that the precision allows.
     """
@@ -64,23 +65,28 @@ def closest(found: Iterable[Suspect], graph: Images, *, step: int, tolerance: fl
     return best[2] if best is not None and best[0] <= limit else None
 
 
-def fitted_normalization(graph: Images, raw: Images, *, tolerance: float) -> str | None:
+def fitted_normalization(graph: Images, raw: Images, *, tolerance: float, order: str = "RGB") -> str | None:
     """Return which channels, mean and standard deviation would make the graph's input of raw values, in words.
 
     Each channel of the graph is explained by the raw channel that predicts it best. None where none does.
 
     Args:
-        graph: (batch, 3, h, w).
-        raw: (batch, 3, h, w), RGB, 0..255.
+        graph: (batch, channels, h, w).
+        raw: (batch, channels, h, w), 0..255.
         tolerance: relative error that may be left.
+        order: of the raw channels.
     """
     # A channel that no straight line explains is no matter of normalization.
-    fits = [min((*_line(values, raw[:, channel]), channel) for channel in range(3)) for values in graph.swapaxes(0, 1)]
+    count = raw.shape[1]
+    fits = [
+        min((*_line(values, raw[:, channel]), channel) for channel in range(count)) for values in graph.swapaxes(0, 1)
+    ]
     if not all(left <= max(tolerance, _EXPLAINED) and slope for left, slope, _, _ in fits):
         return None
     mean, std = [-shift / slope for _, slope, shift, _ in fits], [1 / slope for _, slope, _, _ in fits]
-    order = "".join("RGB"[channel] for *_, channel in fits)
-    channels = "" if order == "RGB" else f"takes its channels in the order {order} and "
+    found = [channel for *_, channel in fits]
+    names = "".join(order[channel] for channel in found) if count == len(order) else f"{found}"
+    channels = "" if found == list(range(count)) else f"takes its channels in the order {names} and "
     return f"the graph {channels}normalizes with {numbers(mean, std)}"
 
 
@@ -105,12 +111,25 @@ def _wrong_pixels(
     said = contract.input
     order = f"the contract says {said.color_order}, the checkpoint was trained on {trained.color_order}"
     exchanged = "red and blue exchanged", f"the color order is wrong ({order})"
-    if said.color_order != trained.color_order or (said.mean, said.std) != (trained.mean, trained.std):
+    if differing := _differing(said, trained):
         # What the contract makes of a frame, down to the border of the letterbox, which has the mean's color.
-        words = exchanged if said.color_order != trained.color_order else _contracts_own(contract, trained)
+        words = exchanged if differing[0] == "color_order" else _contracts_own(contract, trained)
+        if differing[0] in _GEOMETRY:
+            words = _contracts_geometry(said, trained, differing)
         fed = dataclasses.replace(said, layout="NCHW", dtype="float32", normalized_in_graph=True)
         yield Suspect(*words, prepare(fed))
     yield Suspect(*exchanged, raw[:, ::-1])
+
+
+def _differing(said: InputSpec, trained: InputSpec) -> list[str]:
+    facts = ("color_order", "mean", "std", *_GEOMETRY)
+    return [fact for fact in facts if getattr(said, fact) != getattr(trained, fact)]
+
+
+def _contracts_geometry(said: InputSpec, trained: InputSpec, facts: list[str]) -> tuple[str, str]:
+    pairs = [(fact, getattr(said, fact), getattr(trained, fact)) for fact in facts]
+    words = " and ".join(f"the contract's {fact} {has}" for fact, has, _ in pairs)
+    return words, "; ".join(f"{fact}: contract says {has}, training {expected}" for fact, has, expected in pairs)
 
 
 def _contracts_own(contract: ModelContract, trained: InputSpec) -> tuple[str, str]:
@@ -122,7 +141,7 @@ def _contracts_own(contract: ModelContract, trained: InputSpec) -> tuple[str, st
 def _normalizations(contract: ModelContract, trained: InputSpec) -> Iterator[tuple[str, str, Vector, Vector]]:
     """Yield the right normalization, without words, and wrong ones: each a mean and a std for raw values 0..255."""
     said, mean, std = contract.input, np.array(trained.mean), np.array(trained.std)
-    zero, one = np.zeros(3), np.ones(3)
+    zero, one = np.zeros_like(mean), np.ones_like(mean)
     expected = f"the checkpoint's training says {numbers(trained.mean, trained.std)}"
     yield "", "", mean, std
     yield *_contracts_own(contract, trained), np.array(said.mean), np.array(said.std)
@@ -148,15 +167,22 @@ def _joined(*texts: str) -> str:
 
 def _wrong_geometry(trained: InputSpec, prepare: Callable[[InputSpec], Images], once: Images) -> Iterator[Suspect]:
     other: ResizeRule = "stretch" if trained.resize == "letterbox" else "letterbox"
-    rule = f"the frame is fitted by another rule than the contract's {trained.resize}"
+    rule = f"the frame is fitted by another rule than the training's {trained.resize}"
     yield Suspect(f"the resize rule {other}", rule, prepare(dataclasses.replace(trained, resize=other)))
+    for interpolation in get_args(Interpolation):
+        if interpolation != trained.interpolation:
+            words = f"the interpolation {interpolation}"
+            resized = prepare(dataclasses.replace(trained, interpolation=interpolation))
+            yield Suspect(
+                words, f"the frame is resized otherwise than in training, by {trained.interpolation}", resized
+            )
     yield Suspect("the picture mirrored", "the picture is mirrored", once[..., ::-1])
     yield Suspect("the picture upside down", "the picture is upside down", once[:, :, ::-1])
     yield Suspect("the picture one pixel further", "sampling is off by one pixel", np.roll(once, -1, (2, 3)))
 
 
 def _normalized(raw: Images, mean: ArrayLike, std: ArrayLike) -> Images:
-    means, deviations = (np.asarray(each, np.float64).reshape(1, 3, 1, 1) for each in (mean, std))
+    means, deviations = (np.asarray(each, np.float64).reshape(1, -1, 1, 1) for each in (mean, std))
     return np.asarray((raw - means) / deviations, np.float32)
 
 

@@ -1,6 +1,6 @@
 """PyTorch's side, rebuilt from the checkpoint and from what the file's contract says about merging.
 
-What the contract says about colors and normalization is not taken over: PyTorch prepares frames as the checkpoint was
+What the contract says about the preparation of images is not taken over: PyTorch prepares frames as the checkpoint was
 trained, so that a wrong contract shows.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,15 @@ from torch import Tensor, nn
 
 from sfpp.export.catalog import VARIANTS, isr_from_text, recipe_from_words, words_from_recipe
 from sfpp.export.checkpoints import Checkpoint, read_checkpoint
+from sfpp.export.checkpoints.preparation import Preparation
 from sfpp.export.checkpoints.sigmoid import without_background
-from sfpp.export.checkpoints.sizes import IMAGENET
 from sfpp.export.contracts import plan_for
 from sfpp.export.demo import demo_checkpoint, demo_pose_checkpoint
 from sfpp.export.deployable import Network, answer_of
 from sfpp.export.models.recipe import MergingRecipe, Recipe, with_matching
 from sfpp.export.models.segformer import upsampled
+from sfpp.export.parity.settings import ParitySettings
+from sfpp.export.settings import PreparationOptions, Resolution, numbers_text
 from sfpp.export.to_onnx import learned_model
 from sfpp.runtime.backends.protocol import Arrays, Backend, FunctionBackend
 from sfpp.runtime.contract import InputSpec, ModelContract
@@ -48,8 +50,9 @@ class Reference:
     """The learned network, and how it is fed.
 
     ``recipe`` is what the contract says, and ``spec`` how the checkpoint was trained to see frames: normalized float32
-    images in RGB of the graph's size. ``threshold`` is the probability over which a pixel is a class, of a network with
-    a sigmoid; None where the largest logit wins.
+    images of the graph's size. Of what nothing says of the training, ``spec`` has what the contract says.
+    ``threshold`` is the probability over which a pixel is a class, of a network with a sigmoid; None where the largest
+    logit wins.
     """
 
     checkpoint: Checkpoint
@@ -68,6 +71,9 @@ class Reference:
     def weights_note(self) -> str | None:
         """In words that the weights are not, byte for byte, those that the file was made from; None where they are."""
         made_from, given = self.contract.checkpoint_sha256, self.checkpoint
+        key = self.contract.weights_key
+        if made_from == given.sha256 and key != given.weights_key:
+            return f"the file was made from the weights under {key!r}, and these are those under {given.weights_key!r}"
         if not made_from or made_from == given.sha256:
             return None
         return (
@@ -80,12 +86,18 @@ class Reference:
         # A copy, since a comparison in step writes into it.
         image = torch.from_numpy(inputs[self.spec.name].copy())
         output = self.contract.outputs[0]
+        align_corners = self.checkpoint.preparation.align_corners
         with torch.no_grad():
             logits = self.network(image, self.recipe)
             if self.threshold is None or output.kind == "logits":
-                return {output.name: answer_of(logits, output.kind, self.spec.size_hw).numpy()}
-            masks = torch.sigmoid(upsampled(logits, self.spec.size_hw)) > self.threshold
+                answer = answer_of(logits, output.kind, self.spec.size_hw, align_corners=align_corners)
+                return {output.name: answer.numpy()}
+            masks = torch.sigmoid(upsampled(logits, self.spec.size_hw, align_corners=align_corners)) > self.threshold
             return {output.name: (masks if output.kind == "masks" else masks[:, 1]).to(torch.uint8).numpy()}
+
+    def mismatches(self) -> tuple[str, ...]:
+        """Return in words which facts of the training's preparation the contract has otherwise."""
+        return tuple(_mismatches(self.contract, self.spec, self.checkpoint.preparation))
 
     @property
     def threshold_note(self) -> str | None:
@@ -111,7 +123,9 @@ class Reference:
         if self.contract.multi_label:
             if output.shape == logits.shape:
                 return None
-            masks = torch.sigmoid(upsampled(torch.from_numpy(logits).float(), self.spec.size_hw)) > self.threshold
+            aligned = self.checkpoint.preparation.align_corners
+            raised = upsampled(torch.from_numpy(logits).float(), self.spec.size_hw, align_corners=aligned)
+            masks = torch.sigmoid(raised) > self.threshold
             if np.mean(masks.numpy() == output) >= _SAME_MASKS:
                 return None
             return f"the threshold differs: the graph's masks are not where its logits are above {self.threshold:g}"
@@ -160,15 +174,19 @@ class _SigmoidPredictor(SegmentationPredictor):
         return [each if self._contract.multi_label else each[1] for each in masks]
 
     def _masks(self, logits: NDArray[Any], place: Placement) -> NDArray[np.uint8]:
-        rows, columns = logits.shape[1:]
-        region = place.region((rows, columns), model_size_hw=self._contract.input.size_hw)
-        vertical = interpolation(place.frame_size_hw[0], rows, region[0], region[2])
-        horizontal = interpolation(place.frame_size_hw[1], columns, region[1], region[3])
-        found = torch.stack([torch.sigmoid(vertical @ each @ horizontal.T) for each in torch.from_numpy(logits)])
+        output, size_hw = self._contract.outputs[0], self._contract.input.size_hw
+        values, how = torch.from_numpy(logits), {"align_corners": output.align_corners}
+        if output.through_input and (place.height, place.width) != place.frame_size_hw:
+            values = upsampled(values[None], size_hw, **how)[0]
+        rows, columns = int(values.shape[1]), int(values.shape[2])
+        region = place.region((rows, columns), model_size_hw=size_hw, **how)
+        vertical = interpolation(place.frame_size_hw[0], rows, region[0], region[2], **how)
+        horizontal = interpolation(place.frame_size_hw[1], columns, region[1], region[3], **how)
+        found = torch.stack([torch.sigmoid(vertical @ each @ horizontal.T) for each in values])
         return (found > self._threshold).to(torch.uint8).numpy()
 
 
-def interpolation(pixels: int, cells: int, start: float, extent: float) -> Tensor:
+def interpolation(pixels: int, cells: int, start: float, extent: float, *, align_corners: bool = False) -> Tensor:
     """Return the weights (pixels, cells) float32 of bilinear interpolation along one axis.
 
     Args:
@@ -176,14 +194,18 @@ def interpolation(pixels: int, cells: int, start: float, extent: float) -> Tenso
         cells: how many values they lie between.
         start: where the pixels begin, in cells.
         extent: how many cells they cover.
+        align_corners: both are counted from the center of the first cell, where the first pixel's center lies too.
     """
-    centers = start + (torch.arange(pixels, dtype=torch.float64) + 0.5) * extent / pixels - 0.5
+    numbers = torch.arange(pixels, dtype=torch.float64)
+    centers = start + (numbers + 0.5) * extent / pixels - 0.5
+    if align_corners:
+        centers = start + numbers * extent / max(1, pixels - 1)
     apart = (centers.clamp(0, cells - 1)[:, None] - torch.arange(cells, dtype=torch.float64)).abs()
     return (1 - apart).clamp(min=0).float()
 
 
 def reference_for(
-    contract: ModelContract, weights: str | os.PathLike[str] | None, *, threshold: float | None = None
+    contract: ModelContract, weights: str | os.PathLike[str] | None, settings: ParitySettings | None = None
 ) -> Reference:
     """Rebuild PyTorch's side.
 
@@ -193,29 +215,40 @@ def reference_for(
     Args:
         contract: the model file's.
         weights: the checkpoint; None takes a demonstration model if the file was made from one.
-        threshold: of a network with a sigmoid, in place of what the checkpoint or the file says.
+        settings: with which network of the checkpoint is meant, what the user says of the training's preparation, and
+            the threshold of a network with a sigmoid.
 
     Raises:
         UsageError: no weights, or those of another kind of network than the file's.
         CheckpointError: the weights cannot be read.
         ContractError: the contract's recipe is none, or does not fit the contract's own input.
     """
-    checkpoint = read_checkpoint(weights if weights is not None else _demo_of(contract))
+    checkpoint = read_checkpoint(
+        weights if weights is not None else _demo_of(contract),
+        weights_key=None if settings is None else settings.weights_key,
+        usual_key=contract.weights_key,
+    )
     _check_kind(checkpoint, contract)
+    # Also without options: what is unclear is asked for.
+    checkpoint = checkpoint.overruled(settings or PreparationOptions(), None if settings is None else settings.res)
     own = checkpoint.threshold if checkpoint.threshold_source else None
+    threshold = None if settings is None else settings.threshold
     expected = None if contract.threshold is None else threshold or own or contract.threshold
-    given = contract.input
-    spec = dataclasses.replace(
-        IMAGENET,
+    trained, given = checkpoint.preparation, contract.input
+    spec = InputSpec(
+        name="image",
         height=given.height,
         width=given.width,
         batch=given.batch,
         layout="NCHW",
         dtype="float32",
-        mean=checkpoint.mean,
-        std=checkpoint.std,
+        color_order=trained.color_order,
+        mean=trained.mean,
+        std=trained.std,
         normalized_in_graph=False,
-        resize=given.resize,
+        resize=trained.resize or given.resize,
+        channels=len(trained.mean),
+        interpolation=trained.interpolation or given.interpolation,
     )
     network = _network(checkpoint, expected)
     return Reference(checkpoint, network, _fitting_recipe(contract, checkpoint), spec, contract, expected)
@@ -260,10 +293,62 @@ def _fitting_recipe(contract: ModelContract, checkpoint: Checkpoint) -> Recipe:
 def pytorch_side(reference: Reference) -> Predictor:
     """Return PyTorch in the place of a backend, fed as the checkpoint was trained."""
     backend = FunctionBackend(reference.run, {}, description="PyTorch")
-    contract = dataclasses.replace(reference.contract, input=reference.spec)
+    trained = reference.checkpoint.preparation
+    outputs = tuple(
+        dataclasses.replace(
+            each,
+            align_corners=trained.align_corners and each.kind != "heatmaps",
+            through_input=trained.through_input and each.kind == "logits",
+        )
+        for each in reference.contract.outputs
+    )
+    contract = dataclasses.replace(reference.contract, input=reference.spec, outputs=outputs)
     if reference.threshold is not None:
         return _SigmoidPredictor(backend, contract, reference.threshold)
     return predictor_of(backend, contract)
+
+
+def _mismatches(contract: ModelContract, trained: InputSpec, preparation: Preparation) -> Iterator[str]:
+    file = contract.input
+    facts = [(fact, getattr(file, fact), getattr(trained, fact)) for fact in ("mean", "std", "color_order")]
+    if contract.task == "segmentation":  # a person's crop has its own geometry
+        facts += [(fact, getattr(file, fact), getattr(trained, fact)) for fact in ("resize", "interpolation")]
+        facts.append(("align_corners", contract.outputs[0].align_corners, preparation.align_corners))
+        if contract.outputs[0].kind == "logits":
+            facts.append(("through_input", contract.outputs[0].through_input, preparation.through_input))
+    for fact, has, expected in facts:
+        if has != expected:
+            yield _mismatch(fact, _fact_text(has), _fact_text(expected), preparation)
+    size = Resolution(file.width, file.height)
+    if contract.task == "segmentation" and not _fits(size, preparation):
+        yield _mismatch("size", str(size), str(preparation.size), preparation)
+
+
+def _mismatch(fact: str, has: str, expected: str, preparation: Preparation) -> str:
+    source = preparation.said.get(fact, "the default, as the checkpoint says nothing")
+    option = "res" if fact == "size" else fact.replace("_", "-")
+    given = f"if the file is right, give --{option} {has}"
+    if fact == "align_corners":
+        given = f"if the file is right, give {'--align-corners' if has == 'True' else '--no-align-corners'}"
+    if fact == "through_input":  # a library's habit and no option
+        given = "export the model again"
+    return f"{fact} differs: the file has {has}, the checkpoint's training {expected} ({source}); {given}"
+
+
+def _fact_text(value: Any) -> str:
+    return numbers_text(value) if isinstance(value, tuple) else str(value)
+
+
+def _fits(size: Resolution, preparation: Preparation) -> bool:
+    """Tell whether the library would give the network an image of this size."""
+    box, divisor = preparation.size, preparation.size_divisor
+    if box is None:
+        return True
+    if preparation.resize == "letterbox":
+        # A size of any shape that the box bounds: the library resizes a frame of that shape to the box.
+        scale = min(max(box) / max(size), min(box) / min(size))
+        box = Resolution(round(size.width * scale), round(size.height * scale))
+    return all(0 <= side - expected < max(divisor, 2) for side, expected in zip(size, box, strict=True))
 
 
 def _demo_of(contract: ModelContract) -> Path:

@@ -13,6 +13,7 @@ from sfpp.runtime.contract import ModelContract
 from sfpp.runtime.files import write_text
 from sfpp.runtime.images import Image
 from sfpp.runtime.typed_json import json_ready
+from sfpp.tooling.label_images import TruthSummary
 
 Mode = Literal["free", "pinned"]
 
@@ -131,13 +132,17 @@ class PointReport:
 
 @dataclass(frozen=True)
 class TruthReport:
-    """Accuracy against annotations on the frames that have some: mean IoU, 0..1, and by class (NaN: never there)."""
+    """Accuracy against annotations on the frames that have some: mean IoU, 0..1, and by class (NaN: never there).
+
+    ``labels`` is what the label images hold, and how they were read.
+    """
 
     frames: int
     file_mean_iou: float
     pytorch_mean_iou: float
     file_iou: dict[str, float]
     pytorch_iou: dict[str, float]
+    labels: TruthSummary | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -104,6 +104,9 @@ def _truth(report: AgreementReport) -> Iterator[str]:
             f"mIoU against the label images of {truth.frames} frame{'s' * (truth.frames != 1)}: "
             f"{percent(truth.file_mean_iou)} this file, {percent(truth.pytorch_mean_iou)} PyTorch"
         )
+        if truth.labels is not None:
+            yield f"  {truth.labels.text()}"
+            yield from (f"  {note}" for note in truth.labels.notes)
 
 
 def _parts(report: AgreementReport) -> Iterator[str]:

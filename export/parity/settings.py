@@ -7,18 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from sfpp.export.settings import check_threshold
+from sfpp.export.settings import PreparationOptions, check_threshold, resolution_from
 from sfpp.runtime.backends import AUTO, PRECISIONS, Precision, backend_names
 from sfpp.runtime.cli.console import positive_int
 from sfpp.runtime.contract import ModelContract
 from sfpp.runtime.errors import UsageError
-from sfpp.runtime.options import check_choices, option
+from sfpp.runtime.options import option
+from sfpp.tooling.label_rules import LabelRules
 
 Modes = Literal["free", "pinned", "both"]
 
 
 @dataclass(frozen=True)
-class ParitySettings:
+class ParitySettings(PreparationOptions, LabelRules):
     """The settings of one comparison; paths may be given as text.
 
     Raises:
@@ -31,6 +32,11 @@ class ParitySettings:
         default=None,
         metavar="PATH",
     )
+    weights_key: str | None = option(
+        "which network of a checkpoint that holds several (default: the one that the file was exported from)",
+        default=None,
+        metavar="NAME",
+    )
     images: str | None = option(
         "an image, a folder of images or a video (default: an image that comes with sfpp); for pose models each image "
         "is taken for one person",
@@ -39,9 +45,8 @@ class ParitySettings:
     )
     frames: int = option("how many frames, spread evenly over the source", default=8, type=positive_int, metavar="N")
     labels: Path | None = option(
-        "label images (PNG, class numbers) named like the frames: accuracy of both sides", default=None, metavar="DIR"
+        "label images named like the frames: accuracy of both sides", default=None, metavar="DIR"
     )
-    ignore: int = option("value of label images for pixels that do not count", default=255, type=int, metavar="N")
     backend: str = option(
         "what runs the file: onnxruntime, the strictest, another backend, or auto, as sfpp-run would choose: "
         f"{', '.join(backend_names())}",
@@ -62,6 +67,12 @@ class ParitySettings:
         default="both",
         choices=get_args(Modes),
     )
+    res: str | tuple[int, int] | None = option(
+        "input size that the checkpoint is to be compared at, width x height (default: what the checkpoint says, else "
+        "the file's)",
+        default=None,
+        metavar="WxH",
+    )
     threshold: float | None = option(
         "probability over which a pixel is a class, of a network with a sigmoid that was exported with --threshold "
         "(default: what the checkpoint says, else what the file says)",
@@ -74,6 +85,8 @@ class ParitySettings:
     )
 
     def __post_init__(self) -> None:
+        PreparationOptions.__post_init__(self)
+        LabelRules.__post_init__(self)
         object.__setattr__(self, "model", Path(self.model))
         for name in ("weights", "images"):
             value = getattr(self, name)
@@ -81,12 +94,11 @@ class ParitySettings:
         for name in ("labels", "contract"):
             value = getattr(self, name)
             object.__setattr__(self, name, Path(value) if isinstance(value, str | os.PathLike) else value)
-        check_choices(self)
+        if self.res is not None:
+            resolution_from(self.res)
         check_threshold(self.threshold)
         if isinstance(self.frames, bool) or not isinstance(self.frames, int) or self.frames < 1:
             raise UsageError(f"frames is {self.frames!r}, expected a whole number from 1")
-        if isinstance(self.ignore, bool) or not isinstance(self.ignore, int) or not 0 <= self.ignore <= 255:
-            raise UsageError(f"ignore is {self.ignore!r}, expected a whole number from 0 to 255")
 
     @property
     def backend_name(self) -> str | None:

@@ -76,7 +76,9 @@ def opened_sides(settings: ParitySettings, notify: Notify) -> Iterator[Sides]:
         contract = given or contract_from_metadata(
             backend.metadata, origin=model.name, instead="with --contract FILE.json"
         )
-        reference = reference_for(contract, settings.weights, threshold=settings.threshold)
+        reference = reference_for(contract, settings.weights, settings)
+        for note in reference.checkpoint.notes:
+            notify(f"note: {note}")
         open_probes, probed, detailed, live = None, None, None, 0
         if model.suffix == ".onnx":
             graph = read_graph(model)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,9 +18,10 @@ from sfpp.runtime.images import Image
 from sfpp.runtime.overlay import Palette
 from sfpp.runtime.pose import Pose
 from sfpp.tooling.frames import NamedFrame
+from sfpp.tooling.label_images import LabelFolder
+from sfpp.tooling.label_rules import IGNORED
 from sfpp.tooling.marks import marked_keypoints, marked_labels
 from sfpp.tooling.metrics import ConfusionMatrix
-from sfpp.tooling.truth import LabelFolder
 
 _NAMED = 3
 
@@ -120,18 +120,14 @@ class TruthTally:
     """Accuracy of both sides against annotated labels.
 
     Args:
-        folder: of the label images, named like the frames.
+        labels: the label images.
         classes: the classes' names.
-        ignore: the value of pixels that do not count.
-
-    Raises:
-        MediaError: the folder holds no label images.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], *, classes: tuple[str, ...], ignore: int) -> None:
-        self._truth, self._classes = LabelFolder(folder, classes=len(classes), ignore=ignore), classes
-        self._file, self._pytorch = (ConfusionMatrix(len(classes), ignore=ignore) for _ in range(2))
-        self._where, self._frames = os.fspath(folder), 0
+    def __init__(self, labels: LabelFolder, *, classes: tuple[str, ...]) -> None:
+        self._truth, self._classes = labels, classes
+        self._file, self._pytorch = (ConfusionMatrix(len(classes), ignore=IGNORED) for _ in range(2))
+        self._frames: list[str] = []
 
     def add(self, outcome: Outcome, frames: Sequence[NamedFrame]) -> None:
         """Count those of the frames that are annotated.
@@ -145,26 +141,28 @@ class TruthTally:
             if truth is not None:
                 self._file.update(answer, truth)
                 self._pytorch.update(expected, truth)
-                self._frames += 1
+                self._frames.append(frame.name)
 
     def report(self) -> TruthReport:
         """Return the accuracies.
 
         Raises:
-            UsageError: not one frame is annotated, or not one pixel of them.
+            UsageError: not one frame is annotated, or not one pixel of them, or their numbers are off by one.
         """
         if not self._frames:
-            raise UsageError(f"none of the frames has a label image of its name in {self._where}")
+            raise UsageError(f"none of the frames has a label image of its name in {self._truth.folder}")
         if not self._file.counts.any():
             raise UsageError(
-                f"every pixel of the label images in {self._where} is ignored; give others, or leave --labels out"
+                f"every pixel of the label images in {self._truth.folder} is ignored; give others, or no --labels"
             )
+        self._truth.check_numbering(self._pytorch)
         return TruthReport(
-            self._frames,
+            len(self._frames),
             file_mean_iou=self._file.mean_iou(),
             pytorch_mean_iou=self._pytorch.mean_iou(),
             file_iou=self._file.iou_of(self._classes),
             pytorch_iou=self._pytorch.iou_of(self._classes),
+            labels=self._truth.summary(self._frames),
         )
 
 

@@ -241,7 +241,7 @@ def test_what_cannot_be_meant_is_refused_before_any_work(model, frames, tmp_path
         ({"max_drop": -1}, "max_drop is -1"),
         ({"seed": -1}, "seed is -1, expected a whole number from 0"),
         ({"output": model}, "is a file; give a folder"),
-        ({"ignore": 11}, "ignore is 11, but there are no label images; give them with --labels"),
+        ({"ignore": 11}, "ignore is given, but there are no label images; give them with --labels"),
         ({"boxes": "boxes.json"}, "boxes are for pose models"),
     ):
         with pytest.raises(UsageError, match=message):

@@ -1,5 +1,6 @@
 """The report says everything that was found, and nothing that was not."""
 
+import json
 import re
 from dataclasses import replace
 
@@ -10,6 +11,7 @@ from sfpp.calibration.report import clipped_share, drop_tone, not_measured, repo
 from sfpp.calibration.results import Kept, LayerHistogram, Recommendation
 from sfpp.calibration.summary import budget_verdict, finding, summary_lines
 from sfpp.runtime.errors import SfppError
+from sfpp.tooling.label_images import TruthSummary
 from tests.calibration.report_examples import (
     CLASSES,
     EXAMPLES,
@@ -71,9 +73,15 @@ def test_the_same_report_gives_the_same_bytes(example, tmp_path):
     assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
 
 
-def test_a_report_cannot_go_where_there_is_no_folder(tmp_path):
-    with pytest.raises(SfppError, match="does not exist"):
-        write_report(segmentation(), tmp_path / "nowhere" / "report.html")
+def test_the_folder_of_a_report_is_made(tmp_path):
+    write_report(segmentation(), tmp_path / "new" / "report.html")
+    assert (tmp_path / "new" / "report.html").stat().st_size > 1000
+
+
+def test_a_report_cannot_go_where_a_file_is_in_the_way(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SfppError, match="is no folder"):
+        write_report(segmentation(), tmp_path / "file" / "report.html")
 
 
 def test_the_decision_comes_first():
@@ -323,6 +331,18 @@ def test_evaluating_on_the_frames_of_calibration_is_warned_of():
     assert "Evaluated on the frames that it was calibrated with." in warned[0].text
     assert "64 of the same frames" in section_of(without_truth(), "Frames").text
     assert "calibrated with." not in page_of(segmentation()).text
+
+
+def test_what_the_label_images_hold_is_told_on_the_page_in_the_summary_and_in_the_data():
+    truth = TruthSummary(233, ignored=0.0312, absent=("fence", "car"), notes=("255 is no class and is ignored",))
+    report = replace(segmentation(), truth=truth)
+    expected = "3.12 % of the pixels ignored; classes that never occur: fence, car"
+    frames = section_of(report, "Frames").text
+    assert expected in frames
+    assert "255 is no class and is ignored" in frames
+    assert f"Of the label images: {expected}." in " ".join(summary_lines(report))
+    assert json.loads(report.to_json())["truth"]["absent"] == ["fence", "car"]
+    assert "label images" not in section_of(segmentation(), "Frames").text
 
 
 def test_what_was_not_measured_is_said():

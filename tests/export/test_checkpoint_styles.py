@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,9 @@ from safetensors.torch import save_file
 
 from sfpp.export.catalog import MIT_SIZES
 from sfpp.export.checkpoints import read_checkpoint
+from sfpp.export.checkpoints.checkpoint import stored_labels
 from sfpp.export.checkpoints.conversion import stages_reversed
+from sfpp.export.classes import default_classes
 from sfpp.export.demo import demo_checkpoint
 from sfpp.export.models.segformer import SegFormer
 from tests.golden import FOLDER, GoldenCase
@@ -209,12 +212,69 @@ def test_mmseg_metadata_gives_names_and_palette(tmp_path, mmseg, meta):
 
 @needs_golden
 @pytest.mark.parametrize(
+    ("meta", "names", "colors", "notes"),
+    [
+        (
+            {"CLASSES": NAMES[:17], "PALETTE": PALETTE[:18]},
+            (*NAMES[:17], "class 17", "class 18"),
+            18,
+            [
+                "CLASSES has 17 names for 19 outputs: none for 17, 18; ",
+                "PALETTE has 18 colors for 19 outputs: none for",
+            ],
+        ),
+        (
+            {"dataset_meta": {"classes": [*NAMES, "ignored"], "palette": PALETTE}},
+            NAMES,
+            19,
+            ["dataset_meta has 20 names for 19 outputs: some for 19 (ignored), which the network does not have; "],
+        ),
+        (
+            {"CLASSES": ["a", " ", *NAMES[2:]], "PALETTE": [PALETTE[0], "red", *PALETTE[2:]]},
+            ("a", "class 1", *NAMES[2:]),
+            1,
+            ["CLASSES has 19 names for 19 outputs: none for 1; ", "PALETTE has 19 colors for 19 outputs: none for 1; "],
+        ),
+    ],
+)
+def test_as_many_names_and_colors_as_fit(tmp_path, mmseg, meta, names, colors, notes):
+    checkpoint = read_checkpoint(saved(tmp_path, {"meta": meta, "state_dict": mmseg}))
+    assert checkpoint.classes == names
+    palette, generated = checkpoint.palette or (), default_classes(19).palette
+    assert palette[:colors] == tuple(tuple(color) for color in PALETTE[:colors])
+    assert palette[colors : colors + 1] == generated[colors : colors + 1]
+    assert len(checkpoint.notes) == len(notes)
+    for note, expected in zip(checkpoint.notes, notes, strict=True):
+        assert note.startswith(expected)
+        assert "check them, or give --classes FILE" in note
+
+
+@pytest.mark.parametrize(
+    ("id2label", "names", "note"),
+    [
+        ({"1": "a", "2": "b", "3": "c"}, ("class 0", "a", "b"), "none for 0, some for 3 (c), which the network does "),
+        ({"0": "a", "1": "b", "255": "ignore"}, ("a", "b", "class 2"), "none for 2, some for 255 (ignore), which"),
+        ({"0": "a", "1": "", "2": "c"}, ("a", "class 1", "c"), "none for 1; those that fit were taken by their index"),
+        ({2: "c", 0: "a", 1: "b"}, ("a", "b", "c"), None),
+        ({"0": "LABEL_0", "1": "LABEL_1", "2": "LABEL_2"}, None, None),
+        ({"zero": "a"}, None, None),
+        ("abc", None, None),
+    ],
+)
+def test_names_by_number_that_fit(id2label, names, note):
+    labels = stored_labels({}, {"id2label": id2label}, 3)
+    assert labels.names == names
+    assert [note in line for line in labels.notes] == ([] if note is None else [True])
+    assert ("counts from 1" in str(labels.notes)) == (next(iter(id2label)) == "1")
+
+
+@needs_golden
+@pytest.mark.parametrize(
     "meta",
     [
-        {"CLASSES": NAMES[:18], "PALETTE": PALETTE[:18]},
         {"CLASSES": "road", "PALETTE": "colorful"},
         {"CLASSES": [1] * 19, "PALETTE": [[0, 0, 256]] * 19},
-        {"dataset_meta": None},
+        {"dataset_meta": 1},
     ],
 )
 def test_metadata_that_does_not_fit_is_left_aside(tmp_path, mmseg, meta):
@@ -222,6 +282,72 @@ def test_metadata_that_does_not_fit_is_left_aside(tmp_path, mmseg, meta):
     assert (checkpoint.classes, checkpoint.palette) == (None, None)
     assert checkpoint.class_set().names[18] == "class 18"
     assert len(checkpoint.class_set().palette) == 19
+
+
+# The same network, as other libraries spell it
+
+
+def as_smp(state):
+    """Rename as segmentation_models_pytorch does, whose first projection is that of the last stage."""
+    renamed = {}
+    for key, value in state.items():
+        key = re.sub(r"^backbone\.", "encoder.", key)
+        key = re.sub(
+            r"^decode_head\.linear_c(\d)\.proj\.", lambda found: f"decoder.mlp_stage.{4 - int(found[1])}.linear.", key
+        )
+        key = key.replace("decode_head.linear_fuse.conv.", "decoder.fuse_stage.0.")
+        key = key.replace("decode_head.linear_fuse.bn.", "decoder.fuse_stage.1.")
+        renamed[key.replace("decode_head.linear_pred.", "segmentation_head.0.")] = value
+    return {key: value for key, value in renamed.items() if "conv_seg" not in key}
+
+
+def as_tao(state):
+    renamed = {
+        "model."
+        + key.replace("decode_head.", "decoder.")
+        .replace("linear_fuse.conv.", "linear_fuse.0.")
+        .replace("linear_fuse.bn.", "linear_fuse.1."): value
+        for key, value in state.items()
+    }
+    return {key: value for key, value in renamed.items() if "conv_seg" not in key}
+
+
+@needs_golden
+@pytest.mark.parametrize(("rename", "style"), [(as_smp, "smp"), (as_tao, "tao")])
+def test_the_official_network_in_the_keys_of_others(tmp_path, official, rename, style):
+    plain = read_checkpoint(saved(tmp_path, official))
+    other = read_checkpoint(saved(tmp_path, {"state_dict": rename(official)}, "renamed.pth"))
+    assert (other.style, other.size, other.config) == (style, plain.size, plain.config)
+    assert same(other.state, plain.state)
+    assert other.notes == ()
+
+
+@needs_golden
+def test_a_folder_that_smp_saved(tmp_path, official):
+    save_file({key: value.contiguous() for key, value in as_smp(official).items()}, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text('{"_model_class": "Segformer", "encoder_name": "mit_b0", "classes": 150}')
+    assert same(read_checkpoint(tmp_path).state, read_checkpoint(saved(tmp_path, official)).state)
+
+
+@needs_golden
+@pytest.mark.parametrize("style", ["official", "tao"])
+def test_a_bias_of_the_fusion_goes_into_its_batch_norm(tmp_path, official, style):
+    bias = torch.linspace(-1, 1, 256)
+    state = {**official, "decode_head.linear_fuse.conv.bias": bias}
+    checkpoint = read_checkpoint(saved(tmp_path, as_tao(state) if style == "tao" else state))
+    fusion = {key.removeprefix("head.fusion."): value for key, value in checkpoint.state.items()}
+    x = torch.randn(2, 1024, 3, 4, generator=torch.Generator().manual_seed(0))
+    order = torch.cat([torch.arange(256 * stage, 256 * (stage + 1)) for stage in (3, 2, 1, 0)])
+    norm = [official[f"decode_head.linear_fuse.bn.{name}"] for name in NORM]
+    stored = torch.nn.functional.conv2d(x, official["decode_head.linear_fuse.conv.weight"], bias)
+    expected = torch.nn.functional.batch_norm(stored, *norm)
+    answer = torch.nn.functional.conv2d(x[:, order], fusion["conv.weight"])
+    answer = torch.nn.functional.batch_norm(answer, *[fusion[f"bn.{name}"] for name in NORM])
+    torch.testing.assert_close(answer, expected, rtol=1e-4, atol=1e-4)
+    assert not torch.equal(fusion["bn.running_mean"], official["decode_head.linear_fuse.bn.running_mean"])
+
+
+NORM = ("running_mean", "running_var", "weight", "bias")
 
 
 def test_the_demo_weights_tell_classes_and_terms():

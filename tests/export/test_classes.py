@@ -60,6 +60,17 @@ def test_a_file_of_lines(tmp_path):
     assert classes.palette == generated_palette(3)
 
 
+@pytest.mark.parametrize(
+    "line", ["sky 128 0 7", "sky\t128\t0\t7 ", "sky,128,0,7", "sky: 128, 0, 7", "sky:128,0,7::", "128 0 7\t\tsky"]
+)
+def test_a_line_of_name_and_color(tmp_path, line):
+    path = tmp_path / "things.txt"
+    path.write_text(f"# label:color\nroad\n{line}\nlane 2\n")
+    classes = class_set(path, 3)
+    assert classes.names == ("road", "sky", "lane 2")
+    assert classes.palette == (generated_palette(3)[0], (128, 0, 7), generated_palette(3)[2])
+
+
 def test_a_json_file_of_names_and_colors(tmp_path):
     path = tmp_path / "things.json"
     path.write_text(json.dumps(["road", {"name": "water", "color": [1, 2, 3]}, {"name": "sky"}]))
@@ -80,6 +91,13 @@ def test_a_json_file_of_names_and_colors(tmp_path):
         ("a.json", b'[{"name": "road", "color": "red"}]', "color of 'road' is 'red'"),
         ("a.json", b'[{"name": "road", "color": [true, 0, 0]}]', "color of 'road'"),
         ("a.json", b'["road", ""]', "class 1: '' has no name"),
+        ("a.json", b'[{"name": "road", "colour": [1, 2, 3]}]', "class 0: 'colour' is unknown"),
+        ("a.txt", b"sky 128 128 256", "'sky 128 128 256' has three numbers that are no color"),
+        ("a.txt", b"road\nsky 0.5 0.5 0.5", "'sky 0.5 0.5 0.5' has three numbers that are no color"),
+        ("a.txt", b"sky 1 2 3 4", "'sky 1 2 3 4' has three numbers that are no color"),
+        ("a.txt", b"0 road\n1 sky", "every line begins with a number, as '0 road'; give the names alone"),
+        ("a.txt", b"0 road 1 2 3\n1 sky 4 5 6", "every line begins with a number"),
+        ("a.txt", b"1: road\n2: sky", "every line begins with a number"),
         ("a.txt", b"", "names no class"),
         ("a.txt", b"\xff\xfe\x00", "cannot be read as UTF-8 text"),
     ],

@@ -39,8 +39,8 @@ def _in_float64():
     torch.set_default_dtype(torch.float32)
 
 
-def learned(kind="mmseg"):
-    return randomized(SegFormer(SegFormerConfig(TINY, HeadConfig(kind, width=10, classes=5))), seed=21)
+def learned(kind="mmseg", **head):
+    return randomized(SegFormer(SegFormerConfig(TINY, HeadConfig(kind, width=10, classes=5, **head))), seed=21)
 
 
 class Unmerged(torch.nn.Module):
@@ -66,8 +66,9 @@ def normalized(frames):
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
 @pytest.mark.parametrize("kind", ["official", "mmseg"])
-def test_logits_equal_those_of_the_learned_model(kind, recipe):
-    model, frames = learned(kind), random_frames()
+@pytest.mark.parametrize("align_corners", [False, True], ids=["half pixels", "aligned corners"])
+def test_logits_equal_those_of_the_learned_model(kind, recipe, align_corners):
+    model, frames = learned(kind, align_corners=align_corners), random_frames()
     deployable = Deployable(model, recipe, spec=FRAMES, output="logits")
     expected = model(normalized(frames), recipe)
     assert expected.std() > 0.1
@@ -83,13 +84,14 @@ def test_images_are_taken_as_they_are(recipe):
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
-def test_labels_are_the_best_class_at_the_input_size(recipe):
-    model, frames = learned(), random_frames()
+@pytest.mark.parametrize("align_corners", [False, True], ids=["half pixels", "aligned corners"])
+def test_labels_are_the_best_class_at_the_input_size(recipe, align_corners):
+    model, frames = learned(align_corners=align_corners), random_frames()
     # Else one class is the best everywhere.
     model.head.classifier.bias -= model(normalized(frames), recipe).mean((0, 2, 3))
-    labels = Deployable(model, recipe, spec=FRAMES, output="labels")(frames)
+    labels = Deployable(model, recipe, spec=FRAMES, output="labels", align_corners=align_corners)(frames)
     logits = model(normalized(frames), recipe)
-    raised = F.interpolate(logits, size=(HEIGHT, WIDTH), mode="bilinear", align_corners=False)
+    raised = F.interpolate(logits, size=(HEIGHT, WIDTH), mode="bilinear", align_corners=align_corners)
     assert (labels.shape, labels.dtype) == ((2, HEIGHT, WIDTH), torch.uint8)
     assert torch.equal(labels, raised.argmax(1).to(torch.uint8))
     assert len(labels.unique()) > 2

@@ -1,18 +1,23 @@
 """EDAFormer's inference spatial reduction, and its sibling for SegFormer."""
 
+import dataclasses
+
 import numpy as np
 import onnx
 import pytest
 import torch
+import torch.nn.functional as F
 
 from sfpp.export.catalog import ISR_VARIANTS, VARIANTS, isr_from_text, matched, variant_for, words_from_recipe
 from sfpp.export.contracts import plan_for, tokens_by_block
 from sfpp.export.costs import multiply_adds
-from sfpp.export.models.edaformer import EdaDecoderConfig, EdaFormer, EdaFormerConfig, EftConfig
+from sfpp.export.deployable import Deployable
+from sfpp.export.models.edaformer import AS_TRAINED, EdaDecoderConfig, EdaFormer, EdaFormerConfig, EftConfig
 from sfpp.export.models.recipe import IsrRecipe, Pool2d
 from sfpp.export.to_onnx import graph_from_model
 from sfpp.runtime.contract import InputSpec, ModelContract, OutputSpec
 from sfpp.runtime.errors import RecipeError, UsageError
+from tests.export.networks import randomized
 
 T = EdaFormerConfig(
     EftConfig((32, 64, 128, 256), (2, 2, 10, 2), (121, 243, 486, 972)), EdaDecoderConfig((128, 256, 512), 128, 19)
@@ -107,6 +112,24 @@ def test_reduction_shrinks_the_graphs_arithmetic_and_nothing_else():
     assert reduced["MatMul"] < full["MatMul"]
     heads_free = sum(node.op_type == "Softmax" for node in graph_of(TINY, "2222-222", 128, 192).graph.node)
     assert heads_free == 11
+
+
+def test_a_decoder_upsamples_as_its_config_says():
+    """In the graph as in the network."""
+    aligned = dataclasses.replace(TINY, decoder=dataclasses.replace(TINY.decoder, align_corners=True))
+    image, answers = torch.randn(1, 3, 75, 98, generator=torch.Generator().manual_seed(1)), []
+    spec = InputSpec("image", 75, 98, layout="NCHW", dtype="float32", normalized_in_graph=False)
+    for config in (TINY, aligned):
+        model = randomized(EdaFormer(config), seed=4)
+        maps = model.head.attended(model.encoder(image, AS_TRAINED), AS_TRAINED)
+        size_hw, how = maps[0].shape[2:], config.decoder.align_corners
+        upsampled = (F.interpolate(each, size=size_hw, mode="bilinear", align_corners=how) for each in maps)
+        expected = model.head.classifier(model.head.fusion(upsampled))
+        torch.testing.assert_close(model(image), expected)
+        graph = Deployable(model, AS_TRAINED, spec=spec, output="logits").eval()
+        torch.testing.assert_close(graph(image), expected, rtol=1e-4, atol=1e-4)
+        answers.append(expected)
+    assert (answers[0] - answers[1]).abs().max() > 1e-2
 
 
 def test_multiply_adds_of_a_known_graph():

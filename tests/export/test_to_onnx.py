@@ -12,18 +12,22 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from sfpp.export import export_onnx, to_onnx
 from sfpp.export.catalog import MIT_SIZES, VARIANTS, words_from_recipe
+from sfpp.export.checkpoints import read_checkpoint
 from sfpp.export.checkpoints.conversion import canonical_slots, stages_reversed
 from sfpp.export.checkpoints.styles import STYLES
+from sfpp.export.cli import describe
 from sfpp.export.contracts import input_spec
-from sfpp.export.demo import demo_checkpoint
+from sfpp.export.demo import demo_checkpoint, demo_frame
 from sfpp.export.models.segformer import EncoderConfig, HeadConfig, SegFormer, SegFormerConfig
-from sfpp.export.settings import ExportSettings
+from sfpp.export.settings import ExportSettings, PreparationOptions
+from sfpp.runtime import load_segmenter
 from sfpp.runtime.contract import METADATA_KEY, contract_from_json
 from sfpp.runtime.errors import CheckpointError, MediaError, MemoryShortageError, RecipeError, SfppError, UsageError
-from sfpp.runtime.images import input_from_frame
+from sfpp.runtime.images import input_from_frame, read_image
 
 RES = "160x128"
 CAMVID = ["sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist"]
@@ -158,6 +162,28 @@ def test_without_a_path_the_file_is_named_in_the_current_folder(tmp_path, monkey
     report = export_onnx(res="64x64")
     assert str(report.path) == "segformer-b0-original-64x64.onnx"
     assert [path.name for path in tmp_path.iterdir()] == [report.path.name]
+
+
+@pytest.mark.parametrize("output", ["logits", "labels"])
+def test_corners_are_aligned_from_the_option_to_the_labels(tmp_path, output):
+    """As MMSegmentation answers for a picture of the input's size; another network than without the option."""
+    report = export_onnx(path=tmp_path / "model.onnx", align_corners=True, output=output, res="133x98")
+    assert report.contract.outputs[0].align_corners
+    assert not report.parity.failures()
+    frame_bgr = cv2.resize(read_image(demo_frame()), (133, 98))
+    checkpoint, answers = read_checkpoint(demo_checkpoint()), []
+    spec = dataclasses.replace(report.contract.input, layout="NCHW", dtype="float32", normalized_in_graph=False)
+    image = torch.from_numpy(input_from_frame(frame_bgr, spec)[0])
+    for aligned in (True, False):
+        model = to_onnx.learned_model(checkpoint.overruled(PreparationOptions(align_corners=aligned)))
+        assert model.head.align_corners == aligned
+        logits = torch.nn.functional.interpolate(model(image), (98, 133), mode="bilinear", align_corners=aligned)
+        answers.append(logits.argmax(1)[0].numpy())
+    with load_segmenter(report.path, backend="onnxruntime", precision="fp32") as segmenter:
+        assert segmenter.self_test.outcome == "passed"
+        labels = segmenter(frame_bgr).labels
+    assert np.mean(labels == answers[0]) > 0.999
+    assert np.mean(labels == answers[1]) < 0.995
 
 
 def random_state(style, size, *, width, classes):
@@ -359,3 +385,18 @@ def test_a_picture_without_content_checks_as_well(tmp_path):
     cv2.imwrite(str(tmp_path / "blank.png"), np.full((64, 64, 3), 128, np.uint8))
     report = export_onnx(path=tmp_path / "model.onnx", variant="hq", res=RES, image=tmp_path / "blank.png")
     assert report.parity.failures() == []
+
+
+def test_the_network_that_was_chosen_is_exported_recorded_and_told(tmp_path):
+    weights = load_file(demo_checkpoint())
+    averaged = {key: value / 2 if value.is_floating_point() else value for key, value in weights.items()}
+    torch.save({"model": weights, "ema": averaged}, tmp_path / "weights.pth")
+    report = export_onnx(tmp_path / "weights.pth", tmp_path / "ema.onnx", res="64x64", weights_key="ema")
+    assert report.contract.weights_key == "ema"
+    stored = {each.key: each.value for each in onnx.load(report.path).metadata_props}
+    assert contract_from_json(stored[METADATA_KEY]).weights_key == "ema"
+    assert "the weights are those under 'ema'; the file also holds 'model'" in report.notes[0]
+    assert f"\n  note: {report.notes[0]}\n" in describe(report)
+    bias = weights["decode_head.conv_seg.bias"].float().numpy() / 2
+    constants = [onnx.numpy_helper.to_array(each).ravel() for each in onnx.load(report.path).graph.initializer]
+    assert any(np.array_equal(each, bias) for each in constants)

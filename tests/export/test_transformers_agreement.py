@@ -150,7 +150,8 @@ def test_a_lone_file_of_another_size_asks_for_the_config(tiny_folder):
     ("changes", "expected"),
     [
         ({"hidden_act": "relu"}, "hidden_act 'relu', but sfpp supports 'gelu' only"),
-        ({"num_channels": 4}, "num_channels 4"),
+        ({"num_channels": 4}, "num_channels gives 4, the weights 3"),
+        ({"num_channels": "3"}, "num_channels '3', expected a whole number"),
         ({"num_encoder_blocks": 3}, "num_encoder_blocks 3"),
         ({"model_type": "bert"}, "model_type 'bert'"),
         ({"mlp_ratios": [2, 4, 3, 2.5]}, r"mlp_ratios \[2, 4, 3, 2.5\], expected 4 whole numbers"),

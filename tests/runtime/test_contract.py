@@ -56,6 +56,17 @@ def test_round_trip_through_json_keeps_everything(contract):
     assert again.to_json() == text
 
 
+def test_facts_of_preparation_are_kept():
+    spec = InputSpec(
+        name="image", height=64, width=96, layout="NCHW", dtype="float32", normalized_in_graph=False, channels=4,
+        mean=(1, 2, 3, 4), std=(5, 6, 7, 8), interpolation="antialias",
+    )  # fmt: skip
+    outputs = (OutputSpec(name="logits", kind="logits", stride=4, align_corners=True),)
+    contract = dataclasses.replace(CONTRACT, input=spec, outputs=outputs)
+    assert contract_from_json(contract.to_json()) == contract
+    assert contract.input.shape == (1, 4, 64, 96)
+
+
 def test_a_self_test_is_kept_as_well_and_may_be_missing():
     contract = dataclasses.replace(CONTRACT, self_test=SelfTest("frame", "answer", "ab" * 32, 0.98))
     assert contract_from_json(contract.to_json()) == contract
@@ -74,9 +85,12 @@ def test_missing_optional_fields_take_their_defaults():
     fields = json.loads(CONTRACT.to_json())
     for name in ("recipe", "precision", "licence"):
         del fields[name]
-    del fields["input"]["batch"]
+    for name in ("batch", "channels", "interpolation"):
+        del fields["input"][name]
+    del fields["outputs"][0]["align_corners"]
     again = contract_from_json(json.dumps(fields))
     assert (again.precision, again.licence, again.input.batch) == ("fp32", "", 1)
+    assert (again.input.channels, again.input.interpolation, again.outputs[0].align_corners) == (3, "area", False)
     assert again.recipe == ({}, {}, {}, {})
 
 
@@ -137,7 +151,8 @@ def with_input(**fields):
         ({"input": None}, "input must be a JSON object"),
         (with_input(height="tall"), "input: height is 'tall', expected int"),
         (with_input(layout="HWC"), "layout is 'HWC', expected one of 'NHWC', 'NCHW'"),
-        (with_input(mean=[1, 2]), "mean has 2 values, expected 3"),
+        (with_input(interpolation="cubic"), "interpolation is 'cubic', expected one of 'area', 'linear', 'antialias'"),
+        (with_input(channels=True), "channels is True, expected int"),
         (with_input(mean=[1, 2, "x"]), "mean is 'x', expected float"),
         (with_input(mean=[1, 2, 10**400]), "mean is too large"),
         (with_input(normalized_in_graph=1), "normalized_in_graph is 1, expected bool"),
@@ -155,6 +170,15 @@ def test_value_of_the_wrong_type_is_named(fields, message):
         (with_input(batch=-1), "must be positive"),
         (with_input(width=10**9), "2x1080x1000000000 is more than fits into memory"),
         (with_input(mean=[1, 2, float("nan")]), "mean must be finite"),
+        (with_input(mean=[1, 2]), "2 values of mean and 3 of std for 3 channels"),
+        (with_input(channels=4), "3 values of mean and 3 of std for 4 channels"),
+        (with_input(channels=0, mean=[], std=[]), "0 input channels, expected 1 to 64"),
+        (with_input(channels=65, mean=[0] * 65, std=[1] * 65), "65 input channels, expected 1 to 64"),
+        (with_input(channels=1, mean=[0], std=[1]), "1 input channels need float32 and NCHW"),
+        (
+            {"outputs": [{"name": "out", "kind": "heatmaps", "stride": 4, "align_corners": True}]},
+            "heatmaps are never upsampled, so align_corners and through_input say nothing of them",
+        ),
         (with_input(std=[1, 0, 1]), "std positive"),
         (with_input(std=[1, float("inf"), 1]), "std positive"),
         (with_input(normalized_in_graph=False), "uint8 cannot hold normalized values"),

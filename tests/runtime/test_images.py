@@ -56,6 +56,14 @@ def test_region_is_in_cells_of_the_output():
     assert place_frame((10, 10), odd).region((13, 16), model_size_hw=odd.size_hw) == (0, 0, 13, 16)
 
 
+def test_region_between_aligned_corners_is_counted_from_the_first_cell():
+    placement = place_frame((48, 32), SPEC)  # columns 16 to 47 of 64
+    region = placement.region((12, 16), model_size_hw=SPEC.size_hw, align_corners=True)
+    assert region == pytest.approx((0, 16 * 15 / 63, 11, 31 * 15 / 63))
+    one_pixel = InputSpec("frame", 1, 1)
+    assert place_frame((5, 5), one_pixel).region((1, 1), model_size_hw=(1, 1), align_corners=True) == (0, 0, 0, 0)
+
+
 def test_frame_of_the_models_size_is_not_resampled():
     frame = random_frame(48, 64)
     tensor, placement = input_from_frame(frame, SPEC)
@@ -125,6 +133,86 @@ def test_linear_when_only_one_axis_shrinks_by_two():
     tensor, _ = input_from_frame(frame, dataclasses.replace(SPEC, resize="stretch"))
     expected = cv2.resize(frame, (64, 48), interpolation=cv2.INTER_LINEAR)
     np.testing.assert_array_equal(tensor[0], expected[..., ::-1])
+
+
+@pytest.mark.parametrize("frame_hw", [(96, 128), (150, 200), (90, 120), (24, 32)])
+def test_linear_at_every_size_where_the_contract_says_so(frame_hw):
+    frame = random_frame(*frame_hw)
+    tensor, _ = input_from_frame(frame, dataclasses.replace(SPEC, interpolation="linear"))
+    expected = cv2.resize(frame, (64, 48), interpolation=cv2.INTER_LINEAR)
+    np.testing.assert_array_equal(tensor[0], expected[..., ::-1])
+
+
+@pytest.mark.parametrize(
+    "frame_hw",
+    [
+        (1080, 1920),
+        (97, 131),  # no whole factor
+        (48, 200),  # one axis alone
+        (300, 64),
+        (48, 64),  # none
+        (24, 200),  # one shrinks, one grows
+        (20, 30),  # both grow
+        (1, 1),
+        (1, 997),
+        (47, 63),
+        (49, 65),
+    ],
+)
+def test_antialias_is_pillows_filter_to_the_bit(frame_hw):
+    image_module = pytest.importorskip("PIL.Image")
+    frame = random_frame(*frame_hw)
+    frame[: frame_hw[0] // 3] = frame[: frame_hw[0] // 3] // 128 * 255  # values at both ends
+    spec = dataclasses.replace(SPEC, interpolation="antialias", resize="stretch")
+    tensor, _ = input_from_frame(frame, spec)
+    expected = image_module.fromarray(frame).resize((64, 48), image_module.Resampling.BILINEAR)
+    np.testing.assert_array_equal(tensor[0], np.asarray(expected)[..., ::-1])
+
+
+def test_antialias_is_the_triangle_filter_written_out():
+    """Each pass as a sum over all pixels in its reach; at most one of 255 apart from a filter without roundings."""
+    frame = random_frame(53, 151)
+    tensor, _ = input_from_frame(frame, dataclasses.replace(SPEC, interpolation="antialias", resize="stretch"))
+    image = frame[..., ::-1].astype(np.float64)
+    for axis, count in ((1, 64), (0, 48)):
+        scale = image.shape[axis] / count
+        centers = (np.arange(count)[:, np.newaxis] + 0.5) * scale
+        distance = np.abs(np.arange(image.shape[axis]) + 0.5 - centers) / max(scale, 1)
+        weights = np.maximum(0, 1 - distance)
+        weights /= weights.sum(axis=1, keepdims=True)
+        image = np.moveaxis(np.tensordot(weights, image, (1, axis)), 0, axis)
+    assert np.abs(tensor[0] - image).max() <= 1
+
+
+def test_antialias_keeps_to_the_letterbox():
+    frame = random_frame(200, 100)
+    spec = dataclasses.replace(SPEC, interpolation="antialias")
+    tensor, placement = input_from_frame(frame, spec)
+    inner = dataclasses.replace(spec, height=placement.height, width=placement.width, resize="stretch")
+    inside = tensor[0, :, placement.left : placement.left + placement.width]
+    np.testing.assert_array_equal(inside, input_from_frame(frame, inner)[0][0])
+    assert (tensor[0, :, : placement.left] == (124, 116, 104)).all()
+
+
+@pytest.mark.parametrize("interpolation", ["area", "antialias"])
+def test_one_channel_is_the_grey_picture(interpolation):
+    spec = dataclasses.replace(FLOAT_SPEC, channels=1, mean=(100,), std=(50,), interpolation=interpolation)
+    frame = random_frame(96, 64)
+    tensor, placement = input_from_frame(frame, spec)
+    assert (tensor.shape, tensor.dtype) == ((1, 1, 48, 64), np.float32)
+    colors, _ = input_from_frame(frame, dataclasses.replace(SPEC, color_order="BGR", interpolation=interpolation))
+    grey = cv2.cvtColor(colors[0], cv2.COLOR_BGR2GRAY)
+    inside = slice(placement.left, placement.left + placement.width)
+    np.testing.assert_allclose(tensor[0, 0, :, inside], (grey[:, inside] - 100.0) / 50, rtol=1e-6)
+    assert (tensor[0, 0, :, : inside.start] == 0).all()
+    raw = dataclasses.replace(spec, normalized_in_graph=True, batch=2)
+    assert batch_from_frames([frame], raw)[0].shape == (2, 1, 48, 64)
+
+
+def test_other_channels_are_fed_by_the_program():
+    spec = dataclasses.replace(FLOAT_SPEC, channels=4, mean=(0,) * 4, std=(1,) * 4)
+    with pytest.raises(UsageError, match=r"takes 4 channels, .* 1x4x48x64 float32, with model\.infer"):
+        input_from_frame(random_frame(48, 64), spec)
 
 
 def test_non_contiguous_frames_give_what_their_copies_give():

@@ -8,15 +8,18 @@ from sfpp.runtime.errors import BackendError, UsageError
 from sfpp.runtime.labels import labels_from_logits, labels_resized
 
 
-def slow_labels(logits, size_hw, region=None):
+def slow_labels(logits, size_hw, region=None, *, align_corners=False):
     _, h, w = logits.shape
-    top, left, height, width = region or (0, 0, h, w)
+    top, left, height, width = region or ((0, 0, h - 1, w - 1) if align_corners else (0, 0, h, w))
     wide = logits.astype(np.float64)
     labels = np.zeros(size_hw, np.uint8)
     for y in range(size_hw[0]):
         for x in range(size_hw[1]):
             row = min(max(top + (y + 0.5) * height / size_hw[0] - 0.5, 0), h - 1)
             column = min(max(left + (x + 0.5) * width / size_hw[1] - 0.5, 0), w - 1)
+            if align_corners:
+                row = top + y * height / max(1, size_hw[0] - 1)
+                column = left + x * width / max(1, size_hw[1] - 1)
             i, j = int(row), int(column)
             below, beside = min(i + 1, h - 1), min(j + 1, w - 1)
             fy, fx = row - i, column - j
@@ -26,7 +29,7 @@ def slow_labels(logits, size_hw, region=None):
     return labels
 
 
-@pytest.mark.parametrize(
+SIZES = pytest.mark.parametrize(
     ("shape", "size_hw"),
     [
         ((5, 12, 16), (48, 64)),  # the usual factor 4
@@ -43,11 +46,32 @@ def slow_labels(logits, size_hw, region=None):
         ((6, 7, 9), (1, 1)),
     ],
 )
+
+
+@SIZES
 def test_labels_equal_the_dense_argmax(shape, size_hw):
     logits = np.random.default_rng(3).normal(size=shape).astype(np.float32)
     found = labels_from_logits(logits, size_hw)
     assert found.dtype == np.uint8
     np.testing.assert_array_equal(found, slow_labels(logits, size_hw))
+
+
+@SIZES
+def test_labels_with_aligned_corners_equal_the_dense_argmax(shape, size_hw):
+    logits = np.random.default_rng(3).normal(size=shape).astype(np.float32)
+    found = labels_from_logits(logits, size_hw, align_corners=True)
+    np.testing.assert_array_equal(found, slow_labels(logits, size_hw, align_corners=True))
+    winners = logits.argmax(axis=0)
+    assert found[0, 0] == winners[0, 0]
+    if min(size_hw) > 1:
+        assert (found[0, -1], found[-1, 0], found[-1, -1]) == (winners[0, -1], winners[-1, 0], winners[-1, -1])
+
+
+@pytest.mark.parametrize("region", [(2.0, 0.0, 8.0, 15.0), (0.0, 3.25, 11.0, 9.5), (1.3, 2.7, 3.1, 0.0)])
+def test_region_between_aligned_corners(region):
+    logits = np.random.default_rng(7).normal(size=(6, 12, 16)).astype(np.float32)
+    found = labels_from_logits(logits, (33, 41), region=region, align_corners=True)
+    np.testing.assert_array_equal(found, slow_labels(logits, (33, 41), region, align_corners=True))
 
 
 def test_smooth_map_with_most_cells_filled_by_look_up(monkeypatch):
@@ -133,3 +157,16 @@ def test_nearest_neighbour_takes_the_cell_under_each_pixel_center(size_hw, regio
         for y in range(size_hw[0])
     ]
     np.testing.assert_array_equal(labels_resized(labels, size_hw, region=region), expected)
+
+
+@pytest.mark.parametrize("size_hw", [(12, 16), (29, 50), (5, 3), (1, 1)])
+@pytest.mark.parametrize("region", [None, (2.0, 1.0, 8.0, 12.0)])
+def test_nearest_neighbour_between_aligned_corners(size_hw, region):
+    labels = np.random.default_rng(19).integers(0, 255, size=(12, 16)).astype(np.uint8)
+    top, left, height, width = region or (0, 0, 11, 15)
+    steps = height / max(1, size_hw[0] - 1), width / max(1, size_hw[1] - 1)
+    expected = [
+        [labels[int(top + y * steps[0] + 0.5), int(left + x * steps[1] + 0.5)] for x in range(size_hw[1])]
+        for y in range(size_hw[0])
+    ]
+    np.testing.assert_array_equal(labels_resized(labels, size_hw, region=region, align_corners=True), expected)

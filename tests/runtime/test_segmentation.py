@@ -1,3 +1,4 @@
+import dataclasses
 from pathlib import Path
 
 import cv2
@@ -7,8 +8,9 @@ import pytest
 from sfpp.runtime.backends import FunctionBackend
 from sfpp.runtime.contract import InputSpec, ModelContract, OutputSpec
 from sfpp.runtime.errors import BackendError, ContractError, MediaError, ModelFileError, UsageError
+from sfpp.runtime.images import place_frame
 from sfpp.runtime.labels import labels_from_logits
-from sfpp.runtime.segmentation import Segmentation, Segmenter
+from sfpp.runtime.segmentation import PreparedFrames, Segmentation, Segmenter
 from sfpp.runtime.video.frame import Frame
 
 CLASSES = ("red", "green", "blue")
@@ -83,6 +85,93 @@ def test_logits_are_sampled_inside_the_letterbox():
     # 64x64 becomes 32x32 at column 16 of the input: logits columns 4..12.
     logits = strongest_channel({"frame": segmenter_of(strongest_channel).prepare(frame).tensor})["out"][0]
     np.testing.assert_array_equal(result.labels, labels_from_logits(logits, (64, 64), region=(0, 4, 8, 8)))
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize(
+    ("resize", "size_hw"), [("stretch", (75, 98)), ("letterbox", (40, 101)), ("letterbox", (99, 64))]
+)
+def test_logits_pass_through_the_inputs_size_where_the_library_does_so(resize, size_hw, align_corners):
+    """Two steps of upsampling, as MMSegmentation takes them, with its own border cut off in between."""
+    torch = pytest.importorskip("torch")
+    how = {"mode": "bilinear", "align_corners": align_corners}
+    logits = np.random.default_rng(3).normal(size=(1, 3, 8, 16)).astype(np.float32)
+    contract = contract_for(kind="logits")
+    contract = dataclasses.replace(
+        contract,
+        input=dataclasses.replace(contract.input, resize=resize),
+        outputs=(dataclasses.replace(contract.outputs[0], align_corners=align_corners, through_input=True),),
+    )
+    segmenter = Segmenter(FunctionBackend(fixed_output(logits), metadata={}), contract)
+    labels = segmenter(np.zeros((*size_hw, 3), np.uint8)).labels
+    place = place_frame(size_hw, contract.input)
+    whole = torch.nn.functional.interpolate(torch.from_numpy(logits), (32, 64), **how)
+    inside = whole[:, :, place.top : place.top + place.height, place.left : place.left + place.width]
+    expected = torch.nn.functional.interpolate(inside, size_hw, **how).argmax(1)[0]
+    differing = labels != expected.numpy()
+    if resize == "letterbox" and not align_corners:  # what lies beyond the border is seen by the outermost pixels
+        differing = differing[3:-3, 3:-3]
+    assert np.mean(differing) < 0.001
+    once = dataclasses.replace(contract, outputs=(dataclasses.replace(contract.outputs[0], through_input=False),))
+    segmenter = Segmenter(FunctionBackend(fixed_output(logits), metadata={}), once)
+    assert np.mean(segmenter(np.zeros((*size_hw, 3), np.uint8)).labels != labels) > 0.002
+
+
+@pytest.mark.parametrize("kind", ["logits", "labels"])
+@pytest.mark.parametrize(
+    ("resize", "size_hw"), [("stretch", (75, 98)), ("letterbox", (40, 101)), ("letterbox", (99, 64))]
+)
+def test_corners_are_aligned_as_trained(kind, resize, size_hw):
+    """As MMSegmentation: upsample to the input, cut off the border, resize to the frame; corners aligned both times."""
+    torch = pytest.importorskip("torch")
+    rows, columns = (8, 16) if kind == "logits" else (32, 64)
+    logits = np.random.default_rng(23).normal(size=(1, 3, rows, columns)).astype(np.float32)
+    logits = cv2.GaussianBlur(logits[0].transpose(1, 2, 0), (0, 0), rows / 8).transpose(2, 0, 1)[np.newaxis]
+    contract = contract_for(kind=kind)
+    contract = dataclasses.replace(
+        contract,
+        input=dataclasses.replace(contract.input, resize=resize),
+        outputs=(dataclasses.replace(contract.outputs[0], align_corners=True),),
+    )
+    output = logits if kind == "logits" else logits.argmax(1).astype(np.uint8)
+    segmenter = Segmenter(FunctionBackend(fixed_output(output), metadata={}), contract)
+    labels = segmenter(np.zeros((*size_hw, 3), np.uint8)).labels
+    place = place_frame(size_hw, contract.input)
+    whole = torch.nn.functional.interpolate(torch.from_numpy(logits), (32, 64), mode="bilinear", align_corners=True)
+    inside = whole[:, :, place.top : place.top + place.height, place.left : place.left + place.width]
+    expected = torch.nn.functional.interpolate(inside, size_hw, mode="bilinear", align_corners=True).argmax(1)[0]
+    # Bilinear twice is not quite bilinear once; and the nearest label is the right one but for the borders.
+    assert np.mean(labels == expected.numpy()) > (0.99 if kind == "logits" else 0.95)
+    if kind == "labels":
+        down, across = (
+            np.floor(np.linspace(start, start + count - 1, pixels) + 0.5).astype(int)
+            for start, count, pixels in zip((place.top, place.left), (place.height, place.width), size_hw, strict=True)
+        )
+        np.testing.assert_array_equal(labels, output[0][np.ix_(down, across)])
+    if kind == "logits" and resize == "stretch":
+        once = torch.nn.functional.interpolate(torch.from_numpy(logits), size_hw, mode="bilinear", align_corners=True)
+        assert np.mean(labels == once.argmax(1)[0].numpy()) > 0.9995
+
+
+def test_a_model_of_four_channels_is_fed_by_the_program():
+    """By the steps that a call takes, with an input of its own; frames are refused before the first one is read."""
+    contract = contract_for()
+    channels = {"channels": 4, "mean": (0,) * 4, "std": (1,) * 4}
+    spec = InputSpec("frame", 32, 64, layout="NCHW", dtype="float32", normalized_in_graph=False, **channels)
+    contract = dataclasses.replace(contract, input=spec)
+    planes = lambda inputs: {"out": np.ascontiguousarray(inputs["frame"][:, 1:, ::4, ::4])}  # noqa: E731
+    segmenter = Segmenter(FunctionBackend(planes, metadata={}), contract)
+    with pytest.raises(UsageError, match="takes 4 channels"):
+        segmenter.steps()
+    with pytest.raises(UsageError, match="takes 4 channels"):
+        segmenter(np.zeros((32, 64, 3), np.uint8))
+    tensor = np.zeros((1, 4, 32, 64), np.float32)
+    tensor[0, 2, :16] = tensor[0, 3, 16:] = 1
+    prepared = PreparedFrames(tensor, (place_frame((64, 128), spec),))
+    labels = segmenter.finish(segmenter.infer(prepared), prepared).labels
+    assert labels.shape == (64, 128)
+    assert (labels[:30] == 1).all()
+    assert (labels[34:] == 2).all()
 
 
 def test_half_precision_logits_and_wide_labels_are_taken():

@@ -39,6 +39,18 @@ def test_a_folder_can_be_taken_from_again_and_again(folder):
         assert [int(each.image_bgr[0, 0, 0]) for each in found] == [0, 9]
 
 
+def test_images_below_a_folder_are_told_apart_by_their_folders(tmp_path):
+    for place in ("left/0001", "right/0001", "right/deep/0002", ".hidden/0003"):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        write_image(tmp_path / f"{place}.png", np.zeros((4, 6, 3), np.uint8))
+    source = FrameSource(str(tmp_path))
+    assert source.names == ("left/0001", "0002", "right/0001")
+    assert [frame.file.parent.name for frame in source.take([0, 1, 2])] == ["left", "deep", "right"]
+    (tmp_path / "list.txt").write_text(f"left/0001.png\n{tmp_path}/right/0001.png\n")
+    assert FrameSource(str(tmp_path / "list.txt")).names == ("left/0001", "right/0001")
+    assert source.warnings == (f"{tmp_path} holds no pictures itself: those of 3 folders below it are read",)
+
+
 def test_an_image_that_cannot_be_read_is_left_out_and_reported(folder):
     (folder / "frame3.png").write_bytes(b"nothing")
     reasons = []

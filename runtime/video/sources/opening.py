@@ -9,7 +9,7 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from urllib.parse import quote
@@ -209,12 +209,15 @@ def _open_image(path: Path) -> Source:
 
 
 def open_folder(path: Path) -> Source:
-    """The pictures that lie directly in a folder, sorted as people count: ``frame9`` before ``frame10``.
+    """The pictures of a folder, sorted as people count: ``frame9`` before ``frame10``.
 
+    They are those that lie directly in it, or where none does, those in the folders below, as data sets keep them.
     Pictures may differ in size. One that cannot be read is skipped and named in ``warnings``.
     """
     there = list(path.iterdir())
     files = _pictures_among(there)
+    below = () if files else _pictures_among(_below(path))
+    files = files or below
     if not files:
         known = ", ".join((*IMAGE_SUFFIXES, *MOVING_SUFFIXES))
         raise MediaError(f"the folder {path} holds no pictures and no videos; expected files ending in {known}")
@@ -227,7 +230,15 @@ def open_folder(path: Path) -> Source:
     # The folder may be given as "." or "..", which has no name of its own.
     source = _pictures_source(files, name=path.resolve().name or "images")
     source.warnings.extend([f"{path} holds other files, which are left out: {left_out}"] if others else [])
+    if below:
+        folders = len({file.parent for file in below})
+        source.warnings.append(f"{path} holds no pictures itself: those of {folders} folders below it are read")
     return source
+
+
+def _below(path: Path) -> Iterator[Path]:
+    """The files in the folders below a folder, hidden ones left out."""
+    return (each for each in path.rglob("*") if not any(part.startswith(".") for part in each.relative_to(path).parts))
 
 
 def _open_pattern(pattern: Path) -> Source:

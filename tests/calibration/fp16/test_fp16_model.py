@@ -407,6 +407,18 @@ def test_constant_nodes_and_nodes_without_a_name():
     assert run(converted, {"x": np.full((1, 4), 10, np.float32)})[0][0, 0] == 5
 
 
+@pytest.mark.parametrize("constant", ["node", "initializer"])
+def test_constants_whose_type_is_declared_as_other_exporters_do(constant):
+    node = "c = Constant<value_float: float = 2.5>()" if constant == "node" else ""
+    weights = {} if constant == "node" else {"c": np.float32(2.5)}
+    model = graph(f"g (float[1,4] x) => (float[1,4] y) {{ {node} m = Mul(x, c) y = Sqrt(m) }}", **weights)
+    model.graph.value_info.append(onnx.helper.make_tensor_value_info("c", FLOAT, ()))
+    converted = fp16_model(model)
+    assert {each.name: each.data_type for each in converted.graph.initializer} == {"c": FLOAT16}
+    assert run(converted, {"x": np.full((1, 4), 10, np.float32)})[0][0, 0] == 5
+    assert run(simulated_fp16(model), {"x": np.full((1, 4), 10, np.float32)})[0][0, 0] == 5
+
+
 # INT8
 
 
@@ -489,6 +501,13 @@ def test_a_tensor_of_unknown_type_is_refused():
 def test_an_invalid_graph_is_refused():
     model = graph("g (float[1,4] x) => (float[1,4] y) { y = MatMul(x, w) }", w=np.zeros((3, 4), np.float32))
     with pytest.raises(ModelFileError, match="not a valid model"):
+        fp16_model(model)
+
+
+def test_a_graph_that_would_be_invalid_is_refused_with_a_way_on(monkeypatch):
+    monkeypatch.setattr("sfpp.calibration.fp16.fp16_model.float16_positions", lambda graph, index: ())
+    model = graph("g (float[1,4] x) => (float[1,4] y) { m = Mul(x, x) y = Sqrt(m) }")
+    with pytest.raises(ModelFileError, match=r"cannot be written into this graph.*--precision int8"):
         fp16_model(model)
 
 

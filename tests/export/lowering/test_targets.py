@@ -1,11 +1,13 @@
 """The same function for every target: each in its own operators, and on every backend that takes it."""
 
+import io
 from collections import Counter
 
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 import onnxruntime
+import openvino
 import pytest
 import torch
 
@@ -205,6 +207,47 @@ def lowered_graph(model, recipe):
         Deployable(model, recipe, spec=spec, output="logits").eval(), image, names=("image", "logits"), opset=17
     )
     return lowered(traced, "portable"), image
+
+
+@pytest.mark.parametrize(
+    "target", [each if each in DISTINCT else pytest.param(each, marks=pytest.mark.slow) for each in LOWERINGS]
+)
+@pytest.mark.parametrize("opset", [17, *(pytest.param(each, marks=pytest.mark.slow) for each in (18, 19)), 20])
+def test_corners_are_aligned_in_every_graph(target, opset):
+    """At an odd size; the expected maps are upsampled here, apart from the network's own head."""
+    config = SegFormerConfig(
+        EncoderConfig((8, 8, 16, 16), (1, 1, 1, 1), (1, 2, 2, 4)), HeadConfig("mmseg", 12, 5, align_corners=True)
+    )
+    model = randomized(SegFormer(config), seed=3)
+    spec = InputSpec("image", 75, 98, layout="NCHW", dtype="float32", normalized_in_graph=False)
+    image = torch.randn(1, 3, 75, 98, generator=torch.Generator().manual_seed(1))
+    head, features = model.head, model.encoder(image, VARIANTS["original"])
+    logits, other = (
+        head.classifier(
+            head.fusion(
+                torch.nn.functional.interpolate(unit(each), size=(19, 25), mode="bilinear", align_corners=aligned)
+                for unit, each in zip(head.projections, features, strict=True)
+            )
+        )
+        for aligned in (True, False)
+    )
+    labels = torch.nn.functional.interpolate(logits, size=(75, 98), mode="bilinear", align_corners=True).argmax(1)
+    for output, expected in (("logits", logits), ("labels", labels)):
+        module = Deployable(model, VARIANTS["original"], spec=spec, output=output, align_corners=True).eval()
+        graph = lowered(trace_to_onnx(module, image, names=("image", output), opset=opset), target)
+        session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+        answers = [session.run(None, {"image": image.numpy()})[0]]
+        if target != "onnxruntime" and opset in (17, 20):
+            read = openvino.Core().read_model(io.BytesIO(graph.SerializeToString()))
+            compiled = openvino.Core().compile_model(read, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+            answers.append(compiled(image.numpy())[0])
+        for answer in answers:
+            if output == "labels":
+                assert np.mean(answer == expected.numpy()) > 0.999
+            else:
+                np.testing.assert_allclose(answer, expected.numpy(), atol=1e-4)
+                assert np.abs(answer - other.numpy()).max() > 1e-2
+    assert len(labels.unique()) > 2
 
 
 @pytest.mark.parametrize("target", [pytest.param("portable", marks=pytest.mark.slow), "onnxruntime"])

@@ -1,5 +1,6 @@
 """The network against a slow, obvious version in float64: attention, Mix-FFN, decode heads, grids, thinning."""
 
+import dataclasses
 import math
 
 import pytest
@@ -39,8 +40,9 @@ EVERY_SIDE = MergingRecipe(
 )
 
 
-def random_network(kind="mmseg", encoder=TINY):
-    return randomized(SegFormer(SegFormerConfig(encoder, HeadConfig(kind, width=10, classes=5))).double(), seed=11)
+def random_network(kind="mmseg", encoder=TINY, **head):
+    config = SegFormerConfig(encoder, HeadConfig(kind, width=10, classes=5, **head))
+    return randomized(SegFormer(config).double(), seed=11)
 
 
 def random_tokens(count, channels, batch=2):
@@ -122,11 +124,16 @@ def slow_encoder(encoder, image, recipe):
     return features
 
 
-def slow_weights(size, raised_size):
-    """Bilinear weights (raised_size, size): pixel centers at halves, the border's value beyond the border."""
+def slow_weights(size, raised_size, *, align_corners=False):
+    """Bilinear weights (raised_size, size): pixel centers at halves, the border's value beyond the border.
+
+    Or the first and the last of both on each other, and the others evenly between them.
+    """
     weights = torch.zeros(raised_size, size, dtype=torch.float64)
     for index in range(raised_size):
         center = min(max((index + 0.5) * size / raised_size - 0.5, 0.0), size - 1.0)
+        if align_corners:
+            center = index * (size - 1) / max(1, raised_size - 1)
         low = int(center)
         weights[index, low] += 1 - (center - low)
         weights[index, min(low + 1, size - 1)] += center - low
@@ -146,7 +153,10 @@ def slow_head(head, features):
     rows, columns = features[0].shape[2:]
     raised = []
     for unit, feature in zip(head.projections, features, strict=True):
-        vertical, horizontal = slow_weights(feature.shape[2], rows), slow_weights(feature.shape[3], columns)
+        vertical, horizontal = (
+            slow_weights(size, raised_size, align_corners=head.align_corners)
+            for size, raised_size in zip(feature.shape[2:], (rows, columns), strict=True)
+        )
         raised.append(vertical @ slow_unit(unit, feature) @ horizontal.T)
     fused = slow_unit(head.fusion, torch.cat(raised, 1))
     logits = torch.einsum("bihw,oi->bohw", fused, head.classifier.weight[:, :, 0, 0])
@@ -215,6 +225,27 @@ def test_the_network_equals_the_slow_one(kind, recipe):
     assert logits.shape == (1, 5, 19, 25)
     assert logits.std() > 0.1
     torch.testing.assert_close(logits, slow_head(model.head, expected), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["official", "mmseg"])
+@pytest.mark.parametrize("grids", [((19, 25), (10, 13), (5, 7), (3, 4)), ((7, 3), (4, 2), (2, 1), (1, 1))])
+def test_a_head_that_aligns_corners_equals_the_slow_one(kind, grids):
+    head, other = (random_network(kind, align_corners=each).head for each in (True, False))
+    features = [
+        torch.randn(2, count, *grid, dtype=torch.float64) for count, grid in zip(TINY.channels, grids, strict=True)
+    ]
+    torch.testing.assert_close(head(features), slow_head(head, features), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(other(features), slow_head(other, features), rtol=1e-9, atol=1e-9)
+    assert (head(features) - other(features)).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_an_image_may_have_other_channels(channels):
+    model = random_network(encoder=dataclasses.replace(TINY, in_channels=channels))
+    image = torch.randn(1, channels, 75, 98, dtype=torch.float64)
+    logits = model(image)
+    expected = slow_head(model.head, slow_encoder(model.encoder, image, NO_MERGING))
+    torch.testing.assert_close(logits, expected, rtol=1e-9, atol=1e-9)
 
 
 def test_merging_changes_the_answer():

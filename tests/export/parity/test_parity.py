@@ -278,7 +278,9 @@ def test_a_video(exported):
 
 def test_truth_that_does_not_fit(exported, pictures, tmp_path):
     path = exported("original").path
-    with pytest.raises(UsageError, match=r"has the values 255, but the model has 11 classes, 0 to 10, .*--ignore"):
+    with pytest.raises(
+        UsageError, match=r"255 \(\d+ %\).* has 11 classes, 0 to 10; ignored is 11: give --ignore 11,255"
+    ):
         parity(path, images=pictures, labels=pictures / "labels", ignore=11)
     with pytest.raises(MediaError, match="holds no label images"):
         parity(path, images=pictures, labels=tmp_path)

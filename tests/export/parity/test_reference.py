@@ -4,8 +4,12 @@ import dataclasses
 
 import onnx
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from sfpp.export.catalog import VARIANTS, isr_from_text, recipe_from_words, words_from_recipe
+from sfpp.export.checkpoints import read_checkpoint
+from sfpp.export.checkpoints.preparation import Preparation
 from sfpp.export.demo import demo_checkpoint, demo_pose_checkpoint
 from sfpp.export.models.recipe import with_matching
 from sfpp.export.parity.reference import recipe_of, reference_for
@@ -54,10 +58,11 @@ def test_frames_are_normalized_as_the_checkpoint_says(contract, monkeypatch):
     from sfpp.export.parity import reference
 
     trained = {"mean": (127.5, 127.5, 127.5), "std": (63.75, 63.75, 63.75)}
-    checkpoint = dataclasses.replace(reference.read_checkpoint(demo_checkpoint()), **trained)
+    preparation = Preparation(**trained, color_order="BGR")
+    checkpoint = dataclasses.replace(reference.read_checkpoint(demo_checkpoint()), preparation=preparation)
     monkeypatch.setattr(reference, "read_checkpoint", lambda path: checkpoint)
     spec = reference_for(contract, demo_checkpoint()).spec
-    assert (spec.mean, spec.std) == (trained["mean"], trained["std"])
+    assert (spec.mean, spec.std, spec.color_order) == (trained["mean"], trained["std"], "BGR")
 
 
 def test_weights_must_be_given_unless_they_are_the_demonstrations(contract):
@@ -83,3 +88,24 @@ def test_other_bytes_are_told(contract):
     note = dataclasses.replace(reference, contract=other).weights_note
     assert "made from a checkpoint with the SHA-256 ffffffffffff..." in note
     assert reference.checkpoint.sha256[:12] in note
+
+
+def test_the_network_that_the_file_was_exported_from_is_compared(tmp_path, contract):
+    """Of a checkpoint with several, by what the contract says; another one is taken on request, and told."""
+    weights = load_file(demo_checkpoint())
+    averaged = {key: value / 2 if value.is_floating_point() else value for key, value in weights.items()}
+    torch.save({"model": weights, "ema": averaged}, tmp_path / "weights.pth")
+    bias = weights["decode_head.conv_seg.bias"].float()
+    of_average = dataclasses.replace(
+        contract, weights_key="ema", checkpoint_sha256=read_checkpoint(tmp_path / "weights.pth").sha256
+    )
+    reference = reference_for(of_average, tmp_path / "weights.pth")
+    assert torch.equal(reference.checkpoint.state["head.classifier.bias"], bias / 2)
+    assert reference.weights_note is None
+    reference = reference_for(of_average, tmp_path / "weights.pth", "model")
+    assert torch.equal(reference.checkpoint.state["head.classifier.bias"], bias)
+    assert reference.weights_note == "the file was made from the weights under 'ema', and these are those under 'model'"
+    # The same weights in a file of their own have no such name.
+    torch.save(averaged, tmp_path / "alone.pth")
+    reference = reference_for(of_average, tmp_path / "alone.pth")
+    assert torch.equal(reference.checkpoint.state["head.classifier.bias"], bias / 2)

@@ -69,12 +69,18 @@ def new_files(here):
     return sorted(path.name for path in here.iterdir() if path.name not in ("model.onnx", "clip.mp4", "photo.png"))
 
 
-def start(*arguments, program=SLOW_COMMAND, **options):
+def hangs_up():
+    """In a child process: a signal ends it, whatever started the tests (``nohup`` has it ignored)."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+def start(*arguments, program=SLOW_COMMAND, preexec_fn=hangs_up, **options):
     return subprocess.Popen(
         [sys.executable, "-c", program, *arguments],
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
+        preexec_fn=preexec_fn,
         **options,
     )
 
@@ -163,9 +169,10 @@ def test_a_folder_of_different_pictures(here, capsys):
     shapes = [cv2.imread(str(here / "in-sfpp" / f"{index}.png")).shape[:2] for index in range(3)]
     assert shapes == [(30, 40), (48, 64), (25, 33)]
     assert "sfpp-run: warning: skipped: in/broken.png" in capsys.readouterr().err
-    assert main(["model.onnx", "in", "all.mp4"]) == 1
-    assert "a video has one size; give a folder" in capsys.readouterr().err
-    assert new_files(here) == ["in", "in-sfpp"]
+    assert main(["model.onnx", "in", "all.mp4"]) == 0
+    assert "size-changed: pictures are 33x25 (width x height) now, written at 40x30" in capsys.readouterr().err
+    assert new_files(here) == ["all.mp4", "in", "in-sfpp"]
+    assert [frame.shape[:2] for frame in read_clip(here / "all.mp4")] == [(30, 40)] * 3
 
 
 def test_a_cut_video_is_segmented_as_far_as_it_goes(here, capsys):
@@ -269,6 +276,7 @@ def test_a_terminal_that_is_closed_leaves_a_playable_video(here):
         stdout=theirs,
         stderr=theirs,
         start_new_session=True,
+        preexec_fn=hangs_up,
     )
     os.close(theirs)
     said = b""

@@ -7,6 +7,7 @@ was tried; `python -m tests.runtime.video.test_media` writes it.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import random
 import re
@@ -131,6 +132,7 @@ def possible(form: Format) -> list[Case]:
     return [Case(form, *each) for each in itertools.product(*axes)]
 
 
+@functools.cache
 def cases() -> list[Case]:
     """As few as hold every pair of two properties for every format, chosen greedily and always alike."""
     chosen = []

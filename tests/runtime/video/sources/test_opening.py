@@ -18,7 +18,7 @@ from sfpp.runtime.demo import demo_clip
 from sfpp.runtime.video import Source, open_source
 from sfpp.runtime.video.frame import Decoded
 from sfpp.runtime.video.readers import policy_for
-from sfpp.runtime.video.sources.opening import open_folder
+from sfpp.runtime.video.sources.opening import each_source, open_folder
 from tests.runtime.video.clips import index_of, picture, read_clip, write_clip
 
 
@@ -61,6 +61,18 @@ def test_a_folder_is_sorted_as_people_count(tmp_path):
     assert [frame.index for frame in frames] == [0, 1, 2, 3]
     assert [frame.image_bgr.shape[0] for frame in frames] == [2, 10, 11, 101]
     assert warnings == [f"{tmp_path} holds other files, which are left out: 1 .txt"]
+
+
+def test_a_folder_of_folders_is_the_pictures_below(tmp_path):
+    for place in ("b/1.png", "a/10.png", "a/9.png", ".git/x.png"):
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        cv2.imwrite(str(tmp_path / place), picture(0))
+    frames, warnings = read_all(tmp_path)
+    assert [frame.name for frame in frames] == ["9", "10", "1"]
+    assert warnings == [f"{tmp_path} holds no pictures itself: those of 2 folders below it are read"]
+    assert each_source(str(tmp_path)) == [str(tmp_path)]
+    cv2.imwrite(str(tmp_path / "own.png"), picture(0))
+    assert [frame.name for frame in read_all(tmp_path)[0]] == ["own"]
 
 
 def test_an_unreadable_picture_is_skipped_and_named(tmp_path):

@@ -1,0 +1,467 @@
+"""How a checkpoint's own library prepared images in training: read from what lies beside the weights.
+
+That is Transformers' ``processor_config.json`` or ``preprocessor_config.json``, or the configuration that
+MMSegmentation and MMPose store in ``meta``. Whatever of it cannot be understood is asked for before it matters.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from sfpp.export.checkpoints.configuration import (
+    ABSENT,
+    UNREADABLE,
+    Configuration,
+    entry,
+    kind_of,
+    shown,
+    stored_configuration,
+)
+from sfpp.export.checkpoints.storage import StoredWeights, read_json_object
+from sfpp.export.settings import MAX_SIDE, PreparationOptions, Resolution, numbers_text, resolution_from
+from sfpp.runtime.contract import ColorOrder, InputSpec, Interpolation, ResizeRule
+from sfpp.runtime.errors import CheckpointError, UsageError
+
+IMAGENET = InputSpec("image", 1, 1)  # the contract's own defaults
+_COLORS = ("mean", "std", "color_order")
+_OPTIONS = tuple(option.name for option in fields(PreparationOptions))
+_UNSAID = "ImageNet's mean and std, RGB: the checkpoint says nothing; --mean --std --color-order say otherwise"
+_NO_NUMBERS = "give --mean and --std, one number for each channel from 0 to 255"
+_LARGEST_DIVISOR = 1024
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What the training's images looked like to the network.
+
+    Attributes:
+        mean: of each channel, 0..255, in ``color_order``.
+        std: likewise.
+        color_order: the order of the channels.
+        resize: how images were fitted to ``size``; None where nothing says.
+        size: the library's own input size, or the box in which an image keeps its ratio; None where it has none.
+        interpolation: how they were resized; None where nothing says.
+        align_corners: how the network and what follows it upsample.
+        through_input: whether logits are upsampled to the input's size first, and from there to the image's.
+        size_divisor: of which both sides of the input are multiples.
+        said: where each of these facts was read, in words, such as ``meta.cfg`` or ``--mean``.
+        unclear: what the checkpoint says of a fact that sfpp does not understand, and what to do; an option overrules.
+        notes: what else there is to say.
+    """
+
+    mean: tuple[float, ...] = IMAGENET.mean
+    std: tuple[float, ...] = IMAGENET.std
+    color_order: ColorOrder = "RGB"
+    resize: ResizeRule | None = None
+    size: Resolution | None = None
+    interpolation: Interpolation | None = None
+    align_corners: bool = False
+    through_input: bool = False
+    size_divisor: int = 1
+    said: Mapping[str, str] = field(default_factory=dict)
+    unclear: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def overruled(
+        self, options: PreparationOptions, *, channels: int, res: str | tuple[int, int] | None = None, name: str = ""
+    ) -> Preparation:
+        """Return it with what the user says in place of what the checkpoint says.
+
+        Args:
+            options: what is not None counts.
+            channels: how many the network takes.
+            res: the input's size.
+            name: stands for the checkpoint in messages.
+
+        Raises:
+            UsageError: numbers for another number of channels, or another order without the numbers in that order.
+            CheckpointError: something is unclear, and no option says it.
+        """
+        given: dict[str, Any] = {
+            fact: value for fact in _OPTIONS if (value := getattr(options, fact, None)) is not None
+        }
+        said = {fact: f"--{fact.replace('_', '-')}" for fact in given}
+        if given.get("align_corners") is False:
+            said["align_corners"] = "--no-align-corners"
+        if res is not None and (size := resolution_from(res)) != self.size:
+            given["size"] = size
+            said["size"] = "--res" if self.size is None else f"--res; {self.said['size']} says {self.size}"
+        self._check_order(given)
+        changed = replace(
+            self,
+            **given,
+            said={**self.said, **said},
+            unclear={fact: reason for fact, reason in self.unclear.items() if fact not in given},
+        )
+        changed._check_channels(channels, name)
+        return changed
+
+    def usual_size(self, default: Resolution) -> Resolution:
+        """Return the input's size where nobody gives one: the library's own, or else ``default``.
+
+        Where images keep their ratio the library's is a box: a frame of the default's shape, as large as fits.
+        """
+        if self.size is None or self.resize != "letterbox":
+            return self.size or default
+        scale = min(max(self.size) / max(default), min(self.size) / min(default))
+        return Resolution(round(default.width * scale), round(default.height * scale))
+
+    def words(self, *, resize: ResizeRule, size: Resolution) -> str:
+        """Return in one line how images are prepared and who says so.
+
+        Args:
+            resize: the rule that is used.
+            size: the size that is used.
+        """
+        lone = not any(fact in self.said for fact in _COLORS)
+        facts = [(_UNSAID, "")] if lone else list(self._colors())
+        facts += self._geometry(resize, size)
+        if self.align_corners or "align_corners" in self.said:
+            facts.append((f"align_corners {self.align_corners}", self.said.get("align_corners", "")))
+        if self.size_divisor > 1:
+            facts.append((f"sizes in multiples of {self.size_divisor}", self.said.get("size_divisor", "")))
+        groups = [(", ".join(text for text, _ in group), source) for source, group in groupby(facts, lambda it: it[1])]
+        texts = [f"{text} ({source})" if source else text for text, source in groups]
+        return "; ".join(texts if lone else [f"prepared as in training: {texts[0]}", *texts[1:]])
+
+    def _check_order(self, given: Mapping[str, Any]) -> None:
+        order = given.get("color_order", self.color_order)
+        for fact in ("mean", "std"):
+            values = getattr(self, fact)
+            if order != self.color_order and fact not in given and values != values[::-1]:
+                raise UsageError(
+                    f"--color-order {order} is another order than that of {fact} {numbers_text(values)}, which is for "
+                    f"{self.color_order}: give --mean and --std too, in the order {order}"
+                )
+
+    def _check_channels(self, channels: int, name: str) -> None:
+        """Refuse what is not known well enough to prepare an image."""
+        for reason in dict.fromkeys(self.unclear.values()):
+            raise CheckpointError(f"{name}: {reason}" if name else reason)
+        for fact in ("mean", "std"):
+            values, source = getattr(self, fact), self.said.get(fact, "")
+            if len(values) == channels:
+                continue
+            if source.startswith("--"):
+                raise UsageError(f"--{fact} has {len(values)} numbers, and the network takes {channels} channels")
+            origin = (
+                f"{source} has {len(values)} numbers for {fact}" if source else "nothing says how to normalize them"
+            )
+            raise CheckpointError(f"{name}: the network takes {channels} channels, and {origin}: {_NO_NUMBERS}")
+
+    def _colors(self) -> Iterator[tuple[str, str]]:
+        yield f"mean {numbers_text(self.mean)}", self.said.get("mean", "ImageNet's")
+        yield f"std {numbers_text(self.std)}", self.said.get("std", "ImageNet's")
+        yield self.color_order, self.said.get("color_order", "by default")
+
+    def _geometry(self, resize: ResizeRule, size: Resolution) -> Iterator[tuple[str, str]]:
+        by_rule, by_size = self.said.get("resize"), self.said.get("size")
+        if by_rule and by_rule == by_size:
+            yield f"resize {resize} {size}", by_rule
+        else:
+            if by_rule:
+                yield f"resize {resize}", by_rule
+            if by_size and (by_rule or by_size != "--res"):
+                yield f"size {size}", by_size
+        if self.interpolation is not None and "interpolation" in self.said:
+            yield f"interpolation {self.interpolation}", self.said["interpolation"]
+
+
+SAYS_NOTHING = Preparation()
+
+
+def read_preparation(stored: StoredWeights, style: str, *, channels: int = 3) -> Preparation:
+    """Return how a checkpoint's own library prepares images, as far as anything beside the weights says it.
+
+    Args:
+        stored: the weights with what lies beside them.
+        style: the checkpoint's.
+        channels: how many the network takes.
+
+    Raises:
+        CheckpointError: a file that is not JSON.
+    """
+    if style == "transformers":
+        return _from_transformers(stored.folder, channels)
+    if style == "smp":
+        # The library's head upsamples its own output so, whatever the decoder does.
+        return Preparation(align_corners=True, said={"align_corners": "Segmentation Models PyTorch"})
+    configuration = stored_configuration(stored.metadata)
+    return SAYS_NOTHING if configuration is None else _from_configuration(configuration, channels)
+
+
+@dataclass
+class _Facts:
+    """Facts of one source while they are read."""
+
+    source: str
+    values: dict[str, Any] = field(default_factory=dict)
+    said: dict[str, str] = field(default_factory=dict)
+    unclear: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def take(self, **facts: Any) -> None:
+        self.values.update(facts)
+        self.said.update(dict.fromkeys(facts, self.source))
+
+    def doubt(self, facts: Iterable[str], problem: str, advice: str) -> None:
+        self.unclear.update(dict.fromkeys(facts, f"{self.source} has {problem}: {advice}"))
+
+    def preparation(self) -> Preparation:
+        return Preparation(**self.values, said=self.said, unclear=self.unclear, notes=tuple(self.notes))
+
+
+# Transformers
+
+# What SegFormer's own processor does where its file is silent.
+_SEGFORMER: Mapping[str, Any] = {
+    "do_resize": True,
+    "size": {"height": 512, "width": 512},
+    "resample": 2,
+    "do_rescale": True,
+    "rescale_factor": 1 / 255,
+    "do_normalize": True,
+    "image_mean": [0.485, 0.456, 0.406],
+    "image_std": [0.229, 0.224, 0.225],
+}
+_BILINEAR = 2
+_FILTERS = {0: "nearest", 1: "lanczos", 3: "bicubic", 4: "box", 5: "hamming"}
+
+
+def _from_transformers(folder: Path, channels: int) -> Preparation:
+    source, settings, notes = _processor(folder)
+    if settings is None:
+        return SAYS_NOTHING
+    facts = _Facts(source, notes=notes)
+    named = str(settings.get("image_processor_type") or settings.get("feature_extractor_type") or "Segformer")
+    known = _SEGFORMER if named.startswith("Segformer") else {}
+    stated = {**known, **{key: value for key, value in settings.items() if value is not None}}
+    _transformers_colors(facts, stated, channels)
+    _transformers_size(facts, stated)
+    return facts.preparation()
+
+
+def _processor(folder: Path) -> tuple[str, Mapping[str, Any] | None, list[str]]:
+    """Return which file says how images are prepared, what it says, and what is odd about it.
+
+    Transformers 5 reads the object ``image_processor`` in processor_config.json before preprocessor_config.json.
+    """
+    newer, older = folder / "processor_config.json", folder / "preprocessor_config.json"
+    inner = read_json_object(newer).get("image_processor") if newer.is_file() else None
+    outer = read_json_object(older) if older.is_file() else None
+    if not isinstance(inner, Mapping):
+        return older.name, outer, []
+    apart = [key for key in _SEGFORMER if outer is not None and outer.get(key, inner.get(key)) != inner.get(key)]
+    odd = f"{newer.name} and {older.name} differ in {', '.join(apart)}: the first counts, as in Transformers 5"
+    return newer.name, inner, [odd] if apart else []
+
+
+def _transformers_colors(facts: _Facts, stated: Mapping[str, Any], channels: int) -> None:
+    flips = stated.get("do_flip_channel_order") is True
+    facts.take(color_order="BGR" if flips else "RGB")
+    scale = stated.get("rescale_factor", 1 / 255) if stated.get("do_rescale", True) else 1.0
+    if not _is_number(scale) or scale <= 0:
+        facts.doubt(("mean", "std"), f"rescale_factor {shown(scale)}, expected a positive number", _NO_NUMBERS)
+        return
+    is_usual = abs(scale * 255 - 1) <= 1e-6
+    if not stated.get("do_normalize", True):
+        facts.take(mean=(0.0,) * channels, std=(_on_bytes(1.0, scale, is_usual),) * channels)
+        return
+    for fact, key in (("mean", "image_mean"), ("std", "image_std")):
+        if key not in stated:
+            continue  # another library's processor, whose default nobody knows
+        value = stated[key]
+        numbers = _numbers([value] * channels if _is_number(value) else value)
+        lowest = -math.inf if fact == "mean" else 0.0
+        # Not divided by 255, numbers of the 0..1 scale are a mistake, or for arrays that were divided before.
+        fits = numbers and (max(map(abs, numbers)) <= 1 if is_usual else scale != 1 or max(map(abs, numbers)) > 1)
+        if not numbers or not fits or min(numbers) <= lowest:
+            what = "positive numbers" if fact == "std" else "numbers"
+            where = "0 to 1" if is_usual else f"on the scale of pixels times {scale:g}"
+            facts.doubt((fact,), f"{key} {shown(value)}, expected {channels} {what}, {where}", _NO_NUMBERS)
+            continue
+        facts.take(**{fact: tuple(_on_bytes(item, scale, is_usual) for item in numbers)})
+
+
+def _on_bytes(value: float, scale: float, is_usual: bool) -> float:
+    # Rounded, so that ImageNet's numbers are the contract's defaults to the last bit.
+    return round(255.0 * value if is_usual else value / scale, 9)
+
+
+def _transformers_size(facts: _Facts, stated: Mapping[str, Any]) -> None:
+    if stated.get("do_center_crop"):
+        facts.doubt(("resize",), "do_center_crop, which leaves out what lies at the sides", "give --resize and --res")
+        return
+    if not stated.get("do_resize", False):
+        return
+    filter_number = stated.get("resample", _BILINEAR)
+    facts.take(interpolation="antialias")
+    if filter_number != _BILINEAR:
+        name = _FILTERS.get(filter_number) if isinstance(filter_number, int) else None
+        facts.notes.append(
+            f"{facts.source} resizes with the filter {name or shown(filter_number)}, which sfpp does not have: "
+            "bilinear with antialiasing takes its place"
+        )
+    size = stated.get("size")
+    if isinstance(size, int):
+        size = {"height": size, "width": size}
+    elif isinstance(size, list) and len(size) == 2:
+        size = {"height": size[0], "width": size[1]}
+    for rule, (wide, high) in _SIZE_KEYS:
+        if isinstance(size, Mapping) and (found := _resolution(size.get(wide), size.get(high))):
+            facts.take(resize=rule, size=found)
+            return
+    if isinstance(size, Mapping) and _resolution(size.get("shortest_edge"), 1):
+        facts.take(resize="letterbox")
+        short = size["shortest_edge"]
+        problem = f"images resized to {short} pixels on their shorter side, which is a size only with a frame's shape"
+        facts.doubt(("size",), problem, f"give --res, such as {round(short * 16 / 9)}x{short} for 16:9")
+        return
+    facts.doubt(("resize",), f"the size {shown(size)}, which sfpp does not know", "give --resize and --res")
+
+
+_SIZE_KEYS: tuple[tuple[ResizeRule, tuple[str, str]], ...] = (
+    ("letterbox", ("longest_edge", "shortest_edge")),
+    ("letterbox", ("max_width", "max_height")),
+    ("stretch", ("width", "height")),
+)
+
+
+# MMSegmentation and MMPose
+
+
+def _from_configuration(configuration: Configuration, channels: int) -> Preparation:
+    facts = _Facts(configuration.source)
+    facts.take(through_input=True)  # as both libraries' own testing does, whatever is configured
+    if configuration.problem:
+        facts.notes.append(f"{configuration.source} says nothing that can be read: {configuration.problem}")
+        return facts.preparation()
+    steps = configuration.test_steps()
+    _configured_colors(facts, configuration, steps, channels)
+    _configured_size(facts, configuration, steps)
+    _configured_divisor(facts, configuration, steps)
+    aligned = configuration.at("model", "decode_head", "align_corners")
+    if isinstance(aligned, bool):
+        facts.take(align_corners=aligned)
+    elif aligned is not ABSENT:
+        problem = f"align_corners {shown(aligned)}, expected True or False"
+        facts.doubt(("align_corners",), problem, "give --align-corners or --no-align-corners")
+    if configuration.at("model", "test_cfg", "mode") == "slide":
+        crop = shown(configuration.at("model", "test_cfg", "crop_size"))
+        facts.notes.append(
+            f"{facts.source} tests with windows of {crop} that slide over the image, and sfpp gives the network whole "
+            "frames: labels differ a little"
+        )
+    return facts.preparation()
+
+
+def _configured_colors(
+    facts: _Facts, configuration: Configuration, steps: list[Mapping[str, Any]], channels: int
+) -> None:
+    """Take mean, std and order from the data preprocessor (1.x), or the step that normalizes (0.x)."""
+    found = (configuration.at(*path) for path in (("model", "data_preprocessor"), ("data_preprocessor",)))
+    preprocessor = next((each for each in found if each is not ABSENT), ABSENT)
+    normalizing = [step for step in steps if kind_of(step) in ("Normalize", "NormalizeTensor")]
+    flips = [entry(preprocessor, key) for key in ("bgr_to_rgb", "rgb_to_bgr")]
+    unit = 1.0
+    if preprocessor is not ABSENT and not (normalizing and _is_none(entry(preprocessor, "mean"))):
+        # Images are read as BGR; either of the two turns the channels round.
+        source, to_rgb = preprocessor, UNREADABLE if UNREADABLE in flips else True in flips
+        if _is_none(entry(source, "mean")) and _is_none(entry(source, "std")):
+            facts.take(mean=(0.0,) * channels, std=(1.0,) * channels)
+    else:
+        source = normalizing[0] if normalizing else configuration.at("img_norm_cfg")
+        if source is ABSENT:
+            return
+        to_rgb = entry(source, "to_rgb")
+        if kind_of(source) == "NormalizeTensor":  # of MMPose 0.x: RGB, divided by 255 before
+            unit, to_rgb = 255.0, True
+        to_rgb = True if _is_none(to_rgb) else to_rgb
+    if isinstance(to_rgb, bool):
+        facts.take(color_order="RGB" if to_rgb else "BGR")
+    else:
+        facts.doubt(("color_order",), f"the color order {shown(to_rgb)}", "give --color-order, --mean and --std")
+    for fact in ("mean", "std"):
+        if fact not in facts.values:
+            value = entry(source, fact)
+            numbers = _numbers([value] if _is_number(value) else value)
+            numbers = numbers * channels if len(numbers) == 1 else numbers
+            if len(numbers) != channels or (fact == "std" and min(numbers) <= 0):
+                facts.doubt((fact,), f"{fact} {shown(value)}, expected {channels} numbers", _NO_NUMBERS)
+                continue
+            facts.take(**{fact: tuple(round(unit * number, 9) for number in numbers)})
+
+
+def _configured_size(facts: _Facts, configuration: Configuration, steps: list[Mapping[str, Any]]) -> None:
+    """Take the rule and the size from the step of the test pipeline that resizes, or the size of a pose's crop."""
+    for path in (("codec", "input_size"), ("data_cfg", "image_size")):  # of MMPose 1.x and 0.x
+        crop = configuration.at(*path)
+        if isinstance(crop, list | tuple) and len(crop) == 2 and (found := _resolution(*crop)):
+            facts.take(size=found)
+    resizing = [step for step in steps if kind_of(step) in ("Resize", "AlignedResize", "ResizeShortestEdge")]
+    if not resizing:
+        return
+    step = resizing[0]
+    old = "img_scale" in step
+    scale = step.get("img_scale", step.get("scale"))
+    keeps = step.get("keep_ratio", old)
+    how = step.get("interpolation", "bilinear")
+    # A list of one scale, as old configurations have it, is that scale.
+    scale = scale[0] if isinstance(scale, list | tuple) and len(scale) == 1 else scale
+    sides = [scale, scale] if isinstance(scale, int) else scale
+    known = len(resizing) == 1 and isinstance(sides, list | tuple) and len(sides) == 2 and isinstance(keeps, bool)
+    size = _resolution(*sides) if known and isinstance(sides, list | tuple) else None
+    if kind_of(step) == "ResizeShortestEdge" or size is None:
+        if not _is_none(scale):
+            facts.notes.append(
+                f"{facts.source} resizes to {shown(scale)} in testing, which is not one size: give --res"
+            )
+        return
+    # With a ratio to keep, the larger number bounds the longer side, whichever comes first.
+    box = Resolution(max(size), min(size)) if keeps else size
+    facts.take(resize="letterbox" if keeps else "stretch", size=box, interpolation="linear")
+    if how != "bilinear":
+        facts.notes.append(
+            f"{facts.source} resizes with the interpolation {shown(how)}, which sfpp does not have: linear takes its "
+            "place"
+        )
+
+
+def _configured_divisor(facts: _Facts, configuration: Configuration, steps: list[Mapping[str, Any]]) -> None:
+    preprocessors = (("model", "data_preprocessor"), ("data_preprocessor",))
+    stated = [configuration.at(*path, *inner) for path in preprocessors for inner in (("test_cfg",), ())]
+    padding = [step for step in steps if kind_of(step) in ("Pad", "AlignedResize")]
+    for holder in (*stated, *padding):
+        divisor = entry(holder, "size_divisor")
+        if _is_none(divisor):
+            continue
+        if isinstance(divisor, int) and 1 <= divisor <= _LARGEST_DIVISOR:
+            facts.take(size_divisor=int(divisor))
+        else:
+            facts.notes.append(f"{facts.source} has the size divisor {shown(divisor)}, which is left out")
+        return
+
+
+def _is_none(value: object) -> bool:
+    return value is None or value is ABSENT
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e30
+
+
+def _numbers(value: object) -> list[float]:
+    """Return a list's finite numbers; none where it is anything else."""
+    if not isinstance(value, list | tuple) or not all(map(_is_number, value)):
+        return []
+    return [float(item) for item in value]
+
+
+def _resolution(width: object, height: object) -> Resolution | None:
+    sides = [side for side in (width, height) if type(side) is int and 1 <= side <= MAX_SIDE]
+    return Resolution(sides[0], sides[1]) if len(sides) == 2 else None
