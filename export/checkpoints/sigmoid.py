@@ -60,6 +60,11 @@ def threshold_of(metadata: Mapping[str, Any], style: StyleName, name: str) -> Th
             running it.
     """
     configuration = stored_configuration(metadata)
+    if configuration is not None and configuration.problem:
+        raise CheckpointError(
+            f"{name}: {configuration.source} cannot be read, since {configuration.problem}, and may say a threshold: "
+            "give the one of the training with --threshold"
+        )
     value = ABSENT if configuration is None else configuration.at("model", "decode_head", "threshold")
     if configuration is None or value is ABSENT or value is None:
         return Threshold(*_LIBRARIES.get(style, (DEFAULT_THRESHOLD,)))

@@ -223,8 +223,10 @@ def reference_for(
         CheckpointError: the weights cannot be read.
         ContractError: the contract's recipe is none, or does not fit the contract's own input.
     """
+    threshold = None if settings is None else settings.threshold
     checkpoint = read_checkpoint(
         weights if weights is not None else _demo_of(contract),
+        threshold=threshold,
         weights_key=None if settings is None else settings.weights_key,
         usual_key=contract.weights_key,
     )
@@ -232,7 +234,6 @@ def reference_for(
     # Also without options: what is unclear is asked for.
     checkpoint = checkpoint.overruled(settings or PreparationOptions(), None if settings is None else settings.res)
     own = checkpoint.threshold if checkpoint.threshold_source else None
-    threshold = None if settings is None else settings.threshold
     expected = None if contract.threshold is None else threshold or own or contract.threshold
     trained, given = checkpoint.preparation, contract.input
     spec = InputSpec(

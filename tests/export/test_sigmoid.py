@@ -209,7 +209,6 @@ def test_a_class_file_with_more_names_is_refused(tmp_path):
         ({"cfg": "a = dict(threshold=0.2)\nmodel = dict(decode_head={'threshold': 0.4, **a})"}, 0.2, "meta.cfg"),
         ({"cfg": "model = dict(decode_head=dict(threshold=None))"}, 0.3, "MMSegmentation's default"),
         ({"cfg": "model = dict(auxiliary_head=dict(threshold=0.9))\nthreshold = 0.8"}, 0.3, "MMSegmentation's default"),
-        ({"cfg": "model = dict(decode_head="}, 0.3, "MMSegmentation's default"),
         ({"cfg": 5}, 0.3, "MMSegmentation's default"),
         ({}, 0.3, "MMSegmentation's default"),
     ],
@@ -229,6 +228,14 @@ def test_a_threshold_that_cannot_be(value):
     config = f"model = dict(decode_head=dict(threshold={value}))"
     with pytest.raises(CheckpointError, match=r"m\.pth: meta\.cfg has the decode_head\.threshold .* --threshold"):
         threshold_of({"cfg": config}, "mmseg", "m.pth")
+
+
+@pytest.mark.parametrize("text", ["model = dict(decode_head=", "_base_ = ['a.py']\nmodel = dict(decode_head=dict())"])
+def test_a_config_that_cannot_be_read_is_asked_about(tmp_path, text):
+    weights = road_weights(tmp_path, {"cfg": text})
+    with pytest.raises(CheckpointError, match=r"meta\.cfg cannot be read, since .*: give .* with --threshold"):
+        read_checkpoint(weights)
+    assert read_checkpoint(weights, threshold=0.4).threshold == 0.4
 
 
 def test_code_in_a_config_is_not_run(tmp_path):

@@ -13,7 +13,8 @@ from sfpp.export import export_onnx
 from sfpp.export.parity import parity
 from sfpp.export.parity.cli import main
 from sfpp.export.parity.reference import interpolation, reference_for
-from sfpp.runtime.errors import UsageError
+from sfpp.export.parity.settings import ParitySettings
+from sfpp.runtime.errors import CheckpointError, UsageError
 from sfpp.runtime.labels import labels_from_logits, logit
 from tests.export.parity.planted import contract_of, with_contract
 from tests.export.test_sigmoid import CONFIG, NAMES, ROAD, road_weights
@@ -100,6 +101,15 @@ def test_a_threshold_that_was_chosen_is_to_be_said(exported, capsys):
     assert report.outputs[0].same < 0.99  # PyTorch's side takes what the checkpoint says
     assert main([str(path), "--weights", str(weights), "--frames", "1", "--threshold", "0.6"]) == 0
     assert "AGREES" in capsys.readouterr().out
+
+
+def test_a_threshold_is_given_where_the_checkpoint_says_none_that_can_be_read(exported, tmp_path):
+    contract = contract_of(onnx.load(exported()[0]))
+    weights = road_weights(tmp_path, {"cfg": "model = dict(decode_head=dict(threshold=half()))"})
+    with pytest.raises(CheckpointError, match="give the right one with --threshold"):
+        reference_for(contract, weights)
+    settings = ParitySettings(model="road.onnx", threshold=0.3, color_order="RGB")
+    assert reference_for(contract, weights, settings).threshold == 0.3
 
 
 def test_another_threshold_in_a_graph_of_masks(exported, tmp_path):
