@@ -34,6 +34,7 @@ from PIL import Image  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 
 CLASSES = ["sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist"]
+WIDTHS = {"embed_dims": 32, "num_heads": [1, 2, 5, 8]}
 MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
 
 
@@ -77,7 +78,7 @@ def mmsegmentation(
             "model": {
                 "type": "EncoderDecoder",
                 "data_preprocessor": {"type": "SegDataPreProcessor", "size": (360, 480), **preprocessor},
-                "backbone": {"type": "MixVisionTransformer", "embed_dims": 32, "num_heads": [1, 2, 5, 8]},
+                "backbone": {"type": "MixVisionTransformer", "num_layers": [2, 2, 2, 2], **WIDTHS},
                 "decode_head": {
                     **{"type": "SegformerHead", "in_channels": [32, 64, 160, 256], "in_index": [0, 1, 2, 3]},
                     **{"channels": 256, "num_classes": 11, "norm_cfg": {"type": "BN"}, "loss_decode": loss},
@@ -113,6 +114,9 @@ def mmsegmentation(
             "custom_hooks": hooks or [],
         }
     )
+    # Training begins with new weights unless it is told of a file.
+    config.load_from = str(out / "begin.pth")
+    torch.save({"state_dict": load_file(job["state"])}, config.load_from)
     runner = Runner.from_cfg(config)
     _load(runner.model, job)
     runner.train()

@@ -82,8 +82,8 @@ FRAME, STREETS = {"scale": [480, 360], "keep_ratio": True}, ("street", "street 2
 EMA = {"hooks": [{"type": "EMAHook", "momentum": 0.5}], "rate": 2e-4}
 BOTH = ("street", "station")
 CASES = (
-    _mmseg("mmengine's Runner", FRAME, pictures=STREETS),
-    _mmseg("EMAHook", FRAME, EMA),
+    _mmseg("mmengine's Runner", FRAME, pictures=STREETS, res="480x360"),
+    _mmseg("EMAHook", FRAME, EMA, res="480x360"),
     _mmseg(
         "mean and std 127.5, BGR, align_corners, stretched to 512x512",
         {"scale": [512, 512], "keep_ratio": False},
@@ -102,6 +102,7 @@ CASES = (
                 **{"mean": [0.0] * 3, "std": [255.0] * 3, "bgr_to_rgb": True, "test_cfg": {"size_divisor": 32}}
             }
         },
+        res="480x384",
         **{"mean": (0.0,) * 3, "std": (255.0,) * 3},
     ),
     _mmseg(

@@ -166,7 +166,10 @@ def _fitted_head(stored: State, pictures: Sequence[object]) -> State:
     """Fit four projections to the fusion's input: each then turned, and the fusion turned back, as training would."""
     inputs, wanted = _features(pictures)
     full = torch.cat([inputs, torch.ones(len(inputs), 1)], 1).double()
-    solved = torch.linalg.solve(full.T @ full, full.T @ wanted.double()).float()
+    products = full.T @ full
+    # Without this, features that are nearly a sum of others would get weights of thousands, and rounding with them.
+    products += 0.01 * products.diagonal().mean() * torch.eye(len(products))
+    solved = torch.linalg.solve(products, full.T @ wanted.double()).float()
     generator = torch.Generator().manual_seed(0)
     state: State = {}
     turned = []
