@@ -162,13 +162,11 @@ def read_checkpoint(
 
 def _of_one_output(one: Labels, both: Labels) -> Labels:
     """Return what is told of the class alone, or of the background too; of more classes nobody knows which is meant."""
-    if not both.notes:
+    if not both.faults:
         return both
-    if not one.notes:
+    if not one.faults:
         return one
-    return Labels(
-        notes=(one.notes[0].replace("those that fit were taken by their index: check them, or", "none taken:"),)
-    )
+    return Labels(faults=one.faults[:1])
 
 
 def _passed_over(names: Sequence[str]) -> tuple[str, ...]:
@@ -199,12 +197,19 @@ def _outputs(config: NetworkConfig) -> int:
 class Labels:
     """What a checkpoint tells about its classes, in the order of the logits; None where it tells nothing.
 
-    Where it tells something of a part of them, the others have generated names and colors, and ``notes`` say so.
+    Where it tells something of a part of them, the others have generated names and colors, and ``faults`` say so.
     """
 
     names: tuple[str, ...] | None = None
     palette: tuple[Color, ...] | None = None
-    notes: tuple[str, ...] = ()
+    faults: tuple[str, ...] = ()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What does not fit, what was made of it, and what to do; a line each."""
+        is_used = self.names is not None or self.palette is not None
+        made = "those that fit were taken by their index: check them, or" if is_used else "none taken:"
+        return tuple(f"{fault}; {made} give --classes FILE" for fault in self.faults)
 
 
 def stored_labels(metadata: Mapping[str, Any], settings: Mapping[str, Any] | None, count: int) -> Labels:
@@ -229,9 +234,9 @@ def stored_labels(metadata: Mapping[str, Any], settings: Mapping[str, Any] | Non
         "dataset_meta": _by_index(inner.get("palette", inner.get("PALETTE")), color_from),
     }
     generated = default_classes(count)
-    chosen, name_notes = _fitted(names, generated.names, "names")
-    colors, color_notes = _fitted(palettes, generated.palette, "colors")
-    return Labels(chosen, colors, (*name_notes, *color_notes))
+    chosen, name_faults = _fitted(names, generated.names, "names")
+    colors, color_faults = _fitted(palettes, generated.palette, "colors")
+    return Labels(chosen, colors, (*name_faults, *color_faults))
 
 
 def _by_index(value: object, read: Callable[[object], _T | None]) -> dict[int, _T | None]:
@@ -247,7 +252,7 @@ def _by_index(value: object, read: Callable[[object], _T | None]) -> dict[int, _
 def _fitted(
     told: Mapping[str, Mapping[int, _T | None]], generated: Sequence[_T], what: str
 ) -> tuple[tuple[_T, ...] | None, tuple[str, ...]]:
-    """Return the values of the source that tells most of the classes, the others generated, and a line on what is."""
+    """Return the values of the source that tells most of the classes, the others generated, and what does not fit."""
     count = len(generated)
     known = {
         source: {index: each for index, each in values.items() if each is not None and index < count}
@@ -268,10 +273,7 @@ def _fitted(
     if list(told[source]) == list(range(1, count + 1)):
         faults.append("it counts from 1")
     fault = ", ".join(faults)
-    return fitted, (
-        f"{source} has {len(told[source])} {what} for {count} outputs: {clean_text(fault)}; those that fit were taken "
-        "by their index: check them, or give --classes FILE",
-    )
+    return fitted, (f"{source} has {len(told[source])} {what} for {count} outputs: {clean_text(fault)}",)
 
 
 def _name(value: object) -> str | None:
