@@ -17,7 +17,7 @@ from sfpp.export.checkpoints.selection import listing, select_network
 from sfpp.export.checkpoints.sigmoid import Threshold, threshold_of, two_classes, with_background
 from sfpp.export.checkpoints.sizes import NetworkConfig, StoredShapes, network_config, read_settings, size_name
 from sfpp.export.checkpoints.storage import read_weights
-from sfpp.export.checkpoints.styles import Family, StyleName
+from sfpp.export.checkpoints.styles import STYLES, Family, StyleName
 from sfpp.export.classes import ClassSet, Color, color_from, default_classes
 from sfpp.export.models.segformer import SegFormerConfig
 from sfpp.export.settings import PreparationOptions
@@ -179,10 +179,9 @@ def _channels(config: NetworkConfig) -> int:
     return config.encoder.in_channels
 
 
-def _aligned(config: NetworkConfig, align_corners: bool, style: str) -> NetworkConfig:
+def _aligned(config: NetworkConfig, align_corners: bool, style: StyleName) -> NetworkConfig:
     """Return the network whose head upsamples as the library's does."""
-    # Segmentation Models PyTorch aligns corners in what follows the decoder only.
-    if style == "smp":
+    if STYLES[style].output_align_corners:  # in what follows the head only
         return config
     if isinstance(config, SegFormerConfig):
         return replace(config, head=replace(config.head, align_corners=align_corners))

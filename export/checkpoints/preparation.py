@@ -23,6 +23,7 @@ from sfpp.export.checkpoints.configuration import (
     stored_configuration,
 )
 from sfpp.export.checkpoints.storage import StoredWeights, read_json_object
+from sfpp.export.checkpoints.styles import STYLES, StyleName
 from sfpp.export.settings import MAX_SIDE, PreparationOptions, Resolution, numbers_text, resolution_from
 from sfpp.runtime.contract import ColorOrder, InputSpec, Interpolation, ResizeRule
 from sfpp.runtime.errors import CheckpointError, UsageError
@@ -175,7 +176,7 @@ class Preparation:
 SAYS_NOTHING = Preparation()
 
 
-def read_preparation(stored: StoredWeights, style: str, *, channels: int = 3) -> Preparation:
+def read_preparation(stored: StoredWeights, style: StyleName, *, channels: int = 3) -> Preparation:
     """Return how a checkpoint's own library prepares images, as far as anything beside the weights says it.
 
     Args:
@@ -188,8 +189,7 @@ def read_preparation(stored: StoredWeights, style: str, *, channels: int = 3) ->
     """
     if style == "transformers":
         return _from_transformers(stored.folder, channels)
-    if style == "smp":
-        # The library's head upsamples its own output so, whatever the decoder does.
+    if STYLES[style].output_align_corners:
         return Preparation(align_corners=True, said={"align_corners": "Segmentation Models PyTorch"})
     configuration = stored_configuration(stored.metadata)
     return SAYS_NOTHING if configuration is None else _from_configuration(configuration, channels)
