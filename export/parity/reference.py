@@ -86,14 +86,19 @@ class Reference:
         # A copy, since a comparison in step writes into it.
         image = torch.from_numpy(inputs[self.spec.name].copy())
         output = self.contract.outputs[0]
-        align_corners = self.checkpoint.preparation.align_corners
         with torch.no_grad():
             logits = self.network(image, self.recipe)
             if self.threshold is None or output.kind == "logits":
+                align_corners = self.checkpoint.preparation.align_corners
                 answer = answer_of(logits, output.kind, self.spec.size_hw, align_corners=align_corners)
                 return {output.name: answer.numpy()}
-            masks = torch.sigmoid(upsampled(logits, self.spec.size_hw, align_corners=align_corners)) > self.threshold
+            masks = self._masks(logits, self.threshold)
             return {output.name: (masks if output.kind == "masks" else masks[:, 1]).to(torch.uint8).numpy()}
+
+    def _masks(self, logits: Tensor, threshold: float) -> Tensor:
+        """Return whether each pixel of the input is each class: (batch, classes, height, width)."""
+        align_corners = self.checkpoint.preparation.align_corners
+        return torch.sigmoid(upsampled(logits, self.spec.size_hw, align_corners=align_corners)) > threshold
 
     def mismatches(self) -> tuple[str, ...]:
         """Return in words which facts of the training's preparation the contract has otherwise."""
@@ -123,9 +128,7 @@ class Reference:
         if self.contract.multi_label:
             if output.shape == logits.shape:
                 return None
-            aligned = self.checkpoint.preparation.align_corners
-            raised = upsampled(torch.from_numpy(logits).float(), self.spec.size_hw, align_corners=aligned)
-            masks = torch.sigmoid(raised) > self.threshold
+            masks = self._masks(torch.from_numpy(logits).float(), self.threshold)
             if np.mean(masks.numpy() == output) >= _SAME_MASKS:
                 return None
             return f"the threshold differs: the graph's masks are not where its logits are above {self.threshold:g}"
@@ -342,14 +345,9 @@ def _fact_text(value: Any) -> str:
 
 def _fits(size: Resolution, preparation: Preparation) -> bool:
     """Tell whether the library would give the network an image of this size."""
-    box, divisor = preparation.size, preparation.size_divisor
-    if box is None:
-        return True
-    if preparation.resize in ("letterbox", "pad"):
-        # A size of any shape that the box bounds: the library resizes a frame of that shape to the box.
-        scale = min(max(box) / max(size), min(box) / min(size))
-        box = Resolution(round(size.width * scale), round(size.height * scale))
-    return all(0 <= side - expected < max(divisor, 2) for side, expected in zip(size, box, strict=True))
+    # Of a size of any shape that its box bounds, since it resizes a frame of that shape to the box.
+    own, slack = preparation.usual_size(size), max(preparation.size_divisor, 2)
+    return all(0 <= side - expected < slack for side, expected in zip(size, own, strict=True))
 
 
 def _demo_of(contract: ModelContract) -> Path:
