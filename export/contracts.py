@@ -99,14 +99,13 @@ def _rounded(size: Resolution, divisor: int, *, up: bool) -> Resolution:
 
 
 def contract_for(checkpoint: Checkpoint, variant: Variant, settings: ExportSettings) -> ModelContract:
-    """Return the contract of a checkpoint's export.
+    """Return the contract of a checkpoint's export, whose preparation is what the settings made of it.
 
     Raises:
         UsageError: an output that the network does not have, class names for a pose network or the reverse, or another
             number of names than outputs, or a size that the network does not take.
-        CheckpointError: more classes than labels can tell, or nothing says how images are prepared.
+        CheckpointError: more classes than labels can tell.
     """
-    checkpoint = checkpoint.overruled(settings, settings.res)
     spec = input_spec(settings, checkpoint.task, checkpoint.preparation)
     output = _output_kind(checkpoint, settings)
     return ModelContract(
