@@ -30,6 +30,7 @@ from sfpp.export.models.recipe import (
     StageRecipe,
     with_matching,
 )
+from sfpp.export.settings import numbers_text
 from sfpp.runtime.contract import InputSpec, MatchingRule, ModelContract
 from sfpp.runtime.errors import RecipeError, UsageError, did_you_mean
 from sfpp.runtime.typed_json import file_named, json_from_file
@@ -269,7 +270,7 @@ def _preparation_options(contract: ModelContract) -> list[str]:
     """Return the options by which images are prepared as for a file, where that is not the usual way."""
     spec, usual = contract.input, InputSpec("frame", 1, 1)
     options = [
-        f"--{fact} {' '.join(f'{value:.9g}' for value in getattr(spec, fact))}"
+        f"--{fact} {numbers_text(getattr(spec, fact))}"
         for fact in ("mean", "std")
         if getattr(spec, fact) != getattr(usual, fact)
     ]
