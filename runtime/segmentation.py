@@ -261,6 +261,9 @@ class Segmenter(OpenedModel[Segmentation]):
 
     def _answer(self, values: NDArray[Any], placement: Placement) -> Segmentation:
         contract, decoded = self.contract, partial(self._labels, placement=placement)
+        resized = (placement.height, placement.width) != placement.frame_size_hw
+        if self.output.kind == "logits" and self.output.through_input and resized:
+            values = logits_resized(values, contract.input.size_hw, align_corners=self.output.align_corners)
         if not contract.multi_label:
             return Segmentation(decoded(values), contract.classes, contract.palette)
         threshold = contract.threshold
@@ -275,9 +278,6 @@ class Segmenter(OpenedModel[Segmentation]):
 
     def _labels(self, values: NDArray[Any], placement: Placement) -> Labels:
         size_hw, aligned = self.contract.input.size_hw, self.output.align_corners
-        resized = (placement.height, placement.width) != placement.frame_size_hw
-        if self.output.kind == "logits" and self.output.through_input and resized:
-            values = logits_resized(values, size_hw, align_corners=aligned)
         height, width = values.shape[-2:]
         region = placement.region((height, width), model_size_hw=size_hw, align_corners=aligned)
         if self.output.kind == "logits":
