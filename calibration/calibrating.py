@@ -134,8 +134,6 @@ def _prepared(
     with clock.step("reading the model"):
         model = read_model(settings.model)
         contract = _contract_of(settings, model)
-        if settings.labels is not None:
-            tasks.check_label_images(contract)
         annotations = annotations_for(contract, labels=settings.labels, boxes=settings.boxes, rules=settings)
         if settings.latency:
             check_backends(settings.backends)

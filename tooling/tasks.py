@@ -21,7 +21,6 @@ from sfpp.runtime.backends.choice import open_backend
 from sfpp.runtime.backends.protocol import Backend, BackendOptions, FunctionBackend, Precision
 from sfpp.runtime.contract import ModelContract
 from sfpp.runtime.crops import Boxes, box_of_crop
-from sfpp.runtime.errors import UsageError
 from sfpp.runtime.images import Image
 from sfpp.runtime.model import OpenedModel
 from sfpp.runtime.pose import Pose, PoseEstimator
@@ -187,19 +186,6 @@ def predictor_of(
     if contract.task == "pose":
         return _PosePredictor(backend, contract, boxes_of or partial(whole_frame, contract=contract))
     return SegmentationPredictor(backend, contract)
-
-
-def check_label_images(contract: ModelContract) -> None:
-    """Refuse label images for a multi-label model, since they hold one class a pixel.
-
-    Raises:
-        UsageError: it is one.
-    """
-    if contract.multi_label:
-        raise UsageError(
-            "label images hold one class per pixel, and this is a multi-label model: leave --labels out; its masks are "
-            "compared with those of the float32 network"
-        )
 
 
 def whole_frame(frame: NamedFrame, contract: ModelContract) -> Boxes:

@@ -66,7 +66,7 @@ def annotations_for(
         rules: how the values of label images are read.
 
     Raises:
-        UsageError: boxes or rules for a model that has no use for them.
+        UsageError: boxes, rules or label images for a model that has no use for them.
         MediaError, SfppError: the files cannot be read.
     """
     rules = rules or LabelRules()
@@ -79,6 +79,11 @@ def annotations_for(
                     f"{rules.given()} is given, but there are no label images; give them with --labels, or leave it off"
                 )
             return Annotations()
+        if contract.multi_label:
+            raise UsageError(
+                "label images hold one class per pixel, and this is a multi-label model: leave --labels out; its masks "
+                "are compared with those of the float32 network"
+            )
         return Annotations(LabelFolder(labels, classes=contract.classes, palette=contract.palette, rules=rules))
     if rules.are_given:
         raise UsageError(f"{rules.given()} is for label images, and this is a pose model; leave it off")

@@ -26,8 +26,7 @@ from sfpp.export.parity.sides import Sides, opened_sides
 from sfpp.export.parity.tally import Limits, OutputTally, PointTally, TruthTally, WorstFrames
 from sfpp.runtime.errors import BackendError, MediaError, ModelFileError, UsageError, VerificationError
 from sfpp.tooling.frames import FrameSource, NamedFrame, evenly_spaced, in_batches
-from sfpp.tooling.label_images import LabelFolder
-from sfpp.tooling.tasks import check_label_images
+from sfpp.tooling.truth import annotations_for
 
 _MODES: dict[Modes, tuple[Mode, ...]] = {"free": ("free",), "pinned": ("pinned",), "both": ("free", "pinned")}
 
@@ -185,10 +184,8 @@ class Comparison:
             return None
         if self.contract.task != "segmentation":
             raise UsageError("label images are for segmentation, and this is a pose model; leave --labels out")
-        check_label_images(self.contract)
-        labels = LabelFolder(
-            settings.labels, classes=self.contract.classes, palette=self.contract.palette, rules=settings
-        )
+        labels = annotations_for(self.contract, labels=settings.labels, rules=settings).labels
+        assert labels is not None
         labels.fit(names)
         return TruthTally(labels, classes=self.contract.classes)
 
