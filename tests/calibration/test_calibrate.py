@@ -24,15 +24,19 @@ from sfpp.runtime.video import open_source
 from tests.tooling.page_reader import assert_sound
 
 
-@pytest.fixture(scope="module")
-def frames(tmp_path_factory):
-    """Twelve frames of the shipped clip, 192x108."""
-    folder = tmp_path_factory.mktemp("frames")
+def shipped_frames(folder, *, every):
+    """Write each of so many frames of the shipped clip into a folder, 192x108."""
     with open_source(str(demo_clip())) as source:
         for frame in source:
-            if frame.index % 6 == 0:
+            if frame.index % every == 0:
                 write_image(folder / f"{frame.name}.png", frame.image_bgr[::5, ::5])
     return folder
+
+
+@pytest.fixture(scope="module")
+def frames(tmp_path_factory):
+    """Twelve frames of the shipped clip."""
+    return shipped_frames(tmp_path_factory.mktemp("frames"), every=6)
 
 
 @pytest.fixture(scope="module")

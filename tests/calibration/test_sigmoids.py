@@ -8,10 +8,9 @@ from onnx import numpy_helper
 from sfpp.calibration import calibrate
 from sfpp.export import export_onnx
 from sfpp.runtime import load, read_image, write_image
-from sfpp.runtime.demo import demo_clip
 from sfpp.runtime.errors import UsageError
 from sfpp.runtime.labels import logit
-from sfpp.runtime.video import open_source
+from tests.calibration.test_calibrate import shipped_frames
 from tests.export.test_sigmoid import CONFIG, ROAD, road_weights
 
 SKY = 0
@@ -19,13 +18,8 @@ SKY = 0
 
 @pytest.fixture(scope="module")
 def frames(tmp_path_factory):
-    """Four frames of the shipped clip, 192x108."""
-    folder = tmp_path_factory.mktemp("frames")
-    with open_source(str(demo_clip())) as source:
-        for frame in source:
-            if frame.index % 18 == 0:
-                write_image(folder / f"{frame.name}.png", frame.image_bgr[::5, ::5])
-    return folder
+    """Four frames of the shipped clip."""
+    return shipped_frames(tmp_path_factory.mktemp("frames"), every=18)
 
 
 def exported(folder, *, rows=(SKY,), **settings):
