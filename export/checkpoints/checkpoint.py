@@ -12,11 +12,12 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 from sfpp.export.checkpoints.conversion import canonical_state
-from sfpp.export.checkpoints.preparation import SAYS_NOTHING, Preparation, read_preparation
+from sfpp.export.checkpoints.preparation import SAYS_NOTHING, Preparation
 from sfpp.export.checkpoints.selection import listing, select_network
 from sfpp.export.checkpoints.sigmoid import Threshold, threshold_of, two_classes, with_background
 from sfpp.export.checkpoints.sizes import NetworkConfig, StoredShapes, network_config, read_settings, size_name
 from sfpp.export.checkpoints.storage import read_weights
+from sfpp.export.checkpoints.stored_preparation import read_preparation
 from sfpp.export.checkpoints.styles import STYLES, Family, StyleName
 from sfpp.export.classes import ClassSet, Color, color_from, default_classes
 from sfpp.export.models.segformer import SegFormerConfig

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from sfpp.export.checkpoints.preparation import IMAGENET, Preparation, read_preparation
+from sfpp.export.checkpoints.preparation import IMAGENET, Preparation
 from sfpp.export.checkpoints.storage import StoredWeights
+from sfpp.export.checkpoints.stored_preparation import read_preparation
 from sfpp.export.contracts import input_spec
 from sfpp.export.settings import ExportSettings, PreparationOptions, Resolution
 from sfpp.runtime.errors import CheckpointError, UsageError

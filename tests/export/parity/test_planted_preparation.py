@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file
 
 from sfpp.export import export_onnx
-from sfpp.export.checkpoints.preparation import read_preparation
 from sfpp.export.checkpoints.storage import StoredWeights
+from sfpp.export.checkpoints.stored_preparation import read_preparation
 from sfpp.export.demo import demo_checkpoint, demo_image
 from sfpp.export.parity import parity
 from sfpp.export.parity.reference import _fits, reference_for
