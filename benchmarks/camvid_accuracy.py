@@ -44,7 +44,7 @@ class Case:
 
     name: str
     variant: str
-    matching: str = "exact"
+    matching: str | None = None
     share_matching: int = 1
     backend: str = "onnxruntime"
     precision: str | None = None
@@ -61,7 +61,7 @@ class Case:
         return Case(
             name=text,
             variant=variant,
-            matching="local" if "local" in words else "exact",
+            matching="local" if "local" in words else None,
             share_matching=0 if share == "all" else int(share),
             backend=backend or "onnxruntime",
             precision=precision or None,

@@ -122,8 +122,8 @@ def _graph(case: Case, folder: Path) -> tuple[onnx.ModelProto, ModelContract]:
     """Return the graph for TensorRT and its contract; it is traced, but not compared with PyTorch."""
     checkpoint = _checkpoint(case.network, folder)
     name, local, _ = case.variant.partition(LOCAL)
-    settings = ExportSettings(name, matching="local" if local else "exact", target="tensorrt", res=case.size)
-    variant = variant_from(settings, checkpoint.family)
+    settings = ExportSettings(name, matching="local" if local else None, target="tensorrt", res=case.size)
+    variant = variant_from(settings, checkpoint)
     contract = contract_for(checkpoint, variant, settings)
     example = np.random.default_rng(0).integers(0, 256, contract.input.shape, dtype=np.uint8)
     return graph_from_model(learned_model(checkpoint), variant.recipe, contract, example), contract

@@ -100,7 +100,7 @@ def written_files(variant: str, *, data: Path, quantizers: bool, folder: Path) -
     for backend, target in (("openvino", "portable"), ("onnxruntime", "onnxruntime")):
         path = folder / f"{name}-{matching or 'exact'}-{target}.onnx"
         _say(f"{variant}: exporting and calibrating for {backend}")
-        export_onnx(path=path, variant=name, matching=matching or "exact", res="480x360", target=target)
+        export_onnx(path=path, variant=name, matching=matching or None, res="480x360", target=target)
         files.append((_FLOAT[backend], path, backend))
         judged = {"validation": data / "val/images", "labels": data / "val/labels"}
         report = calibrate(

@@ -73,7 +73,7 @@ def measure(
     for variant in variants:
         name, _, matching = variant.partition(":")
         path = folder / f"{variant.replace(':', '-')}.onnx"
-        export_onnx(path=path, task=case.task, variant=name, matching=matching or "exact", res=case.res)
+        export_onnx(path=path, task=case.task, variant=name, matching=matching or None, res=case.res)
         report = calibrate(
             path, **frames, rest=rest, max_drop=max_drop, output=folder, cache=False, report=False, notify=_say
         )

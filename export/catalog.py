@@ -31,6 +31,7 @@ from sfpp.export.models.recipe import (
     Pool2d,
     Recipe,
     StageRecipe,
+    matches_locally,
     with_matching,
     with_sizes,
 )
@@ -85,7 +86,7 @@ VARIANTS: dict[str, MergingRecipe] = {
     # Ours, as all that end in a plus: keys weigh by their sizes.
     "hq+": with_sizes(_HQ),
     "fast": _early_and_late(Bipartite(0.9, (4, 4)), Bipartite(0.9, (4, 4))),
-    "fast+": with_sizes(_early_and_late(KMeans(0.9), Bipartite(0.9, (4, 4)))),
+    "fast+": with_sizes(_early_and_late(KMeans(0.9), Bipartite(0.9, (4, 4), local=True))),
     "2x2": MergingRecipe((StageRecipe(query=Pool2d((2, 2))),) * 4),
     "downsample": MergingRecipe(input_step=2),
     # Ours: what inference spatial reduction is to EDAFormer, for SegFormer. Stage 4 has no reduction to add to.
@@ -117,25 +118,29 @@ def variant_for(family: str, name_or_file: str | Path, isr: str | None = None) -
     return Variant(name, ISR_VARIANTS[name])
 
 
-def matched(variant: Variant, matching: MatchingRule, share_matching: int = 1) -> Variant:
-    """Return the variant with its bipartite matching exact or local, and shared among blocks.
+def usual_matching(name: str) -> MatchingRule:
+    """Return where the variant of this name looks for partners unless told otherwise."""
+    return "local" if matches_locally(VARIANTS.get(name, NO_MERGING)) else "exact"
+
+
+def matched(variant: Variant, matching: MatchingRule | None, share_matching: int = 1) -> Variant:
+    """Return the variant with its bipartite matching exact or local, None for its own, and shared among blocks.
 
     Raises:
         UsageError: the variant matches nothing, so that the option would change nothing.
     """
-    if matching == "exact" and share_matching == 1:
+    recipe, local = variant.recipe, matching == "local"
+    if not local and share_matching == 1 and not matches_locally(recipe):
         return variant
-    recipe = variant.recipe
-    if not isinstance(recipe, MergingRecipe) or not (
-        recipe.merges_bipartite or (matching == "exact" and recipe.matches)
-    ):
-        option = f"--matching {matching}" if matching != "exact" else f"--share-matching {share_matching or 'all'}"
+    if not isinstance(recipe, MergingRecipe) or not (recipe.merges_bipartite or (recipe.matches and not local)):
+        option = "--matching local" if local else f"--share-matching {share_matching or 'all'}"
         takes = "take hq, fast or a recipe file with bsm" if isinstance(recipe, MergingRecipe) else "reduce with --isr"
         raise UsageError(
             f"{option} says how tokens are matched, but the variant {variant.name!r} matches none; leave it out, or "
             f"{takes}"
         )
-    return Variant(variant.name, with_matching(recipe, local=matching == "local", share_matching=share_matching))
+    changed = with_matching(recipe, local=None if matching is None else local, share_matching=share_matching)
+    return Variant(variant.name, changed)
 
 
 def size_weighted(variant: Variant) -> Variant:
@@ -347,7 +352,7 @@ def export_command(contract: ModelContract, *more: str, weights: str) -> str:
     variant = contract.variant if contract.variant in VARIANTS else f"{contract.variant}.json"
     options = [f"--isr {shlex.quote(str(isr))}" if isr else f"--variant {shlex.quote(variant)}"]
     options += [f"--weights-key {shlex.quote(contract.weights_key)}"] * bool(contract.weights_key)
-    options += [f"--matching {contract.matching}"] * (contract.matching != "exact")
+    options += [f"--matching {contract.matching}"] * (contract.matching != usual_matching(contract.variant))
     options += [f"--share-matching {contract.share_matching or 'all'}"] * (contract.share_matching != 1)
     options += ["--size-weighted"] * is_size_weighted(contract)
     options += ["--output labels"] * (contract.outputs[0].kind in ("labels", "masks"))

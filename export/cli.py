@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
-from sfpp.export.catalog import is_size_weighted
+from sfpp.export.catalog import is_size_weighted, usual_matching
 from sfpp.export.settings import ExportSettings, PreparationOptions
 from sfpp.runtime.cli.console import command_parser, example_source, notes_of, report, run_command
 from sfpp.runtime.options import add_options
@@ -115,7 +115,7 @@ def describe(done: ExportReport) -> str:
 def _variant(contract: ModelContract) -> str:
     """Name the variant, how its tokens were matched and what the graph is for, as far as that is not the default."""
     words = [contract.variant]
-    if contract.matching != "exact":
+    if contract.matching != usual_matching(contract.variant):
         words.append(f"with {contract.matching} matching")
     if contract.share_matching != 1:
         words.append(f"shared by {contract.share_matching or 'all'} blocks")

@@ -18,6 +18,7 @@ from sfpp.export.catalog import (
     is_size_weighted,
     matched,
     size_weighted,
+    usual_matching,
     variant_for,
     words_from_recipe,
 )
@@ -161,7 +162,7 @@ def default_name(contract: ModelContract) -> str:
     """Return the file name that says what is in the file."""
     spec = contract.input
     parts = [contract.family, contract.size, contract.variant]
-    if contract.matching != "exact":
+    if contract.matching != usual_matching(contract.variant):
         parts.append(contract.matching)
     if contract.share_matching != 1:
         parts.append(f"share{contract.share_matching or 'all'}")

@@ -169,10 +169,10 @@ class ExportSettings(PreparationOptions):
         metavar="NAME|FILE",
     )
     isr: str | None = option("an EDAFormer's own reduction factors, such as 2211-222", default=None, metavar="FACTORS")
-    matching: MatchingRule = option(
+    matching: MatchingRule | None = option(
         "where a token's most similar partner is looked for: exact everywhere, as published; local in its own cell and "
-        "the eight around it, at linear cost",
-        default="exact",
+        "the eight around it, at linear cost (default: exact, but local for fast+)",
+        default=None,
         choices=get_args(MatchingRule),
     )
     share_matching: int = option(

@@ -209,7 +209,7 @@ def _ours(graph: Graph, folder: Path) -> onnx.ModelProto:
         output=graph.output,
         resize="stretch",
     )
-    variant = variant_from(settings, checkpoint.family)
+    variant = variant_from(settings, checkpoint)
     contract = contract_for(checkpoint, variant, settings)
     example = np.zeros(contract.input.shape, np.uint8)
     model = graph_from_model(learned_model(checkpoint), variant.recipe, contract, example)

@@ -33,9 +33,9 @@ class Graph:
         return self.name.split(":")[0]
 
     @property
-    def matching(self) -> MatchingRule:
-        """Where partners are looked for."""
-        return "local" if "local" in self._marks else "exact"
+    def matching(self) -> MatchingRule | None:
+        """Where partners are looked for; None is where the variant does."""
+        return "local" if "local" in self._marks else None
 
     @property
     def target(self) -> Target:

@@ -156,7 +156,7 @@ def export_ours(checkpoint: Path, path: Path, *, variant: str, backend: str, siz
         SfppError: there is no such variant, or the graph does not agree with PyTorch.
     """
     name, local, _ = variant.partition(LOCAL)
-    matching: MatchingRule = "local" if local else "exact"
+    matching: MatchingRule | None = "local" if local else None
     target = cast(Target, target_of(backend))
     return export_onnx(
         checkpoint, path, variant=name, matching=matching, target=target, res=size, resize="stretch"

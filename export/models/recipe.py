@@ -136,11 +136,14 @@ def matches_locally(recipe: Recipe) -> bool:
     return any(isinstance(side, Bipartite) and side.local for side in recipe.sides)
 
 
-def with_matching(recipe: MergingRecipe, *, local: bool, share_matching: int = 1) -> MergingRecipe:
-    """Return the recipe with every bipartite matching local or exact, shared among ``share_matching`` blocks."""
+def with_matching(recipe: MergingRecipe, *, local: bool | None, share_matching: int = 1) -> MergingRecipe:
+    """Return the recipe with every bipartite matching local or exact, shared among ``share_matching`` blocks.
+
+    With None for ``local`` it looks for partners where it did.
+    """
 
     def changed(side: Merging | None) -> Merging | None:
-        return replace(side, local=local) if isinstance(side, Bipartite) else side
+        return replace(side, local=local) if isinstance(side, Bipartite) and local is not None else side
 
     stages = tuple(
         replace(each, query=changed(each.query), key_value=changed(each.key_value)) for each in recipe.stages

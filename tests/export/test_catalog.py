@@ -8,14 +8,16 @@ from sfpp.export.catalog import (
     MIT_SIZES,
     VARIANTS,
     Variant,
+    matched,
     recipe_from_file,
     recipe_from_words,
     size_weighted,
+    usual_matching,
     variant_by_name,
     words_from_recipe,
 )
 from sfpp.export.contracts import plan_tokens
-from sfpp.export.models.recipe import NO_MERGING, Bipartite, KMeans, Pool1d, Pool2d, StageRecipe
+from sfpp.export.models.recipe import NO_MERGING, Bipartite, KMeans, Pool1d, Pool2d, StageRecipe, matches_locally
 from sfpp.runtime.errors import RecipeError, UsageError, did_you_mean
 from tests.golden import FOLDER, golden_cases
 
@@ -107,6 +109,17 @@ def test_rounds_are_two_unless_told():
 @pytest.mark.parametrize("name", OURS)
 def test_our_variants(name):
     assert list(words_from_recipe(VARIANTS[name])) == OURS[name]
+
+
+def test_where_partners_are_looked_for_unless_told_otherwise():
+    assert {name: usual_matching(name) for name in ("fast", "hq+", "fast+", "2x2", "mine")} == {
+        **dict.fromkeys(("fast", "hq+", "2x2", "mine"), "exact"),
+        "fast+": "local",
+    }
+    own = variant_by_name("fast+")
+    assert matched(own, None) == matched(own, "local") == own
+    assert not matches_locally(matched(own, "exact").recipe)
+    assert matches_locally(matched(own, None, share_matching=0).recipe)
 
 
 def test_sizes_are_asked_of_what_merges_keys():

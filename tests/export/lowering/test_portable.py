@@ -18,9 +18,9 @@ from tests.tensorrt_rtx import CARDS, build_engine
 ODD = "333x250"  # width x height: nothing divides evenly at any stage
 BLOCKS = 8  # of B0
 BOTH_SIDES = [
-    {"q_mode": "n2d", "q_s": [2, 2], "kv_mode": "bsm", "kv_r": 0.6, "kv_sx": 2, "kv_sy": 2},
-    {"q_mode": "bsm", "q_r": 0.5, "q_sx": 3, "q_sy": 2, "kv_mode": "n2d", "kv_s": [2, 2]},
-    {"q_mode": "n1d", "q_s": 3},
+    {"q_mode": "n2d", "q_s": [2, 2], "kv_mode": "bsm", "kv_r": 0.6, "kv_sx": 2, "kv_sy": 2, "kv_size": True},
+    {"q_mode": "bsm", "q_r": 0.5, "q_sx": 3, "q_sy": 2, "kv_mode": "n1d", "kv_s": 3, "kv_size": True},
+    {"q_mode": "kmeans", "q_r": 0.75, "q_rounds": 3, "kv_mode": "kmeans", "kv_r": 0.9, "kv_size": True},
     {"q_mode": "bsm", "q_r": 1.0, "q_sx": 2, "q_sy": 2, "kv_mode": "bsm", "kv_r": 1.0, "kv_sx": 4, "kv_sy": 4},
 ]
 
@@ -41,7 +41,7 @@ def exported(demo_export, recipe):
 
 ALL = [*VARIANTS, "both"]
 # The recipe of both sides holds every kind of merging; what an export counts is held to its plan in every export.
-QUICK = [pytest.param(each, marks=[pytest.mark.slow] * (each in ("2x2", "downsample", "kv2x2"))) for each in ALL]
+QUICK = [pytest.param(each, marks=[pytest.mark.slow] * (each in ("hq+", "2x2", "downsample", "kv2x2"))) for each in ALL]
 
 
 @pytest.mark.parametrize("variant", QUICK)
@@ -79,6 +79,15 @@ def test_topk_and_scatter_stay_within_tensorrts_limits(exported, variant):
             assert node.inputs[1].shape[1] <= node.inputs[0].shape[1]
 
 
+def test_kmeans_takes_no_topk(exported):
+    """Stages 1 and 2 of ``fast+`` choose by ArgMax over nine; what is left of TopK is for the queries of 3 and 4."""
+    nodes = onnx.load(exported("fast+").path).graph.node
+    early = [node.op_type for node in nodes if node.name.startswith(("encoder/stages.0", "encoder/stages.1"))]
+    assert not {"TopK", "ScatterElements", "NonZero"} & set(early)
+    assert early.count("ArgMax") == 2 * 2 * 2  # stages, blocks, rounds
+    assert "TopK" in {node.op_type for node in nodes}
+
+
 def test_constants_are_stored_once(exported):
     graph = gs.import_onnx(onnx.load(exported("hq").path))
     constants = [tensor.values for tensor in graph.tensors().values() if isinstance(tensor, gs.Constant)]
@@ -105,11 +114,13 @@ def test_attention_really_sees_fewer_tokens(exported, variant):
         # grids 63x84, 32x42, 16x21, 8x11; keys and values 7x10, 8x10, 8x10, 8x11; half the input: from 32x42 on
         "original": [(5292, 70), (1344, 80), (336, 80), (88, 88)],
         "hq": [(5292, 28), (1344, 32), (68, 80), (18, 88)],
+        "hq+": [(5292, 28), (1344, 32), (68, 80), (18, 88)],
         "fast": [(5292, 7), (1344, 8), (34, 80), (9, 88)],
+        "fast+": [(5292, 6), (1344, 9), (34, 80), (9, 88)],
         "2x2": [(1344, 70), (336, 80), (88, 80), (24, 88)],
         "downsample": [(1344, 20), (336, 20), (88, 20), (24, 24)],
         "kv2x2": [(5292, 20), (1344, 20), (336, 20), (88, 88)],
-        "both": [(1344, 28), (672, 20), (112, 80), (20, 4)],
+        "both": [(1344, 28), (672, 27), (80, 9), (20, 4)],
     }[variant]
     assert seen == [pair for pair in expected for _ in range(2)]
     report = exported(variant)
