@@ -79,14 +79,14 @@ def _attend_part(
 def lower_attend_fused(emit: Emitter, node: gs.Node) -> gs.Variable:
     """Write attention as MultiHeadAttention, which works in tiles and never holds the score matrix.
 
-    It takes no addend that is the same for all queries. The log of a key's size is one more channel instead, which each
-    query has as the inverse of the scale.
+    It takes no addend that is the same for all queries. The log of a key's size is one more channel instead, in which
+    each query has the inverse of the scale.
     """
     query, key, value, *log_size = node.inputs
     heads, scale = node.attrs["heads"], node.attrs["scale"]
     result_shape = query.shape
     for each in log_size:
-        query, key = _with_channel(emit, query, 1 / scale, "query", heads), _with_channel(emit, key, each, "key", heads)
+        query, key = _with_constant(emit, query, heads, 1 / scale), _with_channel(emit, key, heads, each)
     # Zero would mean 1 / sqrt(head width) to ONNX Runtime; a scale of 1 is written out.
     return emit.output(
         "MultiHeadAttention",
@@ -99,20 +99,32 @@ def lower_attend_fused(emit: Emitter, node: gs.Node) -> gs.Variable:
     )
 
 
-def _with_channel(emit: Emitter, tensor: gs.Tensor, last: gs.Tensor | float, name: str, heads: int) -> gs.Variable:
-    """Return (batch, tokens, channels) with one more channel in each head: a number, or one for each token."""
-    batch, tokens, channels = tensor.shape
+def _with_constant(emit: Emitter, query: gs.Variable, heads: int, value: float) -> gs.Variable:
+    """Return queries with one more channel in each head that is ``value``: another row of the projection's bias."""
+    (add,) = query.inputs
+    (product,), (bias,) = (
+        [each for each in add.inputs if isinstance(each, kind)] for kind in (gs.Variable, gs.Constant)
+    )
+    tokens, weight = product.inputs[0].inputs
+    room, ends = np.zeros((weight.shape[0], heads, 1), np.float32), np.full((heads, 1), value, np.float32)
+    wide = np.concatenate([weight.values.reshape(weight.shape[0], heads, -1), room], 2).reshape(weight.shape[0], -1)
+    wide_bias = np.concatenate([bias.values.reshape(heads, -1), ends], 1).reshape(-1)
+    shape = (*query.shape[:2], wide.shape[1])
+    projected = emit.output(
+        "MatMul", [tokens, emit.constant(f"{weight.name}/sized", wide)], "sized_query/MatMul", shape
+    )
+    return emit.output("Add", [projected, emit.constant(f"{bias.name}/sized", wide_bias)], "sized_query/Add", shape)
+
+
+def _with_channel(emit: Emitter, keys: gs.Variable, heads: int, values: gs.Variable) -> gs.Variable:
+    """Return (batch, M, channels) with one more channel in each head: ``values`` (batch or 1, M)."""
+    batch, tokens, channels = keys.shape
     shape = (batch, tokens, heads, 1)
-    if isinstance(last, float):
-        more: gs.Tensor = emit.constant(
-            f"attention/full_{last:.6g}_{'x'.join(map(str, shape))}", np.full(shape, last, np.float32)
-        )
-    else:
-        column = emit.reshape(last, f"{name}_column", (last.shape[0], tokens, 1, 1))
-        more = emit.output("Expand", [column, emit.shape(*shape)], f"{name}_last", shape)
-    split = emit.reshape(tensor, f"{name}_split", (batch, tokens, heads, channels // heads))
-    both = emit.output("Concat", [split, more], f"{name}_with_size", (*shape[:3], channels // heads + 1), axis=3)
-    return emit.reshape(both, f"{name}_sized", (batch, tokens, channels + heads))
+    column = emit.reshape(values, "log_size", (values.shape[0], tokens, 1, 1))
+    last = emit.output("Expand", [column, emit.shape(*shape)], "log_size_by_head", shape)
+    split = emit.reshape(keys, "key_split", (batch, tokens, heads, channels // heads))
+    both = emit.output("Concat", [split, last], "key_with_size", (*shape[:3], channels // heads + 1), axis=3)
+    return emit.reshape(both, "sized_key", (batch, tokens, channels + heads))
 
 
 PORTABLE: dict[str, Lowering] = {
