@@ -38,7 +38,7 @@ from sfpp.runtime.images import batch_from_frames
 from sfpp.tooling.metrics import ConfusionMatrix
 
 IGNORE = 11
-VARIANTS = ["original", "hq", "fast", "fast:local", "2x2"]
+VARIANTS = ["original", "hq", "fast", "fast:local", "fast+", "2x2"]
 FRAMES = 64  # to calibrate with
 # What a CPU must have for oneDNN to behave as on one that has no more, the least first.
 CAPS = {"AVX2": "avx2", "AVX2_VNNI": "avx_vnni", "AVX512_CORE": "avx512f", "AVX512_CORE_VNNI": "avx512_vnni"}

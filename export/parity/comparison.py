@@ -243,6 +243,11 @@ def _check_sharing(found: Sequence[str], recipe: MergingRecipe, reference: Refer
     if sorted(found) == sorted(expected):
         return
     odd = next(name for name in [*expected, *found] if found.count(name) != expected.count(name))
+    if found.count(odd) and expected.count(odd):
+        raise VerificationError(
+            f"{odd.removeprefix('encoder/')} matches tokens in {found.count(odd)} steps (rounds of k-means count), "
+            f"expected {expected.count(odd)} by the recipe in the contract"
+        )
     does = "matches tokens" if found.count(odd) > expected.count(odd) else "reuses another block's matching of tokens"
     shared = {1: "each block matches its own", 0: "the blocks of a stage share one matching"}
     says = shared.get(recipe.share_matching, f"{recipe.share_matching} blocks share one matching")

@@ -23,7 +23,7 @@ PRECISIONS = {
     "int8": lambda model: int8_model(model, ranges(model)),
 }
 EXPORTS = {
-    **{variant: {"variant": variant} for variant in ("original", "fast", "2x2", "downsample", "kv2x2")},
+    **{variant: {"variant": variant} for variant in ("original", "fast", "fast+", "2x2", "downsample", "kv2x2")},
     "hq, local": {"variant": "hq", "matching": "local"},
     "fast, local, shared": {"variant": "fast", "matching": "local", "share_matching": 0},
     "masks": {"output": "labels", "multi_label": True},

@@ -11,6 +11,7 @@ from tests.golden import FOLDER, GoldenCase
 
 _RECIPES = {
     "fast": {"variant": "fast", "res": "192x128"},
+    "fast+": {"variant": "fast+", "res": "192x128"},
     "original": {"res": "192x128"},
     "pose": {"task": "pose", "variant": "fast", "res": "128x192"},
     "edaformer": {"isr": "2211-222", "res": "192x128"},

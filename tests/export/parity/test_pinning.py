@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from sfpp.export.models import token_merging as tm
-from sfpp.export.models.recipe import Bipartite, local_candidates, partition_grid
-from sfpp.export.parity.pinning import GraphMatching, PinnedMatching, matching_gap
+from sfpp.export.models.recipe import Bipartite, KMeans, cells_nearby, local_candidates, partition_grid
+from sfpp.export.parity.pinning import GraphCells, GraphMatching, PinnedMatching, assignment_gap, matching_gap
+from sfpp.runtime.errors import VerificationError
 
 GRID, CELL, KEEP = (6, 8), (2, 2), 7
 
@@ -61,6 +62,47 @@ def test_merging_inside_uses_the_given_matching(tokens):
     torch.testing.assert_close(merged, expected)
     torch.testing.assert_close(copy_back(merged), tm.unmerge_bipartite(expected, kept, partner, *GRID, *CELL))
     assert pin.worst_gap > 0.1
+
+
+def test_merging_inside_uses_the_given_cells(tokens):
+    merging = KMeans(0.9)  # two by three cells of six by eight tokens
+    free = tm.cluster(tokens, GRID, merging.cells_hw(GRID), 2)
+    moved = free.clone()
+    moved[1, 0] = 1  # the first token, to the cell beside its own
+    rounds = [GraphCells(each.numpy().astype(np.int32), "there") for each in (free, moved)]
+    with PinnedMatching(rounds) as pin:
+        merged, copy_back, sizes = tm.merge_tokens(tokens, GRID, merging)
+    totals, counts = tm.cell_totals(tokens, moved, *GRID, *merging.cells_hw(GRID))
+    torch.testing.assert_close(merged, totals / counts.clamp(min=1).unsqueeze(-1))
+    torch.testing.assert_close(copy_back(merged), tm.unmerge_cells(merged, moved))
+    assert torch.equal(sizes, counts)
+    assert [name for name, _ in pin.gaps] == ["there", "there"]
+
+
+def test_how_far_an_assignment_is_from_the_best_one(tokens):
+    unit = tokens / tokens.norm(dim=-1, keepdim=True)
+    cells_hw = (2, 3)
+    center = unit[:, :6]
+    nearby = torch.from_numpy(cells_nearby(GRID, cells_hw))
+    best = tm.nearest_cell(unit, center, *GRID, *cells_hw)
+    assert assignment_gap(unit, center, best, nearby) < 1e-6
+    other = best.clone()
+    other[0, 0] = (best[0, 0] + 1) % 2  # of cells 0 and 1, both of which are near the first token
+    expected = unit[0, 0] @ (center[0, best[0, 0]] - center[0, other[0, 0]])
+    assert assignment_gap(unit, center, other, nearby) == pytest.approx(float(expected), abs=1e-6)
+    other[0, 0] = 5  # too far
+    assert assignment_gap(unit, center, other, nearby) == float("inf")
+
+
+@pytest.mark.parametrize("change", [lambda cell: cell[:, 1:], lambda cell: cell + 6, lambda cell: cell - 6])
+def test_cells_of_another_plan_are_refused(tokens, change):
+    cell = tm.cluster(tokens, GRID, (2, 3), 1).numpy()
+    for choices in ([], [GraphCells(change(cell))]):
+        with (
+            PinnedMatching(choices),
+            pytest.raises(VerificationError, match=r"a grid of 6x8 \(rows x columns\) should be in 2x3 cells"),
+        ):
+            tm.cluster(tokens, GRID, (2, 3), 1)
 
 
 def test_only_neighbors_count_in_local_matching():

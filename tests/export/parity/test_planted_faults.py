@@ -3,6 +3,7 @@
 import functools
 import re
 
+import onnx
 import pytest
 import torch
 from safetensors import safe_open
@@ -241,6 +242,45 @@ def test_matchings_shared_against_the_contract(exported, tmp_path):
     assert compared(shared, model).agrees
     report = compared(with_contract(shared, tmp_path / "other.onnx", share_matching=1), model)
     assert report.place.startswith("stages.0/blocks.1/attention reuses another block's matching of tokens, but")
+
+
+def test_other_rounds_of_kmeans_than_the_contract_says(exported, tmp_path):
+    model = exported("fast+")
+    assert compared(model.path, model).agrees
+    words = [dict(stage) for stage in words_from_recipe(VARIANTS["fast+"])]
+    words[0]["kv_rounds"] = 3
+    report = compared(with_contract(model.path, tmp_path / "faulty.onnx", recipe=tuple(words)), model)
+    assert report.place == (
+        "stages.0/blocks.0/attention matches tokens in 2 steps (rounds of k-means count), expected 3 by the recipe in "
+        "the contract"
+    )
+
+
+def test_keys_that_should_weigh_by_their_sizes(exported, tmp_path):
+    model = exported("fast+")
+    words = tuple(
+        {key: value for key, value in stage.items() if key != "kv_size"}
+        for stage in words_from_recipe(VARIANTS["fast+"])
+    )
+    report = compared(with_contract(model.path, tmp_path / "faulty.onnx", recipe=words), model)
+    assert report.place.startswith("first disagreement at stages.0/blocks.0/attention/softmax and products: ")
+    assert len([point for point in report.points if not point.within and not point.detail]) == 4
+
+
+def test_a_token_in_another_cell(exported, tmp_path):
+    """The graph takes the least similar of the nine cells instead of the most similar one."""
+    model = exported("fast+")
+    graph = onnx.load(model.path)
+    for node in graph.graph.node:
+        if node.name == "encoder/stages.1/blocks.0/attention/nearest_1":
+            node.op_type = "ArgMin"
+    onnx.save(graph, tmp_path / "faulty.onnx")
+    report = compared(tmp_path / "faulty.onnx", model)
+    assert re.match(
+        r"first disagreement at stages\.1/blocks\.0/attention: tokens are merged with partners that are \S+ less "
+        r"similar than the best ones$",
+        report.place,
+    )
 
 
 def test_an_overflow_is_told_from_an_error(exported, tmp_path):
