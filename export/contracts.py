@@ -76,6 +76,18 @@ def _check_sizes(variant: Variant, settings: ExportSettings, checkpoint: Checkpo
     )
 
 
+def advice_on_sizes(variant: Variant, settings: ExportSettings, checkpoint: Checkpoint) -> tuple[str, ...]:
+    """Return a line on the variant's counterpart with sizes; none where there is none, or where it would not do."""
+    counterpart = f"{variant.name}+"
+    learnt = settings.trained_with_merging or checkpoint.merging
+    if counterpart not in VARIANTS or settings.size_weighted or learnt:
+        return ()
+    return (
+        "each merged key weighs as one token, as published; unless the network was trained so, "
+        f"--variant {counterpart} is nearer to original at the same cost",
+    )
+
+
 def input_spec(
     settings: ExportSettings, task: Task = "segmentation", preparation: Preparation = SAYS_NOTHING
 ) -> InputSpec:

@@ -17,7 +17,15 @@ from numpy.typing import NDArray
 
 from sfpp.export.catalog import ISR_VARIANTS, isr_from_text, variant_by_name
 from sfpp.export.checkpoints import Checkpoint, read_checkpoint
-from sfpp.export.contracts import StageTokens, contract_for, default_name, plan_for, tokens_by_block, variant_from
+from sfpp.export.contracts import (
+    StageTokens,
+    advice_on_sizes,
+    contract_for,
+    default_name,
+    plan_for,
+    tokens_by_block,
+    variant_from,
+)
 from sfpp.export.costs import ADVICE, activation_bytes, check_bytes, live_bytes, multiply_adds
 from sfpp.export.demo import demo_checkpoint, demo_image, demo_pose_checkpoint
 from sfpp.export.deployable import Deployable, Network
@@ -60,7 +68,7 @@ class ExportReport:
 
     ``planned_tokens`` has one entry per stage; ``seconds`` is the time of each step by name; ``threshold_source`` says
     where the threshold of a network with one output was read, empty where it is the default; ``notes`` say what is odd
-    about the checkpoint.
+    about the checkpoint, and what else might suit it better.
     """
 
     path: Path
@@ -157,7 +165,8 @@ def export_onnx(
         with clock.step("writing"), whole_file(destination) as whole:
             onnx.save(with_contract(onnx.load(str(checked)), contract), str(whole))
     written, source = destination.stat().st_size, checkpoint.threshold_source
-    return ExportReport(destination, contract, written, parity, plan, clock.seconds, source, checkpoint.notes)
+    notes = (*checkpoint.notes, *advice_on_sizes(chosen, settings, checkpoint))
+    return ExportReport(destination, contract, written, parity, plan, clock.seconds, source, notes)
 
 
 def learned_model(checkpoint: Checkpoint) -> Network:

@@ -6,7 +6,7 @@ import pytest
 
 from sfpp.export.catalog import export_command
 from sfpp.export.checkpoints import read_checkpoint
-from sfpp.export.contracts import variant_from
+from sfpp.export.contracts import advice_on_sizes, variant_from
 from sfpp.export.demo import demo_checkpoint
 from sfpp.export.settings import ExportSettings
 from sfpp.runtime.errors import UsageError
@@ -87,3 +87,17 @@ def test_a_network_that_was_trained_with_merging_is_given_no_sizes(options, inst
     with pytest.raises(UsageError, match=rf"\(--trained-with-merging\).*{instead}$"):
         variant_from(ExportSettings(**options, trained_with_merging=True), checkpoint)
     assert not variant_from(ExportSettings(variant="fast", trained_with_merging=True), checkpoint).recipe.sized
+
+
+def test_the_counterpart_with_sizes_is_named_where_it_would_do():
+    checkpoint = read_checkpoint(demo_checkpoint())
+
+    def advice(checkpoint=checkpoint, **options):
+        settings = ExportSettings(**options)
+        return "".join(advice_on_sizes(variant_from(settings, checkpoint), settings, checkpoint))
+
+    assert "--variant hq+ is nearer to original" in advice(variant="hq", matching="local")
+    assert [advice(variant=name) for name in ("original", "fast+", "2x2", "kv2x2")] == [""] * 4
+    assert advice(variant="fast", size_weighted=True) == ""
+    assert advice(variant="fast", trained_with_merging=True) == ""
+    assert advice(dataclasses.replace(checkpoint, merging="meta.cfg, model"), variant="fast") == ""

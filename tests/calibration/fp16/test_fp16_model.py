@@ -515,3 +515,13 @@ def test_the_given_model_is_left_alone(model):
     before = model.SerializeToString(deterministic=True)
     simulated_fp16(model)
     assert model.SerializeToString(deterministic=True) == before
+
+
+def test_kmeans_chooses_cells_and_weighs_them_in_float32(demo_export):
+    model = onnx.load(demo_export(variant="fast+", res="320x256").path)
+    types = node_types(fp16_model(model))
+    early = {node.name: node.op_type for node in model.graph.node if node.name.startswith("encoder/stages.0/blocks.0")}
+    chosen = [name for name, op in early.items() if name.rpartition("/")[2].startswith("similarity") or op == "Log"]
+    assert len(chosen) == 3  # two rounds, and the logs of sizes
+    assert {kind for name in chosen for kind in types[name]} == {FLOAT}
+    assert types["encoder/stages.0/blocks.0/attention/sized_scores"] == {FLOAT16}
