@@ -27,9 +27,9 @@ from tests.export.networks import randomized
 from tests.tensorrt_rtx import build_engine
 
 ODD = "333x250"  # width x height: nothing divides evenly at any stage
-CASES = [("original", "exact"), ("hq", "local"), ("fast", "exact")]
+CASES = [("original", "exact"), ("hq", "local"), ("fast+", "local"), ("fast", "exact")]
 # Golden cases, too, go through ONNX Runtime's own graph.
-QUICK = [*CASES[:2], pytest.param(*CASES[2], marks=pytest.mark.slow)]
+QUICK = [*CASES[:3], pytest.param(*CASES[3], marks=pytest.mark.slow)]
 DISTINCT = ["portable", "onnxruntime"]
 
 
