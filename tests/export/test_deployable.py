@@ -229,3 +229,23 @@ def test_more_than_3840_tokens_are_kept_in_two_passes():
     assert widths == [1, 3840, 660]  # the best partner, then 4500 of 4800 sources
     rows_equal = np.isclose(answer, module(tokens), atol=1e-5).all(-1)
     assert rows_equal.mean() > 0.999  # where two similarities are equal up to rounding, another one may be merged
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_tokens_are_gathered_by_indices_of_two_axes(batch):
+    """No Reshape of what was computed stands before or behind: the TensorFlow Lite converter loses track there."""
+    torch.set_default_dtype(torch.float32)
+    tokens = torch.randn(batch, 48, 8)
+    graph = lowered(
+        trace_to_onnx(MergeAndBack((6, 8), Bipartite(0.5, (2, 2))), tokens, names=("tokens", "back"), opset=17),
+        "portable",
+    ).graph
+    shapes = {each.name: [size.dim_value for size in each.type.tensor_type.shape.dim] for each in graph.value_info}
+    constants = {each.name for each in graph.initializer}
+    gathers = {node.name: node for node in graph.node if node.op_type == "Gather" and node.input[1] not in constants}
+    assert {name.rpartition("/")[2]: shapes[node.output[0]] for name, node in gathers.items()} == {
+        "kept_tokens": [batch, 12, 8],
+        "unmerged": [batch, 48, 8],
+    }
+    writers = {output: node.op_type for node in graph.node for output in node.output}
+    assert not [name for name, node in gathers.items() if writers[node.input[1]] == "Reshape"]
