@@ -1,11 +1,13 @@
-"""Sizes, variants and merging recipes by name, and recipes in the words of the SegFormer++ authors.
+"""Sizes, variants and merging recipes by name, and recipes in the words of the SegFormer++ authors and a few of ours.
 
 A recipe file is JSON: a list of four objects, one per stage, with any of these keys (missing modes merge nothing):
 
-* ``q_mode``, ``kv_mode``: ``bsm``, ``n1d`` or ``n2d``, for queries and for keys and values;
+* ``q_mode``, ``kv_mode``: ``bsm``, ``n1d``, ``n2d``, or ``kmeans``, which is ours; for queries and for keys and values;
 * with ``bsm``: ``q_r`` the ratio 0..1 of tokens to merge, ``q_sx`` and ``q_sy`` the cell's columns and rows;
 * with ``n2d``: ``q_s`` the window as [rows, columns]; with ``n1d``: ``q_s`` the window in tokens;
-* ``kv_r``, ``kv_sx``, ``kv_sy``, ``kv_s`` likewise.
+* with ``kmeans``: ``q_r`` the ratio 0..1 of tokens to merge, ``q_rounds`` the rounds of assignment (default 2);
+* ``kv_r``, ``kv_sx``, ``kv_sy``, ``kv_s``, ``kv_rounds`` likewise;
+* ``kv_size``: true lets merged keys weigh by how many tokens they stand for; ours.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from sfpp.export.models.recipe import (
     Bipartite,
     GridHw,
     IsrRecipe,
+    KMeans,
     Merging,
     MergingRecipe,
     Pool1d,
@@ -29,13 +32,18 @@ from sfpp.export.models.recipe import (
     Recipe,
     StageRecipe,
     with_matching,
+    with_sizes,
 )
 from sfpp.export.settings import numbers_text
 from sfpp.runtime.contract import InputSpec, MatchingRule, ModelContract
 from sfpp.runtime.errors import RecipeError, UsageError, did_you_mean
 from sfpp.runtime.typed_json import file_named, json_from_file
 
-MODES = ("bsm", "n1d", "n2d")
+# What each mode of merging takes beside itself.
+MODES = {"bsm": ("r", "sx", "sy"), "n1d": ("s",), "n2d": ("s",), "kmeans": ("r", "rounds")}
+_SIZE = "kv_size"
+# More rounds hardly move a token; each costs as much as the first.
+_MOST_ROUNDS = 10
 # (channels per stage, blocks per stage); arXiv 2105.15203, table 6.
 _WIDE = (64, 128, 320, 512)
 MIT_SIZES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
@@ -63,18 +71,21 @@ class Variant:
     recipe: Recipe
 
 
-def _bsm_stages(key_value: tuple[float, int], query: tuple[float, int]) -> tuple[StageRecipe, ...]:
-    """Merge keys and values in stages 1 and 2, queries in stages 3 and 4, with square cells."""
-    early = StageRecipe(key_value=Bipartite(key_value[0], (key_value[1], key_value[1])))
-    late = StageRecipe(query=Bipartite(query[0], (query[1], query[1])))
-    return (early, early, late, late)
+def _early_and_late(key_value: Merging, query: Merging) -> MergingRecipe:
+    """Merge keys and values in stages 1 and 2, queries in stages 3 and 4."""
+    early, late = StageRecipe(key_value=key_value), StageRecipe(query=query)
+    return MergingRecipe((early, early, late, late))
 
 
+_HQ = _early_and_late(Bipartite(0.6, (2, 2)), Bipartite(0.8, (4, 4)))
 # arXiv 2405.14467, section 4; the order is the one shown to users.
 VARIANTS: dict[str, MergingRecipe] = {
     "original": NO_MERGING,
-    "hq": MergingRecipe(_bsm_stages((0.6, 2), (0.8, 4))),
-    "fast": MergingRecipe(_bsm_stages((0.9, 4), (0.9, 4))),
+    "hq": _HQ,
+    # Ours, as all that end in a plus: keys weigh by their sizes.
+    "hq+": with_sizes(_HQ),
+    "fast": _early_and_late(Bipartite(0.9, (4, 4)), Bipartite(0.9, (4, 4))),
+    "fast+": with_sizes(_early_and_late(KMeans(0.9), Bipartite(0.9, (4, 4)))),
     "2x2": MergingRecipe((StageRecipe(query=Pool2d((2, 2))),) * 4),
     "downsample": MergingRecipe(input_step=2),
     # Ours: what inference spatial reduction is to EDAFormer, for SegFormer. Stage 4 has no reduction to add to.
@@ -115,7 +126,9 @@ def matched(variant: Variant, matching: MatchingRule, share_matching: int = 1) -
     if matching == "exact" and share_matching == 1:
         return variant
     recipe = variant.recipe
-    if not isinstance(recipe, MergingRecipe) or not recipe.merges_bipartite:
+    if not isinstance(recipe, MergingRecipe) or not (
+        recipe.merges_bipartite or (matching == "exact" and recipe.matches)
+    ):
         option = f"--matching {matching}" if matching != "exact" else f"--share-matching {share_matching or 'all'}"
         takes = "take hq, fast or a recipe file with bsm" if isinstance(recipe, MergingRecipe) else "reduce with --isr"
         raise UsageError(
@@ -123,6 +136,28 @@ def matched(variant: Variant, matching: MatchingRule, share_matching: int = 1) -
             f"{takes}"
         )
     return Variant(variant.name, with_matching(recipe, local=matching == "local", share_matching=share_matching))
+
+
+def size_weighted(variant: Variant) -> Variant:
+    """Return the variant with merged keys that weigh by how many tokens they stand for.
+
+    Raises:
+        UsageError: it merges no keys, so that nothing would change.
+    """
+    recipe = variant.recipe
+    if not isinstance(recipe, MergingRecipe) or not recipe.merges_keys:
+        raise UsageError(
+            f"--size-weighted says how much merged keys weigh, but the variant {variant.name!r} merges none; leave it "
+            "out, or take hq, fast, kv2x2 or a recipe file with kv_mode"
+        )
+    return Variant(variant.name, with_sizes(recipe))
+
+
+def is_size_weighted(contract: ModelContract) -> bool:
+    """Whether a file was made with ``--size-weighted``, or might have been."""
+    named = VARIANTS.get(contract.variant)
+    keys = [stage for stage in contract.recipe if "kv_mode" in stage]
+    return bool(keys) and all(stage.get("kv_size") is True for stage in keys) and not (named and named.sized)
 
 
 def isr_from_text(text: str) -> IsrRecipe:
@@ -197,11 +232,15 @@ def recipe_from_words(stages: object, *, origin: str = "the recipe") -> MergingR
 
 
 def _stage_from_words(words: Mapping[str, Any], where: str) -> StageRecipe:
-    known = {f"{side}_{key}" for side in ("q", "kv") for key in ("mode", "r", "s", "sx", "sy")}
+    parts = {"mode", *(part for used in MODES.values() for part in used)}
+    known = {f"{side}_{part}" for side in ("q", "kv") for part in parts} | {_SIZE}
     for key in words:
         if key not in known:
             raise RecipeError(f"{where}: unknown key {key!r}{did_you_mean(key, known)}")
-    return StageRecipe(query=_merging(words, "q", where), key_value=_merging(words, "kv", where))
+    sized = words.get(_SIZE, False)
+    if not isinstance(sized, bool):
+        raise RecipeError(f"{where}: {_SIZE} is {sized!r}, expected true or false")
+    return StageRecipe(_merging(words, "q", where), _merging(words, "kv", where), sized)
 
 
 def _merging(words: Mapping[str, Any], side: str, where: str) -> Merging | None:
@@ -210,14 +249,16 @@ def _merging(words: Mapping[str, Any], side: str, where: str) -> Merging | None:
         if stray := [key for key in words if key.startswith(f"{side}_") and key != f"{side}_mode"]:
             raise RecipeError(f"{where}: {stray[0]} is given without {side}_mode, so it would merge nothing")
         return None
-    if mode not in MODES:
+    if not isinstance(mode, str) or mode not in MODES:
         raise RecipeError(f"{where}: unknown {side}_mode {mode!r}; expected one of {', '.join(MODES)}")
-    used = ("mode", "r", "sx", "sy") if mode == "bsm" else ("mode", "s")
-    if stray := [key for key in words if key.startswith(f"{side}_") and key.removeprefix(f"{side}_") not in used]:
+    used = {_SIZE, *(f"{side}_{part}" for part in ("mode", *MODES[mode]))}
+    if stray := [key for key in words if key.startswith(f"{side}_") and key not in used]:
         raise RecipeError(f"{where}: {stray[0]} means nothing with {side}_mode {mode!r}; leave it out")
     if mode == "bsm":
         cell_hw = (_positive(words, f"{side}_sy", where), _positive(words, f"{side}_sx", where))
         return Bipartite(_ratio(words, f"{side}_r", where), cell_hw)
+    if mode == "kmeans":
+        return KMeans(_ratio(words, f"{side}_r", where), _rounds(words, f"{side}_rounds", where))
     if mode == "n2d":
         return Pool2d(_window_2d(words, f"{side}_s", where))
     return Pool1d(_positive(words, f"{side}_s", where))
@@ -228,6 +269,13 @@ def _positive(words: Mapping[str, Any], key: str, where: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise RecipeError(f"{where}: {key} is {value!r}, expected a whole number of at least 1")
     return value
+
+
+def _rounds(words: Mapping[str, Any], key: str, where: str) -> int:
+    rounds = _positive(words, key, where) if key in words else 2
+    if rounds > _MOST_ROUNDS:
+        raise RecipeError(f"{where}: {key} is {rounds}, expected 1 to {_MOST_ROUNDS}; two are usual")
+    return rounds
 
 
 def _ratio(words: Mapping[str, Any], key: str, where: str) -> float:
@@ -252,7 +300,10 @@ def words_from_recipe(recipe: Recipe) -> tuple[dict[str, Any], ...]:
     """
     if isinstance(recipe, IsrRecipe):
         return ({"isr": str(recipe)},)
-    return tuple({**_words(stage.query, "q"), **_words(stage.key_value, "kv")} for stage in recipe.stages)
+    return tuple(
+        {**_words(stage.query, "q"), **_words(stage.key_value, "kv"), **({_SIZE: True} if stage.sized else {})}
+        for stage in recipe.stages
+    )
 
 
 def _words(merging: Merging | None, side: str) -> dict[str, Any]:
@@ -261,6 +312,8 @@ def _words(merging: Merging | None, side: str) -> dict[str, Any]:
     if isinstance(merging, Bipartite):
         rows, columns = merging.cell_hw
         return {f"{side}_mode": "bsm", f"{side}_r": merging.ratio, f"{side}_sx": columns, f"{side}_sy": rows}
+    if isinstance(merging, KMeans):
+        return {f"{side}_mode": "kmeans", f"{side}_r": merging.ratio, f"{side}_rounds": merging.rounds}
     if isinstance(merging, Pool2d):
         return {f"{side}_mode": "n2d", f"{side}_s": list(merging.window_hw)}
     return {f"{side}_mode": "n1d", f"{side}_s": merging.window}
@@ -296,6 +349,7 @@ def export_command(contract: ModelContract, *more: str, weights: str) -> str:
     options += [f"--weights-key {shlex.quote(contract.weights_key)}"] * bool(contract.weights_key)
     options += [f"--matching {contract.matching}"] * (contract.matching != "exact")
     options += [f"--share-matching {contract.share_matching or 'all'}"] * (contract.share_matching != 1)
+    options += ["--size-weighted"] * is_size_weighted(contract)
     options += ["--output labels"] * (contract.outputs[0].kind in ("labels", "masks"))
     options += ["--multi-label"] * contract.multi_label
     options += [f"--threshold {contract.threshold}"] * (contract.threshold is not None)

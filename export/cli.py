@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
+from sfpp.export.catalog import is_size_weighted
 from sfpp.export.settings import ExportSettings, PreparationOptions
 from sfpp.runtime.cli.console import command_parser, example_source, notes_of, report, run_command
 from sfpp.runtime.options import add_options
@@ -25,7 +26,10 @@ _EPILOG = """\
 variants (how many tokens attention works on):
   original    all of them
   hq          merge 60 % of keys and values in stages 1-2, 80 % of queries in stages 3-4
+  hq+         the same, where a merged key weighs as all tokens that it stands for (ours)
   fast        merge 90 % of both
+  fast+       the same numbers: keys and values by local k-means, weighed likewise; nearer
+              to original than fast, at the same cost (ours)
   2x2         average queries in 2x2 windows, in every stage
   downsample  halve the input instead; nothing is merged
   kv2x2       average keys and values in 2x2 windows in stages 1-3 (ours)
@@ -115,6 +119,8 @@ def _variant(contract: ModelContract) -> str:
         words.append(f"with {contract.matching} matching")
     if contract.share_matching != 1:
         words.append(f"shared by {contract.share_matching or 'all'} blocks")
+    if is_size_weighted(contract):
+        words.append("with keys weighed by size")
     if contract.target != "portable":
         words.append(f"for {contract.target}")
     return " ".join(words)

@@ -12,7 +12,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from sfpp.export.catalog import Variant, matched, variant_for, words_from_recipe
+from sfpp.export.catalog import (
+    VARIANTS,
+    Variant,
+    is_size_weighted,
+    matched,
+    size_weighted,
+    variant_for,
+    words_from_recipe,
+)
 from sfpp.export.checkpoints import Checkpoint
 from sfpp.export.checkpoints.preparation import SAYS_NOTHING, Preparation
 from sfpp.export.checkpoints.sigmoid import DEFAULT_THRESHOLD, two_classes
@@ -37,14 +45,34 @@ DEFAULT_SIZES: dict[Task, Resolution] = {"segmentation": Resolution(1920, 1080),
 Config = SegFormerConfig | EdaFormerConfig
 
 
-def variant_from(settings: ExportSettings, family: str) -> Variant:
-    """Return the variant that the settings mean for a network of a family, ``segformer`` or ``edaformer``.
+def variant_from(settings: ExportSettings, checkpoint: Checkpoint) -> Variant:
+    """Return the variant that the settings mean for a checkpoint.
 
     Raises:
-        UsageError: unknown, meant for the other family, or matching asked of a variant that matches nothing.
+        UsageError: unknown, meant for the other family, matching or sizes asked of a variant that has none, or sizes of
+            a network that has learnt to do without.
     """
-    variant = variant_for(family, settings.variant, settings.isr)
-    return matched(variant, settings.matching, settings.share_matching)
+    variant = variant_for(checkpoint.family, settings.variant, settings.isr)
+    variant = matched(variant, settings.matching, settings.share_matching)
+    if settings.size_weighted:
+        variant = size_weighted(variant)
+    _check_sizes(variant, settings, checkpoint)
+    return variant
+
+
+def _check_sizes(variant: Variant, settings: ExportSettings, checkpoint: Checkpoint) -> None:
+    """Refuse merged keys that weigh by their sizes in a network that has learnt to do without."""
+    said = settings.trained_with_merging
+    sized = isinstance(variant.recipe, MergingRecipe) and any(stage.sized for stage in variant.recipe.stages)
+    if not sized or not (checkpoint.merging if said is None else said):
+        return
+    source = "--trained-with-merging" if said else checkpoint.merging
+    instead = f"take --variant {variant.name.removesuffix('+')}" if variant.name in VARIANTS else "leave out kv_size"
+    raise UsageError(
+        f"{checkpoint.name} was trained with tokens merged ({source}), where each merged key weighs as one token, and "
+        f"sizes would change what it has learnt: {'leave out --size-weighted' if settings.size_weighted else instead}"
+        f"{'' if said else ', or give --no-trained-with-merging if it was trained without'}"
+    )
 
 
 def input_spec(
@@ -137,6 +165,8 @@ def default_name(contract: ModelContract) -> str:
         parts.append(contract.matching)
     if contract.share_matching != 1:
         parts.append(f"share{contract.share_matching or 'all'}")
+    if is_size_weighted(contract):
+        parts.append("sized")
     parts.append(f"{spec.width}x{spec.height}")
     if contract.task == "pose":
         parts.insert(2, "pose")

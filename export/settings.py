@@ -163,8 +163,8 @@ class ExportSettings(PreparationOptions):
     """
 
     variant: str | Path = option(
-        "how to merge tokens: original, hq, fast, 2x2, downsample, kv2x2, or a recipe file (JSON); for an EDAFormer "
-        "original or isr",
+        "how to merge tokens: original, hq, hq+, fast, fast+, 2x2, downsample, kv2x2, or a recipe file (JSON); for an "
+        "EDAFormer original or isr",
         default="original",
         metavar="NAME|FILE",
     )
@@ -181,6 +181,17 @@ class ExportSettings(PreparationOptions):
         default=1,
         type=_blocks,
         metavar="N|all",
+    )
+    size_weighted: bool = option(
+        "let each merged key weigh by how many tokens it stands for, as hq+ and fast+ do; for networks that were "
+        "trained without merging",
+        default=False,
+    )
+    trained_with_merging: bool | None = option(
+        "the network was trained with tokens merged, each of which weighed as one, or without (default: what the "
+        "checkpoint says, else without)",
+        default=None,
+        action=argparse.BooleanOptionalAction,
     )
     target: Target = option(
         "what the graph is written for: portable runs everywhere, the others are the same function in the operators "

@@ -104,7 +104,7 @@ def export_onnx(
     clock = StepClock(notify)
     with clock.step("reading the weights"):
         checkpoint = _read(weights, settings)
-        chosen = variant_from(settings, checkpoint.family)
+        chosen = variant_from(settings, checkpoint)
         contract = contract_for(checkpoint, chosen, settings)
         plan = plan_for(chosen.recipe, checkpoint.config, contract.input)
         image = read_image(settings.image if settings.image is not None else demo_image(checkpoint.task))

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
+from sfpp.export.checkpoints.configuration import merging_in_training
 from sfpp.export.checkpoints.conversion import canonical_state
 from sfpp.export.checkpoints.preparation import SAYS_NOTHING, Preparation
 from sfpp.export.checkpoints.selection import listing, select_network
@@ -41,7 +42,8 @@ class Checkpoint:
     over which a pixel is class 1, for a network with one output and a sigmoid, whose ``config`` and ``state`` have two
     (see :mod:`sfpp.export.checkpoints.sigmoid`), and None for any other; ``threshold_source`` says where it was read,
     empty where nobody says it. ``weights_key`` is what was chosen of a file with several networks, as ``--weights-key``
-    takes it, and empty where there is no other. ``notes`` are lines that whoever uses the weights should read.
+    takes it, and empty where there is no other. ``merging`` says where it is told that tokens were merged in training,
+    empty where that is not told. ``notes`` are lines that whoever uses the weights should read.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Checkpoint:
     threshold: float | None = None
     threshold_source: str = ""
     weights_key: str = ""
+    merging: str = ""
     notes: tuple[str, ...] = ()
 
     @property
@@ -157,6 +160,7 @@ def read_checkpoint(
         threshold=None if limit is None else limit.value,
         threshold_source="" if limit is None else limit.source,
         weights_key=selected.key,
+        merging=merging_in_training(stored.metadata),
         notes=(*selected.notes, *_passed_over(stored.passed_over), *labels.notes),
     )
 

@@ -74,6 +74,27 @@ def stored_configuration(metadata: Mapping[str, Any]) -> Configuration | None:
     return None
 
 
+def merging_in_training(metadata: Mapping[str, Any]) -> str:
+    """Return where a checkpoint's configuration says that tokens were merged in training; empty where it does not."""
+    configuration = stored_configuration(metadata)
+    if configuration is None:
+        return ""
+    path = next(_merging_paths(configuration.at("model"), "model"), "")
+    return path and f"{configuration.source}, {path}"
+
+
+def _merging_paths(value: Any, path: str) -> Iterator[str]:
+    """Yield the paths of what names a mode of merging, in the words of recipes."""
+    if isinstance(value, Mapping):
+        if any(isinstance(value.get(key), str) and value[key] for key in ("q_mode", "kv_mode")):
+            yield path
+        for key, inner in value.items():
+            yield from _merging_paths(inner, f"{path}.{key}")
+    elif isinstance(value, list | tuple):
+        for index, inner in enumerate(value):
+            yield from _merging_paths(inner, f"{path}[{index}]")
+
+
 def entry(value: Any, key: str) -> Any:
     """Return a mapping's value for a key, ABSENT where it has none; of what cannot be read nothing can be."""
     if value is UNREADABLE:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ class Emitter:
         self._graph = graph
         self._constants: dict[str, gs.Constant] = {}
         self._outputs: dict[tuple[Any, ...], list[gs.Variable]] = {}  # by what computes them
+        self._paths: Counter[str] = Counter()
         self._prefix = self._suffix = ""
 
     def replace(self, name: str) -> None:
@@ -56,7 +58,7 @@ class Emitter:
         # By attention too: each reports its own matching, even where queries and keys are the same tokens.
         key = (self._prefix, self._suffix, op, tuple(map(id, inputs)), repr(sorted(attributes.items())))
         if key not in self._outputs:
-            path = f"{self._prefix}/{name}{self._suffix}"
+            path = self._new_path(f"{self._prefix}/{name}{self._suffix}")
             numbers = [f"_{index}" for index in range(len(outputs))] if len(outputs) > 1 else [""]
             results = [
                 gs.Variable(path + number, np.dtype(dtype), shape)
@@ -66,6 +68,11 @@ class Emitter:
             self._graph.nodes.append(node)
             self._outputs[key] = results
         return self._outputs[key]
+
+    def _new_path(self, path: str) -> str:
+        """Return the path, with a number if something else has it: one attention may merge in several ways."""
+        self._paths[path] += 1
+        return path if self._paths[path] == 1 else f"{path}.{self._paths[path]}"
 
     def output(
         self,

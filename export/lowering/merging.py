@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
 
 from sfpp.export.lowering.emitter import Emitter
-from sfpp.export.lowering.geometry import NEIGHBORS, Geometry, Slots
+from sfpp.export.lowering.geometry import NEIGHBORS, Geometry, Slots, positions_among
 from sfpp.export.models.token_merging import NORM_EPS
 
 TOPK_LIMIT = 3840
@@ -90,8 +91,8 @@ def _mark_taken(emit: Emitter, values: gs.Variable, taken: gs.Variable, name: st
     return emit.output("ScatterElements", [values, taken, marks], name, values.shape, axis=1)
 
 
-def lower_merge(emit: Emitter, node: gs.Node) -> gs.Variable:
-    """Spell out the merge: kept sources, then each destination's mean with what is merged into it."""
+def lower_merge(emit: Emitter, node: gs.Node) -> tuple[gs.Variable, gs.Variable]:
+    """Spell out the merge: kept sources, then each destination's mean with what is merged into it; and their sizes."""
     tokens, kept, partner = node.inputs
     geometry = Geometry.of(node)
     batch, _, channels = tokens.shape
@@ -102,25 +103,36 @@ def lower_merge(emit: Emitter, node: gs.Node) -> gs.Variable:
     axes = emit.constant("merging/last_axis", np.array([-1], np.int64))
     counts = emit.output("ReduceSum", [one_hot, axes], "added_count", (batch, count_d, 1), keepdims=1)
     destinations = geometry.destinations_of(emit, tokens, "destinations")
-    return merged_tokens(emit, node, kept, sources, means(emit, destinations, added, counts))
+    return _merged(emit, node, sources, _means(emit, destinations, added, counts))
 
 
-def means(emit: Emitter, destinations: gs.Variable, added: gs.Variable, counts: gs.Variable) -> gs.Variable:
-    """Return the mean of each destination and what is added to it; counts (batch, D, 1) leave the destination out."""
+def _means(
+    emit: Emitter, destinations: gs.Variable, added: gs.Variable, counts: gs.Variable
+) -> tuple[gs.Variable, gs.Variable]:
+    """Return the mean of each destination with what is added to it, and of how many, (batch, D, 1) both.
+
+    ``counts`` leave the destination out.
+    """
     one = emit.constant("merging/one_float", np.array(1.0, np.float32))
     counts = emit.output("Add", [counts, one], "count", counts.shape)
     totals = emit.output("Add", [destinations, added], "total", destinations.shape)
-    return emit.output("Div", [totals, counts], "mean", destinations.shape)
+    return emit.output("Div", [totals, counts], "mean", destinations.shape), counts
 
 
-def merged_tokens(
-    emit: Emitter, node: gs.Node, kept: gs.Variable, sources: gs.Variable, averaged: gs.Variable
-) -> gs.Variable:
-    """Return the kept sources followed by all destinations."""
+def _merged(
+    emit: Emitter, node: gs.Node, sources: gs.Variable, averaged: tuple[gs.Variable, gs.Variable]
+) -> tuple[gs.Variable, gs.Variable]:
+    """Return the kept sources followed by the means of all destinations, and how many tokens each stands for."""
+    means, counts = averaged
+    kept = node.inputs[1]
+    batch, count_d = means.shape[:2]
+    sizes = emit.reshape(counts, "size", (batch, count_d))
     if kept.is_empty():
-        return averaged
-    kept_tokens = gather_each(emit, sources, kept, "kept_tokens")
-    return emit.output("Concat", [kept_tokens, averaged], "merged", node.outputs[0].shape, axis=1)
+        return means, sizes
+    kept_tokens, keep = gather_each(emit, sources, kept, "kept_tokens"), kept.shape[1]
+    merged = emit.output("Concat", [kept_tokens, means], "merged", (batch, keep + count_d, means.shape[2]), axis=1)
+    alone = emit.constant(f"merging/alone_{batch}x{keep}", np.ones((batch, keep), np.float32))
+    return merged, emit.output("Concat", [alone, sizes], "merged_size", merged.shape[:2], axis=1)
 
 
 def assigned(emit: Emitter, partner: gs.Variable, kept: gs.Variable) -> gs.Variable:
@@ -193,83 +205,117 @@ def lower_local_match(emit: Emitter, node: gs.Node) -> tuple[gs.Variable, gs.Var
     """Spell out local matching; the outputs are those of matching over the whole grid."""
     (tokens,) = node.inputs
     geometry = Geometry.of(node)
-    slots = Slots(geometry)
-    batch, count, width = tokens.shape[0], slots.count, slots.width
-    by_cell = cell_tokens(emit, slots, tokens)
-    best, index = best_of_last_axis(emit, _similarity(emit, slots, tokens, by_cell))
-    # What TopK counts is one of nine; a table says which destination that is for this cell.
-    first = slots.geometry.table(emit, "first_neighbor", np.arange(count).reshape(1, count, 1, 1) * NEIGHBORS)
-    entry = emit.output("Add", [index, first], "neighbor_entry", index.shape, dtype=np.int32)
-    table = geometry.table(emit, "neighbor", slots.nearest_neighbors.ravel())
-    partner = emit.output("Gather", [table, entry], "partner_by_slot", index.shape, dtype=np.int32, axis=0)
-    partner = _of_sources(emit, slots, partner, "partner")
+    slots = Slots.of_windows(geometry)
+    by_cell = cell_tokens(emit, slots, tokens, "tokens")
+    destinations = unit_tokens(emit, geometry.destinations_of(emit, tokens, "destinations"))
+    best, index = best_of_last_axis(emit, nearby_similarity(emit, slots, by_cell, destinations))
+    in_slot = slots.slot_of_token[geometry.partition.sources]
+    partner = by_token(emit, slots, nearby_chosen(emit, slots, index), "partner", "slot_of_source", in_slot)
     keep = node.attrs["keep"]
     if keep == 0:
         return gs.Variable.empty(), partner
-    best = emit.output("Div", [best, lengths(emit, by_cell, "source")], "best_cosine", (batch, count, width, 1))
-    return smallest(emit, _of_sources(emit, slots, best, "best_similarity"), keep), partner
+    best = emit.output("Div", [best, lengths(emit, by_cell, "source")], "best_cosine", best.shape)
+    return smallest(emit, by_token(emit, slots, best, "best_similarity", "slot_of_source", in_slot), keep), partner
 
 
-def cell_tokens(emit: Emitter, slots: Slots, tokens: gs.Variable) -> gs.Variable:
+def cell_tokens(emit: Emitter, slots: Slots, tokens: gs.Tensor, name: str) -> gs.Variable:
     """Return the tokens by cell, (batch, cells, slots, channels)."""
     inside = np.maximum(slots.token_of_slot, 0)
-    flat = slots.geometry.rows_of(emit, tokens, "tokens_by_slot", "slots", inside)
-    return emit.reshape(flat, "tokens_by_cell", (tokens.shape[0], slots.count, slots.width, tokens.shape[2]))
+    flat = slots.rows_of(emit, tokens, f"{name}_by_slot", "slots", inside)
+    return emit.reshape(flat, f"{name}_by_cell", (tokens.shape[0], slots.count, slots.width, tokens.shape[2]))
 
 
-def _similarity(emit: Emitter, slots: Slots, tokens: gs.Variable, by_cell: gs.Variable) -> gs.Variable:
-    """Return how alike each slot's token and its nine neighboring destinations are: (batch, cells, slots, 9)."""
-    batch, _, channels = tokens.shape
-    destinations = unit_tokens(emit, slots.geometry.destinations_of(emit, tokens, "destinations"))
-    flat = slots.nearest_neighbors.ravel()
-    nearby = slots.geometry.rows_of(emit, destinations, "nearby_flat", "neighbor", flat)
-    nearby = emit.reshape(nearby, "nearby", (batch, slots.count, NEIGHBORS, channels))
+def nearby_similarity(emit: Emitter, slots: Slots, by_cell: gs.Variable, destinations: gs.Tensor) -> gs.Variable:
+    """Return how alike each slot's token and its nine neighboring destinations are: (batch, cells, slots, 9).
+
+    Args:
+        emit: receives the nodes.
+        slots: which token is in which cell.
+        by_cell: the tokens, (batch, cells, slots, channels).
+        destinations: (batch, D, channels) of length 1.
+    """
+    batch, count, width, channels = by_cell.shape
+    nearby = slots.rows_of(emit, destinations, "nearby_flat", "neighbor", slots.nearest_neighbors.ravel())
+    nearby = emit.reshape(nearby, "nearby", (batch, count, NEIGHBORS, channels))
     transposed = emit.transpose(nearby, "nearby_t", (0, 1, 3, 2))
-    return emit.output("MatMul", [by_cell, transposed], "similarity", (batch, slots.count, slots.width, NEIGHBORS))
+    return emit.output("MatMul", [by_cell, transposed], "similarity", (batch, count, width, NEIGHBORS))
 
 
-def _of_sources(emit: Emitter, slots: Slots, by_slot: gs.Variable, name: str) -> gs.Variable:
-    """Return what belongs to the sources, (batch, S), of values in each slot."""
+def nearby_chosen(emit: Emitter, slots: Slots, index: gs.Variable) -> gs.Variable:
+    """Return which destination is meant by one of nine, (batch, cells, slots, 1) int32: a table says it by cell."""
+    first = slots.table(emit, "first_neighbor", np.arange(slots.count).reshape(1, -1, 1, 1) * NEIGHBORS)
+    entry = emit.output("Add", [index, first], "neighbor_entry", index.shape, dtype=np.int32)
+    table = slots.table(emit, "neighbor", slots.nearest_neighbors.ravel())
+    return emit.output("Gather", [table, entry], "chosen_by_slot", index.shape, dtype=np.int32, axis=0)
+
+
+def by_token(
+    emit: Emitter, slots: Slots, by_slot: gs.Variable, name: str, which: str, in_slot: NDArray[np.int64]
+) -> gs.Variable:
+    """Return what belongs to tokens, (batch, tokens), of values in each slot; a table says where each token stands."""
     flat = emit.reshape(by_slot, f"{name}_by_slot_flat", (by_slot.shape[0], slots.count * slots.width))
-    return slots.geometry.rows_of(emit, flat, name, "slot_of_source", slots.slot_of_source)
+    return slots.rows_of(emit, flat, name, which, in_slot)
 
 
-def lower_local_merge(emit: Emitter, node: gs.Node) -> gs.Variable:
+def lower_local_merge(emit: Emitter, node: gs.Node) -> tuple[gs.Variable, gs.Variable]:
     """Spell out the merge where all partners are neighbors."""
     tokens, kept, partner = node.inputs
     geometry = Geometry.of(node)
-    slots = Slots(geometry)
-    batch, _, channels = tokens.shape
-    by_cell = cell_tokens(emit, slots, tokens)
-    shape = (batch, slots.count, NEIGHBORS, slots.width)
-    target = emit.reshape(_target_of_slot(emit, slots, partner, kept), "target", (batch, slots.count, 1, slots.width))
+    slots = Slots.of_windows(geometry)
+    position = positions_among(slots.token_of_slot, geometry.partition.sources)
+    target = target_of_slot(emit, slots, assigned(emit, partner, kept), "source_of_slot", position)
+    added, counts = totals_of_neighbors(emit, slots, cell_tokens(emit, slots, tokens, "tokens"), target)
+    averaged = _means(emit, geometry.destinations_of(emit, tokens, "destinations"), added, counts)
+    return _merged(emit, node, geometry.sources_of(emit, tokens, "sources"), averaged)
+
+
+def target_of_slot(
+    emit: Emitter, slots: Slots, target: gs.Tensor, which: str, position: NDArray[np.int64]
+) -> gs.Variable:
+    """Return (batch, cells * slots) int32: the destination that each slot's token goes to, -1 for none.
+
+    Args:
+        emit: receives the nodes.
+        slots: which token is in which cell.
+        target: (batch, n) int32, the destination of some of the tokens.
+        which: name of the table.
+        position: (cells * slots,), which of the n a slot's token is, n for one that is none of them.
+    """
+    batch, count = target.shape
+    nobody = emit.constant(f"merging/nobody_{batch}", np.full((batch, 1), -1, np.int32))
+    targets = emit.output("Concat", [target, nobody], "target_or_none", (batch, count + 1), dtype=np.int32, axis=1)
+    return slots.rows_of(emit, targets, "target_by_slot", which, position)
+
+
+def totals_of_neighbors(
+    emit: Emitter, slots: Slots, by_cell: gs.Variable, target: gs.Variable
+) -> tuple[gs.Variable, gs.Variable]:
+    """Return the sum of the tokens that go to each destination, (batch, D, channels), and how many, (batch, D, 1).
+
+    Args:
+        emit: receives the nodes.
+        slots: which token is in which cell.
+        by_cell: the tokens, (batch, cells, slots, channels).
+        target: as :func:`target_of_slot` returns it.
+    """
+    batch, count, width, channels = by_cell.shape
+    shape = (batch, count, NEIGHBORS, width)
+    row = emit.reshape(target, "target", (batch, count, 1, width))
     # -2 is nobody's target, where -1 is that of the tokens that stay.
-    absent = np.where(slots.neighbors < 0, -2, slots.neighbors).reshape(1, slots.count, NEIGHBORS, 1)
-    one_hot = one_hot_of(emit, target, geometry.table(emit, "neighbor_or_none", absent), shape)
+    absent = np.where(slots.neighbors < 0, -2, slots.neighbors).reshape(1, count, NEIGHBORS, 1)
+    one_hot = one_hot_of(emit, row, slots.table(emit, "neighbor_or_none", absent), shape)
     given = emit.output("MatMul", [one_hot, by_cell], "given", (*shape[:3], channels))
     axes = emit.constant("merging/last_axis", np.array([-1], np.int64))
     given_count = emit.output("ReduceSum", [one_hot, axes], "given_count", (*shape[:3], 1), keepdims=1)
-    added = _sum_of_offers(emit, slots, given, "added")
-    counts = _sum_of_offers(emit, slots, given_count, "added_count")
-    averaged = means(emit, geometry.destinations_of(emit, tokens, "destinations"), added, counts)
-    return merged_tokens(emit, node, kept, geometry.sources_of(emit, tokens, "sources"), averaged)
-
-
-def _target_of_slot(emit: Emitter, slots: Slots, partner: gs.Variable, kept: gs.Variable) -> gs.Variable:
-    """Return (batch, cells * slots) int32: the destination that each slot's token is merged into, -1 for none."""
-    batch, count_s = partner.shape
-    nobody = emit.constant(f"merging/nobody_{batch}", np.full((batch, 1), -1, np.int32))
-    inputs = [assigned(emit, partner, kept), nobody]
-    targets = emit.output("Concat", inputs, "assigned_or_none", (batch, count_s + 1), dtype=np.int32, axis=1)
-    return slots.geometry.rows_of(emit, targets, "target_by_slot", "source_of_slot", slots.source_of_slot)
+    return _sum_of_offers(emit, slots, given, "added"), _sum_of_offers(emit, slots, given_count, "added_count")
 
 
 def _sum_of_offers(emit: Emitter, slots: Slots, given: gs.Variable, name: str) -> gs.Variable:
     """Return for each destination the sum of what the cells around it give: (batch, D, channels)."""
     batch, channels = given.shape[0], given.shape[3]
-    count_d = len(slots.geometry.partition.destinations)
+    count_d = len(slots.offers) // NEIGHBORS
     flat = emit.reshape(given, f"{name}_given", (batch, slots.count * NEIGHBORS, channels))
-    offers = slots.geometry.rows_of(emit, flat, f"{name}_offers_flat", "offers", slots.offers)
+    offers = slots.rows_of(emit, flat, f"{name}_offers_flat", "offers", slots.offers)
     offers = emit.reshape(offers, f"{name}_offers", (batch, count_d, NEIGHBORS, channels))
     axes = emit.constant("merging/axis_2", np.array([2], np.int64))
     return emit.output("ReduceSum", [offers, axes], name, (batch, count_d, channels), keepdims=0)

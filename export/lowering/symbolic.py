@@ -24,6 +24,11 @@ DOMAIN = "sfpp"
 INPUT_SHAPE = "shape_of_input_"  # attribute of a traced node: an ONNX file keeps no shapes around unknown operators
 _TENSOR_OPS = {
     "attend": ("Attend", ("heads", "scale")),
+    "attend_sized": ("AttendSized", ("heads", "scale")),
+    "grid_totals": ("GridTotals", ("grid_h", "grid_w", "cells_h", "cells_w")),
+    "nearest_cell": ("NearestCell", ("grid_h", "grid_w", "cells_h", "cells_w")),
+    "cell_totals": ("CellTotals", ("grid_h", "grid_w", "cells_h", "cells_w")),
+    "unmerge_cells": ("UnmergeCells", ()),
     "match_bipartite": ("MatchBipartite", ("grid_h", "grid_w", "cell_h", "cell_w", "keep", "local")),
     "merge_bipartite": ("MergeBipartite", ("grid_h", "grid_w", "cell_h", "cell_w", "local")),
     "unmerge_bipartite": ("UnmergeBipartite", ("grid_h", "grid_w", "cell_h", "cell_w")),
@@ -111,9 +116,14 @@ def _convolution(
 def _without_values(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     """Return what an operation would, by its rule of shapes alone."""
     if all(each.numel() <= 1 for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor)):
-        return func(*args, **kwargs)  # arithmetic on sizes, whose results are needed
+        # Arithmetic on sizes, whose results are needed; a view cannot leave the thread that made it.
+        return tree_map(_copied, func(*args, **kwargs))
     kwargs = {name: value for name, value in kwargs.items() if name != "device"}
     return tree_map(_hollow, func(*tree_map(_on_meta, args), **tree_map(_on_meta, kwargs)))
+
+
+def _copied(value: Any) -> Any:
+    return value.clone() if isinstance(value, Tensor) else value
 
 
 def _on_meta(value: Any) -> Any:
@@ -136,7 +146,8 @@ def _symbol(name: str, op_type: str, attributes: tuple[str, ...]) -> Any:
     """Return the function that turns a traced call into one node; trailing arguments become attributes."""
 
     def translate(graph: Any, *arguments: Any) -> Any:
-        tensors, constants = arguments[: -len(attributes)], arguments[-len(attributes) :]
+        count = len(arguments) - len(attributes)
+        tensors, constants = arguments[:count], arguments[count:]
         kinds = ["f" if key == "scale" else "i" for key in attributes]
         numbers = [_onnx.symbolic_helper._get_const(*each) for each in zip(constants, kinds, attributes, strict=True)]
         results = _shapes_of_results(name, tensors, numbers)

@@ -11,6 +11,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from sfpp.export.lowering.emitter import Emitter
+from sfpp.export.lowering.kmeans import lower_cell_totals, lower_grid_totals, lower_nearest_cell, lower_unmerge_cells
 from sfpp.export.lowering.merging import lower_local_match, lower_local_merge, lower_match, lower_merge, lower_unmerge
 
 # Above this a score matrix is computed in parts: stage 1 of a 3840x2160 frame without merging would take 16 GiB.
@@ -22,9 +23,10 @@ MICROSOFT = "com.microsoft"
 def lower_attend(emit: Emitter, node: gs.Node) -> gs.Variable:
     """Spell out attention as MatMul, Softmax, MatMul for each head, in parts where the score matrix is large.
 
-    OpenVINO, which fuses these and never holds scores, does so with parts too, in the same time and memory.
+    OpenVINO, which fuses these and never holds scores, does so with parts too, in the same time and memory; and with
+    the logs of sizes between, which it takes for a mask.
     """
-    query, key, value = node.inputs
+    query, key, value, *log_size = node.inputs
     heads, scale = node.attrs["heads"], node.attrs["scale"]
     batch, tokens, channels = query.shape
     queries = _heads(emit, query, "query_heads", heads, (0, 2, 1, 3))
@@ -33,8 +35,10 @@ def lower_attend(emit: Emitter, node: gs.Node) -> gs.Variable:
     if scale != 1.0:
         factor = emit.constant(f"attention/scale_{scale:.6g}", np.array(scale, np.float32))
         queries = emit.output("Mul", [queries, factor], "scaled_query", queries.shape)
+    added = [emit.reshape(each, "log_size", (each.shape[0], 1, 1, each.shape[1])) for each in log_size]
     parts = [
-        _attend_part(emit, part, keys, values, suffix) for part, suffix in _query_parts(emit, queries, keys.shape[3])
+        _attend_part(emit, part, keys, values, added, suffix)
+        for part, suffix in _query_parts(emit, queries, keys.shape[3])
     ]
     mixed = parts[0]
     if len(parts) > 1:
@@ -62,38 +66,71 @@ def _query_parts(emit: Emitter, queries: gs.Variable, context: int) -> list[tupl
 
 
 def _attend_part(
-    emit: Emitter, queries: gs.Variable, keys: gs.Variable, values: gs.Variable, suffix: str
+    emit: Emitter, queries: gs.Variable, keys: gs.Variable, values: gs.Variable, added: list[gs.Variable], suffix: str
 ) -> gs.Variable:
     scores_shape = (*queries.shape[:3], keys.shape[3])
     scores = emit.output("MatMul", [queries, keys], f"scores{suffix}", scores_shape)
+    for each in added:
+        scores = emit.output("Add", [scores, each], f"sized_scores{suffix}", scores_shape)
     weights = emit.output("Softmax", [scores], f"weights{suffix}", scores_shape, axis=-1)
     return emit.output("MatMul", [weights, values], f"weighted{suffix}", queries.shape)
 
 
 def lower_attend_fused(emit: Emitter, node: gs.Node) -> gs.Variable:
-    """Write attention as MultiHeadAttention, which works in tiles and never holds the score matrix."""
-    query, key, value = node.inputs
+    """Write attention as MultiHeadAttention, which works in tiles and never holds the score matrix.
+
+    It takes no addend that is the same for all queries. The log of a key's size is one more channel instead, which each
+    query has as the inverse of the scale.
+    """
+    query, key, value, *log_size = node.inputs
     heads, scale = node.attrs["heads"], node.attrs["scale"]
+    result_shape = query.shape
+    for each in log_size:
+        query, key = _with_channel(emit, query, 1 / scale, "query", heads), _with_channel(emit, key, each, "key", heads)
     # Zero would mean 1 / sqrt(head width) to ONNX Runtime; a scale of 1 is written out.
     return emit.output(
         "MultiHeadAttention",
         [query, key, value],
         "attended",
-        query.shape,
+        result_shape,
         domain=MICROSOFT,
         num_heads=heads,
         scale=float(scale),
     )
 
 
+def _with_channel(emit: Emitter, tensor: gs.Tensor, last: gs.Tensor | float, name: str, heads: int) -> gs.Variable:
+    """Return (batch, tokens, channels) with one more channel in each head: a number, or one for each token."""
+    batch, tokens, channels = tensor.shape
+    shape = (batch, tokens, heads, 1)
+    if isinstance(last, float):
+        more: gs.Tensor = emit.constant(
+            f"attention/full_{last:.6g}_{'x'.join(map(str, shape))}", np.full(shape, last, np.float32)
+        )
+    else:
+        column = emit.reshape(last, f"{name}_column", (last.shape[0], tokens, 1, 1))
+        more = emit.output("Expand", [column, emit.shape(*shape)], f"{name}_last", shape)
+    split = emit.reshape(tensor, f"{name}_split", (batch, tokens, heads, channels // heads))
+    both = emit.output("Concat", [split, more], f"{name}_with_size", (*shape[:3], channels // heads + 1), axis=3)
+    return emit.reshape(both, f"{name}_sized", (batch, tokens, channels + heads))
+
+
 PORTABLE: dict[str, Lowering] = {
     "Attend": lower_attend,
+    "AttendSized": lower_attend,
     "MatchBipartite": lambda emit, node: (lower_local_match if node.attrs["local"] else lower_match)(emit, node),
     "MergeBipartite": lambda emit, node: (lower_local_merge if node.attrs["local"] else lower_merge)(emit, node),
     "UnmergeBipartite": lower_unmerge,
+    "GridTotals": lower_grid_totals,
+    "NearestCell": lower_nearest_cell,
+    "CellTotals": lower_cell_totals,
+    "UnmergeCells": lower_unmerge_cells,
 }
 
 # Merging stays as in the portable graph. A ScatterND that adds would take a hundredth of the time of the one-hot
 # product, but ONNX Runtime 1.31 runs it in threads that overwrite each other's sums where indices repeat (17 of 200
 # runs came out wrong); its ScatterElements adds in one thread and gains nothing below 2000 destinations.
-ONNXRUNTIME: dict[str, Lowering] = {**PORTABLE, "Attend": lower_attend_fused}
+ONNXRUNTIME: dict[str, Lowering] = {
+    **PORTABLE,
+    **dict.fromkeys(("Attend", "AttendSized"), lower_attend_fused),
+}

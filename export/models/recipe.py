@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -50,15 +51,37 @@ class Pool1d:
     window: int
 
 
-Merging = Bipartite | Pool2d | Pool1d
+@dataclass(frozen=True)
+class KMeans:
+    """``kmeans``: gather tokens in cells that leave about ``1 - ratio`` of their number, by local k-means.
+
+    A cell starts as a rectangle of the grid. In each of ``rounds`` a token goes to the most similar of the nine cells
+    around it, and a cell becomes the mean of its tokens.
+    """
+
+    ratio: float
+    rounds: int = 2
+
+    def cells_hw(self, grid_hw: GridHw) -> GridHw:
+        """Return the rows and columns of cells on this grid; a cell has rows and columns of like number."""
+        side = (1 - self.ratio) ** 0.5
+        return max(1, round(grid_hw[0] * side)), max(1, round(grid_hw[1] * side))
+
+
+Merging = Bipartite | Pool2d | Pool1d | KMeans
 
 
 @dataclass(frozen=True)
 class StageRecipe:
-    """What one encoder stage merges: its queries, its keys and values, both, or nothing."""
+    """What one encoder stage merges: its queries, its keys and values, both, or nothing.
+
+    With ``sized`` a merged key weighs as much in the softmax as all of the tokens that it stands for: the log of their
+    number is added to its scores. Without, each weighs as one token, as published.
+    """
 
     query: Merging | None = None
     key_value: Merging | None = None
+    sized: bool = False
 
 
 @dataclass(frozen=True)
@@ -79,8 +102,28 @@ class MergingRecipe:
 
     @property
     def merges_bipartite(self) -> bool:
-        """Whether any stage matches tokens."""
-        return any(isinstance(side, Bipartite) for stage in self.stages for side in (stage.query, stage.key_value))
+        """Whether any stage looks for pairs of like tokens."""
+        return any(isinstance(side, Bipartite) for side in self.sides)
+
+    @property
+    def matches(self) -> bool:
+        """Whether it depends on the tokens in any stage which of them are merged."""
+        return any(isinstance(side, Bipartite | KMeans) for side in self.sides)
+
+    @property
+    def merges_keys(self) -> bool:
+        """Whether any stage merges keys and values."""
+        return any(stage.key_value is not None for stage in self.stages)
+
+    @property
+    def sized(self) -> bool:
+        """Whether merged keys weigh by their sizes wherever keys are merged."""
+        return self.merges_keys and all(stage.sized for stage in self.stages if stage.key_value is not None)
+
+    @property
+    def sides(self) -> list[Merging | None]:
+        """What each stage merges: its queries, then its keys and values, stage by stage."""
+        return [side for stage in self.stages for side in (stage.query, stage.key_value)]
 
 
 NO_MERGING = MergingRecipe()
@@ -90,8 +133,7 @@ def matches_locally(recipe: Recipe) -> bool:
     """Whether bipartite matching looks for partners nearby only."""
     if not isinstance(recipe, MergingRecipe):
         return False
-    sides = [side for stage in recipe.stages for side in (stage.query, stage.key_value)]
-    return any(isinstance(side, Bipartite) and side.local for side in sides)
+    return any(isinstance(side, Bipartite) and side.local for side in recipe.sides)
 
 
 def with_matching(recipe: MergingRecipe, *, local: bool, share_matching: int = 1) -> MergingRecipe:
@@ -100,8 +142,16 @@ def with_matching(recipe: MergingRecipe, *, local: bool, share_matching: int = 1
     def changed(side: Merging | None) -> Merging | None:
         return replace(side, local=local) if isinstance(side, Bipartite) else side
 
-    stages = tuple(StageRecipe(changed(stage.query), changed(stage.key_value)) for stage in recipe.stages)
+    stages = tuple(
+        replace(each, query=changed(each.query), key_value=changed(each.key_value)) for each in recipe.stages
+    )
     return replace(recipe, stages=stages, share_matching=share_matching)
+
+
+def with_sizes(recipe: MergingRecipe) -> MergingRecipe:
+    """Return the recipe with merged keys that weigh by their sizes in every stage."""
+    stages = tuple(replace(stage, sized=stage.key_value is not None) for stage in recipe.stages)
+    return replace(recipe, stages=stages)
 
 
 @dataclass(frozen=True)
@@ -163,6 +213,20 @@ def local_candidates(grid_hw: GridHw, cell_hw: GridHw) -> NDArray[np.int64]:
     return neighbor_cells(sources // grid_hw[1] // cell_hw[0], sources % grid_hw[1] // cell_hw[1], (rows, columns))
 
 
+@functools.lru_cache(maxsize=64)
+def cells_of_grid(grid_hw: GridHw, cells_hw: GridHw) -> NDArray[np.int64]:
+    """Return (N,) int64: the cell in which each token starts when a grid is divided into ``cells_hw`` rectangles."""
+    rows, columns = (np.arange(size) * count // size for size, count in zip(grid_hw, cells_hw, strict=True))
+    flat: NDArray[np.int64] = (rows[:, np.newaxis] * cells_hw[1] + columns).ravel()
+    return flat
+
+
+@functools.lru_cache(maxsize=64)
+def cells_nearby(grid_hw: GridHw, cells_hw: GridHw) -> NDArray[np.int64]:
+    """Return (N, 9): for each token the cell in which it starts and the eight around it, ascending; -1 for none."""
+    return neighbor_cells(*np.divmod(cells_of_grid(grid_hw, cells_hw), cells_hw[1]), cells_hw)
+
+
 def cells_around(row: NDArray[np.int64], column: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return rows and columns, both (n, 9), of each (row, column) and the eight around it, also beyond the border."""
     steps = np.arange(-1, 2)
@@ -209,6 +273,8 @@ def tokens_after(merging: Merging | None, grid_hw: GridHw) -> int:
         return tokens
     if isinstance(merging, Bipartite):
         return merging.kept_count(grid_hw) + len(partition_grid(grid_hw, merging.cell_hw).destinations)
+    if isinstance(merging, KMeans):
+        return math.prod(merging.cells_hw(grid_hw))
     if isinstance(merging, Pool1d):
         if merging.window > tokens:
             raise RecipeError(f"a window of {merging.window} tokens does not fit a grid of {tokens} tokens")

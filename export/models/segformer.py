@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from sfpp.export.models.attention import attend
 from sfpp.export.models.recipe import NO_MERGING, GridHw, MergingRecipe, StageRecipe, strided_grids
-from sfpp.export.models.token_merging import Matching, matching_of, merge_tokens
+from sfpp.export.models.token_merging import Matching, log_of_sizes, matching_of, merge_tokens
 
 
 @dataclass(frozen=True)
@@ -196,12 +196,13 @@ class Attention(nn.Module):
         if matchings is None:
             by_query = matching_of(tokens, grid_hw, recipe.query)
             matchings = Matchings(by_query, matching_of(context, context_grid, recipe.key_value))
-        queries, copy_back = merge_tokens(tokens, grid_hw, recipe.query, matchings.query)
-        context, _ = merge_tokens(context, context_grid, recipe.key_value, matchings.key_value)
+        queries, copy_back, _ = merge_tokens(tokens, grid_hw, recipe.query, matchings.query)
+        context, _, sizes = merge_tokens(context, context_grid, recipe.key_value, matchings.key_value)
+        log_size = log_of_sizes(sizes) if recipe.sized and sizes is not None else None
         channels = int(tokens.shape[2])
         key_value = self.key_value(context)
         key, value = key_value[..., :channels], key_value[..., channels:]
-        mixed = attend(self.query(queries), key, value, self.heads, self.scale)
+        mixed = attend(self.query(queries), key, value, self.heads, self.scale, log_size)
         return copy_back(self.output(mixed)), matchings
 
     def reduce(self, tokens: Tensor, grid_hw: GridHw) -> tuple[Tensor, GridHw]:

@@ -1,10 +1,11 @@
-"""Token merging as pure functions: which tokens are alike, merge them, copy the answer back.
+"""Token merging as pure functions: which tokens are alike, merge them, count them, copy the answer back.
 
 Shapes: tokens are (batch, N, channels) float, N = grid height x grid width in row-major order. The functions decorated
 with ``custom_op`` behave like any other torch function; when a network is traced for export each of them stays a single
 node, which a lowering (``sfpp.export.lowering``) then spells out for its target.
 
-Source: SegFormer++ (arXiv 2405.14467), after Token Merging for Stable Diffusion (arXiv 2303.17604).
+Source: SegFormer++ (arXiv 2405.14467), after Token Merging for Stable Diffusion (arXiv 2303.17604). Local k-means is
+ours, in the way of SLIC superpixels; sizes in attention are those of Token Merging (arXiv 2210.09461).
 """
 
 from __future__ import annotations
@@ -21,9 +22,12 @@ from torch import Tensor
 from sfpp.export.models.recipe import (
     Bipartite,
     GridHw,
+    KMeans,
     Merging,
     Pool1d,
     Pool2d,
+    cells_nearby,
+    cells_of_grid,
     local_candidates,
     partition_grid,
     pooled_grid,
@@ -34,6 +38,11 @@ from sfpp.export.models.recipe import (
 NORM_EPS = 1e-12
 # A matrix of similarities is computed in rows of at most so many bytes.
 SIMILARITY_BYTES_LIMIT = 1 << 28
+# How much of a cell's former mean, of length 1, is added to the sum of its tokens: a cell that lost all of them stays
+# where it was.
+INERTIA = 1e-2
+# The log of nothing: in float16 too it leaves an empty cell no weight in a softmax.
+LOG_OF_EMPTY = -1e4
 
 
 class CopyBack(Protocol):
@@ -43,11 +52,31 @@ class CopyBack(Protocol):
         """Return (batch, N, channels) in grid order."""
 
 
-class Matching(NamedTuple):
+class Pairs(NamedTuple):
     """Which sources stay, ``kept`` (batch, k), and where each source would go, ``partner`` (batch, S); both int64."""
 
     kept: Tensor
     partner: Tensor
+
+
+class Cells(NamedTuple):
+    """Which ``cell`` each token is in: (batch, N) int64."""
+
+    cell: Tensor
+
+
+Matching = Pairs | Cells
+
+
+class Merged(NamedTuple):
+    """Merged tokens (batch, merged, channels), how many each stands for (batch, merged), and the way back.
+
+    ``sizes`` is None where all tokens stand for themselves alone.
+    """
+
+    tokens: Tensor
+    copy_back: CopyBack
+    sizes: Tensor | None = None
 
 
 def matching_of(tokens: Tensor, grid_hw: GridHw, merging: Merging | None) -> Matching | None:
@@ -56,14 +85,16 @@ def matching_of(tokens: Tensor, grid_hw: GridHw, merging: Merging | None) -> Mat
     Raises:
         RecipeError: the merging does not fit the grid.
     """
-    if not isinstance(merging, Bipartite) or tokens_after(merging, grid_hw) == grid_hw[0] * grid_hw[1]:
+    if merging is None or tokens_after(merging, grid_hw) == grid_hw[0] * grid_hw[1]:
         return None
-    return Matching(*match_bipartite(tokens, *grid_hw, *merging.cell_hw, merging.kept_count(grid_hw), merging.local))
+    if isinstance(merging, KMeans):
+        return Cells(cluster(tokens, grid_hw, merging.cells_hw(grid_hw), merging.rounds))
+    if not isinstance(merging, Bipartite):
+        return None
+    return Pairs(*match_bipartite(tokens, *grid_hw, *merging.cell_hw, merging.kept_count(grid_hw), merging.local))
 
 
-def merge_tokens(
-    tokens: Tensor, grid_hw: GridHw, merging: Merging | None, matching: Matching | None = None
-) -> tuple[Tensor, CopyBack]:
+def merge_tokens(tokens: Tensor, grid_hw: GridHw, merging: Merging | None, matching: Matching | None = None) -> Merged:
     """Merge tokens as ``merging`` says.
 
     Args:
@@ -72,23 +103,125 @@ def merge_tokens(
         merging: None, or a merging that takes nothing away on this grid, returns the tokens as they are.
         matching: of other tokens on the same grid, to be used again; None matches these.
 
-    Returns:
-        The merged tokens (batch, ``tokens_after(merging, grid_hw)``, channels), and the way back to the grid.
-
     Raises:
         RecipeError: the merging does not fit the grid.
     """
     if merging is None or tokens_after(merging, grid_hw) == grid_hw[0] * grid_hw[1]:
-        return tokens, lambda answer: answer
+        return Merged(tokens, lambda answer: answer)
     if isinstance(merging, Pool1d):  # runs are windows of a grid with a single column
         grid_hw, merging = (grid_hw[0] * grid_hw[1], 1), Pool2d((merging.window, 1))
     if isinstance(merging, Pool2d):
         window_hw = merging.window_hw
-        return pool_2d(tokens, grid_hw, window_hw), lambda answer: copy_back_2d(answer, grid_hw, window_hw)
-    kept, partner = matching or cast(Matching, matching_of(tokens, grid_hw, merging))
+        sizes = torch.from_numpy(window_sizes(grid_hw, window_hw)).to(tokens)
+        return Merged(
+            pool_2d(tokens, grid_hw, window_hw), lambda answer: copy_back_2d(answer, grid_hw, window_hw), sizes
+        )
+    matching = matching or cast(Matching, matching_of(tokens, grid_hw, merging))
+    if isinstance(matching, Cells):
+        assert isinstance(merging, KMeans)
+        return _merge_cells(tokens, matching.cell, (*grid_hw, *merging.cells_hw(grid_hw)))
+    assert isinstance(merging, Bipartite)
+    kept, partner = matching
     geometry = (*grid_hw, *merging.cell_hw)
-    merged = merge_bipartite(tokens, kept, partner, *geometry, merging.local)
-    return merged, lambda answer: unmerge_bipartite(answer, kept, partner, *geometry)
+    merged, sizes = merge_bipartite(tokens, kept, partner, *geometry, merging.local)
+    return Merged(merged, lambda answer: unmerge_bipartite(answer, kept, partner, *geometry), sizes)
+
+
+def log_of_sizes(sizes: Tensor) -> Tensor:
+    """Return the log of how many tokens each one stands for, and of none a number that leaves it no weight."""
+    return torch.where(sizes > 0.5, sizes.clamp(min=1.0).log(), LOG_OF_EMPTY)
+
+
+def cluster(tokens: Tensor, grid_hw: GridHw, cells_hw: GridHw, rounds: int) -> Tensor:
+    """Return the cell (batch, N) of each token after so many rounds of local k-means; see :class:`KMeans`.
+
+    Likeness is cosine similarity, and a cell's center the sum of its tokens, each of length 1.
+    """
+    geometry = (*grid_hw, *cells_hw)
+    tokens = _of_length_1(tokens)
+    center = _of_length_1(grid_totals(tokens, *geometry))
+    cell: Tensor = nearest_cell(tokens, center, *geometry)
+    for _ in range(rounds - 1):
+        center = _of_length_1(cell_totals(tokens, cell, *geometry)[0] + INERTIA * center)
+        cell = nearest_cell(tokens, center, *geometry)
+    return cell
+
+
+def _merge_cells(tokens: Tensor, cell: Tensor, geometry: tuple[int, int, int, int]) -> Merged:
+    """Return the mean of each cell's tokens; that of an empty cell is zero."""
+    totals, sizes = cell_totals(tokens, cell, *geometry)
+    means = totals / sizes.clamp(min=1.0).unsqueeze(-1)
+    return Merged(means, lambda answer: unmerge_cells(answer, cell), sizes)
+
+
+@torch.library.custom_op("sfpp::grid_totals", mutates_args=())
+def grid_totals(tokens: Tensor, grid_h: int, grid_w: int, cells_h: int, cells_w: int) -> Tensor:
+    """Return the sum of the tokens of each rectangle of the grid, (batch, cells, channels)."""
+    own = torch.from_numpy(cells_of_grid((grid_h, grid_w), (cells_h, cells_w))).to(tokens.device)
+    totals = tokens.new_zeros((tokens.shape[0], cells_h * cells_w, tokens.shape[2]))
+    return totals.index_add(1, own, tokens)
+
+
+@grid_totals.register_fake
+def _(tokens: Tensor, grid_h: int, grid_w: int, cells_h: int, cells_w: int) -> Tensor:
+    return tokens.new_empty((tokens.shape[0], cells_h * cells_w, tokens.shape[2]))
+
+
+@torch.library.custom_op("sfpp::nearest_cell", mutates_args=())
+def nearest_cell(tokens: Tensor, centers: Tensor, grid_h: int, grid_w: int, cells_h: int, cells_w: int) -> Tensor:
+    """Return for each token the cell, of the nine around it, whose center resembles it most.
+
+    Args:
+        tokens: (batch, N, channels) of length 1.
+        centers: (batch, cells, channels) of length 1.
+        grid_h: rows of the grid; grid_w its columns, cells_h and cells_w rows and columns of cells.
+
+    Returns:
+        (batch, N) int64; the first of several on a tie.
+    """
+    nearby = torch.from_numpy(cells_nearby((grid_h, grid_w), (cells_h, cells_w)))
+    return best_of_candidates(tokens, centers, nearby.to(tokens.device))[1]
+
+
+@nearest_cell.register_fake
+def _(tokens: Tensor, centers: Tensor, grid_h: int, grid_w: int, cells_h: int, cells_w: int) -> Tensor:
+    return tokens.new_empty(tokens.shape[:2], dtype=torch.int64)
+
+
+@torch.library.custom_op("sfpp::cell_totals", mutates_args=())
+def cell_totals(
+    tokens: Tensor, cell: Tensor, grid_h: int, grid_w: int, cells_h: int, cells_w: int
+) -> tuple[Tensor, Tensor]:
+    """Return the sum of the tokens in each cell (batch, cells, channels), and how many they are (batch, cells).
+
+    Args:
+        tokens: (batch, N, channels).
+        cell: (batch, N), for each token one of the nine cells around it.
+        grid_h: rows of the grid; grid_w its columns, cells_h and cells_w rows and columns of cells.
+    """
+    batch, _, channels = tokens.shape
+    totals = tokens.new_zeros((batch, cells_h * cells_w, channels)).scatter_add(
+        1, _along_channels(cell, tokens), tokens
+    )
+    ones = torch.ones_like(cell, dtype=tokens.dtype)
+    return totals, tokens.new_zeros((batch, cells_h * cells_w)).scatter_add(1, cell, ones)
+
+
+@cell_totals.register_fake
+def _(tokens: Tensor, cell: Tensor, grid_h: int, grid_w: int, cells_h: int, cells_w: int) -> tuple[Tensor, Tensor]:
+    batch, _, channels = tokens.shape
+    return tokens.new_empty((batch, cells_h * cells_w, channels)), tokens.new_empty((batch, cells_h * cells_w))
+
+
+@torch.library.custom_op("sfpp::unmerge_cells", mutates_args=())
+def unmerge_cells(merged: Tensor, cell: Tensor) -> Tensor:
+    """Give every token the row of its cell: (batch, N, channels) of (batch, cells, channels) and cell (batch, N)."""
+    return merged.gather(1, _along_channels(cell, merged))
+
+
+@unmerge_cells.register_fake
+def _(merged: Tensor, cell: Tensor) -> Tensor:
+    return merged.new_empty((*cell.shape, merged.shape[2]))
 
 
 @torch.library.custom_op("sfpp::match_bipartite", mutates_args=())
@@ -107,7 +240,8 @@ def match_bipartite(
     grid_hw, cell_hw = (grid_h, grid_w), (cell_h, cell_w)
     sources, destinations = unit_tokens(tokens, grid_hw, cell_hw)
     if local:
-        best, partner = _best_nearby(sources, destinations, local_candidates(grid_hw, cell_hw))
+        candidates = torch.from_numpy(local_candidates(grid_hw, cell_hw)).to(tokens.device)
+        best, partner = best_of_candidates(sources, destinations, candidates)
     else:
         found = [similarity.max(-1) for similarity in similarity_by_rows(sources, destinations)]
         best, partner = (torch.cat(each, dim=1) for each in zip(*found, strict=True))
@@ -132,20 +266,28 @@ def similarity_by_rows(sources: Tensor, destinations: Tensor) -> Iterator[Tensor
         yield part @ transposed
 
 
-def _best_nearby(sources: Tensor, destinations: Tensor, candidates: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-    """Return the largest similarity (batch, S) of each source among its candidates (S, 9), and whose it is."""
-    table = torch.from_numpy(candidates).to(sources.device)
-    nearby = destinations[:, table.clamp(min=0)]
-    similarity = (sources.unsqueeze(2) * nearby).sum(-1).masked_fill(table < 0, -torch.inf)
-    best, which = similarity.max(-1)
-    return best, table.expand_as(similarity).gather(2, which.unsqueeze(-1)).squeeze(-1)
+def best_of_candidates(tokens: Tensor, others: Tensor, candidates: Tensor) -> tuple[Tensor, Tensor]:
+    """Return how alike each token and the best of its candidates are, (batch, N), and which that is, (batch, N) int64.
+
+    Args:
+        tokens: (batch, N, channels) of length 1.
+        others: (batch, M, channels) of length 1.
+        candidates: (N, n) positions among the others, -1 for none; the first one is taken on a tie.
+    """
+    similarity = (tokens.unsqueeze(2) * others[:, candidates.clamp(min=0)]).sum(-1)
+    best, which = similarity.masked_fill(candidates < 0, -torch.inf).max(-1)
+    return best, candidates.expand_as(similarity).gather(2, which.unsqueeze(-1)).squeeze(-1)
 
 
 def unit_tokens(tokens: Tensor, grid_hw: GridHw, cell_hw: GridHw) -> tuple[Tensor, Tensor]:
     """Return sources (batch, S, channels) and destinations (batch, D, channels), each token scaled to length 1."""
     destinations, sources = _partition_tensors(grid_hw, cell_hw, tokens.device)
-    unit = tokens / (tokens.square().sum(-1, keepdim=True) + NORM_EPS).sqrt()
+    unit = _of_length_1(tokens)
     return unit[:, sources], unit[:, destinations]
+
+
+def _of_length_1(tokens: Tensor) -> Tensor:
+    return tokens / ((tokens * tokens).sum(-1, keepdim=True) + NORM_EPS).sqrt()
 
 
 @torch.library.custom_op("sfpp::merge_bipartite", mutates_args=())
@@ -158,7 +300,7 @@ def merge_bipartite(
     cell_h: int,
     cell_w: int,
     local: bool = False,
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     """Replace each destination by the mean of itself and the sources merged into it.
 
     Args:
@@ -168,7 +310,8 @@ def merge_bipartite(
         local: whether partners are in neighboring cells, which a lowering may make use of.
 
     Returns:
-        (batch, k + D, channels): the kept sources in the order of ``kept``, then all destinations.
+        (batch, k + D, channels): the kept sources in the order of ``kept``, then all destinations; and how many tokens
+        each of them stands for, (batch, k + D).
     """
     destinations, sources = _partition_tensors((grid_h, grid_w), (cell_h, cell_w), tokens.device)
     source_tokens, merged = tokens[:, sources], tokens[:, destinations]
@@ -176,14 +319,15 @@ def merge_bipartite(
     totals = merged.scatter_add(1, _along_channels(partner, tokens), source_tokens * is_merged)
     counts = torch.ones_like(merged[..., :1]).scatter_add(1, partner.unsqueeze(-1), is_merged)
     kept_tokens = source_tokens.gather(1, _along_channels(kept, tokens))
-    return torch.cat([kept_tokens, totals / counts], dim=1)
+    sizes = torch.cat([torch.ones_like(kept, dtype=tokens.dtype), counts.squeeze(-1)], dim=1)
+    return torch.cat([kept_tokens, totals / counts], dim=1), sizes
 
 
 @merge_bipartite.register_fake
-def _(tokens: Tensor, kept: Tensor, partner: Tensor, *geometry: int) -> Tensor:
+def _(tokens: Tensor, kept: Tensor, partner: Tensor, *geometry: int) -> tuple[Tensor, Tensor]:
     grid_h, grid_w, cell_h, cell_w = geometry[:4]
-    destinations = len(partition_grid((grid_h, grid_w), (cell_h, cell_w)).destinations)
-    return tokens.new_empty((tokens.shape[0], kept.shape[1] + destinations, tokens.shape[2]))
+    merged = kept.shape[1] + len(partition_grid((grid_h, grid_w), (cell_h, cell_w)).destinations)
+    return tokens.new_empty((tokens.shape[0], merged, tokens.shape[2])), tokens.new_empty((tokens.shape[0], merged))
 
 
 @torch.library.custom_op("sfpp::unmerge_bipartite", mutates_args=())
@@ -237,12 +381,23 @@ def copy_back_2d(pooled: Tensor, grid_hw: GridHw, window_hw: GridHw) -> Tensor:
     return pooled.index_select(1, torch.from_numpy(table.ravel()).to(pooled.device))
 
 
+def window_sizes(grid_hw: GridHw, window_hw: GridHw) -> NDArray[np.float32]:
+    """Return how many tokens each window of a grid holds, (1, windows): fewer at the border."""
+    out_hw = pooled_grid(grid_hw, window_hw)
+    sides = (
+        np.minimum(window, size - np.arange(count) * window)
+        for size, window, count in zip(grid_hw, window_hw, out_hw, strict=True)
+    )
+    rows, columns = sides
+    return np.outer(rows, columns).reshape(1, -1).astype(np.float32)
+
+
 def resize_is_exact(size: int, pooled_size: int) -> bool:
     """Tell whether resizing by nearest neighbour in float32 takes the right token at each of ``size`` positions.
 
     Libraries divide a position by the ratio of the sizes or multiply it by the inverse. Where the exact answer is a
     whole number and the factor none in binary, rounding may give the token before: of 94 positions pooled to 32, the
-    one at 47 times 16 / 47. Windows of 2 are always exact, up to 65536 positions at least.
+    one at 47 times 16 / 47. Windows of 2 are exact up to 4188 positions, a side of 16752 pixels.
     """
     position = np.arange(size, dtype=np.float32)
     larger, smaller = np.float32(size), np.float32(pooled_size)

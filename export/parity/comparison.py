@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from sfpp.export.catalog import ISR_VARIANTS, VARIANTS
 from sfpp.export.contracts import plan_for, tokens_by_block
-from sfpp.export.models.recipe import Bipartite, MergingRecipe, Recipe, tokens_after
+from sfpp.export.models.recipe import Bipartite, KMeans, MergingRecipe, Recipe, tokens_after
 from sfpp.export.parity.differences import Difference, OutputError, observed, output_error
 from sfpp.export.parity.pinning import PinnedMatching
 from sfpp.export.parity.points import LOGITS
@@ -252,13 +252,14 @@ def _check_sharing(found: Sequence[str], recipe: MergingRecipe, reference: Refer
 
 
 def _matching_blocks(recipe: MergingRecipe, reference: Reference) -> Iterator[str]:
-    """Yield the path of an attention once for each matching that it makes."""
+    """Yield the path of an attention once for each matching, and each round of k-means, that it makes."""
     plan = plan_for(recipe, reference.network.config, reference.spec)
     for number, (stage, tokens) in enumerate(zip(recipe.stages, plan, strict=True)):
         sides = ((stage.query, tokens.grid_hw), (stage.key_value, tokens.key_value_grid_hw))
         count = sum(
-            isinstance(side, Bipartite) and tokens_after(side, grid_hw) != grid_hw[0] * grid_hw[1]
+            side.rounds if isinstance(side, KMeans) else isinstance(side, Bipartite)
             for side, grid_hw in sides
+            if tokens_after(side, grid_hw) != grid_hw[0] * grid_hw[1]
         )
         for block in range(tokens.blocks):
             if recipe.matches_anew(block):

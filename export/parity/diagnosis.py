@@ -136,6 +136,8 @@ def _matching_words(case: Case, gap: float) -> str:
         worse = "tokens are merged with partners that the contract's rule of matching does not allow"
     reference = case.sides.reference
     assert isinstance(reference.recipe, MergingRecipe)
+    if not reference.recipe.merges_bipartite:
+        return worse
     said = reference.contract.matching
     local = said == "exact"
     probed = case.sides.probed

@@ -15,7 +15,7 @@ import onnx
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
-from sfpp.export.parity.pinning import GraphMatching
+from sfpp.export.parity.pinning import GraphCells, GraphChoice, GraphMatching
 from sfpp.export.parity.points import LOGITS, Point
 from sfpp.runtime.backends import BackendOptions
 from sfpp.runtime.contract import ModelContract
@@ -41,7 +41,7 @@ class ProbedAnswer:
 
     answer: NDArray[Any]
     tokens: tuple[AttentionTokens, ...]
-    matchings: tuple[GraphMatching, ...]
+    matchings: tuple[GraphChoice, ...]
     values: dict[str, NDArray[Any]] = field(default_factory=dict)
 
 
@@ -285,7 +285,7 @@ def add_probes(graph: onnx.GraphProto) -> list[str]:
         for tensor, shape in _attention_inputs(node):
             graph.node.append(onnx.helper.make_node("Shape", [tensor], [shape]))
             names.append(shape)
-        if re.fullmatch(r"(kept|partner)(_\d+)?", last):
+        if re.fullmatch(r"(kept|partner|cell)(_\d+)?", last):
             names.append(node.output[0])
     # Without types: the libraries know them, and a file of another origin may count in int64.
     graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
@@ -313,13 +313,18 @@ def tokens_in(seen: dict[str, NDArray[Any]]) -> Iterator[AttentionTokens]:
             yield AttentionTokens(path, int(queries[2]), int(keys[3]))
 
 
-def matchings_in(seen: dict[str, NDArray[Any]]) -> Iterator[GraphMatching]:
-    """Yield each matching, in the order of the network, of the probes' values."""
-    for name in sorted((each for each in seen if "/partner" in each), key=_network_order):
+def matchings_in(seen: dict[str, NDArray[Any]]) -> Iterator[GraphChoice]:
+    """Yield each matching and each round of k-means, in the order of the network, of the probes' values."""
+    found = (each for each in seen if re.fullmatch(r"(partner|cell)(_\d+)?", each.rpartition("/")[2]))
+    for name in sorted(found, key=_network_order):
+        path, _, last = name.rpartition("/")
+        if last.startswith("cell"):
+            yield GraphCells(seen[name], path)
+            continue
         partner = seen[name]
         nothing = np.zeros((len(partner), 0), np.int32)
         kept = seen.get(name.replace("/partner", "/kept"), nothing)
-        yield GraphMatching(kept, partner, name.partition("/partner")[0])
+        yield GraphMatching(kept, partner, path)
 
 
 def _network_order(name: str) -> tuple[bool, list[int]]:

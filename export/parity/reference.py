@@ -65,7 +65,7 @@ class Reference:
     @property
     def matches(self) -> bool:
         """Whether the recipe matches tokens, so that near ties may be settled differently on both sides."""
-        return isinstance(self.recipe, MergingRecipe) and self.recipe.merges_bipartite
+        return isinstance(self.recipe, MergingRecipe) and self.recipe.matches
 
     @property
     def weights_note(self) -> str | None:

@@ -10,11 +10,12 @@ from sfpp.export.catalog import (
     Variant,
     recipe_from_file,
     recipe_from_words,
+    size_weighted,
     variant_by_name,
     words_from_recipe,
 )
 from sfpp.export.contracts import plan_tokens
-from sfpp.export.models.recipe import NO_MERGING, Bipartite, Pool1d, Pool2d
+from sfpp.export.models.recipe import NO_MERGING, Bipartite, KMeans, Pool1d, Pool2d, StageRecipe
 from sfpp.runtime.errors import RecipeError, UsageError, did_you_mean
 from tests.golden import FOLDER, golden_cases
 
@@ -31,11 +32,16 @@ PUBLISHED = {
     "2x2": [{"q_mode": "n2d", "q_s": [2, 2]}] * 4,
     "downsample": [{}, {}, {}, {}],
 }
+# Better merging without training: keys by k-means, and sizes.
+OURS = {
+    "hq+": [{**bsm("kv", 0.6, 2), "kv_size": True}] * 2 + [bsm("q", 0.8, 4)] * 2,
+    "fast+": [{"kv_mode": "kmeans", "kv_r": 0.9, "kv_rounds": 2, "kv_size": True}] * 2 + [bsm("q", 0.9, 4)] * 2,
+}
 MIXED = [
     {"q_mode": "bsm", "q_r": 0.5, "q_sx": 3, "q_sy": 2, "kv_mode": "bsm", "kv_r": 1.0, "kv_sx": 1, "kv_sy": 4},
     {"q_mode": "n2d", "q_s": [2, 3], "kv_mode": "n1d", "kv_s": 5},
-    {"q_mode": "n1d", "q_s": 4, "kv_mode": "n2d", "kv_s": [4, 1]},
-    {},
+    {"q_mode": "n1d", "q_s": 4, "kv_mode": "n2d", "kv_s": [4, 1], "kv_size": True},
+    {"q_mode": "kmeans", "q_r": 0.5, "q_rounds": 1},
 ]
 BSM = {"q_mode": "bsm", "q_r": 0.5, "q_sx": 2, "q_sy": 2}
 # 3840x2160, as the strided convolutions and the spatial reductions give them
@@ -55,7 +61,8 @@ def test_variants_are_the_published_ones(name):
 
 
 def test_users_see_the_published_variants_and_ours():
-    assert list(VARIANTS) == [*PUBLISHED, "kv2x2"]
+    assert list(VARIANTS) == ["original", "hq", "hq+", "fast", "fast+", "2x2", "downsample", "kv2x2"]
+    assert set(PUBLISHED) <= set(VARIANTS)
     assert VARIANTS["original"] == NO_MERGING
 
 
@@ -88,10 +95,29 @@ def test_words_mean_rows_and_columns():
     assert (first.query, first.key_value) == (Bipartite(0.5, (2, 3)), Bipartite(1.0, (4, 1)))  # sy before sx
     assert (second.query, second.key_value) == (Pool2d((2, 3)), Pool1d(5))
     assert (third.query, third.key_value) == (Pool1d(4), Pool2d((4, 1)))
-    assert (fourth.query, fourth.key_value) == (None, None)
+    assert (fourth.query, fourth.key_value) == (KMeans(0.5, 1), None)
+    assert [stage.sized for stage in (first, second, third, fourth)] == [False, False, True, False]
 
 
-@pytest.mark.parametrize("words", [MIXED, *PUBLISHED.values()])
+def test_rounds_are_two_unless_told():
+    (stage, *_) = recipe_from_words([{"kv_mode": "kmeans", "kv_r": 0.9}, {}, {}, {}]).stages
+    assert stage == StageRecipe(key_value=KMeans(0.9, rounds=2))
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_our_variants(name):
+    assert list(words_from_recipe(VARIANTS[name])) == OURS[name]
+
+
+def test_sizes_are_asked_of_what_merges_keys():
+    assert size_weighted(variant_by_name("hq")) == Variant("hq", VARIANTS["hq+"])
+    with pytest.raises(
+        UsageError, match="--size-weighted says how much merged keys weigh, but the variant '2x2' merges"
+    ):
+        size_weighted(variant_by_name("2x2"))
+
+
+@pytest.mark.parametrize("words", [MIXED, *PUBLISHED.values(), *OURS.values()])
 def test_words_survive_the_trip_through_a_file(tmp_path, words):
     path = tmp_path / "mine.json"
     path.write_text(json.dumps(words))
@@ -150,6 +176,14 @@ def test_the_ends_of_the_ratio_are_in(ratio):
         ({"q_mode": "n1d"}, "q_s is None"),
         ({"q_mode": "n1d", "q_s": 0}, "q_s is 0"),
         ({"q_mode": "n1d", "q_s": [2, 2]}, r"q_s is \[2, 2\]"),
+        ({"kv_mode": "kmeans"}, "kv_r is None"),
+        ({"kv_mode": "kmeans", "kv_r": 0.5, "kv_sx": 4}, "kv_sx means nothing with kv_mode 'kmeans'"),
+        ({"kv_mode": "kmeans", "kv_r": 0.5, "kv_rounds": 0}, "kv_rounds is 0"),
+        ({"kv_mode": "kmeans", "kv_r": 0.5, "kv_rounds": 11}, "kv_rounds is 11, expected 1 to 10"),
+        ({**BSM, "q_rounds": 2}, "q_rounds means nothing with q_mode 'bsm'"),
+        ({**BSM, "kv_size": True}, "kv_size is given without kv_mode"),
+        ({"kv_mode": "n2d", "kv_s": [2, 2], "kv_size": 1}, "kv_size is 1, expected true or false"),
+        ({**BSM, "q_size": True}, "unknown key 'q_size', did you mean 'kv_size'"),
     ],
 )
 def test_a_stage_that_cannot_be_meant_is_named(words, message):
@@ -230,7 +264,8 @@ def test_a_missing_recipe_file(tmp_path, monkeypatch, name):
     [
         (
             "fsat",
-            ", did you mean 'fast'?; expected one of original, hq, fast, 2x2, downsample, kv2x2, or a recipe file",
+            ", did you mean 'fast'?; expected one of original, hq, hq+, fast, fast+, 2x2, downsample, kv2x2, or a "
+            "recipe file",
         ),
         ("Fast", ", did you mean 'fast'?"),
         ("orignal", ", did you mean 'original'?"),

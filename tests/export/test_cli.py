@@ -121,6 +121,13 @@ def test_matching_and_target_are_in_the_name_and_in_the_words(here, capsys):
     assert lines[-1] == f"next: sfpp-run {name} demo"
 
 
+def test_sizes_are_in_the_name_and_in_the_words(here, capsys):
+    assert cli.main(["--variant", "kv2x2", "--size-weighted", "--res", "160x128"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [path.name for path in here.iterdir()] == ["segformer-b0-kv2x2-sized-160x128.onnx"]
+    assert lines[1].startswith("  segformer-b0 kv2x2 with keys weighed by size, 160x128 ")
+
+
 def test_every_option_reaches_the_function(monkeypatch, capsys):
     given = {}
 
@@ -155,12 +162,14 @@ def test_every_option_reaches_the_function(monkeypatch, capsys):
         "path": "o.onnx",
     }
     words = [word for name, value in arguments.items() for word in (f"--{name}", *value.split())]
-    code, lines = run_failing(capsys, *words, "--multi-label", "--no-align-corners")
+    flags = ("--multi-label", "--no-align-corners", "--size-weighted", "--trained-with-merging")
+    code, lines = run_failing(capsys, *words, *flags)
     assert (code, lines) == (1, ["sfpp-export: error: enough"])
     given.pop("notify")
     expected = {name.replace("-", "_"): value for name, value in arguments.items()}
     numbers = {"batch": 3, "opset": 18, "share_matching": 0, "threshold": 0.3, "mean": [1, 2, 3], "std": [4, 5, 6]}
-    assert given == {**expected, **numbers, "multi_label": True, "align_corners": False}
+    switched = {"multi_label": True, "align_corners": False, "size_weighted": True, "trained_with_merging": True}
+    assert given == {**expected, **numbers, **switched}
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "2.5", "every", ""])

@@ -7,6 +7,7 @@ from sfpp.export.checkpoints.configuration import (
     UNREADABLE,
     Configuration,
     kind_of,
+    merging_in_training,
     shown,
     stored_configuration,
 )
@@ -50,6 +51,24 @@ def test_where_it_is_stored():
     assert stored_configuration({"cfg": "  ", "config": 3}) is None
     assert read("a = 1", "config").source == "meta.config"
     assert stored_configuration({"cfg": {"a": {"b": 2}}}).at("a", "b") == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ("model = dict(backbone=dict(merging=[dict(kv_mode='bsm'), dict(q_mode=None)]))", "model.backbone.merging[0]"),
+        (
+            "stage = {'q_mode': 'n2d', 'q_s': [2, 2]}\nmodel = dict(backbone={'cfg': (stage, stage)})",
+            "model.backbone.cfg[0]",
+        ),
+        ("model = dict(backbone=dict(merging=[dict(kv_mode=None), dict(q_mode='')]))", None),
+        ("other = dict(kv_mode='bsm')\nmodel = dict(backbone=dict(depths=[2, 2]))", None),
+        ("model = load('model.py')", None),
+    ],
+)
+def test_where_it_says_that_training_merged_tokens(text, where):
+    assert merging_in_training({"cfg": text}) == (f"meta.cfg, {where}" if where else "")
+    assert merging_in_training({}) == ""
 
 
 @pytest.mark.parametrize(

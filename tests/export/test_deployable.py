@@ -190,7 +190,7 @@ class MergeAndBack(torch.nn.Module):
         self.grid_hw, self.merging = grid_hw, merging
 
     def forward(self, tokens):
-        merged, copy_back = merge_tokens(tokens, self.grid_hw, self.merging)
+        merged, copy_back, _ = merge_tokens(tokens, self.grid_hw, self.merging)
         return 2 * copy_back(merged)
 
 

@@ -1,42 +1,82 @@
 """Index tables of merging, against loops over the grid."""
 
+from functools import partial
+
 import numpy as np
+import onnx_graphsurgeon as gs
 import pytest
 
-from sfpp.export.lowering.geometry import Geometry, Slots
+from sfpp.export.lowering.geometry import Geometry, Slots, positions_among
 
 GRIDS = [((8, 12), (4, 4)), ((9, 11), (4, 4)), ((5, 7), (2, 3)), ((4, 4), (4, 4)), ((1, 6), (1, 2)), ((7, 2), (2, 2))]
 
 
-@pytest.fixture(params=GRIDS, ids=str)
-def slots(request):
-    return Slots(Geometry(*request.param))
+# Of k-means: rows and columns of cells instead of their size; they need not divide the grid.
+CELLS = [((8, 12), (2, 3)), ((9, 11), (4, 5)), ((5, 7), (5, 7)), ((4, 4), (1, 1)), ((1, 6), (1, 4)), ((7, 2), (3, 2))]
 
 
-def cell_of(slots, token):
-    (_, width), (cell_h, cell_w) = slots.geometry.grid_hw, slots.geometry.cell_hw
-    return token // width // cell_h * slots.cells_hw[1] + token % width // cell_w
+class Windows:
+    """The cells of bipartite merging: of one size, with a destination in each complete one."""
+
+    def __init__(self, grid_hw, cell_hw):
+        self.grid_hw, self.cell_hw = grid_hw, cell_hw
+        self.geometry = Geometry(grid_hw, cell_hw)
+        self.slots = Slots.of_windows(self.geometry)
+        self.destination_cells = [self.cell_of(token) for token in self.geometry.partition.destinations]
+
+    def cell_of(self, token):
+        row, column = divmod(token, self.grid_hw[1])
+        return row // self.cell_hw[0] * -(-self.grid_hw[1] // self.cell_hw[1]) + column // self.cell_hw[1]
 
 
-def test_every_token_stands_in_its_cell_once(slots):
+class Rectangles:
+    """The cells of k-means: so many of them, all destinations."""
+
+    def __init__(self, grid_hw, cells_hw):
+        self.grid_hw, self.cells_hw = grid_hw, cells_hw
+        names = ("grid_h", "grid_w", "cells_h", "cells_w")
+        attributes = dict(zip(names, (*grid_hw, *cells_hw), strict=True))
+        self.slots = Slots.of_cells(gs.Node("NearestCell", attrs=attributes))
+        self.destination_cells = list(range(cells_hw[0] * cells_hw[1]))
+
+    def cell_of(self, token):
+        row, column = divmod(token, self.grid_hw[1])
+        # The cell c of n on a side of s tokens holds those from s * c / n on.
+        inside = [
+            max(cell for cell in range(count) if -(-size * cell // count) <= position)
+            for position, size, count in zip((row, column), self.grid_hw, self.cells_hw, strict=True)
+        ]
+        return inside[0] * self.cells_hw[1] + inside[1]
+
+
+@pytest.fixture(params=[*(partial(Windows, *each) for each in GRIDS), *(partial(Rectangles, *each) for each in CELLS)])
+def layout(request):
+    return request.param()
+
+
+@pytest.fixture
+def slots(layout):
+    return layout.slots
+
+
+def test_every_token_stands_in_its_cell_once(layout, slots):
     table = slots.token_of_slot.reshape(slots.count, slots.width)
-    tokens = slots.geometry.grid_hw[0] * slots.geometry.grid_hw[1]
+    tokens = layout.grid_hw[0] * layout.grid_hw[1]
     assert sorted(table[table >= 0]) == list(range(tokens))
+    assert np.array_equal(slots.token_of_slot[slots.slot_of_token], np.arange(tokens))
     for cell, row in enumerate(table):
-        assert all(cell_of(slots, token) == cell for token in row[row >= 0])
+        assert all(layout.cell_of(token) == cell for token in row[row >= 0])
+    assert slots.count == max(map(layout.cell_of, range(tokens))) + 1
 
 
-def test_sources_find_their_slots_and_back(slots):
-    sources = slots.geometry.partition.sources
-    assert np.array_equal(slots.token_of_slot[slots.slot_of_source], sources)
-    assert np.array_equal(slots.source_of_slot[slots.slot_of_source], np.arange(len(sources)))
-    others = np.setdiff1d(np.arange(slots.count * slots.width), slots.slot_of_source)
-    assert (slots.source_of_slot[others] == len(sources)).all()
+def test_positions_among_some_tokens():
+    chosen, tokens = np.array([1, 4, 6]), np.array([-1, 0, 1, 4, 5, 6, 7])
+    assert positions_among(tokens, chosen).tolist() == [3, 3, 0, 1, 3, 2, 3]
 
 
-def test_neighbors_are_the_destinations_of_touching_cells(slots):
+def test_neighbors_are_the_destinations_of_touching_cells(layout, slots):
     rows, columns = slots.cells_hw
-    cells = [cell_of(slots, token) for token in slots.geometry.partition.destinations]
+    cells = layout.destination_cells
     for cell in range(rows * columns):
         near = [
             index

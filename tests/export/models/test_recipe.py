@@ -7,13 +7,16 @@ from sfpp.export.catalog import VARIANTS
 from sfpp.export.models.recipe import (
     NO_MERGING,
     Bipartite,
+    KMeans,
     MergingRecipe,
     Pool2d,
     StageRecipe,
     local_candidates,
     matches_locally,
     partition_grid,
+    tokens_after,
     with_matching,
+    with_sizes,
 )
 from sfpp.runtime.errors import RecipeError
 
@@ -57,5 +60,31 @@ def test_blocks_share_a_matching(share, anew):
 
 
 def test_which_variants_match_tokens():
-    assert [name for name, recipe in VARIANTS.items() if recipe.merges_bipartite] == ["hq", "fast"]
-    assert not NO_MERGING.merges_bipartite
+    assert [name for name, recipe in VARIANTS.items() if recipe.merges_bipartite] == ["hq", "hq+", "fast", "fast+"]
+    keys_by_kmeans = MergingRecipe((StageRecipe(key_value=KMeans(0.9)), *[StageRecipe()] * 3))
+    assert keys_by_kmeans.matches
+    assert not keys_by_kmeans.merges_bipartite
+    assert not NO_MERGING.matches
+    assert not VARIANTS["2x2"].matches
+
+
+def test_which_variants_weigh_keys_by_their_sizes():
+    assert [name for name, recipe in VARIANTS.items() if recipe.sized] == ["hq+", "fast+"]
+    assert with_sizes(VARIANTS["hq"]) == VARIANTS["hq+"]
+    assert not any(stage.sized for stage in with_sizes(VARIANTS["2x2"]).stages)  # it merges no keys
+    assert with_matching(VARIANTS["hq+"], local=True).sized
+
+
+@pytest.mark.parametrize(
+    ("grid_hw", "ratio", "cells_hw"),
+    [
+        ((67, 120), 0.9, (21, 38)),
+        ((15, 11), 0.9, (5, 3)),
+        ((8, 6), 0.9, (3, 2)),
+        ((5, 4), 1.0, (1, 1)),
+        ((5, 4), 0, (5, 4)),
+    ],
+)
+def test_cells_of_kmeans(grid_hw, ratio, cells_hw):
+    assert KMeans(ratio).cells_hw(grid_hw) == cells_hw
+    assert tokens_after(KMeans(ratio), grid_hw) == cells_hw[0] * cells_hw[1]

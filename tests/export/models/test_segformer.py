@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from sfpp.export.catalog import MIT_SIZES
-from sfpp.export.models.recipe import NO_MERGING, Bipartite, MergingRecipe, Pool1d, Pool2d, StageRecipe
+from sfpp.export.models.recipe import NO_MERGING, Bipartite, KMeans, MergingRecipe, Pool1d, Pool2d, StageRecipe
 from sfpp.export.models.segformer import (
     EncoderConfig,
     HeadConfig,
@@ -32,10 +32,10 @@ TINY = EncoderConfig(
 )
 EVERY_SIDE = MergingRecipe(
     (
-        StageRecipe(query=Pool2d((2, 3)), key_value=Bipartite(0.4, (2, 2))),
-        StageRecipe(query=Bipartite(0.5, (2, 3)), key_value=Pool2d((1, 2))),
-        StageRecipe(query=Pool1d(3)),
-        StageRecipe(key_value=Pool1d(2)),
+        StageRecipe(query=Pool2d((2, 3)), key_value=Bipartite(0.4, (2, 2)), sized=True),
+        StageRecipe(query=Bipartite(0.5, (2, 3)), key_value=Pool2d((1, 2)), sized=True),
+        StageRecipe(query=KMeans(0.6), key_value=KMeans(0.5), sized=True),
+        StageRecipe(query=Pool1d(3), key_value=Pool1d(2)),
     )
 )
 
@@ -71,14 +71,15 @@ def slow_convolution(conv, image, stride, pad):
 
 
 def slow_attention(layer, tokens, grid_hw, recipe):
-    queries, copy_back = merge_tokens(tokens, grid_hw, recipe.query)
+    queries, copy_back, _ = merge_tokens(tokens, grid_hw, recipe.query)
     context, context_grid, ratio = tokens, grid_hw, layer.reduction_ratio
     if ratio > 1:
         image = tokens.transpose(1, 2).reshape(len(tokens), -1, *grid_hw)
         reduced = slow_convolution(layer.reduction, image, ratio, 0)
         context, context_grid = reduced.flatten(2).transpose(1, 2), tuple(reduced.shape[2:])
         context = slow_norm(layer.reduction_norm, context, TINY.embed_eps)
-    context, _ = merge_tokens(context, context_grid, recipe.key_value)
+    context, _, sizes = merge_tokens(context, context_grid, recipe.key_value)
+    weights = sizes.unsqueeze(1) if recipe.sized else 1.0
     channels, width = tokens.shape[2], tokens.shape[2] // layer.heads
     query = queries @ layer.query.weight.T + layer.query.bias
     key = context @ layer.key_value.weight[:channels].T + layer.key_value.bias[:channels]
@@ -86,7 +87,7 @@ def slow_attention(layer, tokens, grid_hw, recipe):
     answers = []
     for head in range(layer.heads):
         part = slice(head * width, (head + 1) * width)
-        scores = torch.exp(query[..., part] @ key[..., part].transpose(1, 2) / math.sqrt(width))
+        scores = weights * torch.exp(query[..., part] @ key[..., part].transpose(1, 2) / math.sqrt(width))
         answers.append(scores / scores.sum(-1, keepdim=True) @ value[..., part])
     return copy_back(torch.cat(answers, -1) @ layer.output.weight.T + layer.output.bias)
 
@@ -170,7 +171,9 @@ def slow_head(head, features):
         (1, (7, 11), StageRecipe()),
         (3, (4, 5), StageRecipe()),
         (0, (9, 14), StageRecipe(query=Pool2d((2, 2)), key_value=Bipartite(0.5, (2, 3)))),
-        (1, (7, 11), StageRecipe(query=Bipartite(0.6, (2, 2)), key_value=Pool1d(2))),
+        (1, (7, 11), StageRecipe(query=Bipartite(0.6, (2, 2)), key_value=Pool1d(2), sized=True)),
+        (0, (9, 14), StageRecipe(key_value=Bipartite(0.5, (2, 3)), sized=True)),
+        (3, (4, 5), StageRecipe(query=KMeans(0.7), key_value=KMeans(0.8), sized=True)),
         (3, (4, 5), StageRecipe(query=Bipartite(0.5, (2, 2)), key_value=Bipartite(1.0, (4, 2)))),
     ],
 )

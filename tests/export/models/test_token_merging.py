@@ -50,13 +50,15 @@ def test_merge_and_copy_back_equal_the_slow_version(grid_hw, cell_hw, ratio, loc
     torch.manual_seed(3)
     tokens = torch.randn(2, grid_hw[0] * grid_hw[1], 6, dtype=torch.float64)
     merging = Bipartite(ratio, cell_hw, local)
-    merged, copy_back = tm.merge_tokens(tokens, grid_hw, merging)
+    merged, copy_back, sizes = tm.merge_tokens(tokens, grid_hw, merging)
     back = copy_back(merged)
     assert merged.shape == (2, tokens_after(merging, grid_hw), 6)
     for frame in range(2):
         means, partner_of, answer = slow_merge(tokens[frame], grid_hw, merging)
         torch.testing.assert_close(back[frame], answer)
         kept = [i for i in range(tokens.shape[1]) if i not in means and i not in partner_of]
+        counted = [1 + list(partner_of.values()).count(destination) for destination in means]
+        assert sizes is None or sizes[frame].tolist() == [*[1] * len(kept), *counted]
         expected = torch.cat([tokens[frame, kept], torch.stack(list(means.values()))])
         by_value = lambda rows: rows[rows[:, 0].argsort()]  # noqa: E731 - the order of merged tokens is free
         torch.testing.assert_close(by_value(merged[frame]), by_value(expected))
@@ -77,10 +79,10 @@ def test_matching_in_rows_equals_matching_at_once(monkeypatch):
 def test_batch_equals_singles():
     tokens = torch.randn(3, 63, 8)
     merging = Bipartite(0.6, (2, 2))
-    merged, copy_back = tm.merge_tokens(tokens, (7, 9), merging)
+    merged, copy_back, _ = tm.merge_tokens(tokens, (7, 9), merging)
     together = copy_back(merged)
     for frame in range(3):
-        single, single_back = tm.merge_tokens(tokens[frame : frame + 1], (7, 9), merging)
+        single, single_back, _ = tm.merge_tokens(tokens[frame : frame + 1], (7, 9), merging)
         torch.testing.assert_close(together[frame : frame + 1], single_back(single))
 
 
@@ -92,14 +94,14 @@ def test_a_tie_goes_to_the_first_destination():
 
 def test_a_ratio_of_zero_leaves_tokens_alone():
     tokens = torch.randn(1, 24, 4)
-    merged, copy_back = tm.merge_tokens(tokens, (4, 6), Bipartite(0.0, (2, 2)))
+    merged, copy_back, _ = tm.merge_tokens(tokens, (4, 6), Bipartite(0.0, (2, 2)))
     assert merged is tokens
     assert copy_back(merged) is tokens
 
 
 def test_tokens_of_zeros_do_not_make_nan():
     tokens = torch.zeros(1, 16, 4)
-    merged, copy_back = tm.merge_tokens(tokens, (4, 4), Bipartite(0.5, (2, 2)))
+    merged, copy_back, _ = tm.merge_tokens(tokens, (4, 4), Bipartite(0.5, (2, 2)))
     assert copy_back(merged).eq(0).all()
 
 
@@ -133,7 +135,7 @@ def test_partition_holds_every_token_once():
 def test_pool_2d_averages_windows_and_copies_back(grid_hw, window_hw):
     height, width = grid_hw
     tokens = torch.randn(2, height * width, 5, dtype=torch.float64)
-    merged, copy_back = tm.merge_tokens(tokens, grid_hw, Pool2d(window_hw))
+    merged, copy_back, sizes = tm.merge_tokens(tokens, grid_hw, Pool2d(window_hw))
     out_h, out_w = math.ceil(height / window_hw[0]), math.ceil(width / window_hw[1])
     grid = tokens.reshape(2, height, width, 5)
     for y in range(out_h):
@@ -141,6 +143,7 @@ def test_pool_2d_averages_windows_and_copies_back(grid_hw, window_hw):
             rows = slice(y * window_hw[0], (y + 1) * window_hw[0])
             window = grid[:, rows, x * window_hw[1] : (x + 1) * window_hw[1]]
             torch.testing.assert_close(merged[:, y * out_w + x], window.mean((1, 2)))
+            assert sizes[0, y * out_w + x] == window.shape[1] * window.shape[2]
     back = copy_back(merged).reshape(2, height, width, 5)
     pooled = merged.reshape(2, out_h, out_w, 5).permute(0, 3, 1, 2)
     expected = torch.nn.functional.interpolate(pooled, size=grid_hw, mode="nearest").permute(0, 2, 3, 1)
@@ -150,9 +153,10 @@ def test_pool_2d_averages_windows_and_copies_back(grid_hw, window_hw):
 @pytest.mark.parametrize(("count", "window"), [(12, 2), (13, 2), (14, 4)])
 def test_pool_1d_averages_runs_and_copies_back(count, window):
     tokens = torch.randn(1, count, 3, dtype=torch.float64)
-    merged, copy_back = tm.merge_tokens(tokens, (1, count), Pool1d(window))
+    merged, copy_back, sizes = tm.merge_tokens(tokens, (1, count), Pool1d(window))
     expected = torch.stack([tokens[0, start : start + window].mean(0) for start in range(0, count, window)])
     torch.testing.assert_close(merged[0], expected)
+    assert sizes[0].tolist() == [min(window, count - start) for start in range(0, count, window)]
     rows = [index * len(expected) // count for index in range(count)]
     torch.testing.assert_close(copy_back(merged)[0], expected[rows])
 
@@ -168,12 +172,18 @@ def test_shape_rules_agree_with_the_computation(keep):
     tokens = torch.randn(2, 24, 4)
     geometry = (4, 6, 2, 2)
     kept, partner = tm.match_bipartite(tokens, *geometry, keep)
-    merged = tm.merge_bipartite(tokens, kept, partner, *geometry)
+    merged, sizes = tm.merge_bipartite(tokens, kept, partner, *geometry)
     unmerged = tm.unmerge_bipartite(merged, kept, partner, *geometry)
     fake_kept, fake_partner = tm.match_bipartite(tokens.to("meta"), *geometry, keep)
-    fake_merged = tm.merge_bipartite(tokens.to("meta"), fake_kept, fake_partner, *geometry)
+    fake_merged, fake_sizes = tm.merge_bipartite(tokens.to("meta"), fake_kept, fake_partner, *geometry)
     fake_unmerged = tm.unmerge_bipartite(fake_merged, fake_kept, fake_partner, *geometry)
-    pairs = [(kept, fake_kept), (partner, fake_partner), (merged, fake_merged), (unmerged, fake_unmerged)]
+    pairs = [
+        (kept, fake_kept),
+        (partner, fake_partner),
+        (merged, fake_merged),
+        (sizes, fake_sizes),
+        (unmerged, fake_unmerged),
+    ]
     for real, fake in pairs:
         assert (real.shape, real.dtype) == (fake.shape, fake.dtype)
 
@@ -183,11 +193,11 @@ def test_a_matching_can_be_used_again():
     first, second = torch.randn(2, 1, 63, 8, generator=torch.Generator().manual_seed(5))
     merging = Bipartite(0.6, (2, 2))
     matching = tm.matching_of(first, (7, 9), merging)
-    merged, copy_back = tm.merge_tokens(second, (7, 9), merging, matching)
-    expected = tm.merge_bipartite(second, *matching, 7, 9, 2, 2)
+    merged, copy_back, _ = tm.merge_tokens(second, (7, 9), merging, matching)
+    expected, _ = tm.merge_bipartite(second, *matching, 7, 9, 2, 2)
     torch.testing.assert_close(merged, expected)
     torch.testing.assert_close(copy_back(merged), tm.unmerge_bipartite(expected, *matching, 7, 9, 2, 2))
-    anew, _ = tm.merge_tokens(second, (7, 9), merging)
+    anew, *_ = tm.merge_tokens(second, (7, 9), merging)
     assert not torch.allclose(merged, anew)
 
 
