@@ -263,7 +263,6 @@ def with_rewritten_blocks(part: _Part) -> _Part:
             module.ffn = ConvMixFfn(module.ffn)
         if isinstance(module, Attention):
             fold_scale(module)
-            fold_output(module)
     return copied
 
 
@@ -273,22 +272,6 @@ def fold_scale(attention: Attention) -> None:
         attention.query.weight.mul_(attention.scale)
         attention.query.bias.mul_(attention.scale)
     attention.scale = 1.0
-
-
-def fold_output(attention: Attention) -> None:
-    """Move the output projection of an attention with a single head into its values, in place.
-
-    ``(P V) W + b = P (V W + b)``, since the rows of P sum to 1. There are far fewer values than queries.
-    """
-    if attention.heads > 1:
-        return
-    output, values = attention.output, attention.key_value
-    assert isinstance(output, nn.Linear)
-    channels = output.in_features
-    with torch.no_grad():
-        values.weight[channels:] = output.weight @ values.weight[channels:]
-        values.bias[channels:] = output.weight @ values.bias[channels:] + output.bias
-    attention.output = nn.Identity()
 
 
 def folded_batch_norm(unit: ConvUnit | Fusion) -> tuple[Tensor, Tensor]:

@@ -182,17 +182,18 @@ def lower_unmerge(emit: Emitter, node: gs.Node) -> gs.Variable:
 
 
 def gather_each(emit: Emitter, tensor: gs.Tensor, index: gs.Variable, name: str) -> gs.Variable:
-    """Gather tokens of (batch, N, channels) by (batch, K), each frame by its own indices, with one plain Gather."""
+    """Gather tokens of (batch, N, channels) by (batch, K), each frame by its own indices, with one plain Gather.
+
+    The indices keep their two axes, so that the answer has its three at once: converters that trace what an index is
+    made of lose it in a Reshape.
+    """
     batch, tokens, channels = tensor.shape
-    shape = (batch, index.shape[1], channels)
     if batch > 1:
         starts = np.arange(batch, dtype=np.int32).reshape(batch, 1) * tokens
         table = emit.constant(f"merging/frame_starts_{batch}_{tokens}", starts)
         index = emit.output("Add", [index, table], f"{name}_flat_index", index.shape, dtype=np.int32)
     flat = emit.reshape(tensor, f"{name}_flat", (batch * tokens, channels))
-    flat_index = emit.reshape(index, f"{name}_index", (batch * index.shape[1],))
-    rows = emit.output("Gather", [flat, flat_index], f"{name}_rows", (batch * index.shape[1], channels), axis=0)
-    return emit.reshape(rows, name, shape)
+    return emit.output("Gather", [flat, index], name, (batch, index.shape[1], channels), axis=0)
 
 
 def as_int32(emit: Emitter, tensor: gs.Variable, name: str) -> gs.Variable:

@@ -180,7 +180,7 @@ class Attention(nn.Module):
         self.reduction_ratio = reduction
         self.query = nn.Linear(channels, channels)
         self.key_value = nn.Linear(channels, 2 * channels)  # keys first
-        self.output: nn.Module = nn.Linear(channels, channels)
+        self.output = nn.Linear(channels, channels)
         if reduction > 1:
             self.reduction = nn.Conv2d(channels, channels, reduction, reduction)
             self.reduction_norm = nn.LayerNorm(channels, eps=eps)

@@ -106,18 +106,16 @@ def merge_tokens(tokens: Tensor, grid_hw: GridHw, merging: Merging | None, match
     Raises:
         RecipeError: the merging does not fit the grid.
     """
-    count = grid_hw[0] * grid_hw[1]
-    if merging is None or tokens_after(merging, grid_hw) == count:
+    if merging is None or tokens_after(merging, grid_hw) == grid_hw[0] * grid_hw[1]:
         return Merged(tokens, lambda answer: answer)
+    if isinstance(merging, Pool1d):  # runs are windows of a grid with a single column
+        grid_hw, merging = (grid_hw[0] * grid_hw[1], 1), Pool2d((merging.window, 1))
     if isinstance(merging, Pool2d):
         window_hw = merging.window_hw
         sizes = torch.from_numpy(window_sizes(grid_hw, window_hw)).to(tokens)
         return Merged(
             pool_2d(tokens, grid_hw, window_hw), lambda answer: copy_back_2d(answer, grid_hw, window_hw), sizes
         )
-    if isinstance(merging, Pool1d):
-        sizes = torch.from_numpy(window_sizes((1, count), (1, merging.window))).to(tokens)
-        return Merged(pool_1d(tokens, merging.window), lambda answer: copy_back_1d(answer, count), sizes)
     matching = matching or cast(Matching, matching_of(tokens, grid_hw, merging))
     if isinstance(matching, Cells):
         assert isinstance(merging, KMeans)
@@ -371,9 +369,15 @@ def pool_2d(tokens: Tensor, grid_hw: GridHw, window_hw: GridHw) -> Tensor:
 
 def copy_back_2d(pooled: Tensor, grid_hw: GridHw, window_hw: GridHw) -> Tensor:
     """Copy pooled tokens back to (batch, H * W, channels) by nearest neighbour; the counterpart of :func:`pool_2d`."""
-    out_h, out_w = pooled_grid(grid_hw, window_hw)
-    rows, columns = _nearest(grid_hw[0], out_h), _nearest(grid_hw[1], out_w)
-    table = rows[:, None] * out_w + columns[None, :]
+    out_hw = pooled_grid(grid_hw, window_hw)
+    if all(resize_is_exact(size, out) for size, out in zip(grid_hw, out_hw, strict=True)):
+        # As a resized image every converter knows it; a Gather along the tokens is a silent Crop to ncnn's.
+        batch, _, channels = (int(size) for size in pooled.shape)
+        image = pooled.transpose(1, 2).reshape(batch, channels, *out_hw)
+        copied = F.interpolate(image, size=grid_hw, mode="nearest")
+        return copied.reshape(batch, channels, grid_hw[0] * grid_hw[1]).transpose(1, 2)
+    rows, columns = (_nearest(size, out) for size, out in zip(grid_hw, out_hw, strict=True))
+    table = rows[:, None] * out_hw[1] + columns[None, :]
     return pooled.index_select(1, torch.from_numpy(table.ravel()).to(pooled.device))
 
 
@@ -388,16 +392,17 @@ def window_sizes(grid_hw: GridHw, window_hw: GridHw) -> NDArray[np.float32]:
     return np.outer(rows, columns).reshape(1, -1).astype(np.float32)
 
 
-def pool_1d(tokens: Tensor, window: int) -> Tensor:
-    """Average runs of ``window`` tokens along the flattened axis: (batch, ceil(N / window), channels)."""
-    flat = tokens.transpose(1, 2)
-    return F.avg_pool1d(flat, window, window, ceil_mode=True, count_include_pad=False).transpose(1, 2)
+def resize_is_exact(size: int, pooled_size: int) -> bool:
+    """Tell whether resizing by nearest neighbour in float32 takes the right token at each of ``size`` positions.
 
-
-def copy_back_1d(pooled: Tensor, tokens: int) -> Tensor:
-    """Copy pooled tokens back to (batch, tokens, channels) by nearest neighbour; the counterpart of :func:`pool_1d`."""
-    table = torch.from_numpy(_nearest(tokens, int(pooled.shape[1])))
-    return pooled.index_select(1, table.to(pooled.device))
+    Libraries divide a position by the ratio of the sizes or multiply it by the inverse. Where the exact answer is a
+    whole number and the factor none in binary, rounding may give the token before: of 94 positions pooled to 32, the
+    one at 47 times 16 / 47. Windows of 2 are exact up to 4188 positions, a side of 16752 pixels.
+    """
+    position = np.arange(size, dtype=np.float32)
+    larger, smaller = np.float32(size), np.float32(pooled_size)
+    ways = (position / (larger / smaller), position * (smaller / larger), position * smaller / larger)
+    return all(np.array_equal(np.floor(way), _nearest(size, pooled_size)) for way in ways)
 
 
 def _nearest(size: int, pooled_size: int) -> NDArray[np.int64]:

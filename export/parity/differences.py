@@ -192,12 +192,8 @@ def _hooked(module: nn.Module, point: Point, compare: Callable[[Tensor], None]) 
 
 
 def _comparer(point: Point, seen: Seen, found: Compared, *, in_step: bool) -> Callable[[Tensor], None]:
-    def compare(value: Tensor) -> None:
-        mine = value if point.channels is None else value[..., : point.channels]
-        graph = seen[point.name]
-        if point.channels is not None:
-            graph = graph[..., : point.channels]
-        fitted = fitted_to(graph, mine)
+    def compare(mine: Tensor) -> None:
+        fitted = fitted_to(seen[point.name], mine)
         if fitted is None:
             found[point.name] = Difference(np.inf, np.inf)
             return

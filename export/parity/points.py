@@ -39,7 +39,6 @@ class Point:
         parts: the value lies in several nodes, channel after channel: ``node``, ``node_1``, ``node_2``.
         grid_hw: rows and columns of the tokens, None where they have no grid (merged ones).
         scale: the graph's value is PyTorch's times this.
-        channels: how many of the first channels are the same on both sides; None for all.
         lasting: later parts need the value too, not only the next one.
         base: the point whose value this one's part adds to; none where it makes a value of its own.
         detail: it lies inside a part that ends at a coarse point.
@@ -53,7 +52,6 @@ class Point:
     parts: bool = False
     grid_hw: GridHw | None = None
     scale: float = 1.0
-    channels: int | None = None
     lasting: bool = False
     base: str = ""
     detail: bool = False
@@ -201,14 +199,9 @@ def _segformer_attention(path: str, attention: segformer.Attention, grid_hw: Gri
     yield Point(f"{name}/merging of keys and values", f"{path}.key_value", "input", f"{node}/key_value/MatMul", "input")
     # The graph has 1 / sqrt(head width) in its query projection.
     yield Point(f"{name}/query", f"{path}.query", "output", f"{node}/query/Add", scale=attention.scale)
-    # A single head's values carry the output projection; the keys, which come first, are as they were.
-    single, channels = attention.heads == 1, attention.query.out_features
-    only = channels if single else None
-    yield Point(f"{name}/key_value", f"{path}.key_value", "output", f"{node}/key_value/Add", channels=only)
-    side: Side = "output" if single else "input"
-    yield Point(f"{name}/softmax and products", f"{path}.output", side, f"{node}/attended")
-    if not single:
-        yield Point(f"{name}/output", f"{path}.output", "output", f"{node}/output/Add")
+    yield Point(f"{name}/key_value", f"{path}.key_value", "output", f"{node}/key_value/Add")
+    yield Point(f"{name}/softmax and products", f"{path}.output", "input", f"{node}/attended")
+    yield Point(f"{name}/output", f"{path}.output", "output", f"{node}/output/Add")
 
 
 def _edaformer_attention(path: str, attention: edaformer.Attention) -> Iterator[Point]:

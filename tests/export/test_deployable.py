@@ -1,8 +1,12 @@
 """The network rewritten for a graph is the same function as the learned one."""
 
+import io
+from collections import Counter
+
 import numpy as np
 import onnx
 import onnxruntime
+import openvino
 import pytest
 import torch
 import torch.nn.functional as F
@@ -12,9 +16,9 @@ from sfpp.export.deployable import Deployable, RewrittenHead, conv_1x1, folded_b
 from sfpp.export.lowering import merging, targets
 from sfpp.export.lowering.passes import lowered
 from sfpp.export.lowering.symbolic import trace_to_onnx
-from sfpp.export.models.recipe import NO_MERGING, Bipartite, MergingRecipe, Pool2d, StageRecipe
+from sfpp.export.models.recipe import NO_MERGING, Bipartite, MergingRecipe, Pool2d, StageRecipe, pooled_grid
 from sfpp.export.models.segformer import EncoderConfig, HeadConfig, MixFfn, SegFormer, SegFormerConfig
-from sfpp.export.models.token_merging import merge_tokens
+from sfpp.export.models.token_merging import copy_back_2d, merge_tokens
 from sfpp.runtime.contract import InputSpec
 from tests.export.networks import randomized
 
@@ -186,7 +190,7 @@ class MergeAndBack(torch.nn.Module):
         self.grid_hw, self.merging = grid_hw, merging
 
     def forward(self, tokens):
-        merged, copy_back = merge_tokens(tokens, self.grid_hw, self.merging)
+        merged, copy_back, _ = merge_tokens(tokens, self.grid_hw, self.merging)
         return 2 * copy_back(merged)
 
 
@@ -229,3 +233,65 @@ def test_more_than_3840_tokens_are_kept_in_two_passes():
     assert widths == [1, 3840, 660]  # the best partner, then 4500 of 4800 sources
     rows_equal = np.isclose(answer, module(tokens), atol=1e-5).all(-1)
     assert rows_equal.mean() > 0.999  # where two similarities are equal up to rounding, another one may be merged
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_tokens_are_gathered_by_indices_of_two_axes(batch):
+    """No Reshape of what was computed stands before or behind: the TensorFlow Lite converter loses track there."""
+    torch.set_default_dtype(torch.float32)
+    tokens = torch.randn(batch, 48, 8)
+    graph = lowered(
+        trace_to_onnx(MergeAndBack((6, 8), Bipartite(0.5, (2, 2))), tokens, names=("tokens", "back"), opset=17),
+        "portable",
+    ).graph
+    shapes = {each.name: [size.dim_value for size in each.type.tensor_type.shape.dim] for each in graph.value_info}
+    constants = {each.name for each in graph.initializer}
+    gathers = {node.name: node for node in graph.node if node.op_type == "Gather" and node.input[1] not in constants}
+    assert {name.rpartition("/")[2]: shapes[node.output[0]] for name, node in gathers.items()} == {
+        "kept_tokens": [batch, 12, 8],
+        "unmerged": [batch, 48, 8],
+    }
+    writers = {output: node.op_type for node in graph.node for output in node.output}
+    assert not [name for name, node in gathers.items() if writers[node.input[1]] == "Reshape"]
+
+
+class EveryCopyBack(torch.nn.Module):
+    """Pooled tokens copied back to grids of ``window`` to 200 rows and as many columns fewer than 200."""
+
+    def __init__(self, window):
+        super().__init__()
+        self.window_hw = (window, window)
+        self.grids = [(rows, 200 + window - rows) for rows in range(window, 201)]
+
+    def forward(self, tokens):
+        """Return (1, all positions of all grids, 1) of numbered tokens, of which each grid takes the first."""
+        counts = [rows * columns for rows, columns in (pooled_grid(grid, self.window_hw) for grid in self.grids)]
+        parts = [
+            copy_back_2d(tokens[:, :count], grid, self.window_hw)
+            for grid, count in zip(self.grids, counts, strict=True)
+        ]
+        return torch.cat(parts, 1)
+
+
+@pytest.mark.parametrize(
+    "window", [2, pytest.param(3, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.slow)]
+)
+def test_windows_are_copied_back_exactly_on_every_grid(window):
+    """In integers, against what resizing in float32 makes of it; where that is wrong a Gather stands instead."""
+    torch.set_default_dtype(torch.float32)
+    module, expected = EveryCopyBack(window).eval(), []
+    for rows, columns in module.grids:
+        pooled_rows, pooled_columns = -(-rows // window), -(-columns // window)
+        row, column = np.divmod(np.arange(rows * columns), columns)
+        expected.append(row * pooled_rows // rows * pooled_columns + column * pooled_columns // columns)
+    tokens = torch.arange(200.0 * 200).reshape(1, -1, 1)
+    graph = lowered(trace_to_onnx(module, tokens, names=("tokens", "back"), opset=17), "portable")
+    counts = Counter(node.op_type for node in graph.graph.node)
+    assert len(module.grids) - counts["Resize"] == {2: 0, 3: 4, 4: 2}[window]
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    core = openvino.Core()
+    read = core.read_model(io.BytesIO(graph.SerializeToString()))
+    compiled = core.compile_model(read, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    answers = [module(tokens).numpy(), session.run(None, {"tokens": tokens.numpy()})[0], compiled(tokens.numpy())[0]]
+    for answer in answers:
+        np.testing.assert_array_equal(answer.ravel(), np.concatenate(expected))

@@ -115,12 +115,11 @@ def test_in_step_an_error_stands_where_it_arises(values):
     assert results[True]["second"].relative < 1e-6
 
 
-def test_a_scaled_value_and_some_channels(values):
+def test_a_scaled_value(values):
     network = Residual().eval()
     with torch.no_grad():
         doubled = 2 * network.first(values)
-        doubled[..., 3:] = 99
-        point = Point("first", "first", "output", "", scale=2.0, channels=3)
+        point = Point("first", "first", "output", "", scale=2.0)
         with observed(network, [point], {"first": doubled.numpy()}, in_step=True) as found:
             network(values.clone())
     assert found["first"].relative < 1e-6
