@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from sfpp.export.lowering.emitter import Emitter
 from sfpp.export.lowering.geometry import NEIGHBORS, Geometry, Slots, positions_among
-from sfpp.export.models.token_merging import NORM_EPS
+from sfpp.export.models.kmeans import NORM_EPS
 
 TOPK_LIMIT = 3840
 # Larger than any cosine similarity, and exact in float16: marks the values that an earlier pass has taken.

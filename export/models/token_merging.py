@@ -4,8 +4,8 @@ Shapes: tokens are (batch, N, channels) float, N = grid height x grid width in r
 with ``custom_op`` behave like any other torch function; when a network is traced for export each of them stays a single
 node, which a lowering (``sfpp.export.lowering``) then spells out for its target.
 
-Source: SegFormer++ (arXiv 2405.14467), after Token Merging for Stable Diffusion (arXiv 2303.17604). Local k-means is
-ours, in the way of SLIC superpixels; sizes in attention are those of Token Merging (arXiv 2210.09461).
+Source: SegFormer++ (arXiv 2405.14467), after Token Merging for Stable Diffusion (arXiv 2303.17604). Sizes in attention
+are those of Token Merging (arXiv 2210.09461).
 """
 
 from __future__ import annotations
@@ -19,6 +19,14 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sfpp.export.models.kmeans import (
+    along_channels,
+    best_of_candidates,
+    cell_totals,
+    cluster,
+    of_length_1,
+    unmerge_cells,
+)
 from sfpp.export.models.recipe import (
     Bipartite,
     GridHw,
@@ -26,21 +34,14 @@ from sfpp.export.models.recipe import (
     Merging,
     Pool1d,
     Pool2d,
-    cells_nearby,
-    cells_of_grid,
     local_candidates,
     partition_grid,
     pooled_grid,
     tokens_after,
 )
 
-# Added to the squared norm before the square root: a token of zeros is then like nothing, instead of NaN.
-NORM_EPS = 1e-12
 # A matrix of similarities is computed in rows of at most so many bytes.
 SIMILARITY_BYTES_LIMIT = 1 << 28
-# How much of a cell's former mean, of length 1, is added to the sum of its tokens: a cell that lost all of them stays
-# where it was.
-INERTIA = 1e-2
 # The log of nothing: in float16 too it leaves an empty cell no weight in a softmax.
 LOG_OF_EMPTY = -1e4
 
@@ -132,96 +133,11 @@ def log_of_sizes(sizes: Tensor) -> Tensor:
     return torch.where(sizes > 0.5, sizes.clamp(min=1.0).log(), LOG_OF_EMPTY)
 
 
-def cluster(tokens: Tensor, grid_hw: GridHw, cells_hw: GridHw, rounds: int) -> Tensor:
-    """Return the cell (batch, N) of each token after so many rounds of local k-means; see :class:`KMeans`.
-
-    Likeness is cosine similarity, and a cell's center the sum of its tokens, each of length 1.
-    """
-    geometry = (*grid_hw, *cells_hw)
-    tokens = _of_length_1(tokens)
-    center = _of_length_1(grid_totals(tokens, *geometry))
-    cell: Tensor = nearest_cell(tokens, center, *geometry)
-    for _ in range(rounds - 1):
-        center = _of_length_1(cell_totals(tokens, cell, *geometry)[0] + INERTIA * center)
-        cell = nearest_cell(tokens, center, *geometry)
-    return cell
-
-
 def _merge_cells(tokens: Tensor, cell: Tensor, geometry: tuple[int, int, int, int]) -> Merged:
     """Return the mean of each cell's tokens; that of an empty cell is zero."""
     totals, sizes = cell_totals(tokens, cell, *geometry)
     means = totals / sizes.clamp(min=1.0).unsqueeze(-1)
     return Merged(means, lambda answer: unmerge_cells(answer, cell), sizes)
-
-
-@torch.library.custom_op("sfpp::grid_totals", mutates_args=())
-def grid_totals(tokens: Tensor, grid_h: int, grid_w: int, cells_h: int, cells_w: int) -> Tensor:
-    """Return the sum of the tokens of each rectangle of the grid, (batch, cells, channels)."""
-    own = torch.from_numpy(cells_of_grid((grid_h, grid_w), (cells_h, cells_w))).to(tokens.device)
-    totals = tokens.new_zeros((tokens.shape[0], cells_h * cells_w, tokens.shape[2]))
-    return totals.index_add(1, own, tokens)
-
-
-@grid_totals.register_fake
-def _(tokens: Tensor, grid_h: int, grid_w: int, cells_h: int, cells_w: int) -> Tensor:
-    return tokens.new_empty((tokens.shape[0], cells_h * cells_w, tokens.shape[2]))
-
-
-@torch.library.custom_op("sfpp::nearest_cell", mutates_args=())
-def nearest_cell(tokens: Tensor, centers: Tensor, grid_h: int, grid_w: int, cells_h: int, cells_w: int) -> Tensor:
-    """Return for each token the cell, of the nine around it, whose center resembles it most.
-
-    Args:
-        tokens: (batch, N, channels) of length 1.
-        centers: (batch, cells, channels) of length 1.
-        grid_h: rows of the grid; grid_w its columns, cells_h and cells_w rows and columns of cells.
-
-    Returns:
-        (batch, N) int64; the first of several on a tie.
-    """
-    nearby = torch.from_numpy(cells_nearby((grid_h, grid_w), (cells_h, cells_w)))
-    return best_of_candidates(tokens, centers, nearby.to(tokens.device))[1]
-
-
-@nearest_cell.register_fake
-def _(tokens: Tensor, centers: Tensor, grid_h: int, grid_w: int, cells_h: int, cells_w: int) -> Tensor:
-    return tokens.new_empty(tokens.shape[:2], dtype=torch.int64)
-
-
-@torch.library.custom_op("sfpp::cell_totals", mutates_args=())
-def cell_totals(
-    tokens: Tensor, cell: Tensor, grid_h: int, grid_w: int, cells_h: int, cells_w: int
-) -> tuple[Tensor, Tensor]:
-    """Return the sum of the tokens in each cell (batch, cells, channels), and how many they are (batch, cells).
-
-    Args:
-        tokens: (batch, N, channels).
-        cell: (batch, N), for each token one of the nine cells around it.
-        grid_h: rows of the grid; grid_w its columns, cells_h and cells_w rows and columns of cells.
-    """
-    batch, _, channels = tokens.shape
-    totals = tokens.new_zeros((batch, cells_h * cells_w, channels)).scatter_add(
-        1, _along_channels(cell, tokens), tokens
-    )
-    ones = torch.ones_like(cell, dtype=tokens.dtype)
-    return totals, tokens.new_zeros((batch, cells_h * cells_w)).scatter_add(1, cell, ones)
-
-
-@cell_totals.register_fake
-def _(tokens: Tensor, cell: Tensor, grid_h: int, grid_w: int, cells_h: int, cells_w: int) -> tuple[Tensor, Tensor]:
-    batch, _, channels = tokens.shape
-    return tokens.new_empty((batch, cells_h * cells_w, channels)), tokens.new_empty((batch, cells_h * cells_w))
-
-
-@torch.library.custom_op("sfpp::unmerge_cells", mutates_args=())
-def unmerge_cells(merged: Tensor, cell: Tensor) -> Tensor:
-    """Give every token the row of its cell: (batch, N, channels) of (batch, cells, channels) and cell (batch, N)."""
-    return merged.gather(1, _along_channels(cell, merged))
-
-
-@unmerge_cells.register_fake
-def _(merged: Tensor, cell: Tensor) -> Tensor:
-    return merged.new_empty((*cell.shape, merged.shape[2]))
 
 
 @torch.library.custom_op("sfpp::match_bipartite", mutates_args=())
@@ -266,28 +182,11 @@ def similarity_by_rows(sources: Tensor, destinations: Tensor) -> Iterator[Tensor
         yield part @ transposed
 
 
-def best_of_candidates(tokens: Tensor, others: Tensor, candidates: Tensor) -> tuple[Tensor, Tensor]:
-    """Return how alike each token and the best of its candidates are, (batch, N), and which that is, (batch, N) int64.
-
-    Args:
-        tokens: (batch, N, channels) of length 1.
-        others: (batch, M, channels) of length 1.
-        candidates: (N, n) positions among the others, -1 for none; the first one is taken on a tie.
-    """
-    similarity = (tokens.unsqueeze(2) * others[:, candidates.clamp(min=0)]).sum(-1)
-    best, which = similarity.masked_fill(candidates < 0, -torch.inf).max(-1)
-    return best, candidates.expand_as(similarity).gather(2, which.unsqueeze(-1)).squeeze(-1)
-
-
 def unit_tokens(tokens: Tensor, grid_hw: GridHw, cell_hw: GridHw) -> tuple[Tensor, Tensor]:
     """Return sources (batch, S, channels) and destinations (batch, D, channels), each token scaled to length 1."""
     destinations, sources = _partition_tensors(grid_hw, cell_hw, tokens.device)
-    unit = _of_length_1(tokens)
+    unit = of_length_1(tokens)
     return unit[:, sources], unit[:, destinations]
-
-
-def _of_length_1(tokens: Tensor) -> Tensor:
-    return tokens / ((tokens * tokens).sum(-1, keepdim=True) + NORM_EPS).sqrt()
 
 
 @torch.library.custom_op("sfpp::merge_bipartite", mutates_args=())
@@ -316,9 +215,9 @@ def merge_bipartite(
     destinations, sources = _partition_tensors((grid_h, grid_w), (cell_h, cell_w), tokens.device)
     source_tokens, merged = tokens[:, sources], tokens[:, destinations]
     is_merged = torch.ones_like(partner, dtype=tokens.dtype).scatter(1, kept, 0.0).unsqueeze(-1)
-    totals = merged.scatter_add(1, _along_channels(partner, tokens), source_tokens * is_merged)
+    totals = merged.scatter_add(1, along_channels(partner, tokens), source_tokens * is_merged)
     counts = torch.ones_like(merged[..., :1]).scatter_add(1, partner.unsqueeze(-1), is_merged)
-    kept_tokens = source_tokens.gather(1, _along_channels(kept, tokens))
+    kept_tokens = source_tokens.gather(1, along_channels(kept, tokens))
     sizes = torch.cat([torch.ones_like(kept, dtype=tokens.dtype), counts.squeeze(-1)], dim=1)
     return torch.cat([kept_tokens, totals / counts], dim=1), sizes
 
@@ -346,7 +245,7 @@ def unmerge_bipartite(
     row_of_token = partner.new_empty((len(partner), grid_h * grid_w))
     row_of_token[:, sources] = row_of_source
     row_of_token[:, destinations] = torch.arange(keep, keep + len(destinations), device=kept.device)
-    return merged.gather(1, _along_channels(row_of_token, merged))
+    return merged.gather(1, along_channels(row_of_token, merged))
 
 
 @unmerge_bipartite.register_fake
@@ -408,10 +307,6 @@ def resize_is_exact(size: int, pooled_size: int) -> bool:
 def _nearest(size: int, pooled_size: int) -> NDArray[np.int64]:
     """Return for each of ``size`` positions the nearest-neighbour one of ``pooled_size``, in exact integers."""
     return np.arange(size, dtype=np.int64) * pooled_size // size
-
-
-def _along_channels(index: Tensor, like: Tensor) -> Tensor:
-    return index.unsqueeze(-1).expand(-1, -1, like.shape[2])
 
 
 def _partition_tensors(grid_hw: GridHw, cell_hw: GridHw, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from sfpp.export.models.kmeans import best_of_candidates
 from sfpp.export.models.recipe import cells_nearby, local_candidates
-from sfpp.export.models.token_merging import best_of_candidates, similarity_by_rows, unit_tokens
+from sfpp.export.models.token_merging import similarity_by_rows, unit_tokens
 from sfpp.runtime.errors import VerificationError
 
 _MATCH = torch.ops.sfpp.match_bipartite.default

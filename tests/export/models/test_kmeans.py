@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from sfpp.export.models import token_merging as tm
+from sfpp.export.models import kmeans, token_merging as tm
 from sfpp.export.models.attention import attend
 from sfpp.export.models.recipe import KMeans, Pool2d, tokens_after
 
@@ -88,7 +88,7 @@ def test_tokens_that_are_all_alike_go_to_the_first_cell_nearby_and_leave_others_
 def test_an_empty_cell_stays_where_it_was():
     """What lost its tokens in the first round can win some in the second."""
     tokens = torch.ones(1, 81, 4)
-    once, twice = (tm.cluster(tokens, (9, 9), (3, 3), rounds) for rounds in (1, 2))
+    once, twice = (kmeans.cluster(tokens, (9, 9), (3, 3), rounds) for rounds in (1, 2))
     assert torch.equal(once, twice)  # it is as alike as the others still, and comes after them
 
 
@@ -118,7 +118,7 @@ def test_cells_can_be_used_again():
     merging = KMeans(0.8)
     cells = tm.matching_of(first, (9, 11), merging)
     again = tm.merge_tokens(second, (9, 11), merging, cells)
-    totals, sizes = tm.cell_totals(second, cells.cell, 9, 11, *merging.cells_hw((9, 11)))
+    totals, sizes = kmeans.cell_totals(second, cells.cell, 9, 11, *merging.cells_hw((9, 11)))
     torch.testing.assert_close(again.tokens, totals / sizes.clamp(min=1).unsqueeze(-1))
     assert not torch.allclose(again.tokens, tm.merge_tokens(second, (9, 11), merging).tokens)
 
@@ -126,12 +126,12 @@ def test_cells_can_be_used_again():
 def test_shape_rules_agree_with_the_computation():
     tokens, geometry = tokens_of((9, 11)), (9, 11, 2, 3)
     centers = tokens[:, :6].contiguous()
-    cell = tm.nearest_cell(tokens, centers, *geometry)
-    real = [tm.grid_totals(tokens, *geometry), cell, *tm.cell_totals(tokens, cell, *geometry)]
-    real.append(tm.unmerge_cells(centers, cell))
+    cell = kmeans.nearest_cell(tokens, centers, *geometry)
+    real = [kmeans.grid_totals(tokens, *geometry), cell, *kmeans.cell_totals(tokens, cell, *geometry)]
+    real.append(kmeans.unmerge_cells(centers, cell))
     there, away = cell.to("meta"), tokens.to("meta")
-    fake = [tm.grid_totals(away, *geometry), tm.nearest_cell(away, centers.to("meta"), *geometry)]
-    fake += [*tm.cell_totals(away, there, *geometry), tm.unmerge_cells(centers.to("meta"), there)]
+    fake = [kmeans.grid_totals(away, *geometry), kmeans.nearest_cell(away, centers.to("meta"), *geometry)]
+    fake += [*kmeans.cell_totals(away, there, *geometry), kmeans.unmerge_cells(centers.to("meta"), there)]
     assert [(each.shape, each.dtype) for each in real] == [(each.shape, each.dtype) for each in fake]
 
 

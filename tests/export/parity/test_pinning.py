@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from sfpp.export.models import token_merging as tm
+from sfpp.export.models import kmeans, token_merging as tm
 from sfpp.export.models.recipe import Bipartite, KMeans, cells_nearby, local_candidates, partition_grid
 from sfpp.export.parity.pinning import GraphCells, GraphMatching, PinnedMatching, assignment_gap, matching_gap
 from sfpp.runtime.errors import VerificationError
@@ -66,15 +66,15 @@ def test_merging_inside_uses_the_given_matching(tokens):
 
 def test_merging_inside_uses_the_given_cells(tokens):
     merging = KMeans(0.9)  # two by three cells of six by eight tokens
-    free = tm.cluster(tokens, GRID, merging.cells_hw(GRID), 2)
+    free = kmeans.cluster(tokens, GRID, merging.cells_hw(GRID), 2)
     moved = free.clone()
     moved[1, 0] = 1  # the first token, to the cell beside its own
     rounds = [GraphCells(each.numpy().astype(np.int32), "there") for each in (free, moved)]
     with PinnedMatching(rounds) as pin:
         merged, copy_back, sizes = tm.merge_tokens(tokens, GRID, merging)
-    totals, counts = tm.cell_totals(tokens, moved, *GRID, *merging.cells_hw(GRID))
+    totals, counts = kmeans.cell_totals(tokens, moved, *GRID, *merging.cells_hw(GRID))
     torch.testing.assert_close(merged, totals / counts.clamp(min=1).unsqueeze(-1))
-    torch.testing.assert_close(copy_back(merged), tm.unmerge_cells(merged, moved))
+    torch.testing.assert_close(copy_back(merged), kmeans.unmerge_cells(merged, moved))
     assert torch.equal(sizes, counts)
     assert [name for name, _ in pin.gaps] == ["there", "there"]
 
@@ -84,7 +84,7 @@ def test_how_far_an_assignment_is_from_the_best_one(tokens):
     cells_hw = (2, 3)
     center = unit[:, :6]
     nearby = torch.from_numpy(cells_nearby(GRID, cells_hw))
-    best = tm.nearest_cell(unit, center, *GRID, *cells_hw)
+    best = kmeans.nearest_cell(unit, center, *GRID, *cells_hw)
     assert assignment_gap(unit, center, best, nearby) < 1e-6
     other = best.clone()
     other[0, 0] = (best[0, 0] + 1) % 2  # of cells 0 and 1, both of which are near the first token
@@ -96,13 +96,13 @@ def test_how_far_an_assignment_is_from_the_best_one(tokens):
 
 @pytest.mark.parametrize("change", [lambda cell: cell[:, 1:], lambda cell: cell + 6, lambda cell: cell - 6])
 def test_cells_of_another_plan_are_refused(tokens, change):
-    cell = tm.cluster(tokens, GRID, (2, 3), 1).numpy()
+    cell = kmeans.cluster(tokens, GRID, (2, 3), 1).numpy()
     for choices in ([], [GraphCells(change(cell))]):
         with (
             PinnedMatching(choices),
             pytest.raises(VerificationError, match=r"a grid of 6x8 \(rows x columns\) should be in 2x3 cells"),
         ):
-            tm.cluster(tokens, GRID, (2, 3), 1)
+            kmeans.cluster(tokens, GRID, (2, 3), 1)
 
 
 def test_only_neighbors_count_in_local_matching():
