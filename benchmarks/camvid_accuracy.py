@@ -3,154 +3,127 @@
     python -m benchmarks.camvid_accuracy --data camvid/test
     python -m benchmarks.camvid_accuracy --data camvid/test --res 960x720 --cases original fast:local
 
-A case is a variant, with ``:local`` for local matching and ``:share2`` or ``:shareall`` for blocks that share a
-matching; ``@openvino:bf16`` names a backend and what it computes in, ONNX Runtime unless told. Every case sees the same
-frames and takes its turn at each, so that a busy machine slows all alike. Writes JSON into benchmarks/results and
-prints the table of docs/results.md.
+Beside mIoU stands the F-score of the boundaries, within 4 pixels, over all frames. Differences have the range from 5 to
+95 % of a paired bootstrap over blocks of 12 frames that follow each other, a second apart. Writes JSON into
+benchmarks/results and prints the table of docs/results.md.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
 import sys
 import tempfile
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
-from benchmarks.machine import RESULTS, store
-from sfpp.export import export_onnx
-from sfpp.export.catalog import VARIANTS
-from sfpp.runtime import Segmenter, load, read_image
+from benchmarks.machine import store
+from benchmarks.paired import (
+    Case,
+    Contestant,
+    Difference,
+    Row,
+    Score,
+    Seen,
+    add_arguments,
+    cases_to_run,
+    chance_text,
+    contestants,
+    differences,
+    keep,
+    row_values,
+    seen_by,
+)
+from sfpp.runtime import read_image
 from sfpp.runtime.agreement import label_agreement
-from sfpp.tooling.metrics import ConfusionMatrix
+from sfpp.tooling.metrics import (
+    ConfusionMatrix,
+    boundary_counts,
+    f_score_from_counts,
+    iou_from_counts,
+    mean_iou_from_counts,
+)
 
 IGNORE = 11
-CASES = [
-    case
-    for name, recipe in VARIANTS.items()
-    for case in ([name, f"{name}:local"] if recipe.merges_bipartite else [name])
-]
+BLOCK_FRAMES = 12
+CASES = ["original", "hq", "hq:local", "hq+", "fast", "fast:local", "fast:sized", "fast+", "2x2", "downsample", "kv2x2"]
+MEASURES: Mapping[str, tuple[str, Score]] = {
+    "mean_iou": ("confusion", mean_iou_from_counts),
+    "boundary_f": ("boundaries", f_score_from_counts),
+}
 
 
 @dataclass(frozen=True)
-class Case:
-    """One row to be: what is exported, and what runs it."""
+class CaseResult(Row):
+    """One row of the table, fractions 0..1; ``boundary_f`` is None where it was not measured."""
 
-    name: str
-    variant: str
-    matching: str | None = None
-    share_matching: int = 1
-    backend: str = "onnxruntime"
-    precision: str | None = None
-
-    @staticmethod
-    def from_text(text: str) -> Case:
-        """Read such as ``fast:local:share2@openvino:bf16``."""
-        model, _, place = text.partition("@")
-        variant, *words = model.split(":")
-        backend, _, precision = place.partition(":")
-        share = next((word.removeprefix("share") for word in words if word.startswith("share")), "1")
-        if unknown := set(words) - {"local", f"share{share}"}:
-            sys.exit(f"the case {text!r} has the unknown part {unknown.pop()!r}; expected :local or :shareN")
-        return Case(
-            name=text,
-            variant=variant,
-            matching="local" if "local" in words else None,
-            share_matching=0 if share == "all" else int(share),
-            backend=backend or "onnxruntime",
-            precision=precision or None,
-        )
-
-
-@dataclass(frozen=True)
-class CaseResult:
-    """One row of the table; ``time_ratio`` is the median over frames of this case's time over the first one's."""
-
-    case: str
     mean_iou: float
     pixel_accuracy: float
-    agreement_with_original: float
-    latency_ms: float
-    time_ratio: float
     iou_by_class: dict[str, float]
+    boundary_f: float | None = None
 
 
-class Measured:
-    """What has been seen of one case so far."""
-
-    def __init__(self, case: Case, model: Segmenter) -> None:
-        self.case = case
-        self.model = model
-        self.confusion = ConfusionMatrix(len(model.contract.classes), ignore=IGNORE)
-        self.latencies_ms: list[float] = []
-        self.agreements: list[float] = []
-
-    def see(self, frame_bgr: np.ndarray, truth: np.ndarray) -> np.ndarray:
-        """Segment one labelled frame and return its labels."""
-        start = time.perf_counter()
-        labels = self.model(frame_bgr).labels
-        self.latencies_ms.append((time.perf_counter() - start) * 1e3)
-        self.confusion.update(labels, truth)
-        return labels
-
-    def result(self, first: Measured) -> CaseResult:
-        """Sum up."""
-        ratios = [own / other for own, other in zip(self.latencies_ms, first.latencies_ms, strict=True)]
-        return CaseResult(
-            case=self.case.name,
-            mean_iou=float(self.confusion.mean_iou()),
-            pixel_accuracy=float(self.confusion.pixel_accuracy()),
-            agreement_with_original=statistics.fmean(self.agreements),
-            latency_ms=statistics.median(self.latencies_ms),
-            time_ratio=statistics.median(ratios),
-            iou_by_class=dict(zip(self.model.contract.classes, map(float, self.confusion.iou()), strict=True)),
-        )
-
-
-def measure(data: Path, *, cases: Sequence[Case], res: str | None, every: int, folder: Path) -> list[CaseResult]:
+def measure(data: Path, cases: Sequence[Case], *, res: str | None, every: int, folder: Path) -> list[Contestant]:
     """Export the cases at ``res``, or at the size of the first frame, and run them all over the test frames."""
     pairs = [(path, data / "labels" / f"{path.stem}.png") for path in sorted((data / "images").iterdir())][::every]
     if not pairs:
         sys.exit(f"{data} has no images/; give a folder with images/*.jpg and labels/*.png")
     height, width = read_image(pairs[0][0]).shape[:2]
-    measured = []
-    for case in cases:
-        path = folder / f"{len(measured)}.onnx"
-        target = "onnxruntime" if case.backend == "onnxruntime" else "portable"
-        export_onnx(
-            path=path,
-            variant=case.variant,
-            matching=case.matching,
-            share_matching=case.share_matching,
-            target=target,
-            res=res or (width, height),
-        )
-        measured.append(Measured(case, load(path, backend=case.backend, precision=case.precision)))
+    found = contestants(cases, folder, res=res or (width, height))
     for image, label in tqdm(pairs, unit="frame", disable=None):
         frame, truth = read_image(image), read_image(label)[..., 0]
-        answers = [each.see(frame, truth) for each in measured]
-        for each, labels in zip(measured, answers, strict=True):
-            each.agreements.append(label_agreement(labels, answers[0]))
-    return [each.result(measured[0]) for each in measured]
+        predictions = [each.run(frame).labels for each in found]
+        for each, labels in zip(found, predictions, strict=True):
+            observe(each, labels, truth, predictions[0])
+    return found
 
 
-def markdown_table(results: Sequence[CaseResult]) -> str:
-    """Return the table of docs/results.md."""
-    lines = [
-        f"| case | mIoU | pixel accuracy | labels as `{results[0].case}` | time | relative |",
-        "|---|---|---|---|---|---|",
-    ]
-    lines += [
-        f"| `{each.case}` | {each.mean_iou:.2%} | {each.pixel_accuracy:.2%} | {each.agreement_with_original:.2%} "
-        f"| {each.latency_ms:.0f} ms | {each.time_ratio:.2f} |"
-        for each in results
-    ]
+def observe(contestant: Contestant, labels: NDArray[Any], truth: NDArray[Any], first: NDArray[Any]) -> None:
+    """Compare the labels of a frame with the truth, and with those of the first case."""
+    confusion = ConfusionMatrix(len(contestant.model.contract.classes), ignore=IGNORE)
+    confusion.update(labels, truth)
+    contestant.note(
+        confusion=confusion.counts,
+        boundaries=boundary_counts(labels, truth, ignore=IGNORE),
+        agreement=label_agreement(labels, first),
+    )
+
+
+def results(seen: Seen, classes: Sequence[str]) -> list[CaseResult]:
+    """Sum up over the frames."""
+    return [_result(case, found, classes) for case, found in seen.items()]
+
+
+def _result(case: str, found: Mapping[str, NDArray[Any]], classes: Sequence[str]) -> CaseResult:
+    confusion = found["confusion"].sum(axis=0)
+    return CaseResult(
+        **row_values(case, found),
+        mean_iou=float(mean_iou_from_counts(confusion)),
+        pixel_accuracy=float(np.trace(confusion) / confusion.sum()),
+        boundary_f=float(f_score_from_counts(found["boundaries"].sum(axis=0))),
+        iou_by_class=dict(zip(classes, map(float, iou_from_counts(confusion)), strict=True)),
+    )
+
+
+def markdown_table(rows: Sequence[CaseResult], compared: Sequence[Difference]) -> str:
+    """Return the table of docs/results.md, without the columns that no row has."""
+    first = rows[0].case
+    found = {(each.case, each.measure): each.text() for each in compared if each.than == first}
+    titles = ["case", "mIoU"]
+    titles += ["difference", "boundary F", "difference"] * bool(compared)
+    titles += ["pixel accuracy", f"labels as `{first}`", "time"]
+    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
+    for row in rows:
+        iou, boundary = (found.get((row.case, name), "") for name in MEASURES)
+        cells = [f"`{row.case}`", f"{row.mean_iou:.2%}"]
+        cells += [iou, "" if row.boundary_f is None else f"{row.boundary_f:.2%}", boundary] * bool(compared)
+        cells += [f"{row.pixel_accuracy:.2%}", f"{row.agreement_with_original:.2%}", row.time_text(first)]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -158,24 +131,26 @@ def main() -> None:
     """Run the measurement and keep its result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with images/*.jpg and labels/*.png")
-    parser.add_argument(
-        "--cases",
-        nargs="+",
-        type=Case.from_text,
-        default=[Case.from_text(name) for name in CASES],
-        metavar="CASE",
-        help="default: all variants, those that match tokens also with local matching",
-    )
     parser.add_argument("--res", metavar="WxH", help="input size of the models (default: that of the frames)")
-    parser.add_argument("--every", type=int, default=1, metavar="N", help="take every N-th frame")
-    parser.add_argument("-o", "--output", type=Path, default=RESULTS / "camvid_accuracy.json")
+    add_arguments(parser, CASES, "camvid_accuracy")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        results = measure(
-            arguments.data, cases=arguments.cases, res=arguments.res, every=arguments.every, folder=Path(folder)
+        found = measure(
+            arguments.data, cases_to_run(arguments), res=arguments.res, every=arguments.every, folder=Path(folder)
         )
-    store(arguments.output, res=arguments.res, frames_every=arguments.every, results=[asdict(each) for each in results])
-    print(markdown_table(results))
+    seen = keep(arguments, seen_by(found))
+    rows = results(seen, found[0].model.contract.classes)
+    # By the recording's frames, of which only every N-th was seen.
+    block = np.arange(len(found[0].seen["agreement"])) * arguments.every // BLOCK_FRAMES
+    compared = differences(seen, MEASURES, block)
+    store(
+        arguments.output,
+        res=arguments.res,
+        frames_every=arguments.every,
+        results=[asdict(row) for row in rows],
+        differences=[asdict(each) for each in compared],
+    )
+    print(markdown_table(rows, compared), chance_text(compared), sep="\n\n")
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from benchmarks.live.parts import Part
 from benchmarks.live.reconnecting import Reconnecting
 from benchmarks.live.viewers import Viewers
 from benchmarks.machine import RESULTS
+from benchmarks.paired import Difference
 from benchmarks.speed.results import LOCAL, TRANSFORMERS, SpeedRow, read_results
 from benchmarks.speed.table import backend_name, overview_tables, time_text, times_text
 from sfpp.runtime.files import write_text
@@ -40,15 +41,31 @@ _SUMMARY_COLUMNS = [
     (backend, size) for size in ("1024x1024", "2048x2048") for backend in ("onnxruntime", "openvino:fp32")
 ]
 
+# What a difference is of: the result's name, the measure and the column's title.
+_DIFFERENCES = (
+    ("camvid_accuracy", "mean_iou", "mIoU, 480x360"),
+    ("camvid_accuracy", "boundary_f", "boundary F, 480x360"),
+    ("camvid_accuracy_960x720", "mean_iou", "mIoU, 960x720"),
+    ("camvid_accuracy_960x720", "boundary_f", "boundary F, 960x720"),
+    ("lsp_pck", "pck", "pose, PCK@0.2"),
+)
+_PAIRS = (
+    ("fast:sized", "fast"),
+    ("fast+", "fast"),
+    ("fast+", "fast:local"),
+    ("fast+", "fast:sized"),
+    ("hq+", "hq"),
+)
+
 
 def content(name: str) -> Any:
     """Return the JSON of ``benchmarks/results/NAME.json``."""
     return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
 
 
-def rows(name: str, kind: type[_Row]) -> list[_Row]:
-    """Return the results in ``NAME.json`` as dataclasses."""
-    return [dataclass_from_json(kind, each, where=f"a row of {name}.json") for each in content(name)["results"]]
+def rows(name: str, kind: type[_Row], part: str = "results") -> list[_Row]:
+    """Return the results, or another part if there is one, of ``NAME.json`` as dataclasses."""
+    return [dataclass_from_json(kind, each, where=f"a row of {name}.json") for each in content(name).get(part, ())]
 
 
 def speed_rows() -> list[SpeedRow]:
@@ -100,21 +117,46 @@ def _pipeline_table(name: str) -> str:
     return pipeline.markdown_table(rounds, cores=found["machine"]["usable_cores"])
 
 
+def compared(name: str) -> list[Difference]:
+    """Return the differences between cases in ``NAME.json``."""
+    return rows(name, Difference, part="differences")
+
+
 def _accuracy_table(name: str) -> str:
-    return camvid_accuracy.markdown_table(rows(name, camvid_accuracy.CaseResult))
+    return camvid_accuracy.markdown_table(rows(name, camvid_accuracy.CaseResult), compared(name))
+
+
+def _merging_table() -> str:
+    """Return how our ways of merging differ from the published ones, on all that was measured."""
+    lines = [
+        f"| case | relative to | {' | '.join(title for *_, title in _DIFFERENCES)} |",
+        "|---" * (len(_DIFFERENCES) + 2) + "|",
+    ]
+    found = {
+        (name, each.measure, each.case, each.than): each.text()
+        for name in dict.fromkeys(name for name, *_ in _DIFFERENCES)
+        for each in compared(name)
+    }
+    for case, than in _PAIRS:
+        cells = (found.get((name, measure, case, than), "") for name, measure, _ in _DIFFERENCES)
+        lines.append(f"| `{case}` | `{than}` | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 TABLES: dict[str, Callable[[], str]] = {
     "summary": summary_table,
     "accuracy": lambda: _accuracy_table("camvid_accuracy"),
+    "accuracy-xeon": lambda: _accuracy_table("camvid_accuracy_xeon"),
     "accuracy-960x720": lambda: _accuracy_table("camvid_accuracy_960x720"),
+    "accuracy-960x720-xeon": lambda: _accuracy_table("camvid_accuracy_960x720_xeon"),
+    "merging": _merging_table,
     "speed": lambda: overview_tables(speed_rows()),
     "precision-segmentation": lambda: precision.markdown_table(content("precision_segmentation")["results"]),
     "precision-pose": lambda: precision.markdown_table(content("precision_pose")["results"]),
     "int8": lambda: "\n\n".join(_int8_tables()),
     "engines": lambda: engines.markdown_table(rows("engines", engines.Build)),
     "isr": lambda: isr_time.markdown_table(rows("isr_time", isr_time.IsrTime)),
-    "pose": lambda: lsp_pck.markdown_table(rows("lsp_pck", lsp_pck.VariantResult)),
+    "pose": lambda: lsp_pck.markdown_table(rows("lsp_pck", lsp_pck.CaseResult), compared("lsp_pck")),
     "live": lambda: "\n".join(_live_list()),
     "pipeline": lambda: _pipeline_table("pipeline"),
     "pipeline-waiting": lambda: _pipeline_table("pipeline_waiting"),

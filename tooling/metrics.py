@@ -43,11 +43,21 @@ class Accuracy:
 def boundary_f_score(
     labels: NDArray[Any], reference: NDArray[Any], *, ignore: int | None = None, tolerance: float = 0.0075
 ) -> float:
-    """Return how well the boundaries between classes agree: the F-score, 0..1, of boundary pixels.
+    """Return how well the boundaries between classes agree: the F-score, 0..1, of :func:`boundary_counts`.
 
-    A boundary pixel counts as right if the other picture has a boundary within the tolerance. Without regard to the
-    classes on its sides; where neither picture has a boundary the score is 1. After Csurka et al., "What is a good
-    evaluation measure for semantic segmentation?" (BMVC 2013).
+    Where neither picture has a boundary the score is 1.
+    """
+    return float(f_score_from_counts(boundary_counts(labels, reference, ignore=ignore, tolerance=tolerance)))
+
+
+def boundary_counts(
+    labels: NDArray[Any], reference: NDArray[Any], *, ignore: int | None = None, tolerance: float = 0.0075
+) -> NDArray[np.int64]:
+    """Return (4,) counts of boundary pixels: of the labels, those that are right and all; of the reference likewise.
+
+    A boundary pixel counts as right if the other picture has a boundary within the tolerance, without regard to the
+    classes on its sides. Counts of several pictures add up. After Csurka et al., "What is a good evaluation measure for
+    semantic segmentation?" (BMVC 2013).
 
     Args:
         labels: (H, W) integers.
@@ -66,11 +76,16 @@ def boundary_f_score(
     counted = np.ones(labels.shape, np.uint8) if ignore is None else np.asarray(reference != ignore, np.uint8)
     counted = cv2.erode(counted, disc) if ignore is not None else counted
     own, other = boundaries(labels) & counted, boundaries(reference) & counted
-    if not own.any() or not other.any():
-        return float(own.any() == other.any())
-    precision = float(cv2.dilate(other, disc)[own > 0].mean())
-    recall = float(cv2.dilate(own, disc)[other > 0].mean())
-    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+    right, found = own & cv2.dilate(other, disc), other & cv2.dilate(own, disc)
+    return np.array([np.count_nonzero(each) for each in (right, own, found, other)])
+
+
+def f_score_from_counts(counts: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the F-score, 0..1, of counts (..., 4) as :func:`boundary_counts` has them: (...)."""
+    right, own, found, other = np.moveaxis(np.asarray(counts), -1, 0)
+    precision, recall = right / np.maximum(own, 1), found / np.maximum(other, 1)
+    score = 2 * precision * recall / np.maximum(precision + recall, np.finfo(np.float64).tiny)
+    return np.where((own == 0) & (other == 0), 1.0, score)
 
 
 def boundaries(labels: NDArray[Any]) -> NDArray[np.uint8]:
@@ -184,10 +199,7 @@ class ConfusionMatrix:
 
     def iou(self) -> NDArray[np.float64]:
         """Return intersection over union by class, (classes,), 0..1; NaN for a class in neither array."""
-        intersection = np.diagonal(self._counts)
-        union = self._counts.sum(axis=0) + self._counts.sum(axis=1) - intersection
-        with np.errstate(invalid="ignore"):
-            return np.asarray(intersection / union, np.float64)
+        return iou_from_counts(self._counts)
 
     def iou_of(self, names: Sequence[str]) -> dict[str, float]:
         """Return :meth:`iou` by the classes' names."""
@@ -195,9 +207,7 @@ class ConfusionMatrix:
 
     def mean_iou(self) -> float:
         """Return the mean IoU over the classes present in truth or prediction; NaN before any pixel was counted."""
-        iou = self.iou()
-        present = ~np.isnan(iou)
-        return float(iou[present].mean()) if present.any() else float("nan")
+        return float(mean_iou_from_counts(self._counts))
 
     def predicted_with_offset(self, offset: int) -> tuple[int, int]:
         """Return of how many true classes most pixels are predicted as the class ``offset`` above, and of how many."""
@@ -210,3 +220,19 @@ class ConfusionMatrix:
         """Return the fraction of pixels, 0..1, labeled right; NaN before any pixel was counted."""
         total = self._counts.sum()
         return float(np.trace(self._counts) / total) if total else float("nan")
+
+
+def iou_from_counts(counts: NDArray[Any]) -> NDArray[np.float64]:
+    """Return intersection over union by class, (..., C), of counts (..., C, C); NaN for a class that is nowhere."""
+    intersection = np.diagonal(counts, axis1=-2, axis2=-1)
+    union = counts.sum(axis=-2) + counts.sum(axis=-1) - intersection
+    with np.errstate(invalid="ignore"):
+        return np.asarray(intersection / union, np.float64)
+
+
+def mean_iou_from_counts(counts: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the mean IoU, (...), over the classes that occur in counts (..., C, C); NaN where none does."""
+    iou = iou_from_counts(counts)
+    present = ~np.isnan(iou)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(iou.sum(axis=-1, where=present) / present.sum(axis=-1), np.float64)

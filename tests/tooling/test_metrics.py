@@ -5,7 +5,14 @@ import numpy as np
 import pytest
 
 from sfpp.runtime.errors import UsageError
-from sfpp.tooling.metrics import ConfusionMatrix, KeypointHits, boundary_f_score
+from sfpp.tooling.metrics import (
+    ConfusionMatrix,
+    KeypointHits,
+    boundary_counts,
+    boundary_f_score,
+    f_score_from_counts,
+    mean_iou_from_counts,
+)
 
 
 def slow_iou(labels, truth, classes, ignore):
@@ -106,6 +113,29 @@ def test_boundary_score_allows_for_the_tolerance_and_no_more():
         assert boundary_f_score(np.roll(reference, shift, 1)[:, 5:75], reference[:, 5:75], tolerance=0.01) == expected
     assert boundary_f_score(np.zeros_like(reference), np.zeros_like(reference)) == 1
     assert boundary_f_score(np.zeros_like(reference), reference) == 0
+
+
+def test_boundaries_of_several_pictures_add_up():
+    reference = np.zeros((60, 80), np.uint8)
+    reference[:, 40:] = 1
+    empty, far = np.zeros_like(reference), np.roll(reference, 9, axis=1)
+    counts = [boundary_counts(labels, reference, tolerance=0.01) for labels in (reference, far, empty)]
+    # The column where the picture wraps around is a boundary too.
+    assert [each.tolist() for each in counts] == [[60, 60, 60, 60], [0, 120, 0, 60], [0, 0, 0, 60]]
+    precision, recall = 60 / 180, 60 / 180
+    assert f_score_from_counts(sum(counts)) == pytest.approx(2 * precision * recall / (precision + recall))
+    assert f_score_from_counts(np.stack([*counts, np.zeros(4, int)])).tolist() == [1, 0, 0, 1]
+
+
+def test_many_matrices_are_scored_at_once():
+    rng = np.random.default_rng(3)
+    counts = rng.integers(0, 9, (5, 4, 4))
+    counts[1, 2] = counts[1, :, 2] = 0  # one class occurs nowhere, and then none does
+    counts[2] = 0
+    scores = mean_iou_from_counts(counts)
+    for each, score in zip(counts, scores, strict=True):
+        truth, labels = np.repeat(np.indices((4, 4)).reshape(2, 16), each.ravel(), axis=1)
+        np.testing.assert_allclose(score, np.nanmean(slow_iou(labels, truth, 4, None)) if each.any() else np.nan)
 
 
 NAMES = ("left shoulder", "right hip", "nose")
