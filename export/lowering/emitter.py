@@ -26,6 +26,11 @@ class Emitter:
         self._paths: Counter[str] = Counter()
         self._prefix = self._suffix = ""
 
+    @property
+    def takes_float(self) -> bool:
+        """Whether the graph takes float32 images, as converters to other formats want it."""
+        return bool(self._graph.inputs[0].dtype == np.float32)
+
     def replace(self, name: str) -> None:
         """Go on with the node that is spelled out next, such as ``stages.0/blocks.0/attention/MatchBipartite_1``.
 

@@ -46,7 +46,7 @@ class Geometry(Tables):
     @staticmethod
     def of(node: gs.Node) -> Geometry:
         """Read the attributes of a traced node."""
-        return Geometry(*_sizes(node, "grid", "cell"))
+        return Geometry(*sizes_of(node, "grid", "cell"))
 
     @property
     def key(self) -> str:
@@ -94,7 +94,7 @@ class Slots(Tables):
     @staticmethod
     def of_cells(node: gs.Node) -> Slots:
         """Divide the grid of a traced node into its number of cells, all of nearly one size."""
-        grid_hw, cells_hw = _sizes(node, "grid", "cells")
+        grid_hw, cells_hw = sizes_of(node, "grid", "cells")
         rows, columns = (np.arange(size) * count // size for size, count in zip(grid_hw, cells_hw, strict=True))
         name = f"merging/grid{grid_hw[0]}x{grid_hw[1]}_cells{cells_hw[0]}x{cells_hw[1]}"
         return Slots(name, rows, columns, cells_hw)
@@ -188,6 +188,6 @@ def _rank_in_group(groups: Positions) -> Positions:
     return rank
 
 
-def _sizes(node: gs.Node, *names: str) -> tuple[GridHw, ...]:
+def sizes_of(node: gs.Node, *names: str) -> tuple[GridHw, ...]:
     """Return pairs of attributes of a traced node, such as ``grid_h`` and ``grid_w``."""
     return tuple((int(node.attrs[f"{name}_h"]), int(node.attrs[f"{name}_w"])) for name in names)

@@ -15,8 +15,9 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from sfpp.export.lowering.emitter import Emitter
-from sfpp.export.lowering.geometry import NEIGHBORS, Geometry, Slots, positions_among
+from sfpp.export.lowering.geometry import NEIGHBORS, Geometry, Slots, positions_among, sizes_of
 from sfpp.export.models.kmeans import NORM_EPS
+from sfpp.export.models.recipe import cells_of_grid
 
 TOPK_LIMIT = 3840
 # Larger than any cosine similarity, and exact in float16: marks the values that an earlier pass has taken.
@@ -179,6 +180,42 @@ def lower_unmerge(emit: Emitter, node: gs.Node) -> gs.Variable:
     order = np.argsort(np.concatenate([geometry.partition.sources, geometry.partition.destinations]))
     row_of_token = geometry.rows_of(emit, both, "row_of_token", "grid_order", order)
     return gather_each(emit, merged, row_of_token, "unmerged")
+
+
+def lower_unmerge_windows(emit: Emitter, node: gs.Node) -> gs.Variable:
+    """Spell out the way back from averaged windows: a Gather by a constant table, or a resized image.
+
+    ncnn's converter makes a Crop of that Gather, and its files then answer wrongly without a word. It takes graphs with
+    float32 images only, so those get the image, which costs two changes of layout (5 % of a 2x2 at 1024x1024).
+    """
+    (pooled,) = node.inputs
+    grid_hw, windows_hw = sizes_of(node, "grid", "windows")
+    batch, _, channels = pooled.shape
+    shape = (batch, grid_hw[0] * grid_hw[1], channels)
+    if not emit.takes_float or not all(map(resize_is_exact, grid_hw, windows_hw)):
+        name = f"merging/grid{grid_hw[0]}x{grid_hw[1]}_windows{windows_hw[0]}x{windows_hw[1]}"
+        table = emit.constant(name, cells_of_grid(grid_hw, windows_hw).astype(np.int32))
+        return emit.output("Gather", [pooled, table], "unmerged", shape, axis=1)
+    image = emit.reshape(emit.transpose(pooled, "pooled_channels", (0, 2, 1)), "image", (batch, channels, *windows_hw))
+    resized_shape = (batch, channels, *grid_hw)
+    modes = {"coordinate_transformation_mode": "asymmetric", "mode": "nearest", "nearest_mode": "floor"}
+    inputs = [image, gs.Variable.empty(), gs.Variable.empty(), emit.shape(*resized_shape)]
+    resized = emit.output("Resize", inputs, "resized", resized_shape, **modes)
+    flat = emit.reshape(resized, "resized_channels", (batch, channels, shape[1]))
+    return emit.transpose(flat, "unmerged", (0, 2, 1))
+
+
+def resize_is_exact(size: int, pooled_size: int) -> bool:
+    """Tell whether resizing by nearest neighbor in float32 takes the right value at each of ``size`` positions.
+
+    Libraries divide a position by the ratio of the sizes or multiply it by the inverse. Where the exact answer is a
+    whole number and the factor none in binary, rounding may give the one before: of 94 positions pooled to 32, the
+    one at 47 times 16 / 47. Windows of 2 are exact up to 4188 positions, a side of 16752 pixels.
+    """
+    position = np.arange(size, dtype=np.float32)
+    larger, smaller = np.float32(size), np.float32(pooled_size)
+    ways = (position / (larger / smaller), position * (smaller / larger), position * smaller / larger)
+    return all(np.array_equal(np.floor(way), np.arange(size) * pooled_size // size) for way in ways)
 
 
 def gather_each(emit: Emitter, tensor: gs.Tensor, index: gs.Variable, name: str) -> gs.Variable:

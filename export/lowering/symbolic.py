@@ -25,6 +25,7 @@ INPUT_SHAPE = "shape_of_input_"  # attribute of a traced node: an ONNX file keep
 _TENSOR_OPS = {
     "attend": ("Attend", ("heads", "scale")),
     "attend_sized": ("AttendSized", ("heads", "scale")),
+    "unmerge_windows": ("UnmergeWindows", ("grid_h", "grid_w", "windows_h", "windows_w")),
     "grid_totals": ("GridTotals", ("grid_h", "grid_w", "cells_h", "cells_w")),
     "nearest_cell": ("NearestCell", ("grid_h", "grid_w", "cells_h", "cells_w")),
     "cell_totals": ("CellTotals", ("grid_h", "grid_w", "cells_h", "cells_w")),

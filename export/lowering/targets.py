@@ -12,7 +12,14 @@ import onnx_graphsurgeon as gs
 
 from sfpp.export.lowering.emitter import Emitter
 from sfpp.export.lowering.kmeans import lower_cell_totals, lower_grid_totals, lower_nearest_cell, lower_unmerge_cells
-from sfpp.export.lowering.merging import lower_local_match, lower_local_merge, lower_match, lower_merge, lower_unmerge
+from sfpp.export.lowering.merging import (
+    lower_local_match,
+    lower_local_merge,
+    lower_match,
+    lower_merge,
+    lower_unmerge,
+    lower_unmerge_windows,
+)
 
 # Above this a score matrix is computed in parts: stage 1 of a 3840x2160 frame without merging would take 16 GiB.
 SCORE_BYTES_LIMIT = 1 << 29
@@ -133,6 +140,7 @@ PORTABLE: dict[str, Lowering] = {
     "MatchBipartite": lambda emit, node: (lower_local_match if node.attrs["local"] else lower_match)(emit, node),
     "MergeBipartite": lambda emit, node: (lower_local_merge if node.attrs["local"] else lower_merge)(emit, node),
     "UnmergeBipartite": lower_unmerge,
+    "UnmergeWindows": lower_unmerge_windows,
     "GridTotals": lower_grid_totals,
     "NearestCell": lower_nearest_cell,
     "CellTotals": lower_cell_totals,

@@ -218,7 +218,7 @@ def local_candidates(grid_hw: GridHw, cell_hw: GridHw) -> NDArray[np.int64]:
 
 @functools.lru_cache(maxsize=64)
 def cells_of_grid(grid_hw: GridHw, cells_hw: GridHw) -> NDArray[np.int64]:
-    """Return (N,) int64: the cell in which each token starts when a grid is divided into ``cells_hw`` rectangles."""
+    """Return (N,) int64: in which of ``cells_hw`` rectangles each token of a grid is; in exact integers."""
     rows, columns = (np.arange(size) * count // size for size, count in zip(grid_hw, cells_hw, strict=True))
     flat: NDArray[np.int64] = (rows[:, np.newaxis] * cells_hw[1] + columns).ravel()
     return flat
@@ -253,6 +253,15 @@ def pooled_grid(grid_hw: GridHw, window_hw: GridHw) -> GridHw:
         sizes = f"{window_hw[0]}x{window_hw[1]} tokens does not fit a grid of {grid_hw[0]}x{grid_hw[1]}"
         raise RecipeError(f"a window of {sizes} (rows x columns)")
     return -(-grid_hw[0] // window_hw[0]), -(-grid_hw[1] // window_hw[1])
+
+
+def window_sizes(grid_hw: GridHw, window_hw: GridHw) -> NDArray[np.float32]:
+    """Return how many tokens each window of a grid holds, (1, windows): fewer at the border."""
+    rows, columns = (
+        np.minimum(window, size - np.arange(count) * window)
+        for size, window, count in zip(grid_hw, window_hw, pooled_grid(grid_hw, window_hw), strict=True)
+    )
+    return np.outer(rows, columns).reshape(1, -1).astype(np.float32)
 
 
 def strided_grids(size_hw: GridHw, kernels: tuple[int, ...], strides: tuple[int, ...]) -> tuple[GridHw, ...]:

@@ -13,10 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol, cast
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 from sfpp.export.models.kmeans import (
@@ -34,10 +32,12 @@ from sfpp.export.models.recipe import (
     Merging,
     Pool1d,
     Pool2d,
+    cells_of_grid,
     local_candidates,
     partition_grid,
     pooled_grid,
     tokens_after,
+    window_sizes,
 )
 
 # A matrix of similarities is computed in rows of at most so many bytes.
@@ -113,10 +113,10 @@ def merge_tokens(tokens: Tensor, grid_hw: GridHw, merging: Merging | None, match
         grid_hw, merging = (grid_hw[0] * grid_hw[1], 1), Pool2d((merging.window, 1))
     if isinstance(merging, Pool2d):
         window_hw = merging.window_hw
+        geometry = (*grid_hw, *pooled_grid(grid_hw, window_hw))
         sizes = torch.from_numpy(window_sizes(grid_hw, window_hw)).to(tokens)
-        return Merged(
-            pool_2d(tokens, grid_hw, window_hw), lambda answer: copy_back_2d(answer, grid_hw, window_hw), sizes
-        )
+        pooled = pool_2d(tokens, grid_hw, window_hw)
+        return Merged(pooled, lambda answer: unmerge_windows(answer, *geometry), sizes)
     matching = matching or cast(Matching, matching_of(tokens, grid_hw, merging))
     if isinstance(matching, Cells):
         assert isinstance(merging, KMeans)
@@ -266,47 +266,16 @@ def pool_2d(tokens: Tensor, grid_hw: GridHw, window_hw: GridHw) -> Tensor:
     return pooled.reshape(batch, channels, out_h * out_w).transpose(1, 2)
 
 
-def copy_back_2d(pooled: Tensor, grid_hw: GridHw, window_hw: GridHw) -> Tensor:
-    """Copy pooled tokens back to (batch, H * W, channels) by nearest neighbour; the counterpart of :func:`pool_2d`."""
-    out_hw = pooled_grid(grid_hw, window_hw)
-    if all(resize_is_exact(size, out) for size, out in zip(grid_hw, out_hw, strict=True)):
-        # As a resized image every converter knows it; a Gather along the tokens is a silent Crop to ncnn's.
-        batch, _, channels = (int(size) for size in pooled.shape)
-        image = pooled.transpose(1, 2).reshape(batch, channels, *out_hw)
-        copied = F.interpolate(image, size=grid_hw, mode="nearest")
-        return copied.reshape(batch, channels, grid_hw[0] * grid_hw[1]).transpose(1, 2)
-    rows, columns = (_nearest(size, out) for size, out in zip(grid_hw, out_hw, strict=True))
-    table = rows[:, None] * out_hw[1] + columns[None, :]
-    return pooled.index_select(1, torch.from_numpy(table.ravel()).to(pooled.device))
+@torch.library.custom_op("sfpp::unmerge_windows", mutates_args=())
+def unmerge_windows(pooled: Tensor, grid_h: int, grid_w: int, windows_h: int, windows_w: int) -> Tensor:
+    """Copy pooled tokens back to (batch, H * W, channels) by nearest neighbor; the counterpart of :func:`pool_2d`."""
+    table = torch.from_numpy(cells_of_grid((grid_h, grid_w), (windows_h, windows_w)))
+    return pooled.index_select(1, table.to(pooled.device))
 
 
-def window_sizes(grid_hw: GridHw, window_hw: GridHw) -> NDArray[np.float32]:
-    """Return how many tokens each window of a grid holds, (1, windows): fewer at the border."""
-    out_hw = pooled_grid(grid_hw, window_hw)
-    sides = (
-        np.minimum(window, size - np.arange(count) * window)
-        for size, window, count in zip(grid_hw, window_hw, out_hw, strict=True)
-    )
-    rows, columns = sides
-    return np.outer(rows, columns).reshape(1, -1).astype(np.float32)
-
-
-def resize_is_exact(size: int, pooled_size: int) -> bool:
-    """Tell whether resizing by nearest neighbour in float32 takes the right token at each of ``size`` positions.
-
-    Libraries divide a position by the ratio of the sizes or multiply it by the inverse. Where the exact answer is a
-    whole number and the factor none in binary, rounding may give the token before: of 94 positions pooled to 32, the
-    one at 47 times 16 / 47. Windows of 2 are exact up to 4188 positions, a side of 16752 pixels.
-    """
-    position = np.arange(size, dtype=np.float32)
-    larger, smaller = np.float32(size), np.float32(pooled_size)
-    ways = (position / (larger / smaller), position * (smaller / larger), position * smaller / larger)
-    return all(np.array_equal(np.floor(way), _nearest(size, pooled_size)) for way in ways)
-
-
-def _nearest(size: int, pooled_size: int) -> NDArray[np.int64]:
-    """Return for each of ``size`` positions the nearest-neighbour one of ``pooled_size``, in exact integers."""
-    return np.arange(size, dtype=np.int64) * pooled_size // size
+@unmerge_windows.register_fake
+def _(pooled: Tensor, grid_h: int, grid_w: int, windows_h: int, windows_w: int) -> Tensor:
+    return pooled.new_empty((pooled.shape[0], grid_h * grid_w, pooled.shape[2]))
 
 
 def _partition_tensors(grid_hw: GridHw, cell_hw: GridHw, device: torch.device) -> tuple[Tensor, Tensor]:

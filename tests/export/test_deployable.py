@@ -18,7 +18,7 @@ from sfpp.export.lowering.passes import lowered
 from sfpp.export.lowering.symbolic import trace_to_onnx
 from sfpp.export.models.recipe import NO_MERGING, Bipartite, MergingRecipe, Pool2d, StageRecipe, pooled_grid
 from sfpp.export.models.segformer import EncoderConfig, HeadConfig, MixFfn, SegFormer, SegFormerConfig
-from sfpp.export.models.token_merging import copy_back_2d, merge_tokens
+from sfpp.export.models.token_merging import merge_tokens, unmerge_windows
 from sfpp.runtime.contract import InputSpec
 from tests.export.networks import randomized
 
@@ -267,7 +267,7 @@ class EveryCopyBack(torch.nn.Module):
         """Return (1, all positions of all grids, 1) of numbered tokens, of which each grid takes the first."""
         counts = [rows * columns for rows, columns in (pooled_grid(grid, self.window_hw) for grid in self.grids)]
         parts = [
-            copy_back_2d(tokens[:, :count], grid, self.window_hw)
+            unmerge_windows(tokens[:, :count], *grid, *pooled_grid(grid, self.window_hw))
             for grid, count in zip(self.grids, counts, strict=True)
         ]
         return torch.cat(parts, 1)
