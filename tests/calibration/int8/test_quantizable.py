@@ -185,8 +185,8 @@ def test_every_learned_product_but_the_classifier(exported):
     assert set(learned) - set(names) == {"head/parts.0.4/Conv"} | narrow
     assert set(classifiers(model)) == {"head/parts.0.4/Conv"}
     assert names == [name for name in learned if name in names]
-    # 4 patch embeddings, 8 blocks of 3 in the FFN and 2 or 3 in attention, 4 of 6 reductions, 8 in the head
-    assert len(names) == 4 + 8 * 3 + 8 * 2 + 6 + 4 + 8
+    # 4 patch embeddings, 8 blocks of 3 in the FFN and 3 in attention, 4 of 6 reductions, 8 in the head
+    assert len(names) == 4 + 8 * 3 + 8 * 3 + 4 + 8
     blocks = {block_of(each.node) for each in products}
     assert {"encoder/stages.0", "encoder/stages.2/blocks.1", "head"} <= blocks
     shared = "encoder/stages.1/norm/LayerNormalization_output_0"
