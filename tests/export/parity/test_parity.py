@@ -251,7 +251,7 @@ def test_channels_of_like_size_are_no_disagreement(tmp_path):
 def test_files_of_lower_precision(lowered, tmp_path, precision):
     report = parity(lowered[precision], frames=1)
     assert (report.precision, report.agrees) == (precision, True), report.place
-    assert len(report.points) == 133  # every part and layer of a B0 is found in them too
+    assert len(report.points) == 135  # every part and layer of a B0 is found in them too
     # Half or twice a layer is told from rounding, also in a layer whose effect is as small as that of rounding.
     for node, place in (
         ("encoder/stages.0/blocks.0/attention/query/MatMul", "stages.0/blocks.0/attention/query"),

@@ -55,7 +55,7 @@ def test_a_sound_file(run, exported, tmp_path):
     assert json.loads((tmp_path / "report.json").read_text())["agrees"] is True
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "Agrees with PyTorch" in page
-    assert "Show the 102 layers inside" in page
+    assert "Show the 104 layers inside" in page
 
 
 def test_a_faulty_file_is_reported_all_the_same(run, exported, tmp_path):

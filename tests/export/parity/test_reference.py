@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sfpp.export.catalog import VARIANTS, isr_from_text, recipe_from_words, words_from_recipe
+from sfpp.export.catalog import VARIANTS, isr_from_text, recipe_from_words, usual_matching, words_from_recipe
 from sfpp.export.checkpoints import read_checkpoint
 from sfpp.export.checkpoints.preparation import Preparation
 from sfpp.export.demo import demo_checkpoint, demo_pose_checkpoint
@@ -25,8 +25,8 @@ def contract(exported):
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_recipe_is_what_was_exported(contract, variant):
-    words = words_from_recipe(VARIANTS[variant])
-    assert recipe_of(dataclasses.replace(contract, variant=variant, recipe=words)) == VARIANTS[variant]
+    written = {"variant": variant, "recipe": words_from_recipe(VARIANTS[variant]), "matching": usual_matching(variant)}
+    assert recipe_of(dataclasses.replace(contract, **written)) == VARIANTS[variant]
 
 
 def test_matching_and_own_recipes(contract):
