@@ -1,4 +1,5 @@
-import os
+"""Signals are raised in the thread of the test: what is sent to a process may come after the test, and end it."""
+
 import signal
 import threading
 
@@ -12,12 +13,12 @@ def test_the_first_signal_is_noted_and_the_second_interrupts(number):
     before = signal.getsignal(number)
     with stop_on_signals() as stop:
         assert not stop()
-        os.kill(os.getpid(), number)
+        signal.raise_signal(number)
         assert stop()
         assert stop.signal_number == number
         with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), number)
-        os.kill(os.getpid(), number)  # by now the files are being completed
+            signal.raise_signal(number)
+        signal.raise_signal(number)  # by now the files are being completed
     assert signal.getsignal(number) is before
 
 
@@ -26,7 +27,7 @@ def test_signals_do_not_tear_what_is_being_closed():
         with stop.stops(lambda: None):
             pass
         for _ in range(3):
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
         assert stop()
 
 
