@@ -39,7 +39,10 @@ NEEDED = {
     "AVX512_CORE_VNNI": {"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni"},
     "": set(),  # all that this CPU knows
 }
-# The least part of the labels, or of the joints' places in the heatmaps, that is to be as in ONNX Runtime.
+# The least part of the labels, or of the joints' places in the heatmaps, that is to be as in ONNX Runtime. A joint's
+# place is as good as ONNX Runtime's if the heatmap is there nearly as high as at its peak: rounding moves it between
+# such places.
+NEARLY = 0.98
 LEAST = {"fp32": 0.998, "fp16": 0.998, "int8": 0.98}
 # In INT8 some joints' heatmaps have two places that are all but equally likely; with one wrong kernel 0.4 are alike.
 LEAST_POSE_INT8 = 0.8
@@ -149,19 +152,21 @@ def in_precision(model, precision, frames):
 
 @pytest.fixture(scope="module")
 def expected(files):
-    return {key: chosen(key[0], in_onnxruntime(path)) for key, path in files.items()}
+    return {key: in_onnxruntime(path) for key, path in files.items()}
 
 
-def chosen(network, output):
-    """Return each pixel's class, or each joint's place."""
-    return output.reshape(*output.shape[:2], -1).argmax(2 if network == "pose" else 1)
+def share_alike(network, answer, expected):
+    """Return the share of pixels with the same class, or of joints in a place that is as good."""
+    answer, expected = (each.reshape(*each.shape[:2], -1) for each in (answer, expected))
+    if network != "pose":
+        return float(np.mean(answer.argmax(1) == expected.argmax(1)))
+    there = np.take_along_axis(expected, answer.argmax(2)[..., np.newaxis], 2)[..., 0]
+    return float(np.mean(there >= NEARLY * expected.max(2)))
 
 
 def test_every_network_and_precision_is_right_under_every_cap(cap, files, expected, tmp_path):
     answers = in_openvino(list(files.values()), tmp_path, cap)
-    found = {
-        key: float(np.mean(chosen(key[0], answer) == expected[key])) for key, answer in zip(files, answers, strict=True)
-    }
+    found = {key: share_alike(key[0], answer, expected[key]) for key, answer in zip(files, answers, strict=True)}
     least = {**{key: LEAST[key[1]] for key in found}, ("pose", "int8"): LEAST_POSE_INT8}
     assert not {key: share for key, share in found.items() if share < least[key]}, found
 
