@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from numpy.typing import NDArray
 
@@ -18,12 +19,27 @@ from sfpp.runtime.images import Image
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from sfpp.runtime.motion.options import Motion
     from sfpp.runtime.video.frame import Frame, Source
 
-# A named step from frames to results. It is given the frames and what the step before made of them (the first one
-# None), and returns what the next one is given, the last one a result for each frame. A step that returns None had
-# nothing to do: what it was given goes on, and its time does not count.
-Step = tuple[str, Callable[[Sequence["Frame"], Any], Any]]
+
+class Step(NamedTuple):
+    """A named step from frames to results.
+
+    Attributes:
+        name: for the times that it takes.
+        work: is given the frames and what the step before made of them (the first one None), and returns what the next
+            one is given; the last one returns pairs of a frame and its result, in order. It may hold frames back, and
+            give them later. A step that returns None had nothing to do: what it was given goes on, and its time does
+            not count.
+        rest: of the last step: returns the pairs that it still holds, once no frame comes any more.
+        room: for how many frames the step before need not wait while this one is busy.
+    """
+
+    name: str
+    work: Callable[[Sequence[Frame], Any], Any]
+    rest: Callable[[], Sequence[tuple[Frame, Any]]] = list
+    room: int = 1
 
 
 class Result(Protocol):
@@ -47,14 +63,35 @@ class Model(Protocol):
     def in_order(self) -> bool:
         """Whether a frame needs the last one's result: the steps then share a thread, and else each has its own."""
 
-    def steps(self, *, smooth: float = 0.0) -> Sequence[Step]:
+    def steps(self, *, motion: Motion | None = None, ahead: Collection[str] = ()) -> Sequence[Step]:
         """Return the steps of one run, with a state of their own if they need any.
 
         Args:
-            smooth: how strongly results are averaged over time, 0 to below 1.
+            motion: which frames the network sees, and how steady results are; None is each, by itself.
+            ahead: names of the sources whose frames may wait for later ones.
 
         Raises:
-            UsageError: the model cannot smooth its results.
+            UsageError: the model cannot do that.
+        """
+
+
+@runtime_checkable
+class Follows(Protocol):
+    """A model whose answers can be carried to later frames, so that each is shown at once."""
+
+    def following_steps(
+        self, motion: Motion, ask: Callable[[Frame], Future[Any]], give_up: Callable[[str], object] | None
+    ) -> Sequence[Step]:
+        """Return the steps of one run.
+
+        Args:
+            motion: at least how far apart the frames are that the network sees, and how steady results are.
+            ask: hands a frame to the steps of :meth:`Model.steps` but the last, in another thread; the future has what
+                they made.
+            give_up: told why, if carrying costs too much here; frames then wait for the network. None never gives up.
+
+        Raises:
+            UsageError: this model's answers cannot be carried.
         """
 
 
@@ -146,7 +183,7 @@ class OpenedModel(Generic[ResultT]):
         """Whether a frame needs the last one's result."""
         return False
 
-    def steps(self, *, smooth: float = 0.0) -> Sequence[Step]:
+    def steps(self, *, motion: Motion | None = None, ahead: Collection[str] = ()) -> Sequence[Step]:
         """Return the steps of one run; see :class:`Model`."""
         raise NotImplementedError
 
@@ -167,7 +204,7 @@ class OpenedModel(Generic[ResultT]):
 
         Args:
             sources: files, folders, cameras, streams; see :func:`sfpp.runtime.video.open_source`. Several take turns.
-            options: ``policy``, ``smooth`` and all others of :class:`sfpp.runtime.video.Pipeline`.
+            options: ``policy``, ``key_every``, ``smooth`` and all others of :class:`sfpp.runtime.video.Pipeline`.
 
         Raises:
             UsageError, MediaError: as for :class:`sfpp.runtime.video.Pipeline`.
@@ -198,14 +235,15 @@ class OpenedModel(Generic[ResultT]):
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _cells_hw(self) -> tuple[int, int]:
-        """Return the rows and columns of the output, as the contract has them."""
+    @property
+    def cells_hw(self) -> tuple[int, int]:
+        """The rows and columns of the output, as the contract has them."""
         rows, columns = (-(-side // self.output.stride) for side in self.contract.input.size_hw)
         return rows, columns
 
     def _size_fits(self, shape: tuple[int, ...]) -> bool:
         # A graph that halves its input before the network rounds twice and may come out one cell short.
-        expected = self._cells_hw()
+        expected = self.cells_hw
         return len(shape) == 2 and all(want - 1 <= have <= want for have, want in zip(shape, expected, strict=True))
 
     def _misfit(self, values: NDArray[Any], expected: str) -> ModelFileError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from sfpp.runtime.skeleton import draw_skeletons
 from sfpp.runtime.text import aligned
 
 if TYPE_CHECKING:
+    from sfpp.runtime.motion.options import Motion
     from sfpp.runtime.people.detections import PersonFinder
     from sfpp.runtime.video.frame import Frame, Source
 
@@ -197,11 +198,11 @@ class PoseEstimator(OpenedModel[Pose]):
         prepared = self.prepare(frame_bgr, boxes_xywh)
         return self.finish(self.infer(prepared), prepared)
 
-    def steps(self, *, smooth: float = 0.0) -> Sequence[Step]:
+    def steps(self, *, motion: Motion | None = None, ahead: Collection[str] = ()) -> Sequence[Step]:
         """Return the steps of a :class:`sfpp.runtime.people.FollowedPose` that chooses by itself how to find people."""
         from sfpp.runtime.people import FollowedPose
 
-        return FollowedPose(self).steps(smooth=smooth)
+        return FollowedPose(self).steps(motion=motion, ahead=ahead)
 
     def stream(
         self,
@@ -280,6 +281,6 @@ class PoseEstimator(OpenedModel[Pose]):
         leading = spec.batch, len(self._spec.names)
         fits = np.issubdtype(values.dtype, np.floating) and values.shape[:2] == leading
         if not fits or not self._size_fits(values.shape[2:]):
-            shape = "x".join(map(str, (*leading, *self._cells_hw())))
+            shape = "x".join(map(str, (*leading, *self.cells_hw)))
             raise self._misfit(values, f"{shape} (batch, keypoints, rows, columns) floating point")
         return values

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -28,10 +28,13 @@ from sfpp.runtime.labels import (
     logits_resized,
 )
 from sfpp.runtime.model import OpenedModel, Step
+from sfpp.runtime.motion.options import check_logits
 from sfpp.runtime.overlay import LegendEntry, Palette, draw_labels, draw_legend
 from sfpp.runtime.text import aligned
 
 if TYPE_CHECKING:
+    from sfpp.runtime.motion.options import Motion
+    from sfpp.runtime.motion.steps import FromKey
     from sfpp.runtime.video.frame import Frame
 
 _SHARE_DIGITS = 4
@@ -48,12 +51,15 @@ class Segmentation:
         classes: the classes' names.
         palette: an (R, G, B) color, 0..255, for each class.
         masks: (K, H, W) uint8 of a multi-label model: 1 where a pixel has the class, and else 0; None for any other.
+        from_key: of a frame that the network did not see: which frame the labels were carried from, and how far they
+            are believed; None for all others.
     """
 
     labels: Labels
     classes: tuple[str, ...]
     palette: Palette
     masks: Masks | None = None
+    from_key: FromKey | None = None
 
     def shares(self) -> dict[str, float]:
         """Return the fraction of the frame's pixels, 0..1, that each class covers; all classes, in their order.
@@ -86,9 +92,16 @@ class Segmentation:
         return image
 
     def to_record(self) -> dict[str, Any]:
-        """Return the classes' ``shares`` of the frame, 0..1, without those that cover nothing."""
+        """Return the classes' ``shares`` of the frame, 0..1, without those that cover nothing.
+
+        Of a frame that the network did not see also ``carried``: ``from`` which frame, how many ``seconds`` older that
+        is, and how far its labels are believed here, 0..1.
+        """
         rounded = {name: round(share, _SHARE_DIGITS) for name, share in self.shares().items()}
-        return {"shares": {name: share for name, share in rounded.items() if share}}
+        record: dict[str, Any] = {"shares": {name: share for name, share in rounded.items() if share}}
+        if (key := self.from_key) is not None:
+            record["carried"] = {"from": key.index, "seconds": round(key.seconds, 3), "belief": round(key.belief, 3)}
+        return record
 
     def summary(self) -> list[str]:
         """Return the classes' shares as lines of text, the largest first."""
@@ -172,18 +185,22 @@ class Segmenter(OpenedModel[Segmentation]):
         """How many frames :meth:`steps` takes at a time, at most."""
         return self.contract.input.batch
 
-    def steps(self, *, smooth: float = 0.0) -> Sequence[Step]:
+    def steps(self, *, motion: Motion | None = None, ahead: Collection[str] = ()) -> Sequence[Step]:
         """Return preparing, inference and labels, as a pipeline runs them; see :class:`sfpp.runtime.model.Model`.
 
         Args:
-            smooth: how strongly logits are averaged over time, 0 to below 1; see :class:`.steady.Steady`.
+            motion: which frames the network sees, and how steady labels are.
+            ahead: names of the sources whose frames may wait for the next one that the network sees.
 
         Raises:
-            UsageError: another ``smooth``, smoothing for a model that gives labels, or a model whose input is not made
-                of frames.
+            UsageError: motion for a model that gives labels, or a model whose input is not made of frames.
         """
         require_frames(self.contract.input)
-        smoothed = self._smoothing(smooth) if smooth else lambda frames, outputs: outputs
+        if motion:
+            from sfpp.runtime.motion.steps import motion_steps
+
+            check_logits(self.contract, wanted="carrying labels along motion")
+            return motion_steps(self, motion, ahead)
 
         def prepare(frames: Sequence[Frame], _: None) -> PreparedFrames:
             return self.prepare_batch([frame.image_bgr for frame in frames])
@@ -191,26 +208,30 @@ class Segmenter(OpenedModel[Segmentation]):
         def infer(frames: Sequence[Frame], prepared: PreparedFrames) -> tuple[PreparedFrames, Arrays]:
             return prepared, self.infer(prepared)
 
-        def labels(frames: Sequence[Frame], inferred: tuple[PreparedFrames, Arrays]) -> list[Segmentation]:
+        def labels(
+            frames: Sequence[Frame], inferred: tuple[PreparedFrames, Arrays]
+        ) -> list[tuple[Frame, Segmentation]]:
             prepared, outputs = inferred
-            return self.finish_batch(smoothed(frames, outputs), prepared)
+            return list(zip(frames, self.finish_batch(outputs, prepared), strict=True))
 
-        return [("prepare", prepare), ("infer", infer), ("labels", labels)]
+        return [Step("prepare", prepare), Step("infer", infer), Step("labels", labels)]
 
-    def _smoothing(self, amount: float) -> Callable[[Sequence[Frame], Arrays], Arrays]:
-        from sfpp.runtime.video.steady import Steady, check_smoothing
+    def following_steps(
+        self,
+        motion: Motion,
+        ask: Callable[[Frame], Future[tuple[PreparedFrames, Arrays]]],
+        give_up: Callable[[str], object] | None = None,
+    ) -> Sequence[Step]:
+        """Return the steps that show every frame at once; see :class:`sfpp.runtime.model.Follows`.
 
-        check_smoothing(amount, self.contract)
-        name = self.output.name
-        steady: dict[str, Steady] = defaultdict(partial(Steady, amount))
+        Raises:
+            UsageError: a model that gives labels, or whose input is not made of frames.
+        """
+        from sfpp.runtime.motion.steps import following_steps
 
-        def smoothed(frames: Sequence[Frame], outputs: Arrays) -> Arrays:
-            values = self.named_output(outputs).astype(np.float32)
-            for row, frame in enumerate(frames):
-                values[row] = steady[frame.source].smoothed(values[row], frame.image_bgr)
-            return {**outputs, name: values}
-
-        return smoothed
+        require_frames(self.contract.input)
+        check_logits(self.contract, wanted="carrying labels along motion")
+        return following_steps(self, motion, ask, give_up)
 
     def prepare(self, frame_bgr: NDArray[Any]) -> PreparedFrames:
         """Make the model's input from one frame.
@@ -256,10 +277,16 @@ class Segmenter(OpenedModel[Segmentation]):
             ModelFileError: the outputs do not fit the contract.
             BackendError: the logits contain NaN.
         """
-        values = self._checked_output(outputs)
-        return [self._answer(values[index], placement) for index, placement in enumerate(prepared.placements)]
+        values = self.checked_output(outputs)
+        return [self.answer(values[index], placement) for index, placement in enumerate(prepared.placements)]
 
-    def _answer(self, values: NDArray[Any], placement: Placement) -> Segmentation:
+    def answer(self, values: NDArray[Any], placement: Placement) -> Segmentation:
+        """Make the answer for a frame.
+
+        Args:
+            values: of the output, for this frame: (classes, h, w) logits or masks, or (h, w) labels.
+            placement: where the frame lies in the model's input.
+        """
         contract, decoded = self.contract, partial(self._labels, placement=placement)
         resized = (placement.height, placement.width) != placement.frame_size_hw
         if self.output.kind == "logits" and self.output.through_input and resized:
@@ -285,8 +312,13 @@ class Segmenter(OpenedModel[Segmentation]):
         labels = values.astype(np.uint8, copy=False)
         return labels_resized(labels, placement.frame_size_hw, region=region, align_corners=aligned)
 
-    def _checked_output(self, outputs: Arrays) -> NDArray[Any]:
-        """Return the output that the contract names, once its shape, type and range are what the contract promises."""
+    def checked_output(self, outputs: Arrays) -> NDArray[Any]:
+        """Return the output that the contract names, once its shape, type and range are what the contract promises.
+
+        Raises:
+            ModelFileError: shape or type are not.
+            BackendError: the range is not.
+        """
         name, kind = self.output.name, self.output.kind
         values = self.named_output(outputs)
         classes = len(self.contract.classes)
@@ -304,7 +336,7 @@ class Segmenter(OpenedModel[Segmentation]):
         return values
 
     def _expected_output(self) -> str:
-        rows, columns = self._cells_hw()
+        rows, columns = self.cells_hw
         batch, classes = self.contract.input.batch, len(self.contract.classes)
         if self.output.kind == "logits":
             return f"{batch}x{classes}x{rows}x{columns} (batch, classes, rows, columns) floating point"

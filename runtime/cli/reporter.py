@@ -161,7 +161,7 @@ class Reporter:
 
     def _frames_line(self, pipeline: Pipeline) -> str:
         names = ", ".join(source.name for source in pipeline.sources if source.name in self.seen)
-        dropped = f", {sum(pipeline.dropped.values())} dropped" if pipeline.policy == "freshest" else ""
+        dropped = f", {sum(pipeline.dropped.values())} dropped" if pipeline.policy != "every-frame" else ""
         ending = ": stopped early, and what is written is complete" if pipeline.stopped else ""
         return f"{self._frames} frame{'s' * (self._frames != 1)} of {names}{self._people_words()}{dropped}{ending}"
 

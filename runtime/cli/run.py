@@ -8,6 +8,8 @@ from pathlib import Path
 
 from sfpp.runtime.cli.console import COMMAND, command_parser, positive_int, run_command, unit_interval
 from sfpp.runtime.errors import UsageError
+from sfpp.runtime.motion.carry import MIX
+from sfpp.runtime.motion.options import KeyEvery, key_every_from
 from sfpp.runtime.video.sources.address import is_uri, without_credentials
 
 # What names files or folders, and never an address.
@@ -24,12 +26,17 @@ examples, segmentation:
   sfpp-run model.onnx *.mp4 -o overlays/          the same in a folder; or -o 'overlays/{source}.mkv'
   sfpp-run model.onnx street.mp4 --masks labels/  only the labels: PNGs whose pixels are class numbers
 
+examples, video in motion:
+  sfpp-run model.onnx street.mp4 --key-every 4    a quarter of the network's runs, and steadier labels
+  sfpp-run model.onnx street.mp4 --smooth         every frame, steadier
+  sfpp-run model.onnx 0 --view 8080 --still       no network while nothing moves before a fixed camera
+
 examples, cameras and streams:
   sfpp-run model.onnx 0 -o camera.mp4             a webcam, until Ctrl-C
   sfpp-run model.onnx rtsp://camera/street --view 8080        look at it in a browser
   sfpp-run model.onnx test:// --view 8080                     try that without a camera
   sfpp-run model.onnx rtsp://a/1 rtsp://b/2 --view 0.0.0.0:8080 --json all.jsonl
-  sfpp-run model.onnx camera://0 -o rtsp://server/out -o day-{source}.mp4 --smooth 0.3
+  sfpp-run model.onnx camera://0 -o rtsp://server/out -o day-{source}.mp4
 
 examples, human pose:
   sfpp-run pose.onnx jump.mp4 --detector yolox.onnx --detect-every 5
@@ -81,6 +88,7 @@ def run_parser() -> argparse.ArgumentParser:
     _add_output_options(parser)
     _add_frame_options(parser)
     _add_live_options(parser)
+    _add_motion_options(parser)
     _add_model_options(parser)
     _add_segmentation_options(parser)
     _add_people_options(parser)
@@ -191,16 +199,49 @@ def _add_live_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("cameras and streams")
     group.add_argument(
         "--policy",
-        choices=("freshest", "every-frame"),
-        help="freshest drops frames that are old by the time the model is free; every-frame takes all (default: "
-        "freshest for cameras and streams, every-frame for files and pipes)",
+        choices=("follow", "freshest", "every-frame"),
+        help="follow shows every frame at once, with the newest labels carried to it along the motion; freshest drops "
+        "frames that are old by the time the model is free; every-frame takes all (default: for cameras and streams "
+        "follow, or freshest where labels cannot be carried; every-frame for files and pipes)",
+    )
+
+
+def _add_motion_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("video in motion: the network need not see every frame (segmentation)")
+    group.add_argument(
+        "--key-every",
+        type=_key_every,
+        metavar="N|TIME|auto",
+        help="let the network see every Nth frame (4), one every so often (0.25s), or as many as keep up with the "
+        "source (auto), and each with which another scene begins; labels are carried along the picture's motion to the "
+        "frames in between, in files from both sides (default: 1, every frame)",
     )
     group.add_argument(
         "--smooth",
         type=unit_interval,
+        nargs="?",
+        const=MIX,
         metavar="A",
-        help="average a segmentation's logits over time: 0 (none) to below 1; steadier, and later to see what moves",
+        help="carry this much of each label on to the next frame, 0 (none) to below 1: steadier; without a value "
+        f"{MIX:g} (default: 0, and {MIX:g} with --key-every and --policy follow)",
     )
+    group.add_argument(
+        "--still",
+        action="store_true",
+        default=None,
+        help="leave the network out while nothing moves, for two seconds at most; for cameras that do not move",
+    )
+    group.add_argument(
+        "--no-look-ahead",
+        dest="look_ahead",
+        action="store_false",
+        default=None,
+        help="between the key frames of a file, go by the one before only, so that each frame comes out at once",
+    )
+
+
+def _key_every(text: str) -> KeyEvery:
+    return key_every_from(text)
 
 
 def _add_frame_options(parser: argparse.ArgumentParser) -> None:

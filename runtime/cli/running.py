@@ -16,6 +16,7 @@ from sfpp.runtime.errors import MediaError, UsageError
 from sfpp.runtime.files import identity
 from sfpp.runtime.model import Model, OpenedModel
 from sfpp.runtime.model_file import contract_of, load
+from sfpp.runtime.motion.options import check_logits
 from sfpp.runtime.people import BoxesFile, FollowedPose, choose_finder
 from sfpp.runtime.pose import PoseEstimator
 from sfpp.runtime.self_test import self_test
@@ -34,7 +35,6 @@ from sfpp.runtime.video.sources.opening import (
     open_source,
     reads_files,
 )
-from sfpp.runtime.video.steady import check_smoothing
 from sfpp.runtime.video.stopping import stop_on_signals
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 # Shells report a program that a signal has ended as this plus the signal's number.
 _SIGNAL_EXIT = 128
 _POLICY_WORDS: dict[Policy, str] = {
+    "follow": "every frame is shown at once, with the newest labels carried to it",
     "freshest": "frames that are old by the time the model is free are dropped",
     "every-frame": "no frame is dropped, and the sources wait",
 }
@@ -236,7 +237,7 @@ class _Runs:
                     sources,
                     max_frames=arguments.max_frames,
                     on_event=reporter.event,
-                    **_given(arguments, "policy", "smooth", "every"),
+                    **_given(arguments, "policy", "key_every", "smooth", "still", "look_ahead", "every"),
                 )
             )
             self._note_policy(pipeline)
@@ -314,7 +315,8 @@ class _Runs:
         """Say what becomes of frames for which there is no time, where that is not plain: files lose none."""
         if self._arguments.policy is None and not any(source.live for source in pipeline.sources):
             return
-        waiting = [source.name for source in pipeline.sources if pipeline.policy_of(source) != pipeline.policy]
+        waiting = [source.name for source in pipeline.sources if pipeline.policy_of(source) == "every-frame"]
+        waiting = waiting if pipeline.policy != "every-frame" else []
         but = f", but none of {', '.join(waiting)}" if waiting else ""
         note(f"policy {pipeline.policy}: {_POLICY_WORDS[pipeline.policy]}{but}")
 
@@ -382,8 +384,9 @@ def _check_task(arguments: argparse.Namespace, contract: ModelContract | None = 
                 f"{', '.join(foreign)} {are} for {other} models, but {arguments.model} is a {contract.task} model; "
                 "leave it out, or give another model"
             )
-    if arguments.smooth:
-        check_smoothing(arguments.smooth, contract)
+    wanted = {"--smooth": arguments.smooth, "--key-every": arguments.key_every, "--still": arguments.still}
+    for name in (name for name, value in wanted.items() if value):
+        check_logits(contract, wanted=name)
 
 
 def _check_sources(arguments: argparse.Namespace) -> None:

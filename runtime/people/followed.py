@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -12,13 +12,14 @@ import numpy as np
 from sfpp.runtime.backends.protocol import Arrays
 from sfpp.runtime.contract import ModelContract
 from sfpp.runtime.model import Step
+from sfpp.runtime.motion.options import check_logits
 from sfpp.runtime.people.detections import PersonFinder
 from sfpp.runtime.people.finders import choose_finder
 from sfpp.runtime.people.tracking import Follower, People
 from sfpp.runtime.video.frame import FitsSources
-from sfpp.runtime.video.steady import check_smoothing
 
 if TYPE_CHECKING:
+    from sfpp.runtime.motion.options import Motion
     from sfpp.runtime.pose import Pose, PoseEstimator, PreparedPeople
     from sfpp.runtime.video.frame import Frame, Source
 
@@ -70,14 +71,14 @@ class FollowedPose:
         if isinstance(self._finder, FitsSources):
             self._finder.fit(source)
 
-    def steps(self, *, smooth: float = 0.0) -> Sequence[Step]:
+    def steps(self, *, motion: Motion | None = None, ahead: Collection[str] = ()) -> Sequence[Step]:
         """Return finding people, preparing, inference and keypoints.
 
         Raises:
-            UsageError: smoothing was asked for.
+            UsageError: motion was asked for.
         """
-        if smooth:
-            check_smoothing(smooth, self.contract)
+        if motion:
+            check_logits(self.contract, wanted="carrying labels along motion")
         estimator = self._estimator
         followers: dict[str, Follower] = defaultdict(self._follower)
 
@@ -97,15 +98,20 @@ class FollowedPose:
             assert at.prepared is not None
             return replace(at, outputs=estimator.infer(at.prepared))
 
-        def keypoints(frames: Sequence[Frame], at: _Estimating) -> list[Pose]:
+        def keypoints(frames: Sequence[Frame], at: _Estimating) -> list[tuple[Frame, Pose]]:
             """Tell the keypoints, learn from them where to look next, and leave out people of whom nothing is sure."""
             assert at.prepared is not None
             pose = replace(estimator.finish(at.outputs, at.prepared), ids=at.people.ids)
             if self.in_order:
                 followers[frames[0].source].learn(at.people, pose.keypoints_xy, pose.scores)
-            return [pose.of_people(np.flatnonzero(pose.above(self._threshold).any(axis=1)))]
+            return [(frames[0], pose.of_people(np.flatnonzero(pose.above(self._threshold).any(axis=1))))]
 
-        return [("detect", detect), ("prepare", prepare), ("infer", infer), ("keypoints", keypoints)]
+        return [
+            Step("detect", detect),
+            Step("prepare", prepare),
+            Step("infer", infer),
+            Step("keypoints", keypoints),
+        ]
 
     def _follower(self) -> Follower:
         return Follower(self._finder, detect_every=self._detect_every, threshold=self._threshold)

@@ -15,8 +15,9 @@ from sfpp.runtime.events import Event, EventHandler
 POLL_S = 0.1
 _REPORT_EVERY_S = 1.0
 
-# What becomes of a frame for which there is no time: a newer one takes its place, or the source waits.
-Policy = Literal["freshest", "every-frame"]
+# What becomes of a frame for which there is no time: a newer one takes its place, or the source waits. With "follow"
+# the network alone takes the newest, and its labels are carried to all others.
+Policy = Literal["follow", "freshest", "every-frame"]
 POLICIES: tuple[Policy, ...] = get_args(Policy)
 
 Item = TypeVar("Item")

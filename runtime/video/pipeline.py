@@ -7,23 +7,26 @@ import functools
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from sfpp.runtime.errors import UsageError, check_known
-from sfpp.runtime.events import EventHandler, ignore
+from sfpp.runtime.events import Event, EventHandler, ignore
+from sfpp.runtime.model import Follows, Step
+from sfpp.runtime.motion.options import KeyEvery, Motion, key_every_from
 from sfpp.runtime.timing import StageTimer
 from sfpp.runtime.video.frame import FitsSources, Frame, Source
 from sfpp.runtime.video.mailbox import POLICIES, Policy
 from sfpp.runtime.video.pacer import Pacer
 from sfpp.runtime.video.readers import Readers, check_names, expected_frames, policy_for
 from sfpp.runtime.video.sources.opening import open_source
-from sfpp.runtime.video.stages import Stage, run_stages
+from sfpp.runtime.video.stages import Background, Stage, run_stages
 
 if TYPE_CHECKING:
-    from sfpp.runtime.model import Model, Step
+    from sfpp.runtime.model import Model
 
 # How long a source that is stuck is waited for at the end.
 _PATIENCE_S = 2.0
@@ -54,9 +57,11 @@ class Pipeline(contextlib.AbstractContextManager["Pipeline"]):
             for answer in pipeline:
                 ...
 
-    Each stage has a thread of its own. Under the policy ``freshest`` a source is read as fast as it delivers, and the
-    model gets the newest frame when it is about to be free; older ones are dropped, so that what comes out is never
-    older than it must be. Under ``every-frame`` nothing is dropped, and a source waits.
+    Each stage has a thread of its own. Under the policy ``follow`` every frame comes out at once: the network takes the
+    newest one whenever it is free, and its labels are carried along the motion of the picture to all others. Under
+    ``freshest`` a source is read as fast as it delivers, and the model gets the newest frame when it is about to be
+    free; older ones are dropped, so that what comes out is never older than it must be. Under ``every-frame`` nothing
+    is dropped, and a source waits.
 
     Several sources take turns. A model that takes several frames at a time gets one of each that has a new one.
 
@@ -65,15 +70,22 @@ class Pipeline(contextlib.AbstractContextManager["Pipeline"]):
             :class:`sfpp.runtime.people.FollowedPose`; it stays open.
         sources: what :func:`sfpp.runtime.video.open_source` takes, or opened sources; those that are opened here are
             closed here.
-        policy: None takes ``freshest`` if a source is live, and drops frames of live sources only.
-        smooth: how strongly results are averaged over time, 0 to below 1, of models that can.
+        policy: None takes ``follow`` for live segmentation, if carrying costs little enough here; else ``freshest`` if
+            a source is live, and drops frames of live sources only.
+        key_every: which frames the network sees; labels are carried to those in between, in files from both sides.
+            A number of frames, a time such as ``"0.25s"``, or ``"auto"`` for what keeps up with the source. Frames with
+            which another scene begins are always seen. Under ``follow`` at most so many.
+        smooth: how much of earlier frames' labels stays, 0 (none) to below 1; None is 0.8 where labels are carried, and
+            else 0.
+        still: the network is left out while nothing moves, for two seconds at most.
+        look_ahead: between key frames of a file, use the next one too; frames then come out in groups.
         every: take only every Nth frame of each source, beginning with the first.
         max_frames: end after so many frames.
         on_event: takes what happens to the sources, from their threads.
 
     Raises:
-        UsageError: an unknown policy, no source, a number below 1, smoothing where the model cannot, boxes of another
-            source.
+        UsageError: an unknown policy, no source, a number below 1, motion where the model cannot, boxes of another
+            source; ``follow`` for files.
         MediaError: a source cannot be opened.
     """
 
@@ -83,15 +95,20 @@ class Pipeline(contextlib.AbstractContextManager["Pipeline"]):
         sources: Sequence[Source | str | os.PathLike[str]],
         *,
         policy: Policy | None = None,
-        smooth: float = 0.0,
+        key_every: KeyEvery | str | int = 1,
+        smooth: float | None = None,
+        still: bool = False,
+        look_ahead: bool = True,
         every: int = 1,
         max_frames: int | None = None,
         on_event: EventHandler | None = None,
     ) -> None:
         _check(policy, sources, every=every, max_frames=max_frames)
-        steps = model.steps(smooth=smooth)
-        self.timer = StageTimer(stages=("decode", *(name for name, _ in steps), "draw"))
+        motion = Motion(key_every_from(key_every), smooth, still)
+        plain = model.steps()
         self._batch, self._every, self._max_frames = model.batch, every, max_frames
+        self.timer = StageTimer()
+        self._latencies_ms: dict[Frame, dict[str, float]] = {}
         with contextlib.ExitStack() as stack:
             tell = on_event or ignore
             opened = [
@@ -108,7 +125,16 @@ class Pipeline(contextlib.AbstractContextManager["Pipeline"]):
                 if source.on_event is ignore:
                     source.on_event = tell
             fresh = [source for source in opened if self.policy_of(source) == "freshest"]
-            self.policy: Policy = "freshest" if fresh else "every-frame"
+            follows = policy == "follow" or (policy is None and len(fresh) == len(opened) and _can_follow(model))
+            self.policy: Policy = "follow" if follows else "freshest" if fresh else "every-frame"
+            if follows:
+                _check_follow(model, opened)
+                steps = self._following(model, motion, plain, stack, tell)
+            else:
+                ahead = [source.name for source in opened if look_ahead and not source.live]
+                steps = model.steps(motion=motion, ahead=ahead) if motion else plain
+            names = (each.name for each in (*(plain[:-1] if follows else ()), *steps))
+            self.timer.expect(("decode", *names, "draw"))
             self._readers = Readers(opened, newest=fresh, every=every, most=max_frames, timer=self.timer, on_event=tell)
             self._opened = stack.pop_all()
         self._pacer = Pacer(holds=bool(fresh))
@@ -182,7 +208,8 @@ class Pipeline(contextlib.AbstractContextManager["Pipeline"]):
         with run_stages(work, self._stages, source_name="decode") as results:
             try:
                 for done in results:
-                    self._pacer.taken()
+                    if done.frames:
+                        self._pacer.taken()
                     for answer in self._answered(done):
                         yield answer
                         del answer  # the next one may be long in coming
@@ -194,14 +221,34 @@ class Pipeline(contextlib.AbstractContextManager["Pipeline"]):
                 # Before the threads are waited for: the first one may be waiting for a frame.
                 self._end()
 
+    def _following(
+        self, model: Follows, motion: Motion, plain: Sequence[Step], stack: contextlib.ExitStack, tell: EventHandler
+    ) -> Sequence[Step]:
+        """Return the steps that show every frame at once, with the network in a thread of its own."""
+        network = Background("sfpp-infer")
+        stack.callback(network.close)
+        stages = [_stage(step, self.timer) for step in plain[:-1]]
+
+        def ask(frame: Frame) -> Future[Any]:
+            return network.submit(lambda: _through(stages, _Work((frame,))).made)
+
+        def give_up(why: str) -> None:
+            tell(Event("note", self.sources[0].name, why))
+
+        return model.following_steps(motion, ask, give_up if self._given_policy is None else None)
+
     def _begun(self, frames: tuple[Frame, ...]) -> _Work:
         self._pacer.released()
-        return _Work(frames)
+        work = _Work(frames)
+        for frame in frames:
+            self._latencies_ms[frame] = work.latencies_ms
+        return work
 
     def _answered(self, done: _Work) -> Iterator[Answer]:
-        for frame, result in zip(done.frames, done.made, strict=True):
+        for frame, result in done.made:
             self.timer.frame_done()
-            yield Answer(frame, result, 1e3 * (time.monotonic() - frame.taken_s), done.latencies_ms)
+            latencies_ms = self._latencies_ms.pop(frame, done.latencies_ms)
+            yield Answer(frame, result, 1e3 * (time.monotonic() - frame.taken_s), latencies_ms)
 
 
 @dataclass(eq=False)
@@ -215,10 +262,22 @@ class _Work:
 
 def _stages(steps: Sequence[Step], timer: StageTimer, *, in_order: bool) -> list[Stage]:
     """Return a stage for each step, or where a frame needs the last one's result, one stage for all of them."""
-    stages = [Stage(name, partial(_stepped, name=name, step=step, timer=timer)) for name, step in steps]
+    stages = [_stage(step, timer) for step in steps]
     if not in_order:
         return stages
-    return [Stage("model", lambda work: functools.reduce(lambda made, stage: stage.work(made), stages, work))]
+    return [Stage("model", partial(_through, stages), rest=stages[-1].rest)]
+
+
+def _stage(step: Step, timer: StageTimer) -> Stage:
+    def rest() -> _Work | None:
+        pairs = step.rest()
+        return _Work((), pairs) if pairs else None
+
+    return Stage(step.name, partial(_stepped, name=step.name, step=step.work, timer=timer), rest, step.room)
+
+
+def _through(stages: Sequence[Stage], work: _Work) -> _Work:
+    return functools.reduce(lambda made, stage: stage.work(made), stages, work)
 
 
 def _stepped(work: _Work, *, name: str, step: Callable[[Sequence[Frame], Any], Any], timer: StageTimer) -> _Work:
@@ -236,7 +295,9 @@ def _stepped(work: _Work, *, name: str, step: Callable[[Sequence[Frame], Any], A
 def _paced(stages: Sequence[Stage], pacer: Pacer) -> list[Stage]:
     """Let the pacer know when a frame is prepared, when the model begins and ends, and when all is done."""
     names = [stage.name for stage in stages]
-    model, last = names.index("infer") if "infer" in names else 0, len(names) - 1
+    last = len(names) - 1
+    # Where the network has a thread of its own, frames wait for the last stage.
+    model = names.index("infer") if "infer" in names else last
 
     def paced(number: int, stage: Stage) -> Stage:
         at = (model - 1, pacer.ready), (model, pacer.ends), (last, pacer.finished)
@@ -250,9 +311,31 @@ def _paced(stages: Sequence[Stage], pacer: Pacer) -> list[Stage]:
                 note()
             return done
 
-        return Stage(stage.name, work)
+        return replace(stage, work=work)
 
     return [paced(number, stage) for number, stage in enumerate(stages)]
+
+
+def _can_follow(model: Model) -> bool:
+    """Whether labels can be carried to later frames, and a model takes one frame at a time."""
+    if not isinstance(model, Follows) or model.batch > 1:
+        return False
+    try:
+        model.following_steps(Motion(), lambda _: Future(), None)
+    except UsageError:
+        return False
+    return True
+
+
+def _check_follow(model: Model, sources: Sequence[Source]) -> None:
+    if not isinstance(model, Follows):
+        raise UsageError("the policy follow is for segmentation models; take freshest, which drops frames")
+    files = [source.name for source in sources if not source.live]
+    if files:
+        raise UsageError(
+            f"the policy follow is for cameras and streams, and {', '.join(files)} can wait; leave it out, and let the "
+            "network see every 4th frame with key_every=4 (--key-every 4)"
+        )
 
 
 def _check(policy: str | None, sources: Sequence[object], *, every: int, max_frames: int | None) -> None:

@@ -165,8 +165,10 @@ class _Reading:
 
 
 def policy_for(source: Source, given: Policy | None) -> Policy:
-    """Return what becomes of a source's frames for which there is no time: by default, files lose none."""
-    return given or ("freshest" if source.live else "every-frame")
+    """Return what becomes of a source's frames for which there is no time: files lose none, unless told to."""
+    if given is None or given == "follow":
+        return "freshest" if source.live else "every-frame"
+    return given
 
 
 def check_names(sources: Sequence[Source]) -> None:

@@ -8,9 +8,11 @@ the last stage. What must not be interrupted half-way, or must not be touched on
 from __future__ import annotations
 
 import contextlib
+import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,10 +27,15 @@ _PATIENCE_S = 2.0
 
 @dataclass(frozen=True)
 class Stage:
-    """A step that every item takes, in a thread called after it; ``work`` makes the next stage's item from its own."""
+    """A step that every item takes, in a thread called after it; ``work`` makes the next stage's item from its own.
+
+    ``rest`` makes one more when all have come, or None. For ``room`` items the stage before need not wait.
+    """
 
     name: str
     work: Callable[[Any], Any]
+    rest: Callable[[], Any] = lambda: None
+    room: int = _ROOM
 
 
 @contextlib.contextmanager
@@ -42,15 +49,15 @@ def run_stages(
     come back within two seconds left to itself: it ends with its present item, which goes nowhere.
 
     An error in the source or a stage is raised by the iterator in the place of its item, after all earlier items, with
-    the traceback of where it happened. With n stages at most ``2 * (n + 1)`` items are on their way, so the source is
-    never read further ahead than that.
+    the traceback of where it happened. With n stages of room 1 at most ``2 * (n + 1)`` items are on their way, so the
+    source is never read further ahead than that.
 
     Args:
         source: iterated in a thread of its own, and not touched any more after the block.
         stages: in order; each sees one item at a time, always in the same thread.
         source_name: of the source's thread.
     """
-    boxes: list[Mailbox[Any]] = [Mailbox(_ROOM) for _ in range(len(stages) + 1)]
+    boxes: list[Mailbox[Any]] = [Mailbox(room) for room in (*(stage.room for stage in stages), _ROOM)]
     between = zip(stages, boxes, boxes[1:], strict=False)
     # Daemons, for the one case in which a thread is left behind: it must not keep the program from ending.
     threads = [
@@ -70,6 +77,44 @@ def run_stages(
         for box in boxes:
             box.close()
         _join(threads, patience_s=patience_s)
+
+
+class Background:
+    """A thread that does one thing after the other while others go on; a context manager that ends it.
+
+    Args:
+        name: of the thread.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._tasks: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = queue.SimpleQueue()
+        # A daemon, as all stages.
+        self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
+        self._thread.start()
+
+    def submit(self, task: Callable[[], Any]) -> Future[Any]:
+        """Do it after all that was given before; return what will hold its result or its error."""
+        future: Future[Any] = Future()
+        self._tasks.put((future, task))
+        return future
+
+    def close(self, *, patience_s: float = _PATIENCE_S) -> None:
+        """Begin nothing more, and wait for the present task; longer than the patience it is left to itself."""
+        with contextlib.suppress(queue.Empty):
+            while (waiting := self._tasks.get_nowait()) is not None:
+                waiting[0].cancel()
+        self._tasks.put(None)
+        self._thread.join(patience_s)
+
+    def _serve(self) -> None:
+        while (given := self._tasks.get()) is not None:
+            future, task = given
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(task())
+                except BaseException as error:  # noqa: BLE001 - raised again where the result is asked for
+                    future.set_exception(error)
+            del given, future, task  # or a frame would stay in memory while the next one is awaited
 
 
 @dataclass(frozen=True)
@@ -119,13 +164,17 @@ def _serve(stage: Stage, given: Mailbox[Any], made: Mailbox[Any]) -> None:
 def _pass_one(stage: Stage, given: Mailbox[Any], made: Mailbox[Any]) -> bool:
     """Do one item's work and tell whether to go on; a function, so that nothing holds the item while it waits."""
     item = given.take(default=_End())
-    if isinstance(item, _End):
-        made.put(item)
-        return False
+    ended = isinstance(item, _End)
     try:
-        result = stage.work(item)
+        if not ended:
+            result = stage.work(item)
+        elif item.error is None and (result := stage.rest()) is not None:
+            made.put(result)
     except BaseException as error:  # noqa: BLE001 - as above
         made.put(_End(error))
+        return False
+    if ended:
+        made.put(item)
         return False
     del item
     return made.put(result)

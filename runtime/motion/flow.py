@@ -1,0 +1,176 @@
+"""Optical flow between neighboring frames, on the grid of a network's scores: where each cell was, how far to trust it.
+
+Every offset is in cells, as (across, down), and points backward: what is at a cell of one frame was, or will be, at the
+cell plus its offset in the other frame. Looking values up backward leaves no holes, as moving them forward would.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sfpp.runtime.images import Image
+from sfpp.runtime.imports import import_cv2
+from sfpp.runtime.labels import Region
+
+Values = NDArray[np.float32]
+
+# The fastest preset of DIS solves at a quarter of its picture, which shall be the grid. A picture of half the width
+# costs 0.4 points of mIoU with a key frame every 4th (CamVid, 480x360), and a wider one than this only time.
+_PICTURE_PER_CELL = 4
+WIDEST = 960
+_NARROWEST = 16  # pixels; DIS refuses pictures below about 12
+# Gray levels: a difference of so many between a cell and where it is said to come from keeps 1/e of the trust.
+_TOLERANCE = 8.0
+# Mean belief of one step: neighboring frames of a clip have 0.75 and more, the two sides of a cut at most 0.5.
+_CUT = 0.5
+_PURPOSE = "following motion"
+
+
+class Step(NamedTuple):
+    """The way from one frame to a neighboring one.
+
+    ``offset`` is (h, w, 2) float32 in cells, ``belief`` (h, w) float32, 0..1: how well the two frames fit along it.
+    """
+
+    offset: Values
+    belief: Values
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the two frames show different scenes."""
+        return float(self.belief.mean()) < _CUT
+
+
+class Picture(NamedTuple):
+    """What of a frame the flow needs: gray, (h, w) uint8 finer than the grid, and (h, w) float32 at the grid."""
+
+    fine: NDArray[np.uint8]
+    cells: Values
+
+
+class Flow:
+    """Optical flow of one source, by dense inverse search (DIS) as OpenCV has it.
+
+    Args:
+        cells_hw: rows and columns of the grid.
+        frame_hw: height and width of the frames.
+        region: where the frame lies in the grid, as :func:`sfpp.runtime.labels.labels_from_logits` takes it: with bars
+            at the frame's sides it is less than the grid. None is all of it.
+        align_corners: as there.
+        widest: how many columns the picture has at most that the flow is computed on.
+    """
+
+    def __init__(
+        self,
+        cells_hw: tuple[int, int],
+        frame_hw: tuple[int, int],
+        region: Region | None = None,
+        *,
+        align_corners: bool = False,
+        widest: int = WIDEST,
+    ) -> None:
+        self._cv2 = import_cv2(purpose=_PURPOSE)
+        rows, columns = frame_hw
+        less = 1.0 if align_corners else 0.0
+        top, left, height, width = region or (0.0, 0.0, cells_hw[0] - less, cells_hw[1] - less)
+        picture_width = max(_NARROWEST, min(round(_PICTURE_PER_CELL * (width + less)), widest, columns))
+        picture_height = max(_NARROWEST, round(rows * picture_width / columns))
+        self._picture_wh = picture_width, picture_height
+        self._rows = _Axis(cells_hw[0], rows, picture_height, top, height, align_corners=align_corners)
+        self._columns = _Axis(cells_hw[1], columns, picture_width, left, width, align_corners=align_corners)
+        self._solver = self._cv2.DISOpticalFlow_create(self._cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
+        self._latest: dict[bool, Values] = {}
+        across, down = np.meshgrid(np.arange(cells_hw[1], dtype=np.float32), np.arange(cells_hw[0], dtype=np.float32))
+        self._cells: Values = np.dstack([across, down])
+
+    def picture(self, frame_bgr: Image) -> Picture:
+        """Return what the flow needs of a frame, (H, W, 3) uint8 BGR."""
+        cv2 = self._cv2
+        # Of a very large frame every step-th pixel will do.
+        step = max(1, frame_bgr.shape[1] // (2 * self._picture_wh[0]))
+        small = cv2.resize(frame_bgr[::step, ::step], self._picture_wh, interpolation=cv2.INTER_AREA)
+        gray = cv2.cvtColor(small, cv2.COLOR_BGR2GRAY)
+        return Picture(gray, self._on_grid(gray.astype(np.float32)))
+
+    def between(self, one: Picture, other: Picture, *, forth: bool = False) -> Step:
+        """Return the way from ``one`` to ``other``, neighboring frames; ``forth`` if the other is the later one.
+
+        Each direction begins with its own last flow, since motion goes on.
+        """
+        cv2 = self._cv2
+        # The third argument is read: only the library's own results go in there, for it ends the process at a NaN.
+        flow = self._solver.calc(one.fine, other.fine, self._latest.get(forth))
+        offset = self._on_grid(flow) * np.array([self._columns.cells_per_pixel, self._rows.cells_per_pixel], np.float32)
+        there = cv2.remap(other.cells, self._cells + offset, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        step = Step(offset, np.exp(-np.square((one.cells - there) / np.float32(_TOLERANCE))))
+        if step.is_cut:
+            self._latest.pop(forth, None)
+        else:
+            self._latest[forth] = flow
+        return step
+
+    def _on_grid(self, values: NDArray[Any]) -> Values:
+        """Bring (h, w) or (h, w, 2) float32 of the picture to the cells; bars get what is beside them."""
+        cv2, rows, columns = self._cv2, self._rows, self._columns
+        small = cv2.resize(values, (columns.covered, rows.covered), interpolation=cv2.INTER_AREA)
+        if rows.is_covered and columns.is_covered:
+            return np.asarray(small, np.float32)
+        places = np.meshgrid(columns.places, rows.places)
+        return np.asarray(cv2.remap(small, *places, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.float32)
+
+
+class Path:
+    """The way from the newest frame to an older one, or from a frame to a later key frame.
+
+    Offsets add up and beliefs multiply, so that scores are resampled once, however long the way is.
+
+    Attributes:
+        offset: (h, w, 2) float32, in cells.
+        belief: (h, w) float32, 0..1; 0 where the way leads out of the picture.
+    """
+
+    def __init__(self, cells_hw: tuple[int, int]) -> None:
+        self.offset: Values = np.zeros((*cells_hw, 2), np.float32)
+        self.belief: Values = np.ones(cells_hw, np.float32)
+
+    def extend(self, step: Step) -> None:
+        """Begin the way one frame further: at the frame from which ``step`` leads to where it began so far."""
+        cv2 = import_cv2(purpose=_PURPOSE)
+        places = step.offset + cells(self.belief.shape)
+        self.offset = step.offset + cv2.remap(
+            self.offset, places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        )
+        # What was outside of the picture is believed by nobody.
+        self.belief = step.belief * cv2.remap(
+            self.belief, places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT
+        )
+
+
+def cells(shape_hw: tuple[int, ...]) -> Values:
+    """Return each cell's own place, (h, w, 2) float32 as (across, down)."""
+    rows, columns = shape_hw
+    across, down = np.meshgrid(np.arange(columns, dtype=np.float32), np.arange(rows, dtype=np.float32))
+    return np.dstack([across, down])
+
+
+class _Axis:
+    """Where the picture's pixels of one axis lie among the cells: at ``cells_per_pixel * pixel + shift``.
+
+    ``covered`` is about as many cells as the frame covers; a picture of that size is looked up at ``places``.
+    """
+
+    def __init__(
+        self, cell_count: int, frame_side: int, picture_side: int, start: float, extent: float, *, align_corners: bool
+    ) -> None:
+        per_frame_pixel = extent / (max(1, frame_side - 1) if align_corners else frame_side)
+        first = start if align_corners else start + 0.5 * per_frame_pixel - 0.5
+        self.cells_per_pixel = per_frame_pixel * frame_side / picture_side
+        shift = first + 0.5 * self.cells_per_pixel - 0.5 * per_frame_pixel
+        self.covered = max(1, round(per_frame_pixel * frame_side))
+        scale = self.cells_per_pixel * picture_side / self.covered
+        begin = shift + 0.5 * scale - 0.5 * self.cells_per_pixel
+        self.places = ((np.arange(cell_count) - begin) / scale).astype(np.float32)
+        self.is_covered = self.covered == cell_count and np.allclose(self.places, np.arange(cell_count), atol=1e-3)
