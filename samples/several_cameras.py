@@ -14,7 +14,7 @@ def tell(event: sfpp.Event) -> None:
 
 
 model_path, *sources = sys.argv[1:]
-with sfpp.load_segmenter(model_path) as model, sfpp.Pipeline(model, sources, smooth=0.3, on_event=tell) as pipeline:
+with sfpp.load_segmenter(model_path) as model, sfpp.Pipeline(model, sources, on_event=tell) as pipeline:
     for answer in pipeline:
         ahead = answer.result.labels[-answer.result.labels.shape[0] // 3 :]
         most = np.bincount(ahead.ravel()).argmax()  # the class that fills most of the lowest third

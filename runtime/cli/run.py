@@ -241,7 +241,10 @@ def _add_motion_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _key_every(text: str) -> KeyEvery:
-    return key_every_from(text)
+    try:
+        return key_every_from(text)
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _add_frame_options(parser: argparse.ArgumentParser) -> None:

@@ -16,7 +16,7 @@ from sfpp.runtime.errors import MediaError, UsageError
 from sfpp.runtime.files import identity
 from sfpp.runtime.model import Model, OpenedModel
 from sfpp.runtime.model_file import contract_of, load
-from sfpp.runtime.motion.options import check_logits
+from sfpp.runtime.motion.options import Motion, check_logits
 from sfpp.runtime.people import BoxesFile, FollowedPose, choose_finder
 from sfpp.runtime.pose import PoseEstimator
 from sfpp.runtime.self_test import self_test
@@ -68,6 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
         sources, broken = _opened(arguments, reporter, stack)
         # All that can be refused is refused before the model is opened, which may take a while.
         _check_sources(arguments)
+        Motion(smooth=arguments.smooth)
         plan = _plan(arguments, sources)
         _check_task(arguments)
         model = _loaded(arguments)

@@ -22,6 +22,9 @@ Values = NDArray[np.float32]
 _PICTURE_PER_CELL = 4
 WIDEST = 960
 _NARROWEST = 16  # pixels; DIS refuses pictures below about 12
+# DIS takes its coarsest picture by the width alone: of one that is much wider than high nothing is left there, and the
+# process ends (OpenCV 4.14 at 128x16). So the picture of a strip is stretched.
+_WIDEST_SHAPE = 3
 # Gray levels: a difference of so many between a cell and where it is said to come from keeps 1/e of the trust.
 _TOLERANCE = 8.0
 # Mean belief of one step: neighboring frames of a clip have 0.75 and more, the two sides of a cut at most 0.5.
@@ -77,7 +80,7 @@ class Flow:
         less = 1.0 if align_corners else 0.0
         top, left, height, width = region or (0.0, 0.0, cells_hw[0] - less, cells_hw[1] - less)
         picture_width = max(_NARROWEST, min(round(_PICTURE_PER_CELL * (width + less)), widest, columns))
-        picture_height = max(_NARROWEST, round(rows * picture_width / columns))
+        picture_height = max(_NARROWEST, picture_width // _WIDEST_SHAPE, round(rows * picture_width / columns))
         self._picture_wh = picture_width, picture_height
         self._rows = _Axis(cells_hw[0], rows, picture_height, top, height, align_corners=align_corners)
         self._columns = _Axis(cells_hw[1], columns, picture_width, left, width, align_corners=align_corners)

@@ -261,6 +261,7 @@ class _Labels:
 
     def __init__(self, model: Segmenter, mix: float, *, waits: bool) -> None:
         self._model = model
+        self._mix = mix
         self._waits = waits
         self._carrier = Carrier(mix)
         self._key: Frame | None = None
@@ -282,7 +283,9 @@ class _Labels:
         scores = self._carrier.correct(scores_of(answer, seen, self._model))
         yield from self._finished(scores, frame)
         self._key, self._early = frame, scores
-        yield frame, labels_of(scores, seen, self._model)
+        # Interpolated scores have another border here and there than interpolated logits.
+        exact = self._mix == 0 or seen.begins
+        yield frame, self._model.answer(answer, seen.placement) if exact else labels_of(scores, seen, self._model)
 
     def rest(self) -> Iterator[tuple[Frame, Segmentation]]:
         """Yield the frames that no key frame follows any more."""

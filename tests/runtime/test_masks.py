@@ -9,11 +9,11 @@ from sfpp.runtime.backends import FunctionBackend
 from sfpp.runtime.contract import contract_from_json
 from sfpp.runtime.errors import BackendError, ContractError, ModelFileError, UsageError
 from sfpp.runtime.labels import labels_from_logits, labels_of_masks
+from sfpp.runtime.motion.options import check_logits
 from sfpp.runtime.overlay import draw_labels
 from sfpp.runtime.segmentation import Segmentation, Segmenter
 from sfpp.runtime.self_test import self_test, self_test_for
 from sfpp.runtime.self_test_data import MOST_MASKS, packed, unpacked
-from sfpp.runtime.video.steady import check_smoothing
 from sfpp.runtime.viewer import ViewerUpdate
 from sfpp.runtime.viewer.drawing import ViewSetting, draw_view
 from tests.runtime.test_segmentation import CLASSES, PALETTE, contract_for, fixed_output, quadrants
@@ -144,9 +144,9 @@ def test_the_masks_of_many_classes_fit_into_a_contract():
 
 
 def test_masks_cannot_be_smoothed():
-    check_smoothing(0.5, multi_label())
-    with pytest.raises(UsageError, match="this model gives masks; export it with --output logits"):
-        check_smoothing(0.5, multi_label("masks"))
+    check_logits(multi_label(), wanted="--smooth")
+    with pytest.raises(UsageError, match="--smooth needs logits, and this model gives masks; export it with --output"):
+        check_logits(multi_label("masks"), wanted="--smooth")
 
 
 @pytest.mark.parametrize("contract", [multi_label(), multi_label("masks")])

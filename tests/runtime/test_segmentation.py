@@ -10,6 +10,7 @@ from sfpp.runtime.contract import InputSpec, ModelContract, OutputSpec
 from sfpp.runtime.errors import BackendError, ContractError, MediaError, ModelFileError, UsageError
 from sfpp.runtime.images import place_frame
 from sfpp.runtime.labels import labels_from_logits
+from sfpp.runtime.motion.options import Motion
 from sfpp.runtime.segmentation import PreparedFrames, Segmentation, Segmenter
 from sfpp.runtime.video.frame import Frame
 
@@ -273,12 +274,14 @@ def test_missing_output_lists_what_there_is():
         segmenter(quadrants(8, 8))
 
 
-def test_missing_output_is_reported_where_results_are_smoothed_too():
-    steps = dict(segmenter_of(lambda _inputs: {"other": np.zeros(1)}).steps(smooth=0.5))
-    frames = [Frame(0, quadrants(8, 8), 0.0, "f")]
-    inferred = steps["infer"](frames, steps["prepare"](frames, None))
+def test_missing_output_is_reported_where_labels_are_carried_too():
+    model = segmenter_of(lambda _inputs: {"other": np.zeros(1)})
+    steps = {step.name: step.work for step in model.steps(motion=Motion(smooth=0.5))}
+    frames, made = [Frame(0, quadrants(8, 8), 0.0, "f")], None
+    for name in ("motion", "prepare", "infer"):
+        made = steps[name](frames, made)
     with pytest.raises(ModelFileError, match="promises the output 'out', but the model gives other"):
-        steps["labels"](frames, inferred)
+        steps["labels"](frames, made)
 
 
 def test_contract_without_a_usable_output():

@@ -37,7 +37,7 @@ def run(capsys, *arguments):
 def test_a_live_source_becomes_a_video_and_lines_of_json(here, capsys):
     code, out, err = run(capsys, f"{SCENE}&frames=30", "-o", "scene.mp4", "--json", "scene.jsonl")
     assert code == 0
-    assert "policy freshest: frames that are old" in err
+    assert "policy follow: every frame is shown at once, with the newest labels carried to it" in err
     assert "test: ended: no more frames" in err
     assert "age from a frame's coming to its answer" in out
     assert out.endswith("wrote scene.mp4\nwrote scene.jsonl\n")
@@ -47,7 +47,7 @@ def test_a_live_source_becomes_a_video_and_lines_of_json(here, capsys):
     for record in records:
         assert sum(record["shares"].values()) == pytest.approx(1, abs=1e-3)
         assert record["age_ms"] > 0
-        assert set(record["latency_ms"]) == {"prepare", "infer", "labels"}
+        assert set(record["latency_ms"]) == {"motion", "labels"}
     # Of the frames that were answered a video drops some by itself on a busy machine, and the lines none.
     answered = int(re.search(r"^(\d+) frames? of test, \d+ dropped", out, re.MULTILINE)[1])
     assert 1 <= len(read_clip(here / "scene.mp4")) <= answered <= 30
@@ -143,6 +143,18 @@ def test_each_source_may_have_its_own_lines(here, capsys):
         assert told == [name] * 4
         assert len(list((here / name).glob("*.png"))) == 4
     assert out.endswith("wrote test-1/\nwrote test-1.jsonl\nwrote test-2/\nwrote test-2.jsonl\n")
+
+
+def test_key_frames_of_a_file(here, capsys):
+    code, _, _ = run(capsys, "demo", "--key-every", "4", "--json", "demo.jsonl", "--max-frames", "10")
+    assert code == 0
+    records = [json.loads(line) for line in (here / "demo.jsonl").read_text().splitlines()]
+    assert [record["frame"] for record in records] == list(range(10))
+    assert [record.get("carried", {}).get("from") for record in records] == [None, 0, 0, 0, None, 4, 4, 4, None, 8]
+    assert [set(record["latency_ms"]) for record in records[:2]] == [
+        {"motion", "prepare", "infer", "labels"},
+        {"motion", "labels"},
+    ]
 
 
 def test_files_are_smoothed_like_cameras(here, capsys):

@@ -34,14 +34,15 @@ def test_every_frame_gives_every_answer_in_order():
     assert not threads()
 
 
-def test_files_are_taken_whole_and_live_sources_fresh_unless_told_otherwise():
+def test_files_are_taken_whole_and_live_sources_followed_unless_told_otherwise():
     model = rgb_segmenter()
     with Pipeline(model, [camera(frames=1)]) as pipeline:
         assert pipeline.policy == "every-frame"
     with Pipeline(model, [camera(frames=1, pause_s=0.001)]) as pipeline:
-        assert pipeline.policy == "freshest"
-    with Pipeline(model, [camera(frames=1, pause_s=0.001)], policy="every-frame") as pipeline:
-        assert pipeline.policy == "every-frame"
+        assert pipeline.policy == "follow"
+    for policy in ("freshest", "every-frame"):
+        with Pipeline(model, [camera(frames=1, pause_s=0.001)], policy=policy) as pipeline:
+            assert pipeline.policy == policy
 
 
 def test_a_file_loses_no_frame_beside_a_live_source_unless_told_so():
@@ -62,7 +63,7 @@ def test_a_file_loses_no_frame_beside_a_live_source_unless_told_so():
 
 def test_the_freshest_frame_is_shown_within_two_inference_times():
     infer_s, ages = 0.2, []
-    with Pipeline(slow_model(infer_s), [camera(pause_s=1 / 60)]) as pipeline:
+    with Pipeline(slow_model(infer_s), [camera(pause_s=1 / 60)], policy="freshest") as pipeline:
         for answer in pipeline:
             ages.append(answer.age_ms / 1e3)
             if len(ages) == 15:
@@ -85,7 +86,7 @@ def test_the_model_hardly_waits_for_frames_to_be_prepared():
         return prepare(frames)
 
     model.prepare_batch = slow_prepare
-    with Pipeline(model, [camera(pause_s=1 / 100)]) as pipeline:
+    with Pipeline(model, [camera(pause_s=1 / 100)], policy="freshest") as pipeline:
         for count, _ in enumerate(pipeline):
             if count == 20:
                 break
@@ -94,7 +95,7 @@ def test_the_model_hardly_waits_for_frames_to_be_prepared():
 
 def test_a_reader_that_is_slower_than_the_model_gets_fresh_answers_too():
     ages, pause_s = [], 0.2
-    with Pipeline(slow_model(0.01), [camera(pause_s=1 / 100)]) as pipeline:
+    with Pipeline(slow_model(0.01), [camera(pause_s=1 / 100)], policy="freshest") as pipeline:
         for answer in pipeline:
             ages.append(answer.age_ms / 1e3)
             time.sleep(pause_s)
@@ -147,7 +148,7 @@ def test_the_last_source_that_breaks_is_an_error():
 def test_dropped_frames_and_changes_of_size_are_events():
     events = []
     source = camera(pause_s=0.002, size_hw=lambda index: (48, 64) if index < 30 else (96, 128))
-    with Pipeline(slow_model(0.05), [source], on_event=events.append) as pipeline:
+    with Pipeline(slow_model(0.05), [source], policy="freshest", on_event=events.append) as pipeline:
         shapes = []
         start = time.monotonic()
         for answer in pipeline:
@@ -245,7 +246,10 @@ def test_memory_and_threads_stay_flat_over_many_frames():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"policy": "newest"}, "policy is 'newest', expected one of freshest, every-frame, did you mean 'freshest'"),
+        (
+            {"policy": "newest"},
+            "policy is 'newest', expected one of follow, freshest, every-frame, did you mean 'freshest'",
+        ),
         ({"sources": []}, "there is no source; give at least one"),
         ({"sources": "street.mp4"}, "the sources are one text, expected a list"),
         ({"sources": [["rtsp://me:secret@host/x"]]}, "a source is given as list, expected a text"),

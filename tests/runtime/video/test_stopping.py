@@ -1,15 +1,30 @@
-"""Signals are raised in the thread of the test: what is sent to a process may come after the test, and end it."""
+"""Signals are raised in processes of their own: what else has put a handler into this one may end it."""
 
 import signal
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 
 from sfpp.runtime.video.stopping import stop_on_signals
 
 
+def run_alone(call):
+    """Make the call, of a function of this file, in a process of its own."""
+    root = Path(__file__).parents[3]
+    command = [sys.executable, "-c", f"from tests.runtime.video import test_stopping as tests\ntests.{call}"]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_first_signal_is_noted_and_the_second_interrupts(number):
+    run_alone(f"notes_one_and_is_interrupted_by_two({int(number)})")
+
+
+def notes_one_and_is_interrupted_by_two(number):
     before = signal.getsignal(number)
     with stop_on_signals() as stop:
         assert not stop()
@@ -23,6 +38,10 @@ def test_the_first_signal_is_noted_and_the_second_interrupts(number):
 
 
 def test_signals_do_not_tear_what_is_being_closed():
+    run_alone("closes_untorn()")
+
+
+def closes_untorn():
     with stop_on_signals() as stop:
         with stop.stops(lambda: None):
             pass
