@@ -24,24 +24,24 @@ _LARGEST = np.float32(1e4)
 _SURE = np.float32(8.0)
 
 
-def scores_from_logits(logits: NDArray[Any], *, exclusive: bool = True) -> Values:
+def scores_from_logits(logits: NDArray[Any], *, exclusive: bool = True, bounded: bool = True) -> Values:
     """Return what is carried of a network's answer.
 
     Args:
         logits: (classes, h, w), floating point; infinities, as FP16 has them, count as large.
-        exclusive: each cell has one class; else (several classes a pixel, or one with a threshold) logits are kept,
-            cut at 8 on either side.
+        exclusive: each cell has one class; else logits are kept, cut at 8 on either side.
+        bounded: answers are mixed; else logits are kept as they are, so that where nothing moves labels stay exactly.
 
     Returns:
         (groups, h, w, 4) float32, four classes a group; the last group ends with zeros.
     """
     values = np.clip(logits, -_LARGEST, _LARGEST, dtype=np.float32)
-    if exclusive:
+    if bounded and exclusive:
         values -= values.max(axis=0)
         values *= np.float32(1 / _TEMPERATURE)
         np.exp(values, out=values)
         values /= values.sum(axis=0)
-    else:
+    elif bounded:
         np.clip(values, -_SURE, _SURE, out=values)
     classes, rows, columns = values.shape
     grouped = np.zeros((-(-classes // _GROUP), rows, columns, _GROUP), np.float32)

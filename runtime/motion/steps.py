@@ -280,12 +280,10 @@ class _Labels:
         if answer is None:
             yield from self._between_keys(frame, seen)
             return
-        scores = self._carrier.correct(scores_of(answer, seen, self._model))
+        scores = self._carrier.correct(scores_of(answer, seen, self._model, mixes=self._mix > 0))
         yield from self._finished(scores, frame)
         self._key, self._early = frame, scores
-        # Interpolated scores have another border here and there than interpolated logits.
-        exact = self._mix == 0 or seen.begins
-        yield frame, self._model.answer(answer, seen.placement) if exact else labels_of(scores, seen, self._model)
+        yield frame, labels_of(scores, seen, self._model)
 
     def rest(self) -> Iterator[tuple[Frame, Segmentation]]:
         """Yield the frames that no key frame follows any more."""
@@ -324,14 +322,14 @@ def _from_key(key: Frame, frame: Frame, now: Carried) -> FromKey:
     return FromKey(key.index, frame.time_s - key.time_s, float(now.belief.mean()))
 
 
-def scores_of(answer: NDArray[Any], seen: Seen, model: Segmenter) -> Values:
-    """Return the network's answer, (classes, h, w), as scores on the grid of the ways."""
+def scores_of(answer: NDArray[Any], seen: Seen, model: Segmenter, *, mixes: bool) -> Values:
+    """Return the network's answer, (classes, h, w), as scores on the grid of the ways, for mixing with others or not."""
     cv2 = import_cv2(purpose="following motion")
     values = np.asarray(answer, np.float32)
     rows, columns = seen.cells_hw
     if values.shape[1:] != (rows, columns):
         values = np.stack([cv2.resize(each, (columns, rows), interpolation=cv2.INTER_AREA) for each in values])
-    return scores_from_logits(values, exclusive=not model.contract.multi_label)
+    return scores_from_logits(values, exclusive=not model.contract.multi_label, bounded=mixes)
 
 
 def labels_of(scores: Values, seen: Seen, model: Segmenter, from_key: FromKey | None = None) -> Segmentation:
@@ -451,7 +449,7 @@ def following_steps(
         return labels_of(source.carrier.correct(scores(ask(frame), seen)), seen, model)
 
     def scores(answer: Future[tuple[PreparedFrames, Arrays]], seen: Seen) -> Values:
-        return scores_of(model.checked_output(answer.result()[1])[0], seen, model)
+        return scores_of(model.checked_output(answer.result()[1])[0], seen, model, mixes=mix > 0)
 
     def may_ask(source: _Followed) -> bool:
         """Whether the network is free, and no other source has waited for longer."""

@@ -20,8 +20,8 @@ def scene(seed, *, size_hw=(400, 600), blob=24):
     height, width = size_hw
     coarse = rng.normal(size=(-(-height // blob), -(-width // blob), 3)).astype(np.float32)
     color = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
-    texture = cv2.GaussianBlur(rng.normal(size=size_hw).astype(np.float32), (0, 0), 1.5)
-    texture *= 25 / texture.std()
+    texture = cv2.GaussianBlur(rng.normal(size=size_hw).astype(np.float32), (0, 0), 3)
+    texture *= 12 / texture.std()
     winner = np.eye(3, dtype=np.float32)[color.argmax(axis=2)]
     return np.clip(110 + 60 * winner + texture[..., np.newaxis], 0, 255).astype(np.uint8)
 
@@ -56,14 +56,15 @@ class Network:
         spec = InputSpec("frame", rows, columns, batch=batch)
         spec = dataclasses.replace(spec, **contract.pop("input", {}))
         self.model = Segmenter(
-            FunctionBackend(self._run, metadata={}), dataclasses.replace(CONTRACT, input=spec, **contract)
+            FunctionBackend(lambda inputs: self.run(inputs), metadata={}),
+            dataclasses.replace(CONTRACT, input=spec, **contract),
         )
 
     @property
     def runs(self):
         return len(self.asked)
 
-    def _run(self, inputs):
+    def run(self, inputs):
         frames = inputs["frame"]
         self.asked.append(frames.copy())
         self._work(frames)

@@ -68,6 +68,9 @@ def test_classes_that_do_not_exclude_each_other_keep_their_logits():
     values = logits(2) * 5
     back = logits_from_scores(scores_from_logits(values, exclusive=False), 5)
     np.testing.assert_array_equal(back, np.clip(values, -8, 8))
+    for exclusive in (True, False):
+        back = logits_from_scores(scores_from_logits(values, exclusive=exclusive, bounded=False), 5)
+        np.testing.assert_array_equal(back, values)
 
 
 def test_scores_are_looked_up_where_each_cell_was():

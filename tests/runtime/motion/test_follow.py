@@ -90,19 +90,19 @@ def test_at_most_every_nth_frame_goes_to_the_network():
     with Pipeline(network.model, [camera(pan(40), pause_s=0.02)], key_every=10) as pipeline:
         answers = list(pipeline)
     assert 3 <= network.runs <= 5
-    assert len(answers) > 35
+    assert len(answers) > 30
 
 
 def test_an_error_of_the_network_is_raised_where_answers_are_taken():
     network = Network()
-    good = network.model._backend.run
+    good = network.run
 
     def breaks(inputs):
         if network.runs > 2:
             raise BackendError("the card is gone")
         return good(inputs)
 
-    network.model._backend.run = breaks
+    network.run = breaks
     with (
         Pipeline(network.model, [camera(pan(60), pause_s=0.01)]) as pipeline,
         pytest.raises(BackendError, match="gone"),
@@ -139,7 +139,7 @@ def test_where_carrying_does_not_keep_up_frames_wait_for_the_network_and_a_line_
 
 
 def test_files_and_models_whose_answers_cannot_be_carried():
-    with pytest.raises(UsageError, match=r"follow is for cameras and streams, and clip can wait; .* --key-every 4"):
+    with pytest.raises(UsageError, match=r"follow is for cameras and streams, and clip can wait; .*key-every 4"):
         Pipeline(Network().model, [video(pan(2))], policy="follow")
     labels = Network(outputs=(OutputSpec("logits", "labels", 4),)).model
     with pytest.raises(UsageError, match="needs logits, and this model gives labels"):

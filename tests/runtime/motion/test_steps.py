@@ -70,7 +70,7 @@ def test_still_frames_keep_the_labels_of_their_key_frame():
     answers = run(network, frames, key_every=4, smooth=0.0)
     expected = network.model(frames[0]).labels
     for answer in answers:
-        assert np.mean(answer.result.labels == expected) > 0.999
+        np.testing.assert_array_equal(answer.result.labels, expected)
 
 
 def test_it_says_where_labels_come_from():
@@ -89,13 +89,13 @@ def test_smoothing_sees_every_frame_and_calms_a_network_that_is_not_sure():
     rng = np.random.default_rng(0)
     frames, quiet = pan(16), Network()
     noisy = Network()
-    run_once = noisy.model._backend.run
+    run_once = noisy.run
 
     def unsure(inputs):
         outputs = run_once(inputs)
         return {"logits": outputs["logits"] + rng.normal(0, 4, outputs["logits"].shape).astype(np.float32)}
 
-    noisy.model._backend.run = unsure
+    noisy.run = unsure
     plain = agreement(run(noisy, frames), frames, quiet)
     steady = agreement(run(noisy, frames, smooth=MIX), frames, quiet)
     assert noisy.runs == 2 * len(frames)
@@ -105,7 +105,7 @@ def test_smoothing_sees_every_frame_and_calms_a_network_that_is_not_sure():
 @pytest.mark.parametrize("look_ahead", [True, False])
 def test_a_cut_is_seen_and_nothing_is_carried_across_it(look_ahead):
     frames, network = pan(6, seed=5) + pan(7, seed=6), Network()
-    answers = run(network, frames, key_every=4, look_ahead=look_ahead)
+    answers = run(network, frames, key_every=4, smooth=0.0, look_ahead=look_ahead)
     assert [i for i, answer in enumerate(answers) if answer.result.from_key is None] == [0, 4, 6, 10]
     np.testing.assert_array_equal(answers[6].result.labels, network.model(frames[6]).labels)
     assert min(agreement(answers, frames, network)) > 0.9
@@ -116,6 +116,8 @@ def test_unrelated_images_are_all_seen():
     network = Network()
     answers = run(network, frames, key_every=4, kind="folder")
     assert network.runs == 6
+    assert min(agreement(answers, frames, network)) > 0.97
+    answers = run(network, frames, key_every=4, kind="folder", smooth=0.0)
     assert agreement(answers, frames, network) == [1.0] * 6
 
 
@@ -127,9 +129,8 @@ def test_black_frames_flashes_and_fades_end_in_right_labels():
         frames[index] = (frames[index] * (1 - (index - 15) / 9)).astype(np.uint8)
     network = Network()
     answers = run(network, frames, key_every=4)
-    found = agreement(answers, frames, network)
-    assert min(found[:16]) > 0.9
     assert network.runs < 24
+    assert min(agreement(answers, frames, network)[:16]) > 0.9
 
 
 def test_another_size_begins_anew():
@@ -214,7 +215,7 @@ def test_a_model_that_gives_labels_is_refused():
 
 def test_nan_is_an_error_as_without_motion():
     network = Network()
-    network.model._backend.run = lambda inputs: {"logits": np.full((1, 3, 24, 32), np.nan, np.float32)}
+    network.run = lambda inputs: {"logits": np.full((1, 3, 24, 32), np.nan, np.float32)}
     with pytest.raises(BackendError, match="NaN"):
         run(network, pan(2), key_every=4)
 
@@ -225,7 +226,7 @@ def test_a_network_that_fails_ends_the_run():
     def broken(inputs):
         raise BackendError("the card is gone")
 
-    network.model._backend.run = broken
+    network.run = broken
     with pytest.raises(BackendError, match="gone"):
         run(network, pan(9), key_every=4)
     assert not [each for each in threading.enumerate() if each.name.startswith("sfpp-")]
