@@ -113,7 +113,7 @@ class Carrier:
         if self._marked is not None:
             path, known = self._marked
             if path is None:
-                path = Path(step.belief.shape[:2])  # type: ignore[arg-type]
+                path = Path(step.belief.shape[:2])
                 self._marked = path, known
             path.extend(step)
 
@@ -136,7 +136,7 @@ class Carrier:
         else:
             known = self.now()
         self._scores = answer if known is None else mixed(known.scores, answer, self._mix * known.belief)
-        self._path = path or Path(answer.shape[1:3])  # type: ignore[arg-type]
+        self._path = path or Path(answer.shape[1:3])
         return self._scores
 
     def forget(self) -> None:
@@ -178,7 +178,7 @@ def between(
         yield from (Carried(moved(early, each.offset), each.belief) for each in waiting)
         return
     ways: list[tuple[Values, Values]] = []
-    path = Path(early.shape[1:3])  # type: ignore[arg-type]
+    path = Path(early.shape[1:3])
     for each in reversed(waiting):
         assert each.forth is not None, "the next frame has come"
         path.extend(each.forth)

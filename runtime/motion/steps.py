@@ -20,13 +20,12 @@ from sfpp.runtime.motion.carry import (
     MIX,
     Carried,
     Carrier,
-    Values,
     Waiting,
     between,
     logits_from_scores,
     scores_from_logits,
 )
-from sfpp.runtime.motion.flow import WIDEST, Flow, Picture, Step as Way
+from sfpp.runtime.motion.flow import WIDEST, Flow, Picture, Step as Way, Values
 from sfpp.runtime.motion.options import KeyFrames, Motion
 from sfpp.runtime.resources import usable_cores
 
@@ -323,7 +322,7 @@ def _from_key(key: Frame, frame: Frame, now: Carried) -> FromKey:
 
 
 def scores_of(answer: NDArray[Any], seen: Seen, model: Segmenter, *, mixes: bool) -> Values:
-    """Return the network's answer, (classes, h, w), as scores on the grid of the ways, for mixing with others or not."""
+    """Return the network's answer, (classes, h, w), as scores on the grid of the ways, to be mixed or not."""
     cv2 = import_cv2(purpose="following motion")
     values = np.asarray(answer, np.float32)
     rows, columns = seen.cells_hw

@@ -128,8 +128,7 @@ class Pipeline(contextlib.AbstractContextManager["Pipeline"]):
             follows = policy == "follow" or (policy is None and len(fresh) == len(opened) and _can_follow(model))
             self.policy: Policy = "follow" if follows else "freshest" if fresh else "every-frame"
             if follows:
-                _check_follow(model, opened)
-                steps = self._following(model, motion, plain, stack, tell)
+                steps = self._following(_followed(model, opened), motion, plain, stack, tell)
             else:
                 ahead = [source.name for source in opened if look_ahead and not source.live]
                 steps = model.steps(motion=motion, ahead=ahead) if motion else plain
@@ -327,7 +326,8 @@ def _can_follow(model: Model) -> bool:
     return True
 
 
-def _check_follow(model: Model, sources: Sequence[Source]) -> None:
+def _followed(model: Model, sources: Sequence[Source]) -> Follows:
+    """Return the model, if its answers can be carried and no source is a file; UsageError if not."""
     if not isinstance(model, Follows):
         raise UsageError("the policy follow is for segmentation models; take freshest, which drops frames")
     files = [source.name for source in sources if not source.live]
@@ -336,6 +336,7 @@ def _check_follow(model: Model, sources: Sequence[Source]) -> None:
             f"the policy follow is for cameras and streams, and {', '.join(files)} can wait; leave it out, and let the "
             "network see every 4th frame with key_every=4 (--key-every 4)"
         )
+    return model
 
 
 def _check(policy: str | None, sources: Sequence[object], *, every: int, max_frames: int | None) -> None:
