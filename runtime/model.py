@@ -5,9 +5,8 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable, Collection, Iterator, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, Protocol, TypeVar
 
 from numpy.typing import NDArray
 
@@ -72,26 +71,6 @@ class Model(Protocol):
 
         Raises:
             UsageError: the model cannot do that.
-        """
-
-
-@runtime_checkable
-class Follows(Protocol):
-    """A model whose answers can be carried to later frames, so that each is shown at once."""
-
-    def following_steps(
-        self, motion: Motion, ask: Callable[[Frame], Future[Any]], give_up: Callable[[str], object] | None
-    ) -> Sequence[Step]:
-        """Return the steps of one run.
-
-        Args:
-            motion: at least how far apart the frames are that the network sees, and how steady results are.
-            ask: hands a frame to the steps of :meth:`Model.steps` but the last, in another thread; the future has what
-                they made.
-            give_up: told why, if carrying costs too much here; frames then wait for the network. None never gives up.
-
-        Raises:
-            UsageError: this model's answers cannot be carried.
         """
 
 

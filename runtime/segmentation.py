@@ -222,7 +222,7 @@ class Segmenter(OpenedModel[Segmentation]):
         ask: Callable[[Frame], Future[tuple[PreparedFrames, Arrays]]],
         give_up: Callable[[str], object] | None = None,
     ) -> Sequence[Step]:
-        """Return the steps that show every frame at once; see :class:`sfpp.runtime.model.Follows`.
+        """Return the steps that show every frame at once; see :class:`sfpp.runtime.video.frame.Follows`.
 
         Raises:
             UsageError: a model that gives labels, or whose input is not made of frames.

@@ -42,7 +42,7 @@ def freshness(model: Path) -> Freshness:
     """Run, and keep the ages."""
     with (
         load_segmenter(model) as segmenter,
-        Pipeline(waiting(segmenter, blank_frame(segmenter), wait_s=_WAIT_S), [_SOURCE]) as pipeline,
+        Pipeline(waiting(segmenter, blank_frame(segmenter), wait_s=_WAIT_S), [_SOURCE], policy="freshest") as pipeline,
     ):
         answers = iter(pipeline)
         next(answers)  # how long things take is not known before

@@ -71,7 +71,7 @@ def viewers(model: Path) -> Viewers:
 
 
 def _rounds(model: Segmenter, source: str, name: str) -> tuple[Pair, ...]:
-    with Viewer(model, port=0) as viewer, Pipeline(model, [source]) as pipeline:
+    with Viewer(model, port=0) as viewer, Pipeline(model, [source], policy="freshest") as pipeline:
         frames = _Frames(pipeline, Delivery(viewer=viewer))
         frames.a_second(_SETTLING_S)
         return tuple(_pair(frames, viewer.url) for _ in tqdm(range(_ROUNDS), desc=name))

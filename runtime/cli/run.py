@@ -8,8 +8,7 @@ from pathlib import Path
 
 from sfpp.runtime.cli.console import COMMAND, command_parser, positive_int, run_command, unit_interval
 from sfpp.runtime.errors import UsageError
-from sfpp.runtime.motion.carry import MIX
-from sfpp.runtime.motion.options import KeyEvery, key_every_from
+from sfpp.runtime.motion.options import MIX, KeyEvery, key_every_from
 from sfpp.runtime.video.sources.address import is_uri, without_credentials
 
 # What names files or folders, and never an address.

@@ -11,10 +11,8 @@ from numpy.typing import NDArray
 
 from sfpp.runtime.imports import import_cv2
 from sfpp.runtime.motion.flow import Path, Step, Values, cells
+from sfpp.runtime.motion.options import MIX
 
-# How much of the carried scores stays at a key frame, where the picture fits perfectly. 0.5 to 0.9 differ by 0.1 points
-# of mIoU (CamVid, 480x360, key frames every 2nd and 4th).
-MIX = 0.8
 # Scores are the softmax at this temperature: bounded, so that one answer cannot outvote others by its logits' size.
 _TEMPERATURE = 2.0
 # The most channels that every version of cv2.remap takes.

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 
 from sfpp.runtime.contract import ModelContract
 from sfpp.runtime.errors import UsageError
-from sfpp.runtime.motion.carry import MIX
 
 if TYPE_CHECKING:
     from sfpp.runtime.video.frame import Frame
 
+# How much of the carried scores stays at a key frame, where the picture fits perfectly. 0.5 to 0.9 differ by 0.1 points
+# of mIoU (CamVid, 480x360, key frames every 2nd and 4th).
+MIX = 0.8
 # CamVid at 15 Hz, network at 480x360: with a look ahead labels are as good as every frame's up to this distance of key
 # frames, and without one up to a quarter of it.
 FREE_AHEAD_S = 0.5

@@ -17,7 +17,6 @@ from sfpp.runtime.images import Placement, place_frame
 from sfpp.runtime.imports import import_cv2
 from sfpp.runtime.model import Step
 from sfpp.runtime.motion.carry import (
-    MIX,
     Carried,
     Carrier,
     Waiting,
@@ -26,7 +25,7 @@ from sfpp.runtime.motion.carry import (
     scores_from_logits,
 )
 from sfpp.runtime.motion.flow import WIDEST, Flow, Picture, Step as Way, Values
-from sfpp.runtime.motion.options import KeyFrames, Motion
+from sfpp.runtime.motion.options import MIX, KeyFrames, Motion
 from sfpp.runtime.resources import usable_cores
 
 if TYPE_CHECKING:

@@ -6,16 +6,21 @@ import contextlib
 import inspect
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sfpp.runtime.errors import MediaError
 from sfpp.runtime.events import Event, EventHandler, ignore
+
+if TYPE_CHECKING:
+    from sfpp.runtime.model import Step
+    from sfpp.runtime.motion.options import Motion
 
 SourceKind = Literal["picture", "folder", "video", "camera", "stream"]
 
@@ -229,4 +234,24 @@ class FitsSources(Protocol):
 
         Raises:
             UsageError: nothing fits.
+        """
+
+
+@runtime_checkable
+class Follows(Protocol):
+    """A model whose answers can be carried to later frames, so that each is shown at once."""
+
+    def following_steps(
+        self, motion: Motion, ask: Callable[[Frame], Future[Any]], give_up: Callable[[str], object] | None
+    ) -> Sequence[Step]:
+        """Return the steps of one run.
+
+        Args:
+            motion: at least how far apart the frames are that the network sees, and how steady results are.
+            ask: hands a frame to the model's steps but the last, in another thread; the future has what
+                they made.
+            give_up: told why, if carrying costs too much here; frames then wait for the network. None never gives up.
+
+        Raises:
+            UsageError: this model's answers cannot be carried.
         """

@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from sfpp.runtime.errors import UsageError, check_known
 from sfpp.runtime.events import Event, EventHandler, ignore
-from sfpp.runtime.model import Follows, Step
 from sfpp.runtime.motion.options import KeyEvery, Motion, key_every_from
 from sfpp.runtime.timing import StageTimer
-from sfpp.runtime.video.frame import FitsSources, Frame, Source
+from sfpp.runtime.video.frame import FitsSources, Follows, Frame, Source
 from sfpp.runtime.video.mailbox import POLICIES, Policy
 from sfpp.runtime.video.pacer import Pacer
 from sfpp.runtime.video.readers import Readers, check_names, expected_frames, policy_for
@@ -26,7 +25,7 @@ from sfpp.runtime.video.sources.opening import open_source
 from sfpp.runtime.video.stages import Background, Stage, run_stages
 
 if TYPE_CHECKING:
-    from sfpp.runtime.model import Model
+    from sfpp.runtime.model import Model, Step
 
 # How long a source that is stuck is waited for at the end.
 _PATIENCE_S = 2.0
