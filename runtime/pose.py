@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from sfpp.runtime.text import aligned
 
 if TYPE_CHECKING:
     from sfpp.runtime.motion.options import Motion
+    from sfpp.runtime.motion.steps import FromKey
     from sfpp.runtime.people.detections import PersonFinder
     from sfpp.runtime.video.frame import Frame, Source
 
@@ -41,6 +42,8 @@ class Pose:
         spec: the keypoints' names, limbs, and left/right pairs.
         ids: (P,) int64, who they are: the same number for the same person from frame to frame; None where nobody
             follows them.
+        from_key: of a frame that the network did not see, and whose people lie between those of the key frames before
+            and after: which one is before; None for all others.
     """
 
     keypoints_xy: Floats
@@ -48,6 +51,7 @@ class Pose:
     boxes_xywh: Boxes
     spec: KeypointSpec
     ids: NDArray[np.int64] | None = None
+    from_key: FromKey | None = None
 
     def __len__(self) -> int:
         """The number of people."""
@@ -86,15 +90,29 @@ class Pose:
     def of_people(self, rows: NDArray[np.intp]) -> Pose:
         """Return the pose of some of the people, by their rows."""
         ids = None if self.ids is None else self.ids[rows]
-        return Pose(self.keypoints_xy[rows], self.scores[rows], self.boxes_xywh[rows], self.spec, ids)
+        return replace(
+            self,
+            keypoints_xy=self.keypoints_xy[rows],
+            scores=self.scores[rows],
+            boxes_xywh=self.boxes_xywh[rows],
+            ids=ids,
+        )
+
+    def of_people_above(self, threshold: float) -> Pose:
+        """Return the pose of the people who have a keypoint of at least this score."""
+        return self.of_people(np.flatnonzero(self.above(threshold).any(axis=1)))
 
     def to_record(self) -> dict[str, Any]:
         """Return the ``people`` in COCO's form, with a ``track_id`` if they are followed; an empty list for nobody.
 
         Of each person: ``keypoints`` (x, y in frame pixels and score, one after the other), ``score`` (their mean) and
-        ``bbox`` (left, top, width, height).
+        ``bbox`` (left, top, width, height). Of a frame that the network did not see also ``carried``: ``from`` which
+        key frame on, and how many ``seconds`` older that is.
         """
-        return {"people": [self._person(row) for row in range(len(self))]}
+        record: dict[str, Any] = {"people": [self._person(row) for row in range(len(self))]}
+        if self.from_key is not None:
+            record["carried"] = self.from_key.to_record()
+        return record
 
     def summary(self) -> list[str]:
         """Return the people's keypoints as lines of text."""

@@ -99,8 +99,8 @@ class Segmentation:
         """
         rounded = {name: round(share, _SHARE_DIGITS) for name, share in self.shares().items()}
         record: dict[str, Any] = {"shares": {name: share for name, share in rounded.items() if share}}
-        if (key := self.from_key) is not None:
-            record["carried"] = {"from": key.index, "seconds": round(key.seconds, 3), "belief": round(key.belief, 3)}
+        if self.from_key is not None:
+            record["carried"] = self.from_key.to_record()
         return record
 
     def summary(self) -> list[str]:

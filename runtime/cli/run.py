@@ -206,14 +206,15 @@ def _add_live_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_motion_options(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("video in motion: the network need not see every frame (segmentation)")
+    group = parser.add_argument_group("video in motion: the network need not see every frame")
     group.add_argument(
         "--key-every",
         type=_key_every,
         metavar="N|TIME|auto",
         help="let the network see every Nth frame (4), one every so often (0.25s), or as many as keep up with the "
-        "source (auto), and each with which another scene begins; labels are carried along the picture's motion to the "
-        "frames in between, in files from both sides (default: 1, every frame)",
+        "source (auto). Labels are carried along the picture's motion to the frames in between, in files from both "
+        "sides, and the network also sees each frame with which another scene begins. Keypoints, in files only, move "
+        "on straight lines from key frame to key frame, of people who are in both (default: 1, every frame)",
     )
     group.add_argument(
         "--smooth",
@@ -221,21 +222,23 @@ def _add_motion_options(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const=MIX,
         metavar="A",
-        help="carry this much of each label on to the next frame, 0 (none) to below 1: steadier; without a value "
-        f"{MIX:g} (default: 0, and {MIX:g} with --key-every and --policy follow)",
+        help="be steadier, 0 (not at all) to below 1: this much of each label is carried on to the next frame, and "
+        "keypoints are filtered, the less the faster they move; without a value "
+        f"{MIX:g} (default: 0, and {MIX:g} where --key-every or --policy follow carry labels)",
     )
     group.add_argument(
         "--still",
         action="store_true",
         default=None,
-        help="leave the network out while nothing moves, for two seconds at most; for cameras that do not move",
+        help="leave the network out while nothing moves, for two seconds at most; for segmentation by cameras that do "
+        "not move",
     )
     group.add_argument(
         "--no-look-ahead",
         dest="look_ahead",
         action="store_false",
         default=None,
-        help="between the key frames of a file, go by the one before only, so that each frame comes out at once",
+        help="between the key frames of a file, carry labels from the one before only; each frame comes out at once",
     )
 
 

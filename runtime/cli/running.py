@@ -16,8 +16,9 @@ from sfpp.runtime.errors import MediaError, UsageError
 from sfpp.runtime.files import identity
 from sfpp.runtime.model import Model, OpenedModel
 from sfpp.runtime.model_file import contract_of, load
-from sfpp.runtime.motion.options import Motion, check_logits
+from sfpp.runtime.motion.options import KeyEvery, Motion, check_logits
 from sfpp.runtime.people import BoxesFile, FollowedPose, choose_finder
+from sfpp.runtime.people.motion import check_motion
 from sfpp.runtime.pose import PoseEstimator
 from sfpp.runtime.self_test import self_test
 from sfpp.runtime.tensorrt.sidecar import files_of_model
@@ -70,10 +71,10 @@ def run(arguments: argparse.Namespace) -> int:
         _check_sources(arguments)
         Motion(smooth=arguments.smooth)
         plan = _plan(arguments, sources)
-        _check_task(arguments)
+        _check_task(arguments, sources)
         model = _loaded(arguments)
         stack.callback(model.close)
-        _check_task(arguments, model.contract)
+        _check_task(arguments, sources, model.contract)
         if arguments.self_test and not _passes_self_test(model):
             return 1
         runs = _Runs(arguments, model, sources, plan, reporter, stack)
@@ -360,11 +361,14 @@ def _hint_of_second(arguments: argparse.Namespace) -> str | None:
     return f"{second} exists, so it is one more source; to write {how} it, say -o {second}"
 
 
-def _check_task(arguments: argparse.Namespace, contract: ModelContract | None = None) -> None:
+def _check_task(
+    arguments: argparse.Namespace, sources: Sequence[Source], contract: ModelContract | None = None
+) -> None:
     """Refuse options that mean nothing for the model.
 
     Args:
         arguments: of the command line.
+        sources: opened, or closed again.
         contract: the model's; None reads it from the file, without opening that, and checks nothing if it carries none.
 
     Raises:
@@ -385,6 +389,10 @@ def _check_task(arguments: argparse.Namespace, contract: ModelContract | None = 
                 f"{', '.join(foreign)} {are} for {other} models, but {arguments.model} is a {contract.task} model; "
                 "leave it out, or give another model"
             )
+    if contract.task == "pose":
+        motion = Motion(arguments.key_every or KeyEvery(1), arguments.smooth, bool(arguments.still))
+        check_motion(motion, waits=arguments.look_ahead is not False and not any(each.live for each in sources))
+        return
     wanted = {"--smooth": arguments.smooth, "--key-every": arguments.key_every, "--still": arguments.still}
     for name in (name for name, value in wanted.items() if value):
         check_logits(contract, wanted=name)

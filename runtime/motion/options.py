@@ -21,7 +21,7 @@ MIX = 0.8
 FREE_AHEAD_S = 0.5
 FREE_S = 0.15
 # Flow between frames that are further apart follows nothing.
-_LONGEST_GAP_S = 0.5
+LONGEST_GAP_S = 0.5
 _ROUNDING_S = 1e-4
 _LATEST = 5
 
@@ -147,7 +147,7 @@ class KeyFrames:
         self._count += 1
         if not begins:
             self._steps_s = [*self._steps_s[1 - _LATEST :], gap_s]
-        due = begins or not 0 <= gap_s <= _LONGEST_GAP_S or self._is_due(frame.time_s - self._key_s, infer_s)
+        due = begins or not 0 <= gap_s <= LONGEST_GAP_S or self._is_due(frame.time_s - self._key_s, infer_s)
         if due:
             self._count, self._key_s = 0, frame.time_s
         return due

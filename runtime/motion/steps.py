@@ -42,17 +42,23 @@ _WAITING_S = 1.0
 
 @dataclass(frozen=True)
 class FromKey:
-    """Where labels come from that the network did not give for this very frame.
+    """Where an answer comes from that the network did not give for this very frame.
 
     Attributes:
         index: of the key frame that the network saw last.
         seconds: how much older that is than this frame.
-        belief: how far its labels are believed here, 0..1, on average over the frame.
+        belief: how far its labels are believed here, 0..1, on average over the frame; None for keypoints, which have
+            scores of their own.
     """
 
     index: int
     seconds: float
-    belief: float
+    belief: float | None = None
+
+    def to_record(self) -> dict[str, Any]:
+        """Return ``from``, ``seconds`` and, of labels, ``belief``."""
+        record: dict[str, Any] = {"from": self.index, "seconds": round(self.seconds, 3)}
+        return record if self.belief is None else {**record, "belief": round(self.belief, 3)}
 
 
 @dataclass(frozen=True, eq=False)

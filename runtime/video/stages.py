@@ -119,9 +119,10 @@ class Background:
 
 @dataclass(frozen=True)
 class _End:
-    """Follows the last item: nothing more comes, because of ``error`` if there is one."""
+    """Follows the last item: nothing more comes, because of ``error`` if there is one, or as ``left`` in the middle."""
 
     error: BaseException | None = None
+    left: bool = False
 
 
 def _results(box: Mailbox[Any]) -> Iterator[Any]:
@@ -163,12 +164,12 @@ def _serve(stage: Stage, given: Mailbox[Any], made: Mailbox[Any]) -> None:
 
 def _pass_one(stage: Stage, given: Mailbox[Any], made: Mailbox[Any]) -> bool:
     """Do one item's work and tell whether to go on; a function, so that nothing holds the item while it waits."""
-    item = given.take(default=_End())
+    item = given.take(default=_End(left=True))
     ended = isinstance(item, _End)
     try:
         if not ended:
             result = stage.work(item)
-        elif item.error is None and (result := stage.rest()) is not None:
+        elif item.error is None and not item.left and (result := stage.rest()) is not None:
             made.put(result)
     except BaseException as error:  # noqa: BLE001 - as above
         made.put(_End(error))

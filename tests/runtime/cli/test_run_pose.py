@@ -224,6 +224,8 @@ def test_nobody_anywhere_is_said(here, capsys):
         ("pose.onnx", ["--detect-every", "0"], "expected a whole number from 1"),
         ("pose.onnx", ["--threshold", "2"], "expected a number from 0 to 1"),
         ("pose.onnx", ["--boxes", "boxes.json", "--keypoints-json", "boxes.json"], "boxes.json is the input itself"),
+        ("pose.onnx", ["--still"], "still (--still) is for segmentation models"),
+        ("pose.onnx", ["--key-every", "4", "--no-look-ahead"], "key_every=4 (--key-every) lets keypoints lie between"),
     ],
 )
 def test_wrong_usage_exits_with_2(here, capsys, model, arguments, words):
@@ -236,6 +238,34 @@ def test_wrong_usage_exits_with_2(here, capsys, model, arguments, words):
     assert len(errors) == 1
     assert words in errors[0]
     assert new_files(here) == []
+
+
+def test_motion_that_cannot_be_is_refused_before_the_model_is_opened(here, capsys):
+    def refusal(*arguments):
+        assert main(["pose.onnx", *arguments]) == 2
+        told = capsys.readouterr().err
+        assert "runs on" not in told
+        return told
+
+    contract = here / "contract.json"
+    contract.write_text(CONTRACT.to_json())
+    (here / "pose.onnx").write_bytes(b"nothing that could be opened")
+    assert "key_every=auto" in refusal("test://?frames=3", "--key-every", "auto", "--contract", str(contract))
+    assert "detect_every=5" in refusal("clip.mp4", "--still", "--contract", str(contract))
+
+
+def test_keypoints_in_motion(here):
+    arguments = ["--boxes", "boxes.json", "--json", "all.jsonl", "--smooth", "--key-every", "5"]
+    assert main(["pose.onnx", "clip.mp4", *arguments]) == 0
+    lines = written_lines(here / "all.jsonl")
+    assert [line["frame"] for line in lines] == list(range(12))
+    carried = [line.get("carried") and line["carried"]["from"] for line in lines]
+    assert carried == [None, 0, 0, 0, 0, None, 5, 5, 5, 5, None, None]
+    assert lines[7]["carried"] == {"from": 5, "seconds": 0.08}
+    for line, middle in zip(lines, WALK, strict=True):
+        (person,) = line["people"]
+        found = np.array(person["keypoints"]).reshape(-1, 3)[:, :2]
+        np.testing.assert_allclose(found, keypoints_of(middle), atol=7)
 
 
 @pytest.mark.parametrize(

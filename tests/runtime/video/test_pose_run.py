@@ -9,6 +9,7 @@ import pytest
 
 from sfpp.runtime import BackendError, PoseEstimator, SfppError, UsageError
 from sfpp.runtime.people import BoxesFile, FollowedPose, FullFrame
+from sfpp.runtime.people.motion import Steady
 from sfpp.runtime.people.tracking import Follower
 from sfpp.runtime.video import Pipeline
 from sfpp.runtime.video.outputs import Outputs, Plan
@@ -248,3 +249,144 @@ def test_boxes_of_another_source_are_refused_before_any_frame(tmp_path):
             with refused, Pipeline(FollowedPose(model, BoxesFile(boxes)), [str(tmp_path / "coco")]) as pipeline:
                 assert [len(answer.result) for answer in pipeline] == [1, 1]
                 assert words is None
+
+
+@pytest.mark.parametrize("key_every", [1, 2, 3, 4, 7, 100])
+@pytest.mark.parametrize("detect_every", [1, 2])
+def test_between_key_frames_people_go_on_straight_lines(key_every, detect_every):
+    walk = [[(40 + 2 * index, 50), (160, 60)] for index in range(8)]
+    images, boxes = [picture(*middles) for middles in walk], [[box_of(middle) for middle in each] for each in walk]
+    finder, plain, keypoints = Known(boxes), Collected(), Collected()
+    keys = sorted({*range(0, 8, key_every), 7})  # the last frame is one too
+    run(images, finder=finder, keypoints=[keypoints], key_every=key_every, detect_every=detect_every)
+    assert finder.asked == keys[::detect_every]
+    known = Known([boxes[key] for key in keys])
+    run([images[key] for key in keys], finder=known, keypoints=[plain], detect_every=detect_every)
+    assert [frame.index for frame in keypoints.frames] == list(range(8))
+    assert keypoints.ids == [[1, 2]] * 8
+    for index, pose in enumerate(keypoints.given):
+        after = next(number for number, key in enumerate(keys) if key >= index)
+        if keys[after] == index:
+            np.testing.assert_array_equal(pose.keypoints_xy, plain.given[after].keypoints_xy)
+            assert pose.from_key is None
+            continue
+        before, early, late = keys[after - 1], plain.given[after - 1], plain.given[after]
+        share = (index - before) / (keys[after] - before)
+        for name in ("keypoints_xy", "boxes_xywh"):
+            line = (1 - share) * getattr(early, name) + share * getattr(late, name)
+            np.testing.assert_allclose(getattr(pose, name), line, atol=1e-3)
+        np.testing.assert_array_equal(pose.scores, np.minimum(early.scores, late.scores))
+        assert (pose.from_key.index, pose.from_key.seconds) == (before, pytest.approx((index - before) / 25))
+
+
+def test_who_runs_too_fast_to_be_known_again_is_not_shown_in_between():
+    """By the next key frame their box overlaps with the last one by less than 0.3."""
+    keypoints = Collected()
+    run(IMAGES, finder=Known(BOXES), keypoints=[keypoints], key_every=4)
+    assert keypoints.ids == [[1, 2], [2], [2], [2], [3, 2], [3, 2], [3, 2], [3, 2]]
+
+
+@pytest.mark.parametrize(("key_every", "asked"), [("0.08s", [0, 2, 4, 6, 7]), ("auto", None)])
+def test_key_frames_by_time_and_as_many_as_keep_up(key_every, asked):
+    finder, keypoints = Known(BOXES), Collected()
+    run(IMAGES, finder=finder, keypoints=[keypoints], key_every=key_every)
+    assert (finder.asked[0], finder.asked[-1]) == (0, 7)
+    assert asked in (None, finder.asked)
+    for pose, middles in zip(keypoints.given, WALK, strict=True):
+        np.testing.assert_allclose(pose.keypoints_xy, [keypoints_of(middle) for middle in middles], atol=6)
+
+
+def test_steps_are_left_out_between_key_frames():
+    report = run(IMAGES, finder=Known(BOXES), key_every=3, overlays=[Collected()])
+    counts = {stage: report.timer.latency(stage).count for stage in report.timer.stages}
+    # The last frame is made a key frame at the end, when the steps are over.
+    assert counts == {"decode": 8, "detect": 3, "prepare": 3, "infer": 3, "keypoints": 8, "draw": 8, "encode": 8}
+
+
+def test_who_is_in_one_of_two_key_frames_is_not_shown_in_between():
+    boxes = [each if index < 4 else each[:1] for index, each in enumerate(BOXES)]
+    keypoints = Collected()
+    run(IMAGES, finder=Known(boxes), keypoints=[keypoints], key_every=2)
+    assert keypoints.ids == [[1, 2], [1, 2], [1, 2], [1], [1], [1], [1], [1]]
+
+
+def test_another_size_is_a_key_frame():
+    images = [picture(*WALK[index], size_hw=(120, 200 + 20 * (index > 4))) for index in range(8)]
+    finder, keypoints = Known(BOXES), Collected()
+    run(images, finder=finder, keypoints=[keypoints], key_every=3, smooth=0.8)
+    assert finder.asked == [0, 3, 5, 7]
+    assert keypoints.ids == [[1, 2]] * 4 + [[]] + [[1, 2]] * 3
+    assert [pose.from_key is not None for pose in keypoints.given] == [
+        False,
+        True,
+        True,
+        False,
+        True,
+        False,
+        True,
+        False,
+    ]
+
+
+@pytest.mark.parametrize("key_every", [1, 2])
+@pytest.mark.parametrize("detect_every", [1, 3])
+def test_smoothing_steadies_what_is_shown_and_not_where_is_looked(key_every, detect_every):
+    plain, smooth = Collected(), Collected()
+    run(IMAGES, finder=Known(BOXES), keypoints=[plain], detect_every=detect_every, key_every=key_every)
+    run(IMAGES, finder=Known(BOXES), keypoints=[smooth], detect_every=detect_every, key_every=key_every, smooth=0.8)
+    assert smooth.ids == plain.ids
+    keys = [index for index, pose in enumerate(plain.given) if pose.from_key is None]
+    steady = Steady(0.8, threshold=0.3)
+    for index in range(8):
+        np.testing.assert_array_equal(smooth.given[index].scores, plain.given[index].scores)
+        np.testing.assert_array_equal(smooth.given[index].boxes_xywh, plain.given[index].boxes_xywh)
+        if index in keys:
+            expected = steady.take(plain.frames[index], plain.given[index])
+            np.testing.assert_array_equal(smooth.given[index].keypoints_xy, expected.keypoints_xy)
+    assert not np.array_equal(smooth.given[-1].keypoints_xy, plain.given[-1].keypoints_xy)
+
+
+def test_each_source_has_its_own_people():
+    """Two that are read in turns are answered as each is alone."""
+    back = IMAGES[::-1]
+
+    def answers(*sources):
+        by_source = {}
+        with dots_estimator() as model, contextlib.ExitStack() as stack:
+            opened = [stack.enter_context(source_of(images)) for images in sources]
+            for number, source in enumerate(opened):
+                source.name = str(len(sources[number]))
+            followed = FollowedPose(model, FullFrame())
+            with Pipeline(followed, opened, policy="every-frame", smooth=0.8, key_every=3) as pipeline:
+                for answer in pipeline:
+                    by_source.setdefault(answer.frame.source, []).append(answer.result.keypoints_xy)
+        return by_source
+
+    together, alone = answers(IMAGES, back[:7]), answers(IMAGES) | answers(back[:7])
+    assert sorted(together) == ["7", "8"]
+    for name, each in together.items():
+        for one, other in zip(each, alone[name], strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"still": True}, r"still \(--still\) is for segmentation models"),
+        ({"key_every": 4, "look_ahead": False}, r"key_every=4 \(--key-every\) .* look ahead"),
+        ({"policy": "follow"}, "the policy follow is for segmentation models"),
+    ],
+)
+def test_what_a_pose_model_cannot_do_is_refused(options, words):
+    with source_of(IMAGES) as source, dots_estimator() as model, pytest.raises(UsageError, match=words):
+        Pipeline(FollowedPose(model, Known(BOXES)), [source], **options)
+
+
+def test_key_frames_of_a_camera_are_refused_also_beside_a_file():
+    with source_of(IMAGES) as file, source_of(IMAGES) as camera, dots_estimator() as model:
+        camera.live, camera.name = True, "camera"
+        with pytest.raises(UsageError, match="key_every=4"):
+            Pipeline(FollowedPose(model, FullFrame()), [camera], key_every=4)
+        mixed = Pipeline(FollowedPose(model, FullFrame()), [file, camera], key_every=4)
+        with mixed, pytest.raises(UsageError, match="key_every=4"):
+            list(mixed)

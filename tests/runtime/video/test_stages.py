@@ -216,6 +216,30 @@ def test_the_callers_own_error_stops_everything_and_stays_itself():
         failing()
 
 
+def test_the_rest_comes_at_the_end_and_not_where_a_run_is_left():
+    held, asked, busy, release = [], [], threading.Event(), threading.Event()
+
+    def hold(item):
+        held.append(item)
+
+    def rest():
+        asked.append(busy.is_set() and not release.is_set())
+        return list(held)
+
+    def work(item):
+        if item == 9:
+            busy.set()
+            assert release.wait(LONG_S)
+        return item
+
+    assert collected(range(3), [Stage("hold", hold, rest)]) == [None, None, None, [0, 1, 2]]
+    with run_stages(range(20), [Stage("work", work), Stage("hold", hold, rest)]) as results:
+        assert [next(results) for _ in range(9)] == [None] * 9
+        assert busy.wait(LONG_S)
+        threading.Timer(0.1, release.set).start()
+    assert asked == [False]  # where it is left, other stages may still be busy
+
+
 def test_an_endless_source_is_stopped():
     def source():
         while True:
