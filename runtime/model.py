@@ -95,6 +95,12 @@ class Follows(Protocol):
         """
 
 
+def carried_s(result: object) -> float:
+    """Return how much older than its own frame the one is that the network saw, in seconds; 0 where it saw this one."""
+    key = getattr(result, "from_key", None)
+    return 0.0 if key is None else float(key.seconds)
+
+
 def streamed(
     model: Model, sources: Sequence[Source | str | os.PathLike[str]], **options: Any
 ) -> Iterator[tuple[Frame, Any]]:
