@@ -120,9 +120,9 @@ def test_answers_are_those_of_the_model():
         np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize(("expected", "windows"), [(None, 1), (25, 1), (26, 2), (40, 2)])
+@pytest.mark.parametrize(("expected", "windows"), [(None, 1), (99, 1), (100, 2)])
 def test_the_middle_is_tried_too_where_it_is_known(expected, windows):
-    trial, _ = tried(network(), panned(40, speed=1), expected=expected)
+    trial, _ = tried(network(), panned(60, speed=1), expected=expected)
     assert len(trial._finished) == windows
     assert trial._window is None
 
@@ -145,6 +145,13 @@ def test_a_line_says_what_it_would_bring():
 )
 def test_nothing_is_said_where_nothing_can_be_told(frames):
     assert tried(network(), frames)[0].advice(timer(network_ms=400)) is None
+
+
+@pytest.mark.parametrize("cut", [6, 8])  # between key frames, and at one
+def test_a_cut_ends_one_window_only(cut):
+    frames = [*panned(cut), *panned(100 - cut, seed=1, speed=1)]
+    assert tried(network(), frames)[0]._finished == []
+    assert len(tried(network(), frames, expected=100)[0]._finished) == 1
 
 
 def test_nothing_is_said_of_frames_that_lie_far_apart():
