@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Collection, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,7 +64,7 @@ class Trial:
         self._begins = [_BEGIN, expected // 2] if expected is not None and expected >= _TWICE else [_BEGIN]
         self._frames = 0
         self._window: _Window | None = None
-        self._finished: list[_Window] = []
+        self._finished: list[_Tried] = []
 
     @property
     def batch(self) -> int:
@@ -125,26 +125,40 @@ class Trial:
             self._window, self._begins = None, []
             return
         if self._window.is_finished:
-            self._finished.append(self._window)
+            self._finished.append(self._window.tried)
         if not goes_on or self._window.is_finished:
             self._window = None
+
+
+class _Tried(NamedTuple):
+    """What is known of a window.
+
+    Attributes:
+        same: of each frame but the first, the share of cells, 0..1, whose carried label is the network's.
+        steady: the share whose label by the network is that of the frame before, moved to this frame.
+        carry_ms: what carrying took for a frame, without upsampling labels, which each frame needs anyway.
+    """
+
+    same: list[float]
+    steady: list[float]
+    carry_ms: float
 
 
 class _Window:
     """Neighboring frames whose labels are carried as a run with key frames would carry them, between the network's own.
 
-    Attributes:
-        same: of each frame but the first, the share of cells, 0..1, whose carried label is the network's.
-        steady: the share whose label by the network is that of the frame before, moved to this frame.
+    Args:
+        model: whose answers these are.
     """
 
     def __init__(self, model: Segmenter) -> None:
-        self.same: list[float] = []
-        self.steady: list[float] = []
+        self._same: list[float] = []
+        self._steady: list[float] = []
         self._model = model
         self._watcher = Watcher(model, KeyFrames(KeyEvery(KEY_EVERY), ahead=True), forth=True)
         self._carrier = Carrier()
         self._frames = 0
+        # Of this thread's own time: the network is at work on all cores meanwhile, as it would not be.
         self._spent_s = 0.0
         self._own: list[NDArray[np.intp]] = []  # the network's labels since the last key frame
         self._before: Values | None = None
@@ -157,12 +171,9 @@ class _Window:
         return self._frames == _WINDOW
 
     @property
-    def carry_ms(self) -> float:
-        """What carrying took for a frame, without upsampling labels, which each frame needs anyway.
-
-        Of this thread's own time: the network is at work on all cores meanwhile, as it would not be.
-        """
-        return 1000 * self._spent_s / (_WINDOW - 1)
+    def tried(self) -> _Tried:
+        """What came out."""
+        return _Tried(self._same, self._steady, 1000 * self._spent_s / (_WINDOW - 1))
 
     def take(self, frame: Frame, answer: NDArray[Any]) -> bool:
         """Take the next frame with the network's answer, (classes, h, w); return whether the scene goes on."""
@@ -176,7 +187,7 @@ class _Window:
         scores = scores_of(answer, seen, self._model)
         self._own.append(self._labels(scores))
         if seen.back is not None and self._before is not None:
-            self.steady.append(_same(self._labels(moved(self._before, seen.back.offset)), self._own[-1]))
+            self._steady.append(_same(self._labels(moved(self._before, seen.back.offset)), self._own[-1]))
         self._before = scores
         self._carry(seen, scores)
         self._frames += 1
@@ -208,8 +219,8 @@ class _Window:
             start_s = time.thread_time()
             scores = next(carried).scores
             self._spent_s += time.thread_time() - start_s
-            self.same.append(_same(self._labels(scores), own))
-        self.same.append(_same(self._labels(late), self._own[-1]))
+            self._same.append(_same(self._labels(scores), own))
+        self._same.append(_same(self._labels(late), self._own[-1]))
 
     def _labels(self, scores: Values) -> NDArray[np.intp]:
         labels: NDArray[np.intp] = logits_from_scores(scores, len(self._model.contract.classes)).argmax(axis=0)
