@@ -21,8 +21,7 @@ from sfpp.runtime.skeleton import draw_skeletons
 from sfpp.runtime.text import aligned
 
 if TYPE_CHECKING:
-    from sfpp.runtime.motion.options import Motion
-    from sfpp.runtime.motion.steps import FromKey
+    from sfpp.runtime.motion.options import FromKey, Motion
     from sfpp.runtime.people.detections import PersonFinder
     from sfpp.runtime.video.frame import Frame, Source
 

@@ -33,8 +33,7 @@ from sfpp.runtime.overlay import LegendEntry, Palette, draw_labels, draw_legend
 from sfpp.runtime.text import aligned
 
 if TYPE_CHECKING:
-    from sfpp.runtime.motion.options import Motion
-    from sfpp.runtime.motion.steps import FromKey
+    from sfpp.runtime.motion.options import FromKey, Motion
     from sfpp.runtime.video.frame import Frame
 
 _SHARE_DIGITS = 4
@@ -227,7 +226,7 @@ class Segmenter(OpenedModel[Segmentation]):
         Raises:
             UsageError: a model that gives labels, or whose input is not made of frames.
         """
-        from sfpp.runtime.motion.steps import following_steps
+        from sfpp.runtime.motion.following import following_steps
 
         require_frames(self.contract.input)
         check_logits(self.contract, wanted="carrying labels along motion")

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 # Dropped frames are the rule for a live source; a line each second would hide what else happens.
 _DROPS_EVERY_S = 10.0
 _KEPT_AGES = 100_000
+_OLD_MS = 500.0  # labels of things that move this long before are beside them, however well they are carried
+_WELL, _FAIRLY = 0.6, 0.4  # mean belief in carried labels
 _PROBLEMS = ("lost", "gave-up", "sink-failed")  # events that --quiet does not hold back
 
 note = notes_of(COMMAND)
@@ -44,6 +46,43 @@ def print_written(outputs: Iterable[str], *, file: TextIO | None = None) -> None
     """Print what was written, a line for each output; addresses without what may be secret."""
     for text in outputs:
         report(f"wrote {output_from(text).name}", file=file)
+
+
+class _Carried:
+    """Of how many frames the labels were carried, and from how many; counted, since a camera runs for weeks."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._frames = 0
+        self._keys = 0
+        self._key_of: dict[str, int] = {}
+        self._beliefs: list[float] = [0.0, 0.0]  # their sum, and how many
+
+    def add(self, answer: Answer) -> None:
+        """Count an answer; those of a source come in order, and so do the frames that their labels come from."""
+        source, from_key = answer.frame.source, getattr(answer.result, "from_key", None)
+        key = answer.frame.index if from_key is None else from_key.index
+        self._frames += 1
+        self._keys += key != self._key_of.get(source)
+        self._key_of[source] = key
+        if from_key is not None:
+            self.count += 1
+            if from_key.belief is not None:
+                self._beliefs = [self._beliefs[0] + from_key.belief, self._beliefs[1] + 1]
+
+    def lines(self) -> Iterator[str]:
+        """Yield a line, if labels were carried at all."""
+        if not self.count:
+            return
+        saw = f"the network saw {self._keys} of {self._frames} frames"
+        total, count = self._beliefs
+        if not count:  # keypoints are moved along lines, and not along what is seen
+            yield saw
+            return
+        belief = total / count
+        how = "well" if belief >= _WELL else "fairly well" if belief >= _FAIRLY else "badly"
+        more = "" if belief >= _FAIRLY else "; let it see more of them"
+        yield (f"{saw}; the motion to the others was followed {how} (trusted to {belief:.0%}){more}")
 
 
 class Reporter:
@@ -70,6 +109,8 @@ class Reporter:
         self._frames_by_people: Counter[int] = Counter()  # and not a list: a camera runs for weeks
         self._last: Any = None
         self._ages_ms: deque[float] = deque(maxlen=_KEPT_AGES)
+        self._labels_ages_ms: deque[float] = deque(maxlen=_KEPT_AGES)
+        self._carried = _Carried()
 
     @contextlib.contextmanager
     def run(self, pipeline: Pipeline) -> Iterator[None]:
@@ -94,6 +135,8 @@ class Reporter:
         if isinstance(answer.result, Sized):
             self._frames_by_people[len(answer.result)] += 1
         self._ages_ms.append(answer.age_ms)
+        self._labels_ages_ms.append(answer.labels_age_ms)
+        self._carried.add(answer)
         if self._bar is not None:
             self._bar.set_postfix_str(f"{answer.age_ms:.0f} ms old when done", refresh=False)
             self._bar.update(1)
@@ -131,6 +174,7 @@ class Reporter:
         *,
         found_by: str = "",
         self_test: SelfTestState | None = None,
+        advice: str | None = None,
         file: TextIO | None = None,
     ) -> None:
         """Print what one run has found, how fast it was, and how many frames there were.
@@ -139,6 +183,7 @@ class Reporter:
             pipeline: that was run.
             found_by: how people are found, which explains that nobody was.
             self_test: the model's; None leaves it and the table of stages to the end of all runs.
+            advice: a line on how it would run better.
             file: where to print; None is standard output.
         """
         for warning in pipeline.warnings:
@@ -153,7 +198,8 @@ class Reporter:
             print(*self._last.summary(), sep="\n", file=file)
             report("", file=file)
         lines = [] if self_test is None else [*pipeline.timer.summary(), self_test_line(self_test)]
-        for line in (*lines, self._frames_line(pipeline), *self._age_lines(pipeline)):
+        lines += [self._frames_line(pipeline), *self._carried.lines(), *self._age_lines(pipeline)]
+        for line in (*lines, *([] if advice is None else [advice])):
             report(line, file=file)
 
     def _people(self) -> int:
@@ -174,9 +220,20 @@ class Reporter:
         return f", {people / self._frames:.1f} people a frame" + (f", nobody in {nobody} of them" if nobody else "")
 
     def _age_lines(self, pipeline: Pipeline) -> Iterator[str]:
-        if any(source.live for source in pipeline.sources):
-            p50, p99 = np.percentile(self._ages_ms, (50, 99))
-            yield f"age from a frame's coming to its answer: {p50:.0f} ms (median), {p99:.0f} ms (99 %)"
+        if not any(source.live for source in pipeline.sources):
+            return
+        p50, p99 = np.percentile(self._ages_ms, (50, 99))
+        yield f"age from a frame's coming to its answer: {p50:.0f} ms (median), {p99:.0f} ms (99 %)"
+        if not self._carried.count:
+            return
+        p50, p99 = np.percentile(self._labels_ages_ms, (50, 99))
+        yield f"age of the labels, from frames that the network saw: {p50:.0f} ms (median), {p99:.0f} ms (99 %)"
+        # What does not move needs no newer ones.
+        if p50 > _OLD_MS and not pipeline.motion.still:
+            warn(
+                f"labels are old, {p50 / 1000:.1f} s in the median: what moves or comes in may be labelled wrong; "
+                "take a faster model, or fewer sources"
+            )
 
     def _tell_dropped(self) -> None:
         seconds = time.monotonic() - self._told_s

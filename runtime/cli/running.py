@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sfpp.runtime.cli.console import report
+from sfpp.runtime.cli.console import is_quiet, report
 from sfpp.runtime.cli.reporter import Reporter, announce, note, print_written, self_test_line, warn
 from sfpp.runtime.contract import ModelContract, Task, read_contract_file
 from sfpp.runtime.errors import MediaError, UsageError
@@ -17,9 +17,11 @@ from sfpp.runtime.files import identity
 from sfpp.runtime.model import Model, OpenedModel
 from sfpp.runtime.model_file import contract_of, load
 from sfpp.runtime.motion.options import KeyEvery, Motion, check_logits
+from sfpp.runtime.motion.trial import Trial, can_try
 from sfpp.runtime.people import BoxesFile, FollowedPose, choose_finder
 from sfpp.runtime.people.motion import check_motion
 from sfpp.runtime.pose import PoseEstimator
+from sfpp.runtime.segmentation import Segmenter
 from sfpp.runtime.self_test import self_test
 from sfpp.runtime.tensorrt.sidecar import files_of_model
 from sfpp.runtime.video.delivery import Delivery
@@ -27,6 +29,7 @@ from sfpp.runtime.video.frame import Source
 from sfpp.runtime.video.mailbox import Policy
 from sfpp.runtime.video.outputs import Outputs, Plan, Sinks, plan_outputs
 from sfpp.runtime.video.pipeline import Pipeline
+from sfpp.runtime.video.readers import expected_frames
 from sfpp.runtime.video.sources.address import is_uri
 from sfpp.runtime.video.sources.opening import (
     check_given_once,
@@ -231,11 +234,12 @@ class _Runs:
 
     def _run(self, sources: Sequence[Source], sinks: Sinks) -> int:
         arguments, reporter = self._arguments, self._reporter
+        trial = self._trial(sources)
         with contextlib.ExitStack() as stack:
             stop = stack.enter_context(stop_on_signals())
             pipeline = self._pipeline = stack.enter_context(
                 Pipeline(
-                    self._model,
+                    trial or self._model,
                     sources,
                     max_frames=arguments.max_frames,
                     on_event=reporter.event,
@@ -256,9 +260,20 @@ class _Runs:
                     reporter.saw(answer)
                     delivery.take(answer)
                     del answer  # the next one may be long in coming
-        return self._reported(pipeline, stop.signal_number)
+        return self._reported(pipeline, stop.signal_number, None if trial is None else trial.advice(pipeline.timer))
 
-    def _reported(self, pipeline: Pipeline, signal_number: int | None) -> int:
+    def _trial(self, sources: Sequence[Source]) -> Trial | None:
+        """Return the model that also tries what key frames would bring, where that can be and somebody reads it."""
+        model, arguments, (source, *others) = self._opened, self._arguments, sources
+        first = source.name == self._sources[0].name  # of several files one will do
+        moves = source.kind in ("video", "folder") and not source.live and not others
+        plain = not any((arguments.key_every, arguments.smooth, arguments.still, arguments.policy == "freshest"))
+        if is_quiet() or not (first and moves and plain) or not isinstance(model, Segmenter):
+            return None
+        expected = expected_frames(source, max_frames=arguments.max_frames, **_given(arguments, "every"))
+        return Trial(model, expected) if can_try(model, expected) else None
+
+    def _reported(self, pipeline: Pipeline, signal_number: int | None, advice: str | None) -> int:
         """Say what one run has done, and return the exit code."""
         alone = len(pipeline.sources) == len(self._sources)
         # Of several sources, one may not have been there.
@@ -269,7 +284,7 @@ class _Runs:
         for line in failed.values():
             warn(line)
         state = self._opened.self_test if alone else None
-        self._reporter.finish(pipeline, found_by=self._found_by, self_test=state, file=self._file)
+        self._reporter.finish(pipeline, found_by=self._found_by, self_test=state, advice=advice, file=self._file)
         print_written((text for text in outputs if text not in failed), file=self._file)
         if signal_number:
             return _SIGNAL_EXIT + signal_number

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sfpp.runtime.contract import ModelContract
 from sfpp.runtime.errors import UsageError
@@ -118,6 +118,33 @@ def check_logits(contract: ModelContract, *, wanted: str) -> None:
     if not any(output.kind == "logits" for output in contract.outputs):
         kind = contract.outputs[0].kind
         raise UsageError(f"{wanted} needs logits, and this model gives {kind}; export it with --output logits")
+
+
+@dataclass(frozen=True)
+class FromKey:
+    """Where an answer comes from that the network did not give for this very frame.
+
+    Attributes:
+        index: of the key frame that the network saw last.
+        seconds: how much older that is than this frame.
+        belief: how far its labels are believed here, 0..1, on average over the frame; None for keypoints, which have
+            scores of their own.
+    """
+
+    index: int
+    seconds: float
+    belief: float | None = None
+
+    def to_record(self) -> dict[str, Any]:
+        """Return ``from``, ``seconds`` and, of labels, ``belief``."""
+        record: dict[str, Any] = {"from": self.index, "seconds": round(self.seconds, 3)}
+        return record if self.belief is None else {**record, "belief": round(self.belief, 3)}
+
+
+def carried_s(result: object) -> float:
+    """Return how much older than its own frame the one is that the network saw, in seconds; 0 where it saw this one."""
+    key = getattr(result, "from_key", None)
+    return 0.0 if key is None else float(key.seconds)
 
 
 class KeyFrames:

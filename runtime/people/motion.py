@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sfpp.runtime.errors import UsageError
-from sfpp.runtime.motion.options import LONGEST_GAP_S, Motion
-from sfpp.runtime.motion.steps import FromKey
+from sfpp.runtime.motion.options import LONGEST_GAP_S, FromKey, Motion
 
 if TYPE_CHECKING:
     from sfpp.runtime.pose import Pose

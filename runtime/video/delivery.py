@@ -148,6 +148,7 @@ def _update(answer: Answer, frames_per_second: float | None, style: Mapping[str,
         "frames_per_second": frames_per_second,
     }
     if hasattr(result, "labels"):  # which the page draws itself, so that classes can be switched off
+        facts["labels_age_ms"] = answer.labels_age_ms
         return ViewerUpdate(labels=result.labels, shares=result.shares(), **facts)
     people = len(result) if isinstance(result, Sized) else None
     return ViewerUpdate(people=people, draw=lambda image_bgr: result.draw(image_bgr, **style), **facts)

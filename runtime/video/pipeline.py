@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from sfpp.runtime.errors import UsageError, check_known
 from sfpp.runtime.events import Event, EventHandler, ignore
-from sfpp.runtime.motion.options import KeyEvery, Motion, key_every_from
+from sfpp.runtime.motion.options import KeyEvery, Motion, carried_s, key_every_from
 from sfpp.runtime.timing import StageTimer
 from sfpp.runtime.video.frame import FitsSources, Follows, Frame, Source
 from sfpp.runtime.video.mailbox import POLICIES, Policy
@@ -47,6 +47,11 @@ class Answer:
     result: Any
     age_ms: float
     latencies_ms: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def labels_age_ms(self) -> float:
+        """From when the frame came that the network saw to now: ``age_ms``, and more where labels were carried."""
+        return self.age_ms + 1e3 * carried_s(self.result)
 
 
 class Pipeline(contextlib.AbstractContextManager["Pipeline"]):
@@ -103,7 +108,7 @@ class Pipeline(contextlib.AbstractContextManager["Pipeline"]):
         on_event: EventHandler | None = None,
     ) -> None:
         _check(policy, sources, every=every, max_frames=max_frames)
-        motion = Motion(key_every_from(key_every), smooth, still)
+        motion = self.motion = Motion(key_every_from(key_every), smooth, still)
         plain = model.steps()
         self._batch, self._every, self._max_frames = model.batch, every, max_frames
         self.timer = StageTimer()

@@ -178,6 +178,7 @@ def _sample(sample: Sample) -> dict[str, Any]:
     return {
         "time": _number(sample.time_s),
         "age": _number(sample.age_ms),
+        "labelsAge": _number(sample.labels_age_ms),
         "fps": _number(sample.frames_per_second),
         "stages": {stage: _number(duration_ms) for stage, duration_ms in sample.stages_ms.items()},
     }

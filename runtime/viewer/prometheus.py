@@ -60,6 +60,11 @@ def metrics_text(store: Store, *, clients: int, drawn: int) -> str:
     ages = _Family(
         "sfpp_frame_age_seconds", "summary", "Time from a frame's coming until its answer; quantiles of the latest."
     )
+    labels_ages = _Family(
+        "sfpp_labels_age_seconds",
+        "summary",
+        "Time from the coming of the frame that the network saw until its labels are shown; quantiles of the latest.",
+    )
     shares = _Family("sfpp_class_share_ratio", "gauge", "Share of the newest frame's pixels that a class covers, 0..1.")
     people = _Family("sfpp_people", "gauge", "People in the newest frame.")
     events = _Family("sfpp_events_total", "counter", "What happened to sources and sinks, by kind.")
@@ -75,11 +80,13 @@ def metrics_text(store: Store, *, clients: int, drawn: int) -> str:
         people.add(each.newest.people, source=name)
         for class_name, share in each.newest.shares.items():
             shares.add(share, source=name, class_=class_name)
-        windows, age = store.latencies(name)
+        windows, age, labels_age = store.latencies(name)
         for stage, window in windows.items():
             stages.add_summary(window, source=name, stage=stage)
         if age.count:
             ages.add_summary(age, source=name)
+        if labels_age.count:
+            labels_ages.add_summary(labels_age, source=name)
     # A source may drop frames before the first one of it is done; and a counter that begins at 0 lets the first drop be
     # seen as a rise.
     for name in dict.fromkeys([*(each.name for each in facts), *dropped]):
@@ -88,5 +95,5 @@ def metrics_text(store: Store, *, clients: int, drawn: int) -> str:
         events.add(count, source=name, kind=kind)
     looking.add(clients)
     views.add(drawn)
-    families = (frames, lost, rate, idle, stages, ages, shares, people, events, looking, views)
+    families = (frames, lost, rate, idle, stages, ages, labels_ages, shares, people, events, looking, views)
     return "".join(f"{line}\n" for family in families for line in family.lines())

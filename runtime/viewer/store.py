@@ -119,13 +119,15 @@ class Store:
         with self._lock:
             return dict(self._dropped)
 
-    def latencies(self, source: str) -> tuple[dict[str, LatencyWindow], LatencyWindow]:
-        """Return the latest durations of a source's stages, by name, and the latest ages of its frames."""
+    def latencies(self, source: str) -> tuple[dict[str, LatencyWindow], LatencyWindow, LatencyWindow]:
+        """Return the latest durations of a source's stages, by name, and the latest ages of its frames and labels."""
         with self._lock:
             record = self._records.get(source)
             # Copies: sorting them for quantiles takes longer, and is done when the lock is free again.
-            stages = {name: each.copy() for name, each in record.stages.items()} if record else {}
-            return stages, record.age.copy() if record else LatencyWindow()
+            if record is None:
+                return {}, LatencyWindow(), LatencyWindow()
+            stages = {name: each.copy() for name, each in record.stages.items()}
+            return stages, record.age.copy(), record.labels_age.copy()
 
     def _keep(self, event: Event) -> None:
         last = next((each for each in reversed(self._events) if each[1].source == event.source), None)
@@ -148,7 +150,7 @@ class Sample:
     Attributes:
         number: counts the samples of a source from 0.
         time_s: of the last of its frames, on the clock ``time.monotonic``.
-        age_ms: the mean; None if it is not known.
+        age_ms, labels_age_ms: the mean; None if it is not known.
         frames_per_second: as of the last frame.
         stages_ms: the mean by stage.
     """
@@ -156,6 +158,7 @@ class Sample:
     number: int
     time_s: float
     age_ms: float | None
+    labels_age_ms: float | None
     frames_per_second: float | None
     stages_ms: Mapping[str, float]
 
@@ -194,11 +197,13 @@ class _Record:
     last_s: float = 0.0
     stages: defaultdict[str, LatencyWindow] = field(default_factory=lambda: defaultdict(LatencyWindow))
     age: LatencyWindow = field(default_factory=LatencyWindow)
+    labels_age: LatencyWindow = field(default_factory=LatencyWindow)
     # One more than there are quarters in a minute: the first and the last are then a minute apart.
     samples: deque[Sample] = field(default_factory=lambda: deque(maxlen=round(KEPT_S / SAMPLE_S) + 1))
     # Of the frames since the last sample.
     _stages_ms: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     _ages_ms: list[float] = field(default_factory=list)
+    _labels_ages_ms: list[float] = field(default_factory=list)
 
     def take(self, update: ViewerUpdate, now_s: float) -> None:
         """Add a frame; it ends a sample if the last one has ended long enough ago, as every frame of a slow one."""
@@ -211,13 +216,17 @@ class _Record:
         if update.age_ms is not None:
             self.age.add(update.age_ms)
             self._ages_ms.append(update.age_ms)
+        if update.labels_age_ms is not None:
+            self.labels_age.add(update.labels_age_ms)
+            self._labels_ages_ms.append(update.labels_age_ms)
         if not self.samples or now_s - self.samples[-1].time_s >= SAMPLE_S:
             self._end_sample(now_s)
 
     def _end_sample(self, now_s: float) -> None:
         number = self.samples[-1].number + 1 if self.samples else 0
         stages_ms = {stage: fmean(values) for stage, values in self._stages_ms.items()}
-        age_ms = fmean(self._ages_ms) if self._ages_ms else None
-        self.samples.append(Sample(number, now_s, age_ms, self.newest.frames_per_second, stages_ms))
+        age_ms, labels_age_ms = (fmean(each) if each else None for each in (self._ages_ms, self._labels_ages_ms))
+        self.samples.append(Sample(number, now_s, age_ms, labels_age_ms, self.newest.frames_per_second, stages_ms))
         self._stages_ms.clear()
         self._ages_ms.clear()
+        self._labels_ages_ms.clear()

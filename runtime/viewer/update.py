@@ -27,6 +27,7 @@ class ViewerUpdate:
             one. Called in the viewer's thread, and only if a page is open.
         stages_ms: how long each stage took for this frame, in the order of the pipeline.
         age_ms: the time from the frame's coming until now; None if unknown.
+        labels_age_ms: the same of the frame that the network saw, which is an earlier one where labels were carried.
         frames_per_second: answers of this source; None if unknown.
 
     Raises:
@@ -42,6 +43,7 @@ class ViewerUpdate:
     draw: Callable[[Image], Image] | None = None
     stages_ms: Mapping[str, float] = field(default_factory=dict)
     age_ms: float | None = None
+    labels_age_ms: float | None = None
     frames_per_second: float | None = None
 
     def __post_init__(self) -> None:

@@ -18,6 +18,7 @@ from sfpp.runtime.errors import UsageError
 from sfpp.runtime.events import Event, EventHandler, ignore
 from sfpp.runtime.files import check_destinations, open_number, whole_file
 from sfpp.runtime.model import Result, SelfTestState
+from sfpp.runtime.motion.options import carried_s
 from sfpp.runtime.typed_json import json_ready
 from sfpp.runtime.video.frame import Frame
 from sfpp.runtime.video.sinks.raw import STANDARD_OUTPUT, ByteStream
@@ -120,10 +121,10 @@ def frame_record(
     Returns:
         By name: ``source``, ``frame`` (its number in its source, from 0), ``frame_name``, ``time_s`` since the source's
         first frame, ``taken_unix_s`` (when it came, in seconds since 1970), ``age_ms`` from there to now,
-        ``latency_ms``, ``self_test`` (``passed``, ``failed``, ``damaged``, ``not carried`` or ``off``) and
-        ``self_test_agreement`` (0..1, where it was replayed in this run); then what was found: ``shares``, the part of
-        the frame, 0..1, that each class covers, without those that cover nothing; or ``people``, each as in the
-        keypoints file.
+        ``labels_age_ms`` from when the frame came that the network saw, where that is an earlier one, ``latency_ms``,
+        ``self_test`` (``passed``, ``failed``, ``damaged``, ``not carried`` or ``off``) and ``self_test_agreement``
+        (0..1, where it was replayed in this run); then what was found: ``shares``, the part of the frame, 0..1, that
+        each class covers, without those that cover nothing; or ``people``, each as in the keypoints file.
     """
     record: dict[str, Any] = {
         "source": frame.source,
@@ -134,6 +135,8 @@ def frame_record(
     if frame.taken_s:
         age_s = time.monotonic() - frame.taken_s
         record |= {"taken_unix_s": round(time.time() - age_s, _TIME_DIGITS), "age_ms": round(1000 * age_s, _AGE_DIGITS)}
+        if older_s := carried_s(result):
+            record["labels_age_ms"] = round(1000 * (age_s + older_s), _AGE_DIGITS)
     if latency_ms:
         record["latency_ms"] = {stage: round(value, _LATENCY_DIGITS) for stage, value in latency_ms.items()}
     if self_test is not None:

@@ -7,7 +7,7 @@ const HEAD = 6;
 const LONGEST_BRIDGE_S = 3;
 const COLORS = 8;
 // The stages of our pipelines keep their colors, whichever of them there are; others follow.
-const COLOR_OF_STAGE = { decode: 0, prepare: 1, infer: 2, labels: 3, keypoints: 3, detect: 4, draw: 5, encode: 6 };
+const COLOR_OF_STAGE = { decode: 0, prepare: 1, infer: 2, labels: 3, keypoints: 3, detect: 4, draw: 5, encode: 6, motion: 7 };
 
 /** The three charts, which share a time axis and the place where the pointer is. */
 export class Charts {

@@ -81,6 +81,10 @@ function showFigures(facts) {
   const number = (value) => (value === null || value === undefined ? "–" : figure(value));
   at("fps").textContent = stillFor !== null ? "0" : number(facts?.fps);
   at("age-value").textContent = number(sample?.age);
+  // Labels that were carried come from an earlier frame, and are older than the one that is shown.
+  const carried = sample?.labelsAge > sample?.age;
+  at("labels-age").hidden = !carried;
+  at("labels-age").textContent = carried ? `labels ${number(sample.labelsAge)} ms` : "";
   at("work").textContent = number(sample && Object.values(sample.stages).reduce((total, each) => total + each, 0));
   at("shown").textContent = settings.playing ? figure(picture.rate()) : "–";
 }

@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import termios
+import time
 from pathlib import Path
 
 import cv2
@@ -19,6 +20,8 @@ from onnx import TensorProto, helper
 
 from sfpp.runtime.cli.run import main, parsed
 from sfpp.runtime.contract import METADATA_KEY
+from sfpp.runtime.images import write_image
+from sfpp.runtime.segmentation import Segmenter
 from tests.runtime.video.clips import CONTRACT, index_of, picture, read_clip, rgb_segmenter, write_clip
 
 # A model that takes its time and tells stderr of every frame.
@@ -456,3 +459,37 @@ def test_options_may_stand_anywhere(order):
     arguments = parsed(order)
     assert (arguments.model, arguments.sources, arguments.output) == ("MODEL", ["INPUT"], "OUTPUT")
     assert arguments.threads == 1
+
+
+@pytest.fixture
+def still(here, monkeypatch):
+    """A folder of equal pictures, and a model that takes longer than carrying its labels."""
+    infer = Segmenter.infer
+
+    def slow(self, prepared):
+        time.sleep(0.05)
+        return infer(self, prepared)
+
+    monkeypatch.setattr(Segmenter, "infer", slow)
+    (here / "still").mkdir()
+    for index in range(24):
+        write_image(here / f"still/{index:02d}.png", picture(0, size_hw=(96, 128)))
+    return here
+
+
+def said(capsys, *arguments):
+    assert main(["model.onnx", "--backend", "onnxruntime", *arguments, "--json", "lines.jsonl"]) == 0
+    return capsys.readouterr().out
+
+
+def test_a_run_of_a_file_ends_with_what_key_frames_would_bring(still, capsys):
+    out = said(capsys, "still")
+    assert re.search(
+        r"^24 frames of still\n--key-every 4 would run about \d\.\dx as fast here \(.*\), and .*%$", out, re.M
+    )
+    assert "label 100.0% of the pixels the same" in out
+
+
+@pytest.mark.parametrize("options", [["-q"], ["--key-every", "2"], ["--smooth"], ["--max-frames", "19"], ["--still"]])
+def test_no_such_line_comes_where_it_would_not_help(still, capsys, options):
+    assert "--key-every" not in said(capsys, "still", *options)

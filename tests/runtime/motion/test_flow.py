@@ -67,6 +67,32 @@ def test_ways_lie_where_the_frame_lies_in_the_input(resize, frame_hw, align_corn
     assert np.abs(np.median(step.offset[..., 0][rests])) < 0.05
 
 
+@pytest.mark.parametrize("resize", ["letterbox", "pad", "stretch"])
+@pytest.mark.parametrize("frame_hw", [(96, 256), (192, 90), (193, 257), (768, 1024)])
+@pytest.mark.parametrize("align_corners", [False, True])
+def test_each_cell_sees_its_own_part_of_the_frame(resize, frame_hw, align_corners):
+    """The gray level tells the place: each cell has that of the place whose label is looked up in it."""
+    spec = InputSpec("frame", 190, 254, resize=resize)
+    placement = place_frame(frame_hw, spec)
+    top, left, height, width = placement.region((48, 64), model_size_hw=(190, 254), align_corners=align_corners)
+    less = int(align_corners)
+    for axis, start, extent in ((0, top, height), (1, left, width)):
+        side = frame_hw[axis]
+        ramp = np.linspace(0, 255, side)
+        frame = np.repeat(np.expand_dims(ramp, 1 - axis), frame_hw[1 - axis], axis=1 - axis)
+        frame = np.repeat(frame[..., np.newaxis], 3, axis=2).round().astype(np.uint8)
+        flow = Flow((48, 64), frame_hw, (top, left, height, width), align_corners=align_corners)
+        levels = np.median(flow.picture(frame).cells, axis=1 - axis)
+        # As labels_from_logits places the pixels among the cells, turned around.
+        cell = np.arange(len(levels))
+        pixel = (cell - start) * (side - 1) / extent if less else (cell + 0.5 - start) * side / extent - 0.5
+        inside = (pixel > side / 20) & (pixel < side * 0.95)
+        level_per_cell = 255 / extent
+        np.testing.assert_allclose(
+            levels[inside], np.interp(pixel[inside], np.arange(side), ramp), atol=0.2 * level_per_cell + 0.6
+        )
+
+
 def test_two_scenes_are_a_cut_and_the_next_flow_begins_anew():
     flow = Flow((48, 64), (192, 256))
     one, other = (flow.picture(window(scene(seed), 50, 50, (192, 256))) for seed in (1, 2))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from sfpp.runtime.model import SelfTestState
+from sfpp.runtime.motion.options import FromKey
 from sfpp.runtime.segmentation import Segmentation
 from sfpp.runtime.timing import RateMeter
 from sfpp.runtime.video import delivery as module
@@ -122,8 +123,17 @@ def test_the_page_learns_the_rate_of_each_source(monkeypatch):
     assert rates == {"left": pytest.approx(1), "right": pytest.approx(0.5)}
     assert page.updates[0].frames_per_second is None
     assert page.updates[-1].stages_ms == {"infer": 10.0}
-    assert page.updates[-1].age_ms == 12.0
+    assert page.updates[-1].age_ms == page.updates[-1].labels_age_ms == 12.0
     assert sum(page.updates[-1].shares.values()) == pytest.approx(1)
+
+
+def test_carried_labels_are_as_old_as_the_frame_that_the_network_saw():
+    one, page = answer(1), Page()
+    carried = replace(one, result=replace(one.result, from_key=FromKey(0, 0.25, 0.9)))
+    assert one.labels_age_ms == one.age_ms == carried.age_ms == 12.0
+    assert carried.labels_age_ms == 262.0
+    Delivery(viewer=page).take(carried)
+    assert (page.updates[0].age_ms, page.updates[0].labels_age_ms) == (12.0, 262.0)
 
 
 def test_a_multi_label_answer_is_a_mask_of_each_class():

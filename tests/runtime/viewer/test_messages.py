@@ -102,7 +102,11 @@ def test_hello_tells_how_the_self_test_stands():
 
 def test_status_is_json_whatever_the_numbers_are():
     store = Store(clock=lambda: 7.0)
-    store.put(update(age_ms=float("nan"), frames_per_second=float("inf"), shares={"sky": 0.25, "sea": 1.0}))
+    store.put(
+        update(
+            age_ms=float("nan"), labels_age_ms=80.0, frames_per_second=float("inf"), shares={"sky": 0.25, "sea": 1.0}
+        )
+    )
     store.add_event(Event("note", "front", "a detail", time_s=5.0))
     text = status(
         CLASSES,
@@ -122,4 +126,6 @@ def test_status_is_json_whatever_the_numbers_are():
     assert message["events"] == [
         {"number": 0, "kind": "note", "source": "front", "detail": "a detail", "count": 0, "time_s": 5.0}
     ]
-    assert message["samples"] == [{"time": 7.0, "age": None, "fps": None, "stages": {"decode": 2.0, "infer": 20.0}}]
+    assert message["samples"] == [
+        {"time": 7.0, "age": None, "labelsAge": 80.0, "fps": None, "stages": {"decode": 2.0, "infer": 20.0}}
+    ]

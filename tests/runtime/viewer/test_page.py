@@ -67,7 +67,7 @@ def open_page(browser):
 
 
 @contextlib.contextmanager
-def showing(viewer, *, sources=("front",), people=None, every_s=0.03):
+def showing(viewer, *, sources=("front",), people=None, every_s=0.03, labels_age_ms=40.0):
     """Within the block a pipeline runs: three columns of classes on a frame whose grey rises and falls."""
     labels = np.repeat(np.repeat(np.arange(3, dtype=np.uint8), SIZE_HW[1] // 3)[None], SIZE_HW[0], axis=0)
     stop = threading.Event()
@@ -90,6 +90,7 @@ def showing(viewer, *, sources=("front",), people=None, every_s=0.03):
                         image_bgr=image,
                         stages_ms={"decode": 5.0, "infer": 20.0 + index % 10},
                         age_ms=40.0,
+                        labels_age_ms=labels_age_ms,
                         frames_per_second=1 / every_s,
                         **content,
                     )
@@ -175,6 +176,15 @@ def test_the_page_says_how_the_self_test_stands(open_page, state, tone, text):
         assert page.inner_text("#self-test") == text
         assert page.get_attribute("#self-test", "data-tone") == tone
         assert page.get_attribute("#self-test", "title") == state.detail
+
+
+@pytest.mark.parametrize(("labels_age_ms", "text"), [(40.0, ""), (None, ""), (212.5, "labels 213 ms")])
+def test_the_age_of_labels_is_shown_where_it_differs(viewer, open_page, labels_age_ms, text):
+    with showing(viewer, labels_age_ms=labels_age_ms):
+        page = open_page(viewer.url)
+        wait_until(page, lambda: page.text_content("#age-value") == "40")
+        assert page.text_content("#labels-age") == text
+        assert page.is_visible("#labels-age") == bool(text)
 
 
 def test_switches_change_the_picture_of_this_page_alone(running, open_page):

@@ -41,7 +41,7 @@ def parsed(text):
 def store():
     store = Store(clock=lambda: 5.0)
     for index in range(10):
-        store.put(update(index, stages_ms={"infer": float(index)}, age_ms=np.float32(100)))
+        store.put(update(index, stages_ms={"infer": float(index)}, age_ms=np.float32(100), labels_age_ms=100.0 * index))
     store.add_event(Event("dropped", "front", "too old", count=4))
     store.add_event(Event("lost", "rear", "gone"))
     return store
@@ -66,6 +66,11 @@ def test_metrics_say_what_happened_in_base_units(store):
         ("sfpp_frame_age_seconds", (*front, ("quantile", "0.99"))): 0.1,
         ("sfpp_frame_age_seconds_sum", front): 1.0,
         ("sfpp_frame_age_seconds_count", front): 10,
+        ("sfpp_labels_age_seconds", (*front, ("quantile", "0.5"))): 0.45,
+        ("sfpp_labels_age_seconds", (*front, ("quantile", "0.9"))): 0.81,
+        ("sfpp_labels_age_seconds", (*front, ("quantile", "0.99"))): 0.891,
+        ("sfpp_labels_age_seconds_sum", front): 4.5,
+        ("sfpp_labels_age_seconds_count", front): 10,
         **{("sfpp_class_share_ratio", (*front, ("class", name))): 1 / 3 for name in ("road", "sky", "car")},
         ("sfpp_events_total", (*front, ("kind", "dropped"))): 1,
         ("sfpp_events_total", (("source", "rear"), ("kind", "lost"))): 1,
@@ -101,7 +106,8 @@ def test_what_is_not_known_is_left_out():
     store = Store()
     store.put(update(age_ms=None, frames_per_second=float("nan"), shares={"road": float("inf")}, stages_ms={}))
     _, families = parsed(metrics_text(store, clients=0, drawn=0))
-    assert not {"sfpp_frame_age_seconds", "sfpp_frames_per_second", "sfpp_class_share_ratio"} & set(families)
+    unknown = {"sfpp_frame_age_seconds", "sfpp_labels_age_seconds", "sfpp_frames_per_second", "sfpp_class_share_ratio"}
+    assert not unknown & set(families)
     assert parsed(metrics_text(Store(), clients=0, drawn=0))[0] == {
         ("sfpp_viewer_clients", ()): 0,
         ("sfpp_viewer_pictures_total", ()): 0,

@@ -62,7 +62,8 @@ def test_history_has_the_means_of_quarter_seconds():
     ends, group, expected = float("-inf"), [], []
     for now, infer in frames:
         clock.now = now
-        store.put(update(stages_ms={"infer": infer}, age_ms=2 * infer, frames_per_second=now))
+        ages = {"age_ms": 2 * infer, "labels_age_ms": 3 * infer}
+        store.put(update(stages_ms={"infer": infer}, **ages, frames_per_second=now))
         group.append(infer)
         if now - ends >= SAMPLE_S:
             expected.append((now, np.mean(group)))
@@ -73,6 +74,7 @@ def test_history_has_the_means_of_quarter_seconds():
         assert sample.time_s == sample.frames_per_second == now
         assert sample.stages_ms == pytest.approx({"infer": mean})
         assert sample.age_ms == pytest.approx(2 * mean)
+        assert sample.labels_age_ms == pytest.approx(3 * mean)
     assert store.samples("front", 3) == samples[3:]
 
 

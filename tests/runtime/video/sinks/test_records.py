@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from sfpp.runtime import KEYPOINT_SETS, MediaError, Pose, Segmentation, SfppError, UsageError
+from sfpp.runtime.motion.options import FromKey
 from sfpp.runtime.video import Frame
 from sfpp.runtime.video.sinks.records import (
     frame_record,
@@ -59,6 +60,15 @@ def test_a_segmented_frame_tells_each_classs_share():
         "latency_ms": {"prepare": 1.23, "infer": 20.0},
         "shares": {"road": 0.9, "sky": 0.1},
     }
+
+
+def test_carried_labels_have_an_age_of_their_own():
+    labels = np.zeros((10, 30), np.uint8)
+    answer = Segmentation(labels, ("road", "car"), ((0, 0, 0),) * 2, from_key=FromKey(4, 0.2, 0.75))
+    record = frame_record(frame(), answer)
+    assert record["labels_age_ms"] == pytest.approx(record["age_ms"] + 200)
+    assert record["carried"] == {"from": 4, "seconds": 0.2, "belief": 0.75}
+    assert "labels_age_ms" not in frame_record(frame(taken_s=0.0), answer)
 
 
 def test_people_are_as_in_the_keypoints_file(tmp_path):

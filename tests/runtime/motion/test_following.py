@@ -128,7 +128,7 @@ def test_where_carrying_does_not_keep_up_frames_wait_for_the_network_and_a_line_
         return answer(*arguments)
 
     network.model.answer = slow_answer
-    monkeypatch.setattr("sfpp.runtime.motion.steps.usable_cores", lambda: 1)
+    monkeypatch.setattr("sfpp.runtime.motion.following.usable_cores", lambda: 1)
     with Pipeline(network.model, [camera(pan(90), pause_s=0.02)], on_event=events.append) as pipeline:
         answers = list(pipeline)
     (said,) = [event.detail for event in events if event.kind == "note"]

@@ -1,0 +1,155 @@
+"""Live: every frame is shown at once, with the labels of an earlier one carried to it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sfpp.runtime.backends.protocol import Arrays
+from sfpp.runtime.model import Step
+from sfpp.runtime.motion.carry import (
+    Carrier,
+)
+from sfpp.runtime.motion.flow import Values
+from sfpp.runtime.motion.options import MIX, KeyFrames, Motion
+from sfpp.runtime.motion.steps import came_from, labels_of, scores_of
+from sfpp.runtime.motion.watcher import Seen, Watcher
+from sfpp.runtime.resources import usable_cores
+
+if TYPE_CHECKING:
+    from sfpp.runtime.segmentation import PreparedFrames, Segmentation, Segmenter
+    from sfpp.runtime.video.frame import Frame
+
+# A network that nobody else waits for is free; a source that has shown nothing for so long does not wait.
+_WAITING_S = 1.0
+
+
+@dataclass(eq=False)
+class _Followed:
+    """A source that is shown at once: what it carries, and what the network does for it."""
+
+    watcher: Watcher
+    carrier: Carrier
+    key: Frame | None = None  # whose answer is carried
+    asked: Frame | None = None  # that the network got last
+    answer: Future[tuple[PreparedFrames, Arrays]] | None = None
+    asked_s: float = 0.0
+    seen_s: float = 0.0
+    due: bool = False  # a frame of it goes to the network as soon as that is free
+
+
+class _Cost:
+    """Whether carrying keeps up with a camera: it shall leave half of the machine to the network."""
+
+    _FRAMES = 10
+
+    def __init__(self) -> None:
+        self._spent_s = 0.0
+        self._first_s = 0.0
+        self._frames = 0
+
+    def add(self, taken_s: float, spent_s: float) -> str | None:
+        """Count a frame; return what to say if it costs too much."""
+        if not self._frames:
+            self._first_s = taken_s
+        self._frames += 1
+        self._spent_s += spent_s
+        if self._frames != self._FRAMES:
+            return None
+        frame_s, cost_s = (taken_s - self._first_s) / (self._FRAMES - 1), self._spent_s / self._FRAMES
+        self._frames, self._spent_s = 0, 0.0
+        if cost_s <= frame_s * usable_cores() / 2:
+            return None
+        return (
+            f"carrying labels takes {1e3 * cost_s:.0f} ms a frame here, and frames come every {1e3 * frame_s:.0f} ms, "
+            "so frames wait for the network; --policy follow carries all the same"
+        )
+
+
+def following_steps(
+    model: Segmenter,
+    motion: Motion,
+    ask: Callable[[Frame], Future[tuple[PreparedFrames, Arrays]]],
+    give_up: Callable[[str], object] | None = None,
+) -> list[Step]:
+    """Return the steps of a run in which every frame is shown at once, with the labels of an earlier one carried to it.
+
+    Args:
+        model: gives logits.
+        motion: at least so far apart are the frames that the network gets; it may take longer.
+        ask: hands a frame to preparing and the network, which answers in another thread.
+        give_up: told why, once carrying costs more than half of the machine; from then on each frame waits for the
+            network. None never gives up.
+    """
+    followed: dict[str, _Followed] = {}
+    mix = MIX if motion.smooth is None else motion.smooth
+    cost, waits = _Cost(), threading.Event()
+
+    def watch(frames: Sequence[Frame], _: None) -> tuple[list[Seen], float]:
+        start_s = time.perf_counter()
+        seen = [source_of(frame).watcher.see(frame, follow=not waits.is_set()) for frame in frames]
+        return seen, time.perf_counter() - start_s
+
+    def source_of(frame: Frame) -> _Followed:
+        if frame.source not in followed:
+            keys = KeyFrames(motion.key_every, ahead=False)
+            followed[frame.source] = _Followed(Watcher(model, keys, live=True, still=motion.still), Carrier(mix))
+        return followed[frame.source]
+
+    def labels(frames: Sequence[Frame], watched: tuple[list[Seen], float]) -> list[tuple[Frame, Segmentation]]:
+        done, (seen, watched_s) = [], watched
+        for frame, each in zip(frames, seen, strict=True):
+            start_s = time.perf_counter()
+            done.append((frame, shown(frame, each)))
+            spent_s = watched_s / len(frames) + time.perf_counter() - start_s
+            if give_up is not None and not each.begins and (why := cost.add(frame.taken_s, spent_s)):
+                waits.set()
+                give_up(why)
+        return done
+
+    def shown(frame: Frame, seen: Seen) -> Segmentation:
+        source = followed[frame.source]
+        source.seen_s = time.monotonic()
+        if seen.begins or source.key is None:
+            return begun(source, frame, seen)
+        assert seen.back is not None
+        source.carrier.step(seen.back)
+        if source.answer is not None and source.answer.done():
+            source.carrier.correct(scores(source.answer, seen), marked=True)
+            source.key, source.answer = source.asked, None
+        source.due |= seen.is_key
+        if source.due and may_ask(source):
+            source.carrier.mark()
+            source.asked, source.asked_s, source.answer = frame, time.monotonic(), ask(frame)
+            source.due = False
+        now = source.carrier.now()
+        assert now is not None
+        assert source.key is not None
+        return labels_of(now.scores, seen, model, from_key=came_from(source.key, frame, now))
+
+    def begun(source: _Followed, frame: Frame, seen: Seen) -> Segmentation:
+        """Wait for the network: of another scene nothing is known yet."""
+        source.carrier.forget()
+        source.key = source.asked = frame
+        source.answer, source.due, source.asked_s = None, False, time.monotonic()
+        return labels_of(source.carrier.correct(scores(ask(frame), seen)), seen, model)
+
+    def scores(answer: Future[tuple[PreparedFrames, Arrays]], seen: Seen) -> Values:
+        return scores_of(model.checked_output(answer.result()[1])[0], seen, model, mixes=mix > 0)
+
+    def may_ask(source: _Followed) -> bool:
+        """Whether the network is free, and no other source has waited for longer."""
+        now_s = time.monotonic()
+        others = [each for each in list(followed.values()) if each is not source]
+        if source.answer is not None or any(each.answer is not None and not each.answer.done() for each in others):
+            return False
+        return all(
+            source.asked_s <= each.asked_s or now_s - each.seen_s > _WAITING_S or each.answer is not None
+            for each in others
+        )
+
+    return [Step("motion", watch), Step("labels", labels)]
