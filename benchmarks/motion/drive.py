@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,10 +37,14 @@ class Drive:
     def read(data: Path, contract: ModelContract) -> Drive:
         """Read the folder's images/ and labels/."""
         folder = LabelFolder(data / "labels", classes=contract.classes, palette=contract.palette)
-        paths = sorted((data / "images").iterdir())
-        frames = [read_image(path) for path in paths]
-        pairs = zip(paths, frames, strict=True)
-        return Drive(frames, [folder.find(path.stem, frame.shape[:2]) for path, frame in pairs])
+        frames, truth = [], []
+        for path in sorted((data / "images").iterdir()):
+            frames.append(read_image(path))
+            labels = folder.find(path.stem, frames[-1].shape[:2])
+            if labels is None:
+                sys.exit(f"{data / 'labels'} has no image for {path.name}; each frame needs one")
+            truth.append(labels)
+        return Drive(frames, truth)
 
     def __len__(self) -> int:
         return len(self.frames_bgr)
@@ -90,4 +95,4 @@ def recorded(contract: ModelContract, answers: Answers, *, takes_s: float = 0.0)
 
 
 def _digest(tensor: NDArray[Any]) -> bytes:
-    return hashlib.blake2b(np.ascontiguousarray(tensor), digest_size=16).digest()
+    return hashlib.blake2b(tensor.tobytes(), digest_size=16).digest()

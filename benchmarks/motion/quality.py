@@ -114,7 +114,7 @@ def full_table(rows: Sequence[Quality], case: str, res: str) -> str:
 
 
 def cases_table(rows: Sequence[Quality]) -> str:
-    """Return of each case what matters most: every frame, the same smoothed, and every 4th frame both ways."""
+    """Return of each case what matters most: every frame, the same smoothed, and every 4th frame either way."""
     titles = ("graph", "input", "network sees", "labels from", *TITLES, "mIoU to every frame")
     chosen = (row for row in rows if row.key_every in (1, 4))
     return _table(

@@ -11,12 +11,12 @@ from dataclasses import dataclass, fields
 from itertools import pairwise
 from typing import Any, TypeAlias
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from benchmarks.motion.drive import Drive
+from sfpp.runtime.imports import import_cv2
 from sfpp.tooling.label_rules import IGNORED
 from sfpp.tooling.metrics import (
     ConfusionMatrix,
@@ -70,6 +70,7 @@ class Judge:
         height, width = drive.truth[0].shape
         self._tolerance = BOUNDARY_PX / math.hypot(height, width)
         self._still = [(before == now) & (now != IGNORED) for before, now in pairwise(drive.truth)]
+        cv2 = import_cv2(purpose="following motion")
         gray = [cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY) for frame in drive.frames_bgr]
         both = tqdm(list(pairwise(gray)), desc="flow", unit="frame", disable=None)
         self._from = [came_from(flow_between(now, before)) for before, now in both]
@@ -130,7 +131,9 @@ def added(runs: Sequence[Counts]) -> dict[str, NDArray[Any]]:
 
 def flow_between(now: NDArray[np.uint8], before: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Return (H, W, 2) x, y in pixels: where in the gray picture ``before`` lies what is in ``now``."""
-    return cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(now, before, None)
+    cv2 = import_cv2(purpose="following motion")
+    flow: NDArray[np.float32] = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(now, before, None)
+    return flow
 
 
 def came_from(flow: NDArray[np.float32]) -> NDArray[np.int32]:

@@ -6,20 +6,18 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from benchmarks.pipeline import run_pipeline
 from benchmarks.waiting import waiting
 from sfpp.runtime import Segmenter
 from sfpp.runtime.demo import demo_clip
+from sfpp.runtime.imports import import_cv2
 from sfpp.runtime.motion.options import Motion, key_every_from
 from sfpp.runtime.video import Frame, Pipeline, open_sink, open_source
 
@@ -28,7 +26,6 @@ SIZES = ("480x360", "960x540", "1920x1080")
 COST_CASES = ("fast:local@openvino",)
 COST_SIZES = (*SIZES, "3840x2160")
 KEYS = (1, 4)
-_FRAME_S = 1 / 25
 
 
 @dataclass(frozen=True)
@@ -99,11 +96,12 @@ def _seconds(work: Callable[..., object], *arguments: Any) -> float:
 
 def clip_frames(res: str, frames: int) -> Iterator[Frame]:
     """Yield frames of the demonstration clip at another size."""
+    cv2 = import_cv2(purpose="resizing the clip")
     size = tuple(map(int, res.split("x")))
     with open_source(str(demo_clip())) as source:
         for each in islice(source, frames):
-            image: NDArray[np.uint8] = cv2.resize(each.image_bgr, size, interpolation=cv2.INTER_AREA)
-            yield Frame(each.index, image, each.time_s, each.name, source="clip")
+            image = cv2.resize(each.image_bgr, size, interpolation=cv2.INTER_AREA)
+            yield replace(each, image_bgr=image, source="clip")
 
 
 def cost(case: str, res: str, model: Segmenter, *, frames: int) -> Cost:

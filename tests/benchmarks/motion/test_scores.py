@@ -102,6 +102,14 @@ def test_measures_are_as_their_definitions_say(drive, judge):
     assert 0.02 < scores["flicker"] < 1 - scores["vc8"] < 0.98
 
 
+def test_boundaries_may_be_three_pixels_away():
+    split = [np.arange(480) * np.ones((360, 1)) >= column for column in (240, 243, 244)]
+    truth, near, far = (each.astype(np.uint8) for each in split)
+    judge = Judge(Drive([np.zeros((360, 480, 3), np.uint8)], [np.int16(truth)]), CLASSES)
+    found = [judge.counts([labels])["boundaries"][0].tolist() for labels in (truth, near, far)]
+    assert found == [[360] * 4, [360] * 4, [0, 360, 0, 360]]
+
+
 def test_frames_without_labels_count_for_nothing(drive, judge):
     labels = random_labels()
     late = judge.scores(judge.counts([None, None, None, *labels[3:]]))
