@@ -99,12 +99,12 @@ def model_stages(model: Segmenter) -> Stages:
     }
 
 
-def run_pipeline(model: Segmenter, video: Path, target: Path, *, frames: int) -> None:
+def run_pipeline(model: Segmenter, video: Path, target: Path, *, frames: int, key_every: int = 1) -> None:
     """As `sfpp-run` does it."""
     with open_source(str(video)) as source:
         plan = Plan({source.name: Outputs((str(target),))}, max_frames=frames)
         with (
-            Pipeline(model, [source], max_frames=frames) as pipeline,
+            Pipeline(model, [source], key_every=key_every, max_frames=frames) as pipeline,
             Sinks(plan, [source]) as sinks,
             sinks.of(source) as opened,
         ):

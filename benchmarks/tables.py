@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from benchmarks import camvid_accuracy, engines, int8, isr_time, lsp_pck, pipeline, precision, steadiness
+from benchmarks import camvid_accuracy, engines, int8, isr_time, lsp_pck, pipeline, precision
 from benchmarks.live.crash import Crash
 from benchmarks.live.freshness import Freshness
 from benchmarks.live.memory import Memory
@@ -24,6 +24,7 @@ from benchmarks.live.parts import Part
 from benchmarks.live.reconnecting import Reconnecting
 from benchmarks.live.viewers import Viewers
 from benchmarks.machine import RESULTS
+from benchmarks.motion import live as motion_live, quality as motion_quality, speed as motion_speed
 from benchmarks.paired import Difference
 from benchmarks.speed.results import LOCAL, TRANSFORMERS, SpeedRow, read_results
 from benchmarks.speed.table import backend_name, overview_tables, time_text, times_text
@@ -128,6 +129,17 @@ def _pipeline_table(name: str) -> str:
     return pipeline.markdown_table(rounds, cores=found["machine"]["usable_cores"])
 
 
+def motion_rows(part: str, kind: type[_Row]) -> list[_Row]:
+    """Return what was measured of a part of the motion benchmark."""
+    results = content("motion").get(part, {}).get("results", ())
+    return [dataclass_from_json(kind, each, where=f"{part} in motion.json") for each in results]
+
+
+def motion_quality_rows() -> list[motion_quality.Quality]:
+    """Return all rows of labels that were carried in files."""
+    return motion_rows("quality", motion_quality.Quality)
+
+
 def compared(name: str) -> list[Difference]:
     """Return the differences between cases in ``NAME.json``."""
     return rows(name, Difference, part="differences")
@@ -172,7 +184,12 @@ TABLES: dict[str, Callable[[], str]] = {
     "live": lambda: "\n".join(_live_list()),
     "pipeline": lambda: _pipeline_table("pipeline"),
     "pipeline-waiting": lambda: _pipeline_table("pipeline_waiting"),
-    "steadiness": lambda: steadiness.markdown_table(rows("steadiness", steadiness.Steadied)),
+    "motion": lambda: motion_quality.full_table(motion_quality_rows(), "original", "480x360"),
+    "motion-classes": lambda: motion_quality.classes_table(motion_quality_rows(), "original", "480x360"),
+    "motion-graphs": lambda: motion_quality.cases_table(motion_quality_rows()),
+    "motion-live": lambda: motion_live.markdown_table(motion_rows("live", motion_live.Live)),
+    "motion-speed": lambda: motion_speed.speed_table(motion_rows("speed", motion_speed.Speed)),
+    "motion-cost": lambda: motion_speed.cost_table(motion_rows("cost", motion_speed.Cost)),
 }
 
 

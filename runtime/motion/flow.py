@@ -118,7 +118,9 @@ class Flow:
     def _on_grid(self, values: NDArray[Any]) -> Values:
         """Bring (h, w) or (h, w, 2) float32 of the picture to the cells; bars get what is beside them."""
         cv2, rows, columns = self._cv2, self._rows, self._columns
-        small = cv2.resize(values, (columns.covered, rows.covered), interpolation=cv2.INTER_AREA)
+        shrinks = rows.covered <= values.shape[0] and columns.covered <= values.shape[1]
+        way = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR  # by area, what grows is made of blocks
+        small = cv2.resize(values, (columns.covered, rows.covered), interpolation=way)
         if rows.is_covered and columns.is_covered:
             return np.asarray(small, np.float32)
         places = np.meshgrid(columns.places, rows.places)

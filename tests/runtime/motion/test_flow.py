@@ -4,7 +4,7 @@ import pytest
 
 from sfpp.runtime.contract import InputSpec
 from sfpp.runtime.images import place_frame
-from sfpp.runtime.motion.flow import Flow, Path, Step, cells
+from sfpp.runtime.motion.flow import WIDEST, Flow, Path, Step, cells
 from tests.runtime.motion.moving import pan, scene, window
 
 INNER = (slice(6, -6), slice(6, -6))
@@ -70,7 +70,8 @@ def test_ways_lie_where_the_frame_lies_in_the_input(resize, frame_hw, align_corn
 @pytest.mark.parametrize("resize", ["letterbox", "pad", "stretch"])
 @pytest.mark.parametrize("frame_hw", [(96, 256), (192, 90), (193, 257), (768, 1024)])
 @pytest.mark.parametrize("align_corners", [False, True])
-def test_each_cell_sees_its_own_part_of_the_frame(resize, frame_hw, align_corners):
+@pytest.mark.parametrize("widest", [WIDEST, 60])
+def test_each_cell_sees_its_own_part_of_the_frame(resize, frame_hw, align_corners, widest):
     """The gray level tells the place: each cell has that of the place whose label is looked up in it."""
     spec = InputSpec("frame", 190, 254, resize=resize)
     placement = place_frame(frame_hw, spec)
@@ -81,7 +82,7 @@ def test_each_cell_sees_its_own_part_of_the_frame(resize, frame_hw, align_corner
         ramp = np.linspace(0, 255, side)
         frame = np.repeat(np.expand_dims(ramp, 1 - axis), frame_hw[1 - axis], axis=1 - axis)
         frame = np.repeat(frame[..., np.newaxis], 3, axis=2).round().astype(np.uint8)
-        flow = Flow((48, 64), frame_hw, (top, left, height, width), align_corners=align_corners)
+        flow = Flow((48, 64), frame_hw, (top, left, height, width), align_corners=align_corners, widest=widest)
         levels = np.median(flow.picture(frame).cells, axis=1 - axis)
         # As labels_from_logits places the pixels among the cells, turned around.
         cell = np.arange(len(levels))
