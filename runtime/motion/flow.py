@@ -94,7 +94,8 @@ class Flow:
         cv2 = self._cv2
         # Of a very large frame every step-th pixel will do.
         step = max(1, frame_bgr.shape[1] // (2 * self._picture_wh[0]))
-        small = cv2.resize(frame_bgr[::step, ::step], self._picture_wh, interpolation=cv2.INTER_AREA)
+        first = min(step // 2, frame_bgr.shape[0] - 1)
+        small = cv2.resize(frame_bgr[first::step, step // 2 :: step], self._picture_wh, interpolation=cv2.INTER_AREA)
         gray = cv2.cvtColor(small, cv2.COLOR_BGR2GRAY)
         return Picture(gray, self._on_grid(gray.astype(np.float32)))
 
