@@ -6,6 +6,7 @@ cell plus its offset in the other frame. Looking values up backward leaves no ho
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,15 +17,18 @@ from sfpp.runtime.imports import import_cv2
 from sfpp.runtime.labels import Region
 
 Values = NDArray[np.float32]
+Picture = NDArray[np.uint8]  # gray, (h, w): what the flow needs of a frame
 
-# The fastest preset of DIS solves at a quarter of its picture, which shall be the grid. A picture of half the width
-# costs 0.4 points of mIoU with a key frame every 4th (CamVid, 480x360), and a wider one than this only time.
-_PICTURE_PER_CELL = 4
-WIDEST = 960
-_NARROWEST = 16  # pixels; DIS refuses pictures below about 12
+# The flow is solved at the grid: finer gains 0.1 to 0.3 points of mIoU for three times the time, and half of it loses
+# 0.6 (CamVid, 480x360, a key frame every 4th). Wider than this only costs time; narrower nothing is left to match.
+WIDEST = 240
+_NARROWEST = 96
 # DIS takes its coarsest picture by the width alone: of one that is much wider than high nothing is left there, and the
 # process ends (OpenCV 4.14 at 128x16). So the picture of a strip is stretched.
 _WIDEST_SHAPE = 3
+_LOWEST = 24
+# Of a large frame pixels are left out, as long as so many stay for one of the picture, down and across.
+_SAMPLED = 4
 # Gray levels: a difference of so many between a cell and where it is said to come from keeps 1/e of the trust.
 _TOLERANCE = 8.0
 # Mean belief of one step: neighboring frames of a clip have 0.75 and more, the two sides of a cut at most 0.5.
@@ -47,13 +51,6 @@ class Step(NamedTuple):
         return float(self.belief.mean()) < _CUT
 
 
-class Picture(NamedTuple):
-    """What of a frame the flow needs: gray, (h, w) uint8 finer than the grid, and (h, w) float32 at the grid."""
-
-    fine: NDArray[np.uint8]
-    cells: Values
-
-
 class Flow:
     """Optical flow of one source, by dense inverse search (DIS) as OpenCV has it.
 
@@ -63,7 +60,7 @@ class Flow:
         region: where the frame lies in the grid, as :func:`sfpp.runtime.labels.labels_from_logits` takes it: with bars
             at the frame's sides it is less than the grid. None is all of it.
         align_corners: as there.
-        widest: how many columns the picture has at most that the flow is computed on.
+        widest: how many columns the picture has at most that the flow is solved on.
     """
 
     def __init__(
@@ -79,25 +76,24 @@ class Flow:
         rows, columns = frame_hw
         less = 1.0 if align_corners else 0.0
         top, left, height, width = region or (0.0, 0.0, cells_hw[0] - less, cells_hw[1] - less)
-        picture_width = max(_NARROWEST, min(round(_PICTURE_PER_CELL * (width + less)), widest, columns))
-        picture_height = max(_NARROWEST, picture_width // _WIDEST_SHAPE, round(rows * picture_width / columns))
+        across = round(width + less)
+        picture_width = min(max(across, _NARROWEST), widest)
+        picture_height = max(_LOWEST, picture_width // _WIDEST_SHAPE, round(rows * picture_width / columns))
         self._picture_wh = picture_width, picture_height
         self._rows = _Axis(cells_hw[0], rows, picture_height, top, height, align_corners=align_corners)
         self._columns = _Axis(cells_hw[1], columns, picture_width, left, width, align_corners=align_corners)
         self._solver = self._cv2.DISOpticalFlow_create(self._cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
+        self._solver.setFinestScale(0)
         self._latest: dict[bool, Values] = {}
-        across, down = np.meshgrid(np.arange(cells_hw[1], dtype=np.float32), np.arange(cells_hw[0], dtype=np.float32))
-        self._cells: Values = np.dstack([across, down])
 
     def picture(self, frame_bgr: Image) -> Picture:
         """Return what the flow needs of a frame, (H, W, 3) uint8 BGR."""
         cv2 = self._cv2
-        # Of a very large frame every step-th pixel will do.
-        step = max(1, frame_bgr.shape[1] // (2 * self._picture_wh[0]))
+        step = max(1, frame_bgr.shape[1] // (_SAMPLED * self._picture_wh[0]))
         first = min(step // 2, frame_bgr.shape[0] - 1)
-        small = cv2.resize(frame_bgr[first::step, step // 2 :: step], self._picture_wh, interpolation=cv2.INTER_AREA)
-        gray = cv2.cvtColor(small, cv2.COLOR_BGR2GRAY)
-        return Picture(gray, self._on_grid(gray.astype(np.float32)))
+        some = frame_bgr[first::step, step // 2 :: step]
+        small = cv2.resize(some, self._picture_wh, interpolation=self._way(some, self._picture_wh))
+        return np.asarray(cv2.cvtColor(small, cv2.COLOR_BGR2GRAY), np.uint8)
 
     def between(self, one: Picture, other: Picture, *, forth: bool = False) -> Step:
         """Return the way from ``one`` to ``other``, neighboring frames; ``forth`` if the other is the later one.
@@ -106,26 +102,33 @@ class Flow:
         """
         cv2 = self._cv2
         # The third argument is read: only the library's own results go in there, for it ends the process at a NaN.
-        flow = self._solver.calc(one.fine, other.fine, self._latest.get(forth))
-        offset = self._on_grid(flow) * np.array([self._columns.cells_per_pixel, self._rows.cells_per_pixel], np.float32)
-        there = cv2.remap(other.cells, self._cells + offset, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        step = Step(offset, np.exp(-np.square((one.cells - there) / np.float32(_TOLERANCE))))
+        flow = self._solver.calc(one, other, self._latest.get(forth))
+        there = cv2.remap(
+            other, cells(one.shape) + flow, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        ).astype(np.float32)
+        belief = np.exp(-np.square((one - there) / np.float32(_TOLERANCE)))
+        self._latest = {**self._latest, forth: flow}
+        scale = np.array([self._columns.cells_per_pixel, self._rows.cells_per_pixel], np.float32)
+        step = Step(self._on_grid(flow * scale), self._on_grid(belief))
         if step.is_cut:
-            self._latest.pop(forth, None)
-        else:
-            self._latest[forth] = flow
+            del self._latest[forth]
         return step
 
-    def _on_grid(self, values: NDArray[Any]) -> Values:
-        """Bring (h, w) or (h, w, 2) float32 of the picture to the cells; bars get what is beside them."""
+    def _on_grid(self, values: Values) -> Values:
+        """Bring (h, w) or (h, w, 2) of the picture to the cells; bars get what is beside them."""
         cv2, rows, columns = self._cv2, self._rows, self._columns
-        shrinks = rows.covered <= values.shape[0] and columns.covered <= values.shape[1]
-        way = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR  # by area, what grows is made of blocks
-        small = cv2.resize(values, (columns.covered, rows.covered), interpolation=way)
+        size = columns.covered, rows.covered
+        if size != values.shape[1::-1]:
+            values = np.asarray(cv2.resize(values, size, interpolation=self._way(values, size)), np.float32)
         if rows.is_covered and columns.is_covered:
-            return np.asarray(small, np.float32)
+            return values
         places = np.meshgrid(columns.places, rows.places)
-        return np.asarray(cv2.remap(small, *places, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.float32)
+        return np.asarray(cv2.remap(values, *places, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.float32)
+
+    def _way(self, values: NDArray[Any], size_wh: tuple[int, int]) -> int:
+        """Return how to resize: by area, unless it grows, of which that would make blocks."""
+        grows = size_wh[0] > values.shape[1] or size_wh[1] > values.shape[0]
+        return int(self._cv2.INTER_LINEAR if grows else self._cv2.INTER_AREA)
 
 
 class Path:
@@ -155,11 +158,15 @@ class Path:
         )
 
 
+@functools.lru_cache(maxsize=8)  # of each source's grid; making it takes longer than to move scores along it
 def cells(shape_hw: tuple[int, ...]) -> Values:
-    """Return each cell's own place, (h, w, 2) float32 as (across, down)."""
+    """Return each cell's own place, (h, w, 2) float32 as (across, down); not to be written into."""
     rows, columns = shape_hw
-    across, down = np.meshgrid(np.arange(columns, dtype=np.float32), np.arange(rows, dtype=np.float32))
-    return np.dstack([across, down])
+    places = np.empty((rows, columns, 2), np.float32)
+    places[..., 0] = np.arange(columns, dtype=np.float32)
+    places[..., 1] = np.arange(rows, dtype=np.float32)[:, np.newaxis]
+    places.flags.writeable = False
+    return places
 
 
 class _Axis:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # Live, every frame that is shown is carried, ten for a run of the network: there the grid and the picture are kept
 # small. Half a grid costs 0.8 to 1.5 points of mIoU at 960x720 and is still 1.4 above the network on every frame.
 _LIVE_CELLS_HW = 270, 480
-_LIVE_WIDEST = 480
+_LIVE_WIDEST = 160
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,8 +119,8 @@ class Watcher:
 class Still:
     """Tells whether anything has moved since the network last saw a frame.
 
-    Cells of 8x8 pixels of a picture 480 wide are compared with the last key frame's, so that what moves slowly adds up.
-    A change of all of them alike, as by light, does not count.
+    Cells, 60 across the picture, are compared with those of the last key frame, so that what moves slowly adds up. A
+    change of all of them alike, as by light, does not count.
     """
 
     # Gray levels. Noise of 5 gray levels, and what compression adds to it, stay below; a walker does not.
@@ -136,9 +136,9 @@ class Still:
     def needs_network(self, picture: Picture, time_s: float, *, due: bool, begins: bool) -> bool:
         """Whether the network sees a frame that is ``due``; one with which another scene ``begins`` always."""
         cv2 = import_cv2(purpose="following motion")
-        height, width = picture.fine.shape
+        height, width = picture.shape
         size = self._COLUMNS, max(1, round(self._COLUMNS * height / width))
-        cells = cv2.resize(picture.fine, size, interpolation=cv2.INTER_AREA).astype(np.float32)
+        cells = cv2.resize(picture, size, interpolation=cv2.INTER_AREA).astype(np.float32)
         if not due:
             return False
         if not begins and self._key is not None and 0 <= time_s - self._key_s < self._LONGEST_S:

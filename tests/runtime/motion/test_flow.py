@@ -83,7 +83,7 @@ def test_each_cell_sees_its_own_part_of_the_frame(resize, frame_hw, align_corner
         frame = np.repeat(np.expand_dims(ramp, 1 - axis), frame_hw[1 - axis], axis=1 - axis)
         frame = np.repeat(frame[..., np.newaxis], 3, axis=2).round().astype(np.uint8)
         flow = Flow((48, 64), frame_hw, (top, left, height, width), align_corners=align_corners, widest=widest)
-        levels = np.median(flow.picture(frame).cells, axis=1 - axis)
+        levels = np.median(flow._on_grid(flow.picture(frame).astype(np.float32)), axis=1 - axis)
         # As labels_from_logits places the pixels among the cells, turned around.
         cell = np.arange(len(levels))
         pixel = (cell - start) * (side - 1) / extent if less else (cell + 0.5 - start) * side / extent - 0.5
