@@ -24,8 +24,8 @@ Picture = NDArray[np.uint8]  # gray, (h, w): what the flow needs of a frame
 WIDEST = 240
 _NARROWEST = 96
 # DIS takes its coarsest picture by the width alone: of one that is much wider than high nothing is left there, and the
-# process ends (OpenCV 4.14 at 128x16). So the picture of a strip is stretched.
-_WIDEST_SHAPE = 3
+# process ends (OpenCV 4.14 at 128x16). So the picture of a strip is stretched, lying or standing.
+_LONGEST_SHAPE = 3
 _LOWEST = 24
 # Of a large frame pixels are left out, as long as so many stay for one of the picture, down and across.
 _SAMPLED = 4
@@ -78,7 +78,8 @@ class Flow:
         top, left, height, width = region or (0.0, 0.0, cells_hw[0] - less, cells_hw[1] - less)
         across = round(width + less)
         picture_width = min(max(across, _NARROWEST), widest)
-        picture_height = max(_LOWEST, picture_width // _WIDEST_SHAPE, round(rows * picture_width / columns))
+        as_frame = min(round(rows * picture_width / columns), _LONGEST_SHAPE * picture_width)
+        picture_height = max(_LOWEST, picture_width // _LONGEST_SHAPE, as_frame)
         self._picture_wh = picture_width, picture_height
         self._rows = _Axis(cells_hw[0], rows, picture_height, top, height, align_corners=align_corners)
         self._columns = _Axis(cells_hw[1], columns, picture_width, left, width, align_corners=align_corners)

@@ -104,7 +104,7 @@ def test_two_scenes_are_a_cut_and_the_next_flow_begins_anew():
 
 
 @pytest.mark.parametrize(
-    "frame_hw", [(1, 1), (5, 300), (300, 5), (2160, 3840), (17, 33), (16, 128), (40, 2000), (2000, 40)]
+    "frame_hw", [(1, 1), (5, 300), (300, 5), (2160, 3840), (17, 33), (16, 128), (40, 2000), (2000, 40), (2500, 1)]
 )
 @pytest.mark.parametrize("cells_hw", [(1, 1), (24, 32), (7, 3)])
 def test_frames_and_grids_of_every_size(frame_hw, cells_hw):
