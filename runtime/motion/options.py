@@ -23,6 +23,8 @@ FREE_S = 0.15
 # Flow between frames that are further apart follows nothing.
 LONGEST_GAP_S = 0.5
 _ROUNDING_S = 1e-4
+# Frames that wait for the next key frame are held in memory, 25 MB each at 3840x2160.
+MOST_WAITING = 32
 _LATEST = 5
 
 _EXPECTED = "expected a number of frames such as 4, a time such as 0.25s, or auto"
@@ -152,12 +154,13 @@ class KeyFrames:
 
     Args:
         every: how far apart.
-        ahead: labels wait for the next key frame.
+        ahead: labels wait for the next key frame, which then comes after 32 frames at the latest.
     """
 
     def __init__(self, every: KeyEvery, *, ahead: bool) -> None:
         self._every = every
         self._free_s = FREE_AHEAD_S if ahead else FREE_S
+        self._most = MOST_WAITING if ahead else math.inf
         self._count = 0
         self._key_s = self._latest_s = 0.0
         self._steps_s: list[float] = []
@@ -180,6 +183,8 @@ class KeyFrames:
         return due
 
     def _is_due(self, since_s: float, infer_s: float | None) -> bool:
+        if self._count >= self._most:
+            return True
         if self._every.seconds is not None:
             return since_s >= self._every.seconds - _ROUNDING_S
         return self._count >= (self._every.frames or self._fitting(infer_s))

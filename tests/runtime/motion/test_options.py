@@ -86,5 +86,11 @@ def test_auto_takes_what_keeps_up_as_long_as_labels_stay_good(infer_s, ahead, ex
     assert found[-1] - found[-2] == expected
 
 
+def test_no_more_frames_wait_than_memory_should_hold():
+    times = [index / 100 for index in range(100)]
+    assert keys(50, times) == keys("0.5s", times) == [0, 32, 64, 96]
+    assert keys(50, times, ahead=False) == [0, 50]
+
+
 def test_auto_sees_every_frame_until_it_knows():
     assert keys("auto", STEADY) == list(range(13))
