@@ -159,6 +159,25 @@ class Path:
         )
 
 
+class Cuts:
+    """Tells with which frames of a source another scene begins, or another size."""
+
+    _CELLS_HW = 27, 48  # enough to tell scenes apart
+
+    def __init__(self) -> None:
+        self._flow: Flow | None = None
+        self._frame_hw = (0, 0)
+        self._before: Picture | None = None
+
+    def begins(self, frame_bgr: Image) -> bool:
+        """Whether the next frame, (H, W, 3) uint8 BGR, begins another scene; the first one does."""
+        height, width = frame_bgr.shape[:2]
+        if self._flow is None or self._frame_hw != (height, width):
+            self._flow, self._frame_hw, self._before = Flow(self._CELLS_HW, (height, width)), (height, width), None
+        before, self._before = self._before, self._flow.picture(frame_bgr)
+        return before is None or self._flow.between(self._before, before).is_cut
+
+
 @functools.lru_cache(maxsize=8)  # of each source's grid; making it takes longer than to move scores along it
 def cells(shape_hw: tuple[int, ...]) -> Values:
     """Return each cell's own place, (h, w, 2) float32 as (across, down); not to be written into."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from sfpp.runtime.backends.protocol import Arrays
 from sfpp.runtime.contract import ModelContract
 from sfpp.runtime.model import Step
+from sfpp.runtime.motion.flow import Cuts
 from sfpp.runtime.motion.options import KeyFrames, Motion
 from sfpp.runtime.people.detections import PersonFinder
 from sfpp.runtime.people.finders import choose_finder
@@ -111,6 +112,7 @@ class _Source:
     def __init__(self, follower: Follower, motion: Motion, *, threshold: float) -> None:
         self.follower = follower
         self.succession = Succession()
+        self.cuts = Cuts()
         self.keys = KeyFrames(motion.key_every, ahead=True)
         self.steady = Steady(motion.smooth or 0.0, threshold=threshold)
         self.lines = Lines(threshold)
@@ -146,6 +148,7 @@ class _Run:
         self._learns = learns
         self._sources: dict[str, _Source] = {}
         self._between: set[Frame] = set()  # that are no key frames, on their way
+        self._begins: set[Frame] = set()  # with which something else begins, on their way
         self._latest_s: list[float] = []  # that finding people and the network took for a key frame
 
     def detect(self, frames: Sequence[Frame], _: None) -> _Estimating | None:
@@ -156,6 +159,10 @@ class _Run:
             self._sources[frame.source] = _Source(self._follower(), self._motion, threshold=self._threshold)
         source, latest_s = self._sources[frame.source], list(self._latest_s)
         begins = source.succession.step_s(frame) is None
+        if not self._motion.key_every.is_every_frame and source.cuts.begins(frame.image_bgr):
+            begins = True
+        if begins:
+            self._begins.add(frame)
         if not source.keys.is_key(frame, begins=begins, infer_s=fmean(latest_s) if latest_s else None):
             self._between.add(frame)
             return None
@@ -199,7 +206,10 @@ class _Run:
         if self._learns:
             # From what the network saw: filtered keypoints lag, and so would the boxes in which it looks next.
             source.follower.learn(at.people, pose.keypoints_xy, pose.scores)
-        return list(source.lines.key(frame, source.steady.take(frame, pose.of_people_above(self._threshold))))
+        begins = frame in self._begins
+        self._begins.discard(frame)
+        shown = source.steady.take(frame, pose.of_people_above(self._threshold))
+        return list(source.lines.key(frame, shown, begins=begins))
 
     def rest(self) -> list[tuple[Frame, Pose]]:
         """Make a key frame of each source's last one, so that none is left without."""

@@ -171,7 +171,8 @@ def between(early: Pose, late: Pose, share: float) -> Pose:
 class Lines:
     """Gives the frames between the key frames of one source their poses, and brings all into order.
 
-    Frames that no key frame follows before another size, or a gap of more than half a second, have nobody in them.
+    Frames that no key frame follows before another scene or size, or a gap of more than half a second, have nobody in
+    them.
 
     Args:
         threshold: people without any keypoint of this score, 0..1, are left out.
@@ -179,18 +180,21 @@ class Lines:
 
     def __init__(self, threshold: float) -> None:
         self._threshold = threshold
-        self._succession = Succession()
         self._key: tuple[Frame, Pose] | None = None
         self._waiting: list[Frame] = []
 
     def wait(self, frame: Frame) -> None:
         """Take the next frame, which is no key frame."""
-        self._succession.step_s(frame)
         self._waiting.append(frame)
 
-    def key(self, frame: Frame, pose: Pose) -> Iterator[tuple[Frame, Pose]]:
-        """Take the next frame, a key frame, with its pose; yield those that waited for it, and it."""
-        begins = self._succession.step_s(frame) is None
+    def key(self, frame: Frame, pose: Pose, *, begins: bool) -> Iterator[tuple[Frame, Pose]]:
+        """Take the next frame, a key frame, with its pose; yield those that waited for it, and it.
+
+        Args:
+            frame: of the source.
+            pose: of everybody in it.
+            begins: it does not go on where the frame before was.
+        """
         if self._key is not None:
             yield from self._between(*self._key, frame, None if begins else pose)
         self._key, self._waiting = (frame, pose), []

@@ -4,7 +4,7 @@ import pytest
 
 from sfpp.runtime.contract import InputSpec
 from sfpp.runtime.images import place_frame
-from sfpp.runtime.motion.flow import WIDEST, Flow, Path, Step, cells
+from sfpp.runtime.motion.flow import WIDEST, Cuts, Flow, Path, Step, cells
 from tests.runtime.motion.moving import pan, scene, window
 
 INNER = (slice(6, -6), slice(6, -6))
@@ -101,6 +101,12 @@ def test_two_scenes_are_a_cut_and_the_next_flow_begins_anew():
     assert not alike.is_cut
     assert np.abs(alike.offset).max() < 0.05
     np.testing.assert_allclose(alike.belief, 1, atol=1e-3)
+
+
+def test_cuts_are_told_from_motion():
+    frames = [*pan(5, seed=1, size_hw=(180, 320)), *pan(5, seed=2, size_hw=(180, 320)), *pan(2, size_hw=(90, 160))]
+    cuts = Cuts()
+    assert [index for index, frame in enumerate(frames) if cuts.begins(frame)] == [0, 5, 10]
 
 
 @pytest.mark.parametrize(

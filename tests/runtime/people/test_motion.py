@@ -192,9 +192,10 @@ def test_keypoints_move_on_straight_lines_between_those_who_are_in_both():
 def given(lines, *moments):
     """What comes out for frames of (time, size in rows, pose or None); and the frames."""
     frames = [frame_at(time_s, index, PICTURE[:rows]) for index, (time_s, rows, _) in enumerate(moments)]
-    done = []
+    done, succession = [], Succession()
     for frame, (_, _, pose) in zip(frames, moments, strict=True):
-        done += lines.wait(frame) or () if pose is None else lines.key(frame, pose)
+        begins = succession.step_s(frame) is None
+        done += lines.wait(frame) or () if pose is None else lines.key(frame, pose, begins=begins)
     return frames, done
 
 
@@ -246,7 +247,7 @@ def test_the_last_frame_is_taken_to_be_a_key_frame():
     assert lines.take_last() is None
     frames, _ = given(lines, (0, 4, pose), (0.1, 4, None), (0.2, 4, None))
     assert lines.take_last() is frames[2]
-    done = list(lines.key(frames[2], replace(pose, keypoints_xy=pose.keypoints_xy + 4)))
+    done = list(lines.key(frames[2], replace(pose, keypoints_xy=pose.keypoints_xy + 4), begins=False))
     assert [frame for frame, _ in done] == frames[1:]
     np.testing.assert_allclose(left_sides(done), [[12], [14]])
     assert lines.take_last() is None

@@ -310,6 +310,14 @@ def test_who_is_in_one_of_two_key_frames_is_not_shown_in_between():
     assert keypoints.ids == [[1, 2], [1, 2], [1, 2], [1], [1], [1], [1], [1]]
 
 
+def test_nobody_walks_across_a_cut():
+    images = [each if index < 5 else 255 - each for index, each in enumerate(IMAGES)]
+    finder, keypoints = Known(BOXES), Collected()
+    run(images, finder=finder, keypoints=[keypoints], key_every=3)
+    assert finder.asked == [0, 3, 5, 7]
+    assert [len(ids) == 0 for ids in keypoints.ids] == [index == 4 for index in range(8)]
+
+
 def test_another_size_is_a_key_frame():
     images = [picture(*WALK[index], size_hw=(120, 200 + 20 * (index > 4))) for index in range(8)]
     finder, keypoints = Known(BOXES), Collected()
