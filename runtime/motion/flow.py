@@ -27,8 +27,9 @@ _NARROWEST = 96
 # process ends (OpenCV 4.14 at 128x16). So the picture of a strip is stretched, lying or standing.
 _LONGEST_SHAPE = 3
 _LOWEST = 24
-# Of a large frame pixels are left out, as long as so many stay for one of the picture, down and across.
-_SAMPLED = 4
+# Of a large frame rows are left out, as long as so many stay for one of the picture. Rows, since OpenCV takes what is
+# left without copying it.
+_SAMPLED = 2
 # Gray levels: a difference of so many between a cell and where it is said to come from keeps 1/e of the trust.
 _TOLERANCE = 8.0
 # Mean belief of one step: neighboring frames of a clip have 0.75 and more, the two sides of a cut at most 0.5.
@@ -85,35 +86,47 @@ class Flow:
         self._columns = _Axis(cells_hw[1], columns, picture_width, left, width, align_corners=align_corners)
         self._solver = self._cv2.DISOpticalFlow_create(self._cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
         self._solver.setFinestScale(0)
-        self._latest: dict[bool, Values] = {}
+        # Half a millisecond of two a frame, and no better labels.
+        self._solver.setUseSpatialPropagation(False)
+        self._border = self._cv2.BORDER_REPLICATE
+        self._latest: Values | None = None
 
     def picture(self, frame_bgr: Image) -> Picture:
         """Return what the flow needs of a frame, (H, W, 3) uint8 BGR."""
         cv2 = self._cv2
-        step = max(1, frame_bgr.shape[1] // (_SAMPLED * self._picture_wh[0]))
-        first = min(step // 2, frame_bgr.shape[0] - 1)
-        some = frame_bgr[first::step, step // 2 :: step]
+        step = max(1, frame_bgr.shape[0] // (_SAMPLED * self._picture_wh[1]))
+        some = frame_bgr[step // 2 :: step]
         small = cv2.resize(some, self._picture_wh, interpolation=self._way(some, self._picture_wh))
         return np.asarray(cv2.cvtColor(small, cv2.COLOR_BGR2GRAY), np.uint8)
 
-    def between(self, one: Picture, other: Picture, *, forth: bool = False) -> Step:
-        """Return the way from ``one`` to ``other``, neighboring frames; ``forth`` if the other is the later one.
+    def back(self, now: Picture, before: Picture) -> Step:
+        """Return the way from a frame back to the one before."""
+        return self.both(now, before, forth=False)[0]
 
-        Each direction begins with its own last flow, since motion goes on.
+    def both(self, now: Picture, before: Picture, *, forth: bool = True) -> tuple[Step, Step | None]:
+        """Return the way from a frame back to the one before, and with ``forth`` the one from there to this one.
+
+        The way forth is the way back turned around: a flow of its own would take two milliseconds more, and gives the
+        same labels.
         """
-        cv2 = self._cv2
         # The third argument is read: only the library's own results go in there, for it ends the process at a NaN.
-        flow = self._solver.calc(one, other, self._latest.get(forth))
-        there = cv2.remap(
-            other, cells(one.shape) + flow, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-        ).astype(np.float32)
-        belief = np.exp(-np.square((one - there) / np.float32(_TOLERANCE)))
-        self._latest = {**self._latest, forth: flow}
+        flow = self._latest = self._solver.calc(now, before, self._latest)
+        back = self._step(now, before, flow)
+        if back.is_cut:
+            self._latest = None  # else the next one begins with this one, since motion goes on
+        if not forth:
+            return back, None
+        # What came to x was at x + flow(x): so what was at y goes to y - flow(x), and x is about y - flow(y).
+        turned = -self._cv2.remap(flow, cells(now.shape) - flow, None, self._cv2.INTER_LINEAR, borderMode=self._border)
+        return back, self._step(before, now, turned)
+
+    def _step(self, one: Picture, other: Picture, flow: Values) -> Step:
+        """Return the step along a flow, (h, w, 2) in pixels of the picture, with how well it fits."""
+        cv2 = self._cv2
+        there = cv2.remap(other, cells(one.shape) + flow, None, cv2.INTER_LINEAR, borderMode=self._border)
+        belief = np.exp(-np.square((one - there.astype(np.float32)) / np.float32(_TOLERANCE)))
         scale = np.array([self._columns.cells_per_pixel, self._rows.cells_per_pixel], np.float32)
-        step = Step(self._on_grid(flow * scale), self._on_grid(belief))
-        if step.is_cut:
-            del self._latest[forth]
-        return step
+        return Step(self._on_grid(flow * scale), self._on_grid(belief))
 
     def _on_grid(self, values: Values) -> Values:
         """Bring (h, w) or (h, w, 2) of the picture to the cells; bars get what is beside them."""
@@ -175,7 +188,7 @@ class Cuts:
         if self._flow is None or self._frame_hw != (height, width):
             self._flow, self._frame_hw, self._before = Flow(self._CELLS_HW, (height, width)), (height, width), None
         before, self._before = self._before, self._flow.picture(frame_bgr)
-        return before is None or self._flow.between(self._before, before).is_cut
+        return before is None or self._flow.back(self._before, before).is_cut
 
 
 @functools.lru_cache(maxsize=8)  # of each source's grid; making it takes longer than to move scores along it

@@ -85,15 +85,14 @@ class Watcher:
             return Seen(True, True, None, None, self._placement, self._cells_hw)
         picture, before = self._flow.picture(frame.image_bgr), self._before
         self._before = picture
-        back = None if before is None else self._flow.between(picture, before)
+        back, forth = (None, None) if before is None else self._flow.both(picture, before, forth=self._forth)
         begins = back is None or back.is_cut
         is_key = self._keys.is_key(frame, begins=begins, infer_s=infer_s)
         if self._still is not None:
             is_key = self._still.needs_network(picture, frame.time_s, due=is_key, begins=begins)
-        if begins or before is None:
-            return Seen(is_key, True, None, None, self._placement, self._cells_hw)
-        forth = self._flow.between(before, picture, forth=True) if self._forth else None
-        return Seen(is_key, False, back, forth, self._placement, self._cells_hw)
+        if begins:
+            back = forth = None
+        return Seen(is_key, begins, back, forth, self._placement, self._cells_hw)
 
     def _begin(self, frame_hw: tuple[int, int]) -> None:
         contract, output = self._model.contract, self._model.output

@@ -14,7 +14,7 @@ def way(flow, one, other, *, forth=False):
     """From one frame to the other, once the flow has got used to the motion."""
     pictures = flow.picture(one), flow.picture(other)
     for _ in range(3):
-        step = flow.between(*pictures, forth=forth)
+        step = flow.both(*reversed(pictures))[1] if forth else flow.back(*pictures)
     return step
 
 
@@ -96,8 +96,8 @@ def test_each_cell_sees_its_own_part_of_the_frame(resize, frame_hw, align_corner
 def test_two_scenes_are_a_cut_and_the_next_flow_begins_anew():
     flow = Flow((48, 64), (192, 256))
     one, other = (flow.picture(window(scene(seed), 50, 50, (192, 256))) for seed in (1, 2))
-    assert flow.between(one, other).is_cut
-    alike = flow.between(one, one)
+    assert flow.back(one, other).is_cut
+    alike = flow.back(one, one)
     assert not alike.is_cut
     assert np.abs(alike.offset).max() < 0.05
     np.testing.assert_allclose(alike.belief, 1, atol=1e-3)
@@ -116,7 +116,7 @@ def test_cuts_are_told_from_motion():
 def test_frames_and_grids_of_every_size(frame_hw, cells_hw):
     flow = Flow(cells_hw, frame_hw)
     frame = np.resize(scene(3), (*frame_hw, 3))
-    step = flow.between(flow.picture(frame), flow.picture(frame))
+    step = flow.back(flow.picture(frame), flow.picture(frame))
     assert step.offset.shape == (*cells_hw, 2)
     assert step.belief.shape == cells_hw
     assert np.isfinite(step.offset).all()
