@@ -28,46 +28,51 @@ if TYPE_CHECKING:
 _WAITING_S = 1.0
 
 
+class _Cost:
+    """What carrying takes of a camera's time: processor time, since the network is at work on all cores meanwhile.
+
+    Attributes:
+        share: of one core, if every frame is carried; 0 until it is known.
+    """
+
+    _FRAMES = 30
+
+    def __init__(self) -> None:
+        self.share = 0.0
+        self._spent_s: list[float] = []
+        self._first: Frame | None = None
+
+    def add(self, frame: Frame, spent_s: float) -> str | None:
+        """Count a frame; return what it takes in words, each time that it is known anew."""
+        if self._first is None:
+            self._first, self._spent_s = frame, []
+            return None
+        self._spent_s.append(spent_s)
+        if len(self._spent_s) < self._FRAMES:
+            return None
+        # With those that were dropped, since the last one was not finished.
+        frame_s = (frame.taken_s - self._first.taken_s) / (frame.index - self._first.index)
+        cost_s, self._first = sum(self._spent_s) / self._FRAMES, None
+        self.share = cost_s / max(frame_s, 1e-6)
+        return (
+            f"carrying labels takes {1e3 * cost_s:.0f} ms a frame here, and frames come every {1e3 * frame_s:.0f} ms, "
+            "so frames wait for the network; --policy follow carries all the same"
+        )
+
+
 @dataclass(eq=False)
 class _Followed:
     """A source that is shown at once: what it carries, and what the network does for it."""
 
     watcher: Watcher
     carrier: Carrier
+    cost: _Cost
     key: Frame | None = None  # whose answer is carried
     asked: Frame | None = None  # that the network got last
     answer: Future[tuple[PreparedFrames, Arrays]] | None = None
     asked_s: float = 0.0
     seen_s: float = 0.0
     due: bool = False  # a frame of it goes to the network as soon as that is free
-
-
-class _Cost:
-    """Whether carrying keeps up with a camera: it shall leave half of the machine to the network."""
-
-    _FRAMES = 10
-
-    def __init__(self) -> None:
-        self._spent_s = 0.0
-        self._first_s = 0.0
-        self._frames = 0
-
-    def add(self, taken_s: float, spent_s: float) -> str | None:
-        """Count a frame; return what to say if it costs too much."""
-        if not self._frames:
-            self._first_s = taken_s
-        self._frames += 1
-        self._spent_s += spent_s
-        if self._frames != self._FRAMES:
-            return None
-        frame_s, cost_s = (taken_s - self._first_s) / (self._FRAMES - 1), self._spent_s / self._FRAMES
-        self._frames, self._spent_s = 0, 0.0
-        if cost_s <= frame_s * usable_cores() / 2:
-            return None
-        return (
-            f"carrying labels takes {1e3 * cost_s:.0f} ms a frame here, and frames come every {1e3 * frame_s:.0f} ms, "
-            "so frames wait for the network; --policy follow carries all the same"
-        )
 
 
 def following_steps(
@@ -82,34 +87,40 @@ def following_steps(
         model: gives logits.
         motion: at least so far apart are the frames that the network gets; it may take longer.
         ask: hands a frame to preparing and the network, which answers in another thread.
-        give_up: told why, once carrying costs more than half of the machine; from then on each frame waits for the
-            network. None never gives up.
+        give_up: told why, once carrying every frame costs more than half of the machine; from then on each frame waits
+            for the network. None never gives up.
     """
     followed: dict[str, _Followed] = {}
     mix = MIX if motion.smooth is None else motion.smooth
-    cost, waits = _Cost(), threading.Event()
+    waits = threading.Event()
 
     def watch(frames: Sequence[Frame], _: None) -> tuple[list[Seen], float]:
-        start_s = time.perf_counter()
+        start_s = time.thread_time()
         seen = [source_of(frame).watcher.see(frame, follow=not waits.is_set()) for frame in frames]
-        return seen, time.perf_counter() - start_s
+        return seen, time.thread_time() - start_s
 
     def source_of(frame: Frame) -> _Followed:
         if frame.source not in followed:
             keys = KeyFrames(motion.key_every, ahead=False)
-            followed[frame.source] = _Followed(Watcher(model, keys, live=True, still=motion.still), Carrier(mix))
+            followed[frame.source] = _Followed(
+                Watcher(model, keys, live=True, still=motion.still), Carrier(mix), _Cost()
+            )
         return followed[frame.source]
 
     def labels(frames: Sequence[Frame], watched: tuple[list[Seen], float]) -> list[tuple[Frame, Segmentation]]:
         done, (seen, watched_s) = [], watched
         for frame, each in zip(frames, seen, strict=True):
-            start_s = time.perf_counter()
+            start_s = time.thread_time()
             done.append((frame, shown(frame, each)))
-            spent_s = watched_s / len(frames) + time.perf_counter() - start_s
-            if give_up is not None and not each.begins and (why := cost.add(frame.taken_s, spent_s)):
+            spent_s = watched_s / len(frames) + time.thread_time() - start_s
+            why = None if each.begins else followed[frame.source].cost.add(frame, spent_s)
+            if give_up is not None and why is not None and share() > usable_cores() / 2:
                 waits.set()
                 give_up(why)
         return done
+
+    def share() -> float:
+        return sum(each.cost.share for each in list(followed.values()))
 
     def shown(frame: Frame, seen: Seen) -> Segmentation:
         source = followed[frame.source]
