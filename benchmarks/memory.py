@@ -27,7 +27,7 @@ from sfpp.export.demo import demo_checkpoint
 from sfpp.runtime.errors import SfppError
 from sfpp.runtime.files import python_module
 
-VARIANTS = ("original", "hq", "fast", "2x2", "downsample", "kv2x2")
+VARIANTS = ("original", "hq", "hq+", "fast", "fast+", "2x2", "downsample", "kv2x2")
 TARGETS = ("portable", "onnxruntime")  # OpenVINO and TensorRT take the portable graph
 CALIBRATED = ("original", "fast")
 WORKS = ("export", "fp16", "int8", "parity")

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from benchmarks import camvid_accuracy, engines, int8, isr_time, lsp_pck, pipeline, precision
+from benchmarks import camvid_accuracy, engines, int8, isr_time, lsp_pck, memory, pipeline, precision
 from benchmarks.live.crash import Crash
 from benchmarks.live.freshness import Freshness
 from benchmarks.live.memory import Memory
@@ -184,6 +184,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "live": lambda: "\n".join(_live_list()),
     "pipeline": lambda: _pipeline_table("pipeline"),
     "pipeline-waiting": lambda: _pipeline_table("pipeline_waiting"),
+    "memory": lambda: memory.markdown_table(memory.read(RESULTS / "memory.json")),
     "motion": lambda: motion_quality.full_table(motion_quality_rows(), "original", "480x360"),
     "motion-classes": lambda: motion_quality.classes_table(motion_quality_rows(), "original", "480x360"),
     "motion-graphs": lambda: motion_quality.cases_table(motion_quality_rows()),
