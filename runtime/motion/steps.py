@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -86,8 +86,12 @@ def motion_steps(model: Segmenter, motion: Motion, ahead: Collection[str] = ()) 
             done += carried[frame.source].take(frame, seen, next(answers) if seen.is_key else None)
         return done
 
+    def see(frame: Frame) -> NDArray[Any]:
+        answer: NDArray[Any] = model.checked_output(model.infer(model.prepare(frame.image_bgr)))[0]
+        return answer
+
     def rest() -> list[tuple[Frame, Segmentation]]:
-        return [each for labels_of in carried.values() for each in labels_of.rest()]
+        return [each for labels_of in carried.values() for each in labels_of.last(see)]
 
     return [
         Step("motion", watch),
@@ -118,23 +122,25 @@ class _Labels:
     def take(self, frame: Frame, seen: Seen, answer: NDArray[Any] | None) -> Iterator[tuple[Frame, Segmentation]]:
         """Take the next frame, with the network's answer if it is a key frame; yield those that are finished."""
         if seen.begins:
-            yield from self.rest()
+            yield from self._finished(None, None)
             self._carrier.forget()
         elif seen.back is not None:
             self._carrier.step(seen.back)
             if self._waiting:
                 self._waiting[-1][2].forth = seen.forth
-        if answer is None:
-            yield from self._between_keys(frame, seen)
-            return
+        yield from self._between_keys(frame, seen) if answer is None else self._at_key(frame, seen, answer)
+
+    def last(self, see: Callable[[Frame], NDArray[Any]]) -> Iterator[tuple[Frame, Segmentation]]:
+        """Yield the frames that no key frame follows: the last one is made one, which ``see`` gives the network."""
+        if self._waiting:
+            frame, seen, _ = self._waiting.pop()
+            yield from self._at_key(frame, seen, see(frame))
+
+    def _at_key(self, frame: Frame, seen: Seen, answer: NDArray[Any]) -> Iterator[tuple[Frame, Segmentation]]:
         scores = self._carrier.correct(scores_of(answer, seen, self._model, mixes=self._mix > 0))
         yield from self._finished(scores, frame)
         self._key, self._early = frame, scores
         yield frame, labels_of(scores, seen, self._model)
-
-    def rest(self) -> Iterator[tuple[Frame, Segmentation]]:
-        """Yield the frames that no key frame follows any more."""
-        yield from self._finished(None, None)
 
     def _between_keys(self, frame: Frame, seen: Seen) -> Iterator[tuple[Frame, Segmentation]]:
         path = self._carrier.path

@@ -150,7 +150,7 @@ def test_key_frames_of_a_file(here, capsys):
     assert code == 0
     records = [json.loads(line) for line in (here / "demo.jsonl").read_text().splitlines()]
     assert [record["frame"] for record in records] == list(range(10))
-    assert [record.get("carried", {}).get("from") for record in records] == [None, 0, 0, 0, None, 4, 4, 4, None, 8]
+    assert [record.get("carried", {}).get("from") for record in records] == [None, 0, 0, 0, None, 4, 4, 4, None, None]
     assert [set(record["latency_ms"]) for record in records[:2]] == [
         {"motion", "prepare", "infer", "labels"},
         {"motion", "labels"},
