@@ -93,7 +93,7 @@ def motion_steps(model: Segmenter, motion: Motion, ahead: Collection[str] = ()) 
         Step("motion", watch),
         Step("prepare", prepare),
         Step("infer", infer),
-        Step("labels", labels, rest=rest, room=motion.key_every.frames or 1),
+        Step("labels", labels, rest=rest, room=motion.key_every.room),
     ]
 
 

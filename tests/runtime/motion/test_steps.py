@@ -166,19 +166,23 @@ def test_auto_keeps_up_with_a_slow_network():
     assert 8 <= network.runs < 24  # every third frame once it is known that a run takes 2.5 frames
 
 
-def test_memory_is_bounded_by_a_key_interval():
-    """The source is never read far ahead of what has come out."""
-    read, frames = [], pan(60)
+@pytest.mark.parametrize(("key_every", "look_ahead", "most"), [(4, True, 22), (10_000, True, 60), (10_000, False, 22)])
+def test_memory_is_bounded_by_a_key_interval_and_by_the_most_that_wait(key_every, look_ahead, most):
+    """The source is never read far ahead of what has come out, however slowly that is made."""
+    read, frames, network = [], pan(40), Network()
+    answer = network.model.answer
+    network.model.answer = lambda *arguments: (time.sleep(0.004), answer(*arguments))[1]
 
     def decoded():
-        for index, frame in enumerate(frames):
+        for index in range(150):
             read.append(index)
-            yield Decoded(frame, index / 25)
+            yield Decoded(frames[index % 20], index / 25)
 
     source = Source(decoded(), kind="video", name="clip", frames_per_second=None)
-    with Pipeline(Network().model, [source], policy="every-frame", key_every=4) as pipeline:
+    options = {"key_every": key_every, "look_ahead": look_ahead}
+    with Pipeline(network.model, [source], policy="every-frame", **options) as pipeline:
         ahead = [len(read) - answer.frame.index for answer in pipeline]
-    assert max(ahead) <= 2 * 5 + 3 * 4
+    assert max(ahead) <= most
 
 
 def test_sources_do_not_mix_and_share_a_batch():
