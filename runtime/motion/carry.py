@@ -22,6 +22,12 @@ _LARGEST = np.float32(1e4)
 _SURE = np.float32(8.0)
 
 
+def finite(logits: NDArray[Any]) -> Values:
+    """Return logits of any shape as float32 with infinities, as FP16 has them, as large numbers; a NaN stays one."""
+    values: Values = np.clip(logits, -_LARGEST, _LARGEST, dtype=np.float32)
+    return values
+
+
 def scores_from_logits(logits: NDArray[Any], *, exclusive: bool = True, bounded: bool = True) -> Values:
     """Return what is carried of a network's answer.
 
@@ -33,7 +39,7 @@ def scores_from_logits(logits: NDArray[Any], *, exclusive: bool = True, bounded:
     Returns:
         (groups, h, w, 4) float32, four classes a group; the last group ends with zeros.
     """
-    values = np.clip(logits, -_LARGEST, _LARGEST, dtype=np.float32)
+    values = finite(logits)
     if bounded and exclusive:
         values -= values.max(axis=0)
         values *= np.float32(1 / _TEMPERATURE)

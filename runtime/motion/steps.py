@@ -18,6 +18,7 @@ from sfpp.runtime.motion.carry import (
     Carrier,
     Waiting,
     between,
+    finite,
     logits_from_scores,
     scores_from_logits,
 )
@@ -176,6 +177,7 @@ def scores_of(answer: NDArray[Any], seen: Seen, model: Segmenter, *, mixes: bool
     values = np.asarray(answer, np.float32)
     rows, columns = seen.cells_hw
     if values.shape[1:] != (rows, columns):
+        values = finite(values)  # or infinities, as FP16 has them, would become NaN beside others
         values = np.stack([cv2.resize(each, (columns, rows), interpolation=cv2.INTER_AREA) for each in values])
     return scores_from_logits(values, exclusive=not model.contract.multi_label, bounded=mixes)
 

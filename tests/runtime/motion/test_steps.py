@@ -160,6 +160,21 @@ def test_times_decide_where_a_time_is_given():
     assert [i for i, answer in enumerate(answers) if answer.result.from_key is None] == [0, 3, 6, 8]
 
 
+@pytest.mark.parametrize("options", [{"smooth": 0.5}, {"key_every": 4, "smooth": 0.0}])
+def test_infinities_of_a_graph_that_comes_out_a_cell_short_are_large_and_not_nan(options):
+    network = Network()
+    whole = network.run
+
+    def overflown(inputs):
+        logits = whole(inputs)["logits"][:, :, :-1, :-1].astype(np.float16)
+        logits[:, 0, :8, :8], logits[:, 1, :8, :8] = np.inf, -np.inf
+        return {"logits": logits}
+
+    network.run = overflown
+    for answer in run(network, pan(5, velocity=(0, 0)), **options):
+        assert (answer.result.labels[:24, :24] == 0).all()
+
+
 def test_auto_keeps_up_with_a_slow_network():
     network = Network(work=lambda frames: time.sleep(0.1))
     run(network, pan(40), key_every="auto")
