@@ -153,7 +153,8 @@ class _Labels:
         assert self._early is not None
         assert self._key is not None
         times = self._key.time_s, self._key.time_s if key is None else key.time_s
-        if key is not None and times[0] >= times[1]:  # without times they are counted
+        # Without times, or where that of the next key frame is an earlier one, frames are counted.
+        if key is not None and not times[0] < times[1] >= waiting[-1][0].time_s:
             times = 0.0, float(len(waiting) + 1)
             for number, (_, _, each) in enumerate(waiting, 1):
                 each.time = float(number)

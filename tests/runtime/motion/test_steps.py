@@ -11,7 +11,7 @@ from sfpp.runtime.errors import BackendError, UsageError
 from sfpp.runtime.motion.options import MIX
 from sfpp.runtime.video.frame import Decoded, Source
 from sfpp.runtime.video.pipeline import Pipeline
-from tests.runtime.motion.moving import Network, pan, scene, video, window
+from tests.runtime.motion.moving import COLUMNS, ROWS, STRIDE, Network, pan, scene, video, window
 
 
 def run(network, frames, **options):
@@ -158,6 +158,21 @@ def test_times_decide_where_a_time_is_given():
     network = Network()
     answers = run(network, pan(9), key_every="0.2s", times=times)
     assert [i for i, answer in enumerate(answers) if answer.result.from_key is None] == [0, 3, 6, 8]
+
+
+def test_times_that_jump_back_at_a_key_frame_do_not_make_labels_that_neither_side_has():
+    """Taken at their word they would be far beyond the second key frame, where the second class wins."""
+    network = Network()
+
+    def unsure(inputs):
+        logits = np.zeros((1, 3, ROWS // STRIDE, COLUMNS // STRIDE), np.float32)
+        logits[:, 0], logits[:, 1] = [(2, 0), (1, 0.9)][network.runs]
+        network.asked.append(inputs)
+        return {"logits": logits}
+
+    network.run = unsure
+    answers = run(network, pan(5, velocity=(0, 0)), key_every=4, smooth=0.0, times=[0.0, 0.1, 0.2, 0.3, 0.15])
+    assert [answer.result.labels.max() for answer in answers] == [0] * 5
 
 
 @pytest.mark.parametrize("options", [{"smooth": 0.5}, {"key_every": 4, "smooth": 0.0}])
