@@ -18,7 +18,7 @@ _TEMPERATURE = 2.0
 # The most channels that every version of cv2.remap takes.
 _GROUP = 4
 _LARGEST = np.float32(1e4)
-# Logits of classes that do not exclude each other are carried as they are; beyond this they are sure.
+# Logits of classes that do not exclude each other are carried as they are; so far from the threshold they are sure.
 _SURE = np.float32(8.0)
 
 
@@ -28,13 +28,16 @@ def finite(logits: NDArray[Any]) -> Values:
     return values
 
 
-def scores_from_logits(logits: NDArray[Any], *, exclusive: bool = True, bounded: bool = True) -> Values:
+def scores_from_logits(
+    logits: NDArray[Any], *, exclusive: bool = True, bounded: bool = True, threshold: float = 0.0
+) -> Values:
     """Return what is carried of a network's answer.
 
     Args:
         logits: (classes, h, w), floating point; infinities, as FP16 has them, count as large.
-        exclusive: each cell has one class; else logits are kept, cut at 8 on either side.
+        exclusive: each cell has one class; else logits are kept, cut at 8 on either side of the threshold.
         bounded: answers are mixed; else logits are kept as they are, so that where nothing moves labels stay exactly.
+        threshold: the logit from which a cell has a class, where classes do not exclude each other.
 
     Returns:
         (groups, h, w, 4) float32, four classes a group; the last group ends with zeros.
@@ -46,7 +49,7 @@ def scores_from_logits(logits: NDArray[Any], *, exclusive: bool = True, bounded:
         np.exp(values, out=values)
         values /= values.sum(axis=0)
     elif bounded:
-        np.clip(values, -_SURE, _SURE, out=values)
+        np.clip(values, threshold - _SURE, threshold + _SURE, out=values)
     classes, rows, columns = values.shape
     grouped = np.zeros((-(-classes // _GROUP), rows, columns, _GROUP), np.float32)
     for first in range(0, classes, _GROUP):

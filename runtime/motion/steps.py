@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from sfpp.runtime.backends.protocol import Arrays
 from sfpp.runtime.imports import import_cv2
+from sfpp.runtime.labels import logit
 from sfpp.runtime.model import Step
 from sfpp.runtime.motion.carry import (
     Carried,
@@ -180,7 +181,8 @@ def scores_of(answer: NDArray[Any], seen: Seen, model: Segmenter, *, mixes: bool
     if values.shape[1:] != (rows, columns):
         values = finite(values)  # or infinities, as FP16 has them, would become NaN beside others
         values = np.stack([cv2.resize(each, (columns, rows), interpolation=cv2.INTER_AREA) for each in values])
-    return scores_from_logits(values, exclusive=not model.contract.multi_label, bounded=mixes)
+    threshold = 0.0 if model.contract.threshold is None else logit(model.contract.threshold)
+    return scores_from_logits(values, exclusive=not model.contract.multi_label, bounded=mixes, threshold=threshold)
 
 
 def labels_of(scores: Values, seen: Seen, model: Segmenter, from_key: FromKey | None = None) -> Segmentation:

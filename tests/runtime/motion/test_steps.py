@@ -238,6 +238,17 @@ def test_classes_that_overlap_are_carried_too():
     assert network.runs >= 3
 
 
+@pytest.mark.parametrize("threshold", [1e-5, 0.9999])
+def test_a_threshold_near_the_end_is_still_met_where_answers_are_mixed(threshold):
+    frames, network = pan(5, velocity=(0, 0)), Network(threshold=threshold, multi_label=True)
+    whole = network.run
+    network.run = lambda inputs: {"logits": 4 * whole(inputs)["logits"]}
+    expected = network.model(frames[0]).masks
+    assert 0.1 < expected.mean() < 0.9
+    for answer in run(network, frames, smooth=MIX):
+        assert np.mean(answer.result.masks == expected) > 0.98
+
+
 def test_a_model_that_gives_labels_is_refused():
     network = Network(outputs=(OutputSpec("logits", "labels", 4),))
     for options in ({"key_every": 4}, {"smooth": 0.5}, {"still": True}):
