@@ -50,7 +50,9 @@ class KeyEvery:
 
     def __str__(self) -> str:
         """As on a command line."""
-        return f"{self.seconds:g}s" if self.seconds is not None else str(self.frames or "auto")
+        if self.seconds is not None:
+            return f"{self.seconds:g}s"
+        return "auto" if self.frames is None else str(self.frames)
 
     @property
     def is_every_frame(self) -> bool:
