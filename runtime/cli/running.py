@@ -28,7 +28,7 @@ from sfpp.runtime.video.delivery import Delivery
 from sfpp.runtime.video.frame import Source
 from sfpp.runtime.video.mailbox import Policy
 from sfpp.runtime.video.outputs import Outputs, Plan, Sinks, plan_outputs
-from sfpp.runtime.video.pipeline import Pipeline
+from sfpp.runtime.video.pipeline import Pipeline, check_live
 from sfpp.runtime.video.readers import expected_frames
 from sfpp.runtime.video.sources.address import is_uri
 from sfpp.runtime.video.sources.opening import (
@@ -71,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
     with contextlib.ExitStack() as stack:
         sources, broken = _opened(arguments, reporter, stack)
         # All that can be refused is refused before the model is opened, which may take a while.
-        _check_sources(arguments)
+        _check_sources(arguments, sources)
         Motion(smooth=arguments.smooth)
         plan = _plan(arguments, sources)
         _check_task(arguments, sources)
@@ -404,6 +404,8 @@ def _check_task(
                 f"{', '.join(foreign)} {are} for {other} models, but {arguments.model} is a {contract.task} model; "
                 "leave it out, or give another model"
             )
+    if arguments.policy == "follow":
+        check_logits(contract, wanted="--policy follow")
     if contract.task == "pose":
         motion = Motion(arguments.key_every or KeyEvery(1), arguments.smooth, bool(arguments.still))
         check_motion(motion, waits=arguments.look_ahead is not False and not any(each.live for each in sources))
@@ -413,8 +415,8 @@ def _check_task(
         check_logits(contract, wanted=name)
 
 
-def _check_sources(arguments: argparse.Namespace) -> None:
-    """Refuse options that mean nothing for several sources.
+def _check_sources(arguments: argparse.Namespace, sources: Sequence[Source]) -> None:
+    """Refuse options that mean nothing for the sources, opened or closed again.
 
     Raises:
         UsageError: there are some.
@@ -424,6 +426,8 @@ def _check_sources(arguments: argparse.Namespace) -> None:
             f"--boxes tells the frames of one source, and there are {len(arguments.sources)}; run them one by one, or "
             "pictures as a folder or a pattern"
         )
+    if arguments.policy == "follow":
+        check_live(sources)
 
 
 def _files_read(arguments: argparse.Namespace) -> list[str]:

@@ -18,29 +18,38 @@ _TEMPERATURE = 2.0
 # The most channels that every version of cv2.remap takes.
 _GROUP = 4
 _LARGEST = np.float32(1e4)
-# Logits of classes that do not exclude each other are carried as they are; beyond this they are sure.
+# Logits of classes that do not exclude each other are carried as they are; so far from the threshold they are sure.
 _SURE = np.float32(8.0)
 
 
-def scores_from_logits(logits: NDArray[Any], *, exclusive: bool = True, bounded: bool = True) -> Values:
+def finite(logits: NDArray[Any]) -> Values:
+    """Return logits of any shape as float32 with infinities, as FP16 has them, as large numbers; a NaN stays one."""
+    values: Values = np.clip(logits, -_LARGEST, _LARGEST, dtype=np.float32)
+    return values
+
+
+def scores_from_logits(
+    logits: NDArray[Any], *, exclusive: bool = True, bounded: bool = True, threshold: float = 0.0
+) -> Values:
     """Return what is carried of a network's answer.
 
     Args:
         logits: (classes, h, w), floating point; infinities, as FP16 has them, count as large.
-        exclusive: each cell has one class; else logits are kept, cut at 8 on either side.
+        exclusive: each cell has one class; else logits are kept, cut at 8 on either side of the threshold.
         bounded: answers are mixed; else logits are kept as they are, so that where nothing moves labels stay exactly.
+        threshold: the logit from which a cell has a class, where classes do not exclude each other.
 
     Returns:
         (groups, h, w, 4) float32, four classes a group; the last group ends with zeros.
     """
-    values = np.clip(logits, -_LARGEST, _LARGEST, dtype=np.float32)
+    values = finite(logits)
     if bounded and exclusive:
         values -= values.max(axis=0)
         values *= np.float32(1 / _TEMPERATURE)
         np.exp(values, out=values)
         values /= values.sum(axis=0)
     elif bounded:
-        np.clip(values, -_SURE, _SURE, out=values)
+        np.clip(values, threshold - _SURE, threshold + _SURE, out=values)
     classes, rows, columns = values.shape
     grouped = np.zeros((-(-classes // _GROUP), rows, columns, _GROUP), np.float32)
     for first in range(0, classes, _GROUP):

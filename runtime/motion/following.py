@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from sfpp.runtime.segmentation import PreparedFrames, Segmentation, Segmenter
     from sfpp.runtime.video.frame import Frame
 
-# A network that nobody else waits for is free; a source that has shown nothing for so long does not wait.
-_WAITING_S = 1.0
+# A source whose frames are further apart asks the network although it is busy, and is not waited for: until its next
+# frame others would have old labels, and it may have stopped.
+_SELDOM_S = 0.25
 
 
 class _Cost:
@@ -72,6 +73,7 @@ class _Followed:
     answer: Future[tuple[PreparedFrames, Arrays]] | None = None
     asked_s: float = 0.0
     seen_s: float = 0.0
+    is_seldom: bool = False
     due: bool = False  # a frame of it goes to the network as soon as that is free
 
 
@@ -124,7 +126,8 @@ def following_steps(
 
     def shown(frame: Frame, seen: Seen) -> Segmentation:
         source = followed[frame.source]
-        source.seen_s = time.monotonic()
+        now_s = time.monotonic()
+        source.is_seldom, source.seen_s = now_s - source.seen_s > _SELDOM_S, now_s
         if seen.begins or source.key is None:
             return begun(source, frame, seen)
         assert seen.back is not None
@@ -154,13 +157,12 @@ def following_steps(
 
     def may_ask(source: _Followed) -> bool:
         """Whether the network is free, and no other source has waited for longer."""
-        now_s = time.monotonic()
+        if source.answer is not None or source.is_seldom:
+            return source.answer is None
         others = [each for each in list(followed.values()) if each is not source]
-        if source.answer is not None or any(each.answer is not None and not each.answer.done() for each in others):
+        if any(each.answer is not None and not each.answer.done() for each in others):
             return False
-        return all(
-            source.asked_s <= each.asked_s or now_s - each.seen_s > _WAITING_S or each.answer is not None
-            for each in others
-        )
+        waiting = [each for each in others if each.due and each.answer is None]
+        return all(source.asked_s <= each.asked_s or source.seen_s - each.seen_s > _SELDOM_S for each in waiting)
 
     return [Step("motion", watch), Step("labels", labels)]

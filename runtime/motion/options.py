@@ -25,6 +25,7 @@ LONGEST_GAP_S = 0.5
 _ROUNDING_S = 1e-4
 # Frames that wait for the next key frame are held in memory, 25 MB each at 3840x2160.
 MOST_WAITING = 32
+_MOST_ROOM = 8  # more of them, between two stages, make no run faster
 _LATEST = 5
 
 _EXPECTED = "expected a number of frames such as 4, a time such as 0.25s, or auto"
@@ -49,12 +50,19 @@ class KeyEvery:
 
     def __str__(self) -> str:
         """As on a command line."""
-        return f"{self.seconds:g}s" if self.seconds is not None else str(self.frames or "auto")
+        if self.seconds is not None:
+            return f"{self.seconds:g}s"
+        return "auto" if self.frames is None else str(self.frames)
 
     @property
     def is_every_frame(self) -> bool:
         """Whether the network sees every frame."""
         return self.frames == 1
+
+    @property
+    def room(self) -> int:
+        """For how many frames a stage need not wait while the next one is busy with a key frame."""
+        return min(self.frames or 1, _MOST_ROOM)
 
 
 def key_every_from(value: KeyEvery | str | float) -> KeyEvery:

@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 
 from sfpp.runtime.backends.protocol import Arrays
 from sfpp.runtime.imports import import_cv2
+from sfpp.runtime.labels import logit
 from sfpp.runtime.model import Step
 from sfpp.runtime.motion.carry import (
     Carried,
     Carrier,
     Waiting,
     between,
+    finite,
     logits_from_scores,
     scores_from_logits,
 )
@@ -97,7 +99,7 @@ def motion_steps(model: Segmenter, motion: Motion, ahead: Collection[str] = ()) 
         Step("motion", watch),
         Step("prepare", prepare),
         Step("infer", infer),
-        Step("labels", labels, rest=rest, room=motion.key_every.frames or 1),
+        Step("labels", labels, rest=rest, room=motion.key_every.room),
     ]
 
 
@@ -158,7 +160,8 @@ class _Labels:
         assert self._early is not None
         assert self._key is not None
         times = self._key.time_s, self._key.time_s if key is None else key.time_s
-        if key is not None and times[0] >= times[1]:  # without times they are counted
+        # Without times, or where that of the next key frame is an earlier one, frames are counted.
+        if key is not None and not times[0] < times[1] >= waiting[-1][0].time_s:
             times = 0.0, float(len(waiting) + 1)
             for number, (_, _, each) in enumerate(waiting, 1):
                 each.time = float(number)
@@ -182,8 +185,10 @@ def scores_of(answer: NDArray[Any], seen: Seen, model: Segmenter, *, mixes: bool
     values = np.asarray(answer, np.float32)
     rows, columns = seen.cells_hw
     if values.shape[1:] != (rows, columns):
+        values = finite(values)  # or infinities, as FP16 has them, would become NaN beside others
         values = np.stack([cv2.resize(each, (columns, rows), interpolation=cv2.INTER_AREA) for each in values])
-    return scores_from_logits(values, exclusive=not model.contract.multi_label, bounded=mixes)
+    threshold = 0.0 if model.contract.threshold is None else logit(model.contract.threshold)
+    return scores_from_logits(values, exclusive=not model.contract.multi_label, bounded=mixes, threshold=threshold)
 
 
 def labels_of(scores: Values, seen: Seen, model: Segmenter, from_key: FromKey | None = None) -> Segmentation:

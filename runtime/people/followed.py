@@ -88,7 +88,7 @@ class FollowedPose:
             Step("detect", run.detect),
             Step("prepare", run.prepare),
             # Where it is busy with a key frame, people are found in the next one meanwhile.
-            Step("infer", run.infer, room=motion.key_every.frames or 1),
+            Step("infer", run.infer, room=motion.key_every.room),
             Step("keypoints", run.keypoints, rest=run.rest),
         ]
 

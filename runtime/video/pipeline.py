@@ -334,13 +334,22 @@ def _followed(model: Model, sources: Sequence[Source]) -> Follows:
     """Return the model, if its answers can be carried and no source is a file; UsageError if not."""
     if not isinstance(model, Follows):
         raise UsageError("the policy follow is for segmentation models; take freshest, which drops frames")
+    check_live(sources)
+    return model
+
+
+def check_live(sources: Sequence[Source]) -> None:
+    """Refuse sources that the policy ``follow`` cannot have.
+
+    Raises:
+        UsageError: some are files.
+    """
     files = [source.name for source in sources if not source.live]
     if files:
         raise UsageError(
             f"the policy follow is for cameras and streams, and {', '.join(files)} can wait; leave it out, and let the "
             "network see every 4th frame with key_every=4 (--key-every 4)"
         )
-    return model
 
 
 def _check(policy: str | None, sources: Sequence[object], *, every: int, max_frames: int | None) -> None:

@@ -107,6 +107,7 @@ def test_the_whole_of_it_with_a_progress_bar(monkeypatch, capsys):
         (["--snapshot", "shot"], "no name for a picture"),
         (["--threshold", "0.5"], "--threshold is for pose models"),
         (["--smooth", "1"], "expected 0 (none) to below 1"),
+        (["--policy", "follow"], "the policy follow is for cameras and streams, and clip can wait"),
     ],
 )
 @pytest.mark.usefixtures("here")

@@ -252,6 +252,8 @@ def test_motion_that_cannot_be_is_refused_before_the_model_is_opened(here, capsy
     (here / "pose.onnx").write_bytes(b"nothing that could be opened")
     assert "key_every=auto" in refusal("test://?frames=3", "--key-every", "auto", "--contract", str(contract))
     assert "detect_every=5" in refusal("clip.mp4", "--still", "--contract", str(contract))
+    follow = refusal("test://?frames=3", "--policy", "follow", "--contract", str(contract))
+    assert "--policy follow is for segmentation models" in follow
 
 
 def test_keypoints_in_motion(here):

@@ -85,6 +85,30 @@ def test_several_cameras_get_the_network_in_turns():
     assert max(counts) <= min(counts) + 2
 
 
+def keys_of(answers, name):
+    """Which frames of a camera its labels come from."""
+    keys = [(each.frame, each.result.from_key) for each in answers if each.frame.source == name]
+    return {frame.index if key is None else key.index for frame, key in keys}
+
+
+def test_a_camera_before_which_nothing_moves_keeps_no_other_from_the_network():
+    network = Network(work=slow(0.02))
+    sources = [camera(pan(50, velocity=(0.5, 0.7)), name="moves"), camera(pan(1) * 50, name="still")]
+    with Pipeline(network.model, sources, still=True) as pipeline:
+        answers = list(pipeline)
+    assert len(keys_of(answers, "still")) <= 2
+    assert len(keys_of(answers, "moves")) >= 10
+
+
+def test_a_camera_with_few_frames_keeps_no_other_from_the_network_and_gets_it_too():
+    network = Network(work=slow(0.1))
+    sources = [camera(pan(90), name="often"), camera(pan(6), name="seldom", pause_s=0.6)]
+    with Pipeline(network.model, sources) as pipeline:
+        answers = list(pipeline)
+    assert len(keys_of(answers, "often")) >= 10
+    assert len(keys_of(answers, "seldom")) >= 4
+
+
 def test_at_most_every_nth_frame_goes_to_the_network():
     network = Network()
     with Pipeline(network.model, [camera(pan(40), pause_s=0.02)], key_every=10) as pipeline:

@@ -30,6 +30,11 @@ def test_what_cannot_be_meant_is_refused(given):
         key_every_from(given)
 
 
+def test_no_frame_at_all_is_named_in_the_error():
+    with pytest.raises(UsageError, match="key frames every 0 were asked for"):
+        key_every_from(0)
+
+
 @pytest.mark.parametrize("amount", [-0.1, 1.0, 3.0, float("nan")])
 def test_amounts_that_cannot_be_meant(amount):
     with pytest.raises(UsageError, match=r"expected 0 \(none\) to below 1"):

@@ -11,7 +11,7 @@ from sfpp.runtime.errors import BackendError, UsageError
 from sfpp.runtime.motion.options import MIX
 from sfpp.runtime.video.frame import Decoded, Source
 from sfpp.runtime.video.pipeline import Pipeline
-from tests.runtime.motion.moving import Network, pan, scene, video, window
+from tests.runtime.motion.moving import COLUMNS, ROWS, STRIDE, Network, pan, scene, video, window
 
 
 def run(network, frames, **options):
@@ -163,25 +163,59 @@ def test_times_decide_where_a_time_is_given():
     assert [i for i, answer in enumerate(answers) if answer.result.from_key is None] == [0, 3, 6, 8]
 
 
+def test_times_that_jump_back_at_a_key_frame_do_not_make_labels_that_neither_side_has():
+    """Taken at their word they would be far beyond the second key frame, where the second class wins."""
+    network = Network()
+
+    def unsure(inputs):
+        logits = np.zeros((1, 3, ROWS // STRIDE, COLUMNS // STRIDE), np.float32)
+        logits[:, 0], logits[:, 1] = [(2, 0), (1, 0.9)][network.runs]
+        network.asked.append(inputs)
+        return {"logits": logits}
+
+    network.run = unsure
+    answers = run(network, pan(5, velocity=(0, 0)), key_every=4, smooth=0.0, times=[0.0, 0.1, 0.2, 0.3, 0.15])
+    assert [answer.result.labels.max() for answer in answers] == [0] * 5
+
+
+@pytest.mark.parametrize("options", [{"smooth": 0.5}, {"key_every": 4, "smooth": 0.0}])
+def test_infinities_of_a_graph_that_comes_out_a_cell_short_are_large_and_not_nan(options):
+    network = Network()
+    whole = network.run
+
+    def overflown(inputs):
+        logits = whole(inputs)["logits"][:, :, :-1, :-1].astype(np.float16)
+        logits[:, 0, :8, :8], logits[:, 1, :8, :8] = np.inf, -np.inf
+        return {"logits": logits}
+
+    network.run = overflown
+    for answer in run(network, pan(5, velocity=(0, 0)), **options):
+        assert (answer.result.labels[:24, :24] == 0).all()
+
+
 def test_auto_keeps_up_with_a_slow_network():
     network = Network(work=lambda frames: time.sleep(0.1))
     run(network, pan(40), key_every="auto")
     assert 8 <= network.runs < 24  # every third frame once it is known that a run takes 2.5 frames
 
 
-def test_memory_is_bounded_by_a_key_interval():
-    """The source is never read far ahead of what has come out."""
-    read, frames = [], pan(60)
+@pytest.mark.parametrize(("key_every", "look_ahead", "most"), [(4, True, 22), (10_000, True, 60), (10_000, False, 22)])
+def test_memory_is_bounded_by_a_key_interval_and_by_the_most_that_wait(key_every, look_ahead, most):
+    """The source is never read far ahead of what has come out, however slowly that is made."""
+    read, frames, network = [], pan(40), Network()
+    answer = network.model.answer
+    network.model.answer = lambda *arguments: (time.sleep(0.004), answer(*arguments))[1]
 
     def decoded():
-        for index, frame in enumerate(frames):
+        for index in range(150):
             read.append(index)
-            yield Decoded(frame, index / 25)
+            yield Decoded(frames[index % 20], index / 25)
 
     source = Source(decoded(), kind="video", name="clip", frames_per_second=None)
-    with Pipeline(Network().model, [source], policy="every-frame", key_every=4) as pipeline:
+    options = {"key_every": key_every, "look_ahead": look_ahead}
+    with Pipeline(network.model, [source], policy="every-frame", **options) as pipeline:
         ahead = [len(read) - answer.frame.index for answer in pipeline]
-    assert max(ahead) <= 2 * 5 + 3 * 4
+    assert max(ahead) <= most
 
 
 def test_sources_do_not_mix_and_share_a_batch():
@@ -205,6 +239,17 @@ def test_classes_that_overlap_are_carried_too():
     for answer, frame in zip(answers, frames, strict=True):
         assert np.mean(answer.result.masks == network.model(frame).masks) > 0.97
     assert network.runs >= 3
+
+
+@pytest.mark.parametrize("threshold", [1e-5, 0.9999])
+def test_a_threshold_near_the_end_is_still_met_where_answers_are_mixed(threshold):
+    frames, network = pan(5, velocity=(0, 0)), Network(threshold=threshold, multi_label=True)
+    whole = network.run
+    network.run = lambda inputs: {"logits": 4 * whole(inputs)["logits"]}
+    expected = network.model(frames[0]).masks
+    assert 0.1 < expected.mean() < 0.9
+    for answer in run(network, frames, smooth=MIX):
+        assert np.mean(answer.result.masks == expected) > 0.98
 
 
 def test_a_model_that_gives_labels_is_refused():
