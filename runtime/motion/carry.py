@@ -17,7 +17,8 @@ from sfpp.runtime.motion.options import MIX
 _TEMPERATURE = 2.0
 # The most channels that every version of cv2.remap takes.
 _GROUP = 4
-_LARGEST = np.float32(1e4)
+# Infinities of an FP16 graph count as this; sums of a few such values are still finite.
+_LARGEST = np.float32(1e37)
 # Logits of classes that do not exclude each other are carried as they are; so far from the threshold they are sure.
 _SURE = np.float32(8.0)
 

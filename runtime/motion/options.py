@@ -102,7 +102,7 @@ class Motion:
     still: bool = False
 
     def __post_init__(self) -> None:
-        if self.smooth is not None and not 0 <= self.smooth < 1:
+        if self.smooth is not None and not (isinstance(self.smooth, int | float) and 0 <= self.smooth < 1):
             raise UsageError(f"smoothing by {self.smooth} was asked for, expected 0 (none) to below 1, such as {MIX}")
 
     @property

@@ -64,6 +64,13 @@ def test_infinities_of_half_precision_and_large_logits_stay_finite():
     np.testing.assert_allclose(scores.sum(axis=0), 1, atol=1e-5)
 
 
+@pytest.mark.parametrize("bounded", [True, False])
+def test_logits_far_from_zero_are_told_apart(bounded):
+    values = logits(4) + np.float32(40000)
+    back = logits_from_scores(scores_from_logits(values, bounded=bounded), 5)
+    np.testing.assert_array_equal(back.argmax(axis=0), values.argmax(axis=0))
+
+
 def test_classes_that_do_not_exclude_each_other_keep_their_logits():
     values = logits(2) * 5
     back = logits_from_scores(scores_from_logits(values, exclusive=False), 5)

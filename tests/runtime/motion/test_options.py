@@ -35,7 +35,7 @@ def test_no_frame_at_all_is_named_in_the_error():
         key_every_from(0)
 
 
-@pytest.mark.parametrize("amount", [-0.1, 1.0, 3.0, float("nan")])
+@pytest.mark.parametrize("amount", [-0.1, 1.0, 3.0, float("nan"), "0.5"])
 def test_amounts_that_cannot_be_meant(amount):
     with pytest.raises(UsageError, match=r"expected 0 \(none\) to below 1"):
         Motion(smooth=amount)
