@@ -21,9 +21,9 @@ from sfpp.runtime.imports import import_cv2
 from sfpp.runtime.motion.options import Motion, key_every_from
 from sfpp.runtime.video import Frame, Pipeline, open_sink, open_source
 
-CASES = ("fast:local@openvino", "fast+@openvino")
+CASES = ("fast:local@openvino:fp32", "fast:local@openvino:bf16")
 SIZES = ("480x360", "960x540", "1920x1080")
-COST_CASES = ("fast:local@openvino",)
+COST_CASES = ("fast:local@openvino:bf16",)
 COST_SIZES = (*SIZES, "3840x2160")
 KEYS = (1, 4)
 
@@ -169,4 +169,6 @@ def cost_table(rows: Sequence[Cost]) -> str:
 
 
 def _graph(case: str) -> str:
-    return f"`{case.partition('@')[0]}`"
+    variant, _, backend = case.partition("@")
+    precision = {"fp32": ", float32", "bf16": ", bfloat16"}.get(backend.partition(":")[2], "")
+    return f"`{variant}`{precision}"
