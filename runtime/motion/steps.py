@@ -93,7 +93,7 @@ def motion_steps(model: Segmenter, motion: Motion, ahead: Collection[str] = ()) 
         return answer
 
     def rest() -> list[tuple[Frame, Segmentation]]:
-        return [each for labels_of in carried.values() for each in labels_of.last(see)]
+        return [each for source in carried.values() for each in source.last(see)]
 
     return [
         Step("motion", watch),

@@ -49,7 +49,7 @@ class Watcher:
 
     Args:
         model: the network.
-        keys: decides by time; None leaves all to who asks.
+        keys: decides by time and number.
         forth: find the ways forth too.
         live: keep the work of each frame small.
         still: leave the network out while nothing moves.
