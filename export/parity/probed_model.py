@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from sfpp.export.parity.pinning import GraphCells, GraphChoice, GraphMatching
 from sfpp.export.parity.points import LOGITS, Point
 from sfpp.runtime.backends import BackendOptions
+from sfpp.runtime.backends.onnxruntime import import_onnxruntime
 from sfpp.runtime.contract import ModelContract
-from sfpp.runtime.errors import BackendError, MissingDependencyError, ModelFileError, VerificationError
+from sfpp.runtime.errors import BackendError, ModelFileError, VerificationError
 from sfpp.runtime.onnx_file import not_an_onnx_model
 from sfpp.tooling.graph import GraphIndex, bytes_of, opened_graph
 
@@ -255,10 +256,7 @@ def require_onnxruntime() -> None:
     Raises:
         MissingDependencyError: ONNX Runtime is not installed.
     """
-    try:
-        import onnxruntime  # noqa: F401
-    except ImportError as error:
-        raise MissingDependencyError("onnxruntime", extra="export", purpose="checking the exported model") from error
+    import_onnxruntime(extra="export", purpose="checking the exported model")
 
 
 def run_with_probes(path: Path, contract: ModelContract, frames: NDArray[Any]) -> ProbedAnswer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import shutil
 import tempfile
 from collections import Counter
@@ -67,7 +68,7 @@ class OnnxRuntimeBackend:
         device: Device = "cpu",
         notify: Notify | None = None,
     ) -> None:
-        onnxruntime = _import_onnxruntime(path)
+        onnxruntime = import_onnxruntime(extra="cpu", purpose=f"running {path.name}")
         available = onnxruntime.get_available_providers()
         providers = providers_for(device, path, precision=options.precision, cache=options.cache, available=available)
         if device != "cpu":
@@ -154,11 +155,20 @@ def session_bytes(live_bytes: int, weight_bytes: int) -> int:
     return int(1.9 * live_bytes) + 3 * weight_bytes
 
 
-def _import_onnxruntime(path: Path) -> Any:
+def import_onnxruntime(*, extra: str, purpose: str) -> Any:
+    """Return the module ``onnxruntime``, with its telemetry off.
+
+    From 1.29 on it would write a device's number into the user's cache and look up its maker's server. It asks the
+    environment when it is loaded, and so do the processes that this one starts; who sets ORT_DISABLE_TELEMETRY decides.
+
+    Raises:
+        MissingDependencyError: it is not installed; ``purpose`` begins the message, ``extra`` is what to install.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime
     except ImportError as error:
-        raise MissingDependencyError("onnxruntime", extra="cpu", purpose=f"running {path.name}") from error
+        raise MissingDependencyError("onnxruntime", extra=extra, purpose=purpose) from error
     return onnxruntime
 
 

@@ -1,6 +1,7 @@
 """What is ONNX Runtime's own: devices, falling back, settings, the profile. GPUs are a module that records calls."""
 
 import logging
+import os
 import re
 import subprocess
 import sys
@@ -262,3 +263,22 @@ def test_a_profile_leaves_no_file(model_path, tmp_path, monkeypatch):
     with pytest.raises(ModelFileError):
         OnnxRuntimeBackend(model_path, BackendOptions(profile=True))
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_it_starts_no_telemetry(model_path, tmp_path):
+    """Neither a device's number in the user's folders nor anything else is left there."""
+    home = tmp_path / "home"
+    home.mkdir()
+    program = f"""
+import os
+from pathlib import Path
+from sfpp.runtime.backends import OnnxRuntimeBackend
+OnnxRuntimeBackend(Path({str(model_path)!r}))
+assert os.environ["ORT_DISABLE_TELEMETRY"] == "1"
+"""
+    folders = dict.fromkeys(("HOME", "XDG_CACHE_HOME", "TMPDIR"), str(home))
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"} | folders
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert list(home.rglob("*")) == []
