@@ -32,8 +32,10 @@ _LOWEST = 24
 _SAMPLED = 2
 # Gray levels: a difference of so many between a cell and where it is said to come from keeps 1/e of the trust.
 _TOLERANCE = 8.0
-# Mean belief of one step: neighboring frames of a clip have 0.75 and more, the two sides of a cut at most 0.5.
-_CUT = 0.5
+# Cells that are believed less than this fit nowhere. Of neighboring frames in clips 18 % do at most (CamVid; elsewhere
+# 6 %), across cuts 45 % and more, and where half of the picture is another, as many.
+_FITS = 0.3
+_CUT = 1 / 3
 _PURPOSE = "following motion"
 
 
@@ -48,8 +50,8 @@ class Step(NamedTuple):
 
     @property
     def is_cut(self) -> bool:
-        """Whether the two frames show different scenes."""
-        return float(self.belief.mean()) < _CUT
+        """Whether the two frames show different scenes, in a good part of the picture at least."""
+        return float(np.mean(self.belief < _FITS)) > _CUT
 
 
 class Flow:

@@ -103,6 +103,17 @@ def test_two_scenes_are_a_cut_and_the_next_flow_begins_anew():
     np.testing.assert_allclose(alike.belief, 1, atol=1e-3)
 
 
+def test_a_cut_in_a_good_part_of_the_picture_is_one():
+    """As between slides of one layout, or in a film with black bars."""
+    before, now = pan(2, seed=1, size_hw=(192, 256))
+    other = window(scene(2), 50, 50, (192, 256))
+    flow = Flow((48, 64), (192, 256))
+    for share, is_cut in ((0.1, False), (0.6, True)):
+        changed, columns = now.copy(), round(share * 256)
+        changed[:, :columns] = other[:, :columns]
+        assert flow.back(flow.picture(changed), flow.picture(before)).is_cut == is_cut
+
+
 def test_cuts_are_told_from_motion():
     frames = [*pan(5, seed=1, size_hw=(180, 320)), *pan(5, seed=2, size_hw=(180, 320)), *pan(2, size_hw=(90, 160))]
     cuts = Cuts()
