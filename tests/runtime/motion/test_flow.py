@@ -106,7 +106,7 @@ def test_two_scenes_are_a_cut_and_the_next_flow_begins_anew():
 def test_a_cut_in_a_good_part_of_the_picture_is_one():
     """As between slides of one layout, or in a film with black bars."""
     before, now = pan(2, seed=1, size_hw=(192, 256))
-    other = 255 - window(scene(2), 50, 50, (192, 256))
+    other = window(scene(2), 50, 50, (192, 256)) // 3
     flow = Flow((48, 64), (192, 256))
     for share, is_cut in ((0.1, False), (0.5, True)):
         changed, columns = now.copy(), round(share * 256)
