@@ -179,7 +179,7 @@ def test_files_are_smoothed_like_cameras(here, capsys):
             ["test://?seed=1", "test://?seed=2", "-o", "rtsp://me:secret@host/out"],
             "put {source} into the name, such as rtsp://host/out-{source}\n",
         ),
-        (["test://", "--smooth", "1"], "expected 0 (none) to below 1"),
+        (["test://", "--smooth", "1"], "expected a number, 0 (none) to below 1"),
         (["test://?with=3"], "with"),
         (["tests://"], "tests"),
         (["nothing.mp4"], "nothing.mp4 does not exist"),
