@@ -70,19 +70,19 @@ class _Carried:
             if from_key.belief is not None:
                 self._beliefs = [self._beliefs[0] + from_key.belief, self._beliefs[1] + 1]
 
-    def lines(self) -> Iterator[str]:
-        """Yield a line, if labels were carried at all."""
-        if not self.count:
+    def lines(self, *, asked: bool) -> Iterator[str]:
+        """Yield a line, if labels were carried, or ``asked`` for and never could be."""
+        if not (self.count or asked):
             return
         saw = f"the network saw {self._keys} of {self._frames} frames"
         total, count = self._beliefs
-        if not count:  # keypoints are moved along lines, and not along what is seen
+        if not count:  # none was carried, or keypoints, which go on lines and not along what is seen
             yield saw
             return
         belief = total / count
         how = "well" if belief >= _WELL else "fairly well" if belief >= _FAIRLY else "badly"
         more = "" if belief >= _FAIRLY else "; let it see more of them"
-        yield (f"{saw}; the motion to the others was followed {how} (trusted to {belief:.0%}){more}")
+        yield f"{saw}; the motion to the others was followed {how} (trusted to {belief:.0%}){more}"
 
 
 class Reporter:
@@ -198,7 +198,8 @@ class Reporter:
             print(*self._last.summary(), sep="\n", file=file)
             report("", file=file)
         lines = [] if self_test is None else [*pipeline.timer.summary(), self_test_line(self_test)]
-        lines += [self._frames_line(pipeline), *self._carried.lines(), *self._age_lines(pipeline)]
+        asked = pipeline.motion.still or not pipeline.motion.key_every.is_every_frame
+        lines += [self._frames_line(pipeline), *self._carried.lines(asked=asked), *self._age_lines(pipeline)]
         for line in (*lines, *([] if advice is None else [advice])):
             report(line, file=file)
 

@@ -212,9 +212,10 @@ def _add_motion_options(parser: argparse.ArgumentParser) -> None:
         type=_key_every,
         metavar="N|TIME|auto",
         help="let the network see every Nth frame (4), one every so often (0.25s), or as many as keep up with the "
-        "source (auto). Labels are carried along the picture's motion to the frames in between, in files from both "
-        "sides, and the network also sees each frame with which another scene begins. Keypoints, in files only, move "
-        "on straight lines from key frame to key frame, of people who are in both (default: 1, every frame)",
+        "frame rate of the source (auto). Labels are carried along the picture's motion to the frames in between, in "
+        "files from both sides, and the network also sees each frame with which another scene begins. Keypoints, in "
+        "files only, move on straight lines from key frame to key frame, of people who are in both (default: 1, every "
+        "frame)",
     )
     group.add_argument(
         "--smooth",
@@ -222,8 +223,8 @@ def _add_motion_options(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const=MIX,
         metavar="A",
-        help="be steadier, 0 (not at all) to below 1: this much of each label is carried on to the next frame, and "
-        "keypoints are filtered, the less the faster they move; without a value "
+        help="be steadier, from 0 (not at all) to below 1: labels are averaged with those carried on from the frame "
+        "before, which count for A, and keypoints are filtered, the less the faster they move; without a value "
         f"{MIX:g} (default: 0, and {MIX:g} where --key-every or --policy follow carry labels)",
     )
     group.add_argument(

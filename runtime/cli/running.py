@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 # Shells report a program that a signal has ended as this plus the signal's number.
 _SIGNAL_EXIT = 128
 _POLICY_WORDS: dict[Policy, str] = {
-    "follow": "every frame is shown at once, with the newest labels carried to it",
+    "follow": "frames are shown at once, with the newest labels carried to them",
     "freshest": "frames that are old by the time the model is free are dropped",
     "every-frame": "no frame is dropped, and the sources wait",
 }

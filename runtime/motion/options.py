@@ -103,7 +103,9 @@ class Motion:
 
     def __post_init__(self) -> None:
         if self.smooth is not None and not (isinstance(self.smooth, int | float) and 0 <= self.smooth < 1):
-            raise UsageError(f"smoothing by {self.smooth} was asked for, expected 0 (none) to below 1, such as {MIX}")
+            raise UsageError(
+                f"smoothing by {self.smooth!r} was asked for, expected a number, 0 (none) to below 1, such as {MIX}"
+            )
 
     @property
     def mix(self) -> float:
@@ -114,7 +116,7 @@ class Motion:
 
     def __bool__(self) -> bool:
         """Whether there is anything to do."""
-        return bool(self.smooth) or self.still or not self.key_every.is_every_frame
+        return bool(self.smooth or self.still or not self.key_every.is_every_frame)
 
 
 def check_logits(contract: ModelContract, *, wanted: str) -> None:

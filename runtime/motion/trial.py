@@ -108,8 +108,8 @@ class Trial:
             return None
         return (
             f"--key-every {KEY_EVERY} would run about {gain:.1f}x as fast here (the network takes {network_ms:.0f} ms "
-            f"a frame, carrying {carry_ms:.0f} ms), and label {same:.1%} of the pixels the same; the labels of one "
-            f"frame and the next agree on {steady:.1%}"
+            f"a frame, carrying {carry_ms:.0f} ms), and label {same:.1%} of the pixels as the network does; its own "
+            f"labels agree with those of the frame before on {steady:.1%}"
         )
 
     def _take(self, frame: Frame, answer: NDArray[Any]) -> None:

@@ -347,8 +347,8 @@ def check_live(sources: Sequence[Source]) -> None:
     files = [source.name for source in sources if not source.live]
     if files:
         raise UsageError(
-            f"the policy follow is for cameras and streams, and {', '.join(files)} can wait; leave it out, and let the "
-            "network see every 4th frame with key_every=4 (--key-every 4)"
+            f"the policy follow is for cameras and streams, and {', '.join(files)} is not live; leave it out, and let "
+            "the network see every 4th frame with key_every=4 (--key-every 4)"
         )
 
 

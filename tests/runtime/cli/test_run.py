@@ -487,7 +487,7 @@ def test_a_run_of_a_file_ends_with_what_key_frames_would_bring(still, capsys):
     assert re.search(
         r"^24 frames of still\n--key-every 4 would run about \d\.\dx as fast here \(.*\), and .*%$", out, re.M
     )
-    assert "label 100.0% of the pixels the same" in out
+    assert "label 100.0% of the pixels as the network does" in out
 
 
 @pytest.mark.parametrize("options", [["-q"], ["--key-every", "2"], ["--smooth"], ["--max-frames", "19"], ["--still"]])

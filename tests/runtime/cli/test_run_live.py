@@ -37,7 +37,7 @@ def run(capsys, *arguments):
 def test_a_live_source_becomes_a_video_and_lines_of_json(here, capsys):
     code, out, err = run(capsys, f"{SCENE}&frames=30", "-o", "scene.mp4", "--json", "scene.jsonl")
     assert code == 0
-    assert "policy follow: every frame is shown at once, with the newest labels carried to it" in err
+    assert "policy follow: frames are shown at once, with the newest labels carried to them" in err
     assert "test: ended: no more frames" in err
     assert "age from a frame's coming to its answer" in out
     assert out.endswith("wrote scene.mp4\nwrote scene.jsonl\n")
@@ -179,7 +179,7 @@ def test_files_are_smoothed_like_cameras(here, capsys):
             ["test://?seed=1", "test://?seed=2", "-o", "rtsp://me:secret@host/out"],
             "put {source} into the name, such as rtsp://host/out-{source}\n",
         ),
-        (["test://", "--smooth", "1"], "expected 0 (none) to below 1"),
+        (["test://", "--smooth", "1"], "expected a number, 0 (none) to below 1"),
         (["test://?with=3"], "with"),
         (["tests://"], "tests"),
         (["nothing.mp4"], "nothing.mp4 does not exist"),

@@ -106,8 +106,8 @@ def test_the_whole_of_it_with_a_progress_bar(monkeypatch, capsys):
         (["--json", "report.json"], "report.json exists, and lines can only be added to lines of --json"),
         (["--snapshot", "shot"], "no name for a picture"),
         (["--threshold", "0.5"], "--threshold is for pose models"),
-        (["--smooth", "1"], "expected 0 (none) to below 1"),
-        (["--policy", "follow"], "the policy follow is for cameras and streams, and clip can wait"),
+        (["--smooth", "1"], "expected a number, 0 (none) to below 1"),
+        (["--policy", "follow"], "the policy follow is for cameras and streams, and clip is not live"),
     ],
 )
 @pytest.mark.usefixtures("here")

@@ -165,7 +165,7 @@ def test_where_carrying_does_not_keep_up_frames_wait_for_the_network_and_a_line_
 
 
 def test_files_and_models_whose_answers_cannot_be_carried():
-    with pytest.raises(UsageError, match=r"follow is for cameras and streams, and clip can wait; .*key-every 4"):
+    with pytest.raises(UsageError, match=r"follow is for cameras and streams, and clip is not live; .*key-every 4"):
         Pipeline(Network().model, [video(pan(2))], policy="follow")
     labels = Network(outputs=(OutputSpec("logits", "labels", 4),)).model
     with pytest.raises(UsageError, match="needs logits, and this model gives labels"):

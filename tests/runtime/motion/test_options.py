@@ -37,7 +37,7 @@ def test_no_frame_at_all_is_named_in_the_error():
 
 @pytest.mark.parametrize("amount", [-0.1, 1.0, 3.0, float("nan"), "0.5"])
 def test_amounts_that_cannot_be_meant(amount):
-    with pytest.raises(UsageError, match=r"expected 0 \(none\) to below 1"):
+    with pytest.raises(UsageError, match=rf"smoothing by {amount!r} was asked .* a number, 0 \(none\) to below 1"):
         Motion(smooth=amount)
 
 

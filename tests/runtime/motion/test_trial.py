@@ -132,7 +132,7 @@ def test_a_line_says_what_it_would_bring():
     line = trial.advice(timer(network_ms=400))
     assert line.startswith("--key-every 4 would run about ")
     assert "x as fast here (the network takes 400 ms a frame, carrying " in line
-    assert line.endswith(f"agree on {np.mean(trial._finished[0].steady):.1%}")
+    assert line.endswith(f"agree with those of the frame before on {np.mean(trial._finished[0].steady):.1%}")
 
 
 @pytest.mark.parametrize(
