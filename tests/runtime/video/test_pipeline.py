@@ -254,7 +254,7 @@ def test_memory_and_threads_stay_flat_over_many_frames():
         ({"sources": "street.mp4"}, "the sources are one text, expected a list"),
         ({"sources": [["rtsp://me:secret@host/x"]]}, "a source is given as list, expected a text"),
         ({"sources": [0]}, "a source is given as int, expected a text, such as a file's name, '0' for a webcam"),
-        ({"smooth": 1.0}, "expected 0 .none. to below 1"),
+        ({"smooth": 1.0}, "expected a number, 0 .none. to below 1"),
         ({"sources": [camera(frames=1), camera(frames=1)]}, "two sources are called 'camera'"),
     ],
 )
