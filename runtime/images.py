@@ -26,6 +26,7 @@ from sfpp.runtime.orientation import orientation_of, turned_upright
 Image = NDArray[np.uint8]
 
 _PURPOSE = "preparing images"
+_MANY_BYTES = 2**26
 _SIGNATURES = (
     ("PNG", 0, b"\x89PNG\r\n"),
     ("JPEG", 0, b"\xff\xd8\xff"),
@@ -318,6 +319,10 @@ def read_picture(path: str | os.PathLike[str]) -> tuple[Image, str | None]:
         kind = picture_format(data)
         if kind == "HEIC":
             return _from_heic(path, data), None
+        if kind == "PNG" and (claimed := claimed_bytes(data)):
+            raise MediaError(
+                f"{path} is a damaged PNG file: a part of it claims {claimed} bytes, and it has {len(data)}"
+            )
         encoded = np.frombuffer(data, np.uint8)
         deep = kind == "TIFF" or (kind == "PNG" and data[24:25] == b"\x10")
         image: NDArray[Any] | None = None
@@ -328,8 +333,12 @@ def read_picture(path: str | os.PathLike[str]) -> tuple[Image, str | None]:
             image = cv2.imdecode(encoded, cv2.IMREAD_COLOR | as_stored | depth)
     except OSError as error:
         raise MediaError(f"cannot read {path}: {error.strerror or error}") from error
-    except cv2.error as error:  # for example more pixels than OpenCV allows
-        raise MediaError(f"cannot decode {path}: {_cv2_reason(error)}") from error
+    except cv2.error as error:
+        reason = _cv2_reason(error)
+        if "CV_IO_MAX_IMAGE_PIXELS" in reason:
+            most = os.environ.get("OPENCV_IO_MAX_IMAGE_PIXELS", "2**30")
+            reason = f"it has more pixels than {most}; set OPENCV_IO_MAX_IMAGE_PIXELS to more if it is meant"
+        raise MediaError(f"cannot decode {path}: {reason}") from error
     if image is None:
         what = (
             f"not a picture ({len(data)} bytes)" if kind is None else f"a damaged {kind} file, or one of a newer kind"
@@ -345,6 +354,20 @@ def read_picture(path: str | os.PathLike[str]) -> tuple[Image, str | None]:
     elif image.dtype != np.uint8:
         raise MediaError(f"{path} holds {image.dtype} values, expected 8 or 16 bits; convert it to a PNG")
     return image, "; ".join(notes) or None
+
+
+def claimed_bytes(png: bytes) -> int:
+    """Return how many bytes a part of a PNG claims that are not there, if they are many: OpenCV takes memory for them.
+
+    0 for any other PNG; one that is only cut off may be decoded in part.
+    """
+    place = 8
+    while place + 8 <= len(png):
+        length = int.from_bytes(png[place : place + 4], "big")
+        place += 12 + length
+        if length > _MANY_BYTES and place > len(png):
+            return length
+    return 0
 
 
 def _bits_used(largest: int) -> int:

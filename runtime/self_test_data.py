@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from sfpp.runtime.contract import InputSpec, ModelContract, SelfTest
 from sfpp.runtime.errors import ContractError
-from sfpp.runtime.images import Image
+from sfpp.runtime.images import Image, claimed_bytes
 from sfpp.runtime.imports import import_cv2
 
 # Pixels of a stored frame's longer side: the first with which the PNG, before base64, has few enough bytes.
@@ -117,6 +117,8 @@ def _frame_from(data: bytes) -> Image:
     width, height = struct.unpack_from(">II", data, len(_PNG_START))
     if not (1 <= width <= _LONGEST_SIDE and 1 <= height <= _LONGEST_SIDE):
         raise _wrong(f"its frame has {width}x{height} pixels (width x height), expected at most {_LONGEST_SIDE} a side")
+    if claimed_bytes(data):
+        raise _wrong("its frame is a damaged PNG")
     cv2 = import_cv2(purpose="running a self-test")
     try:
         frame: Image | None = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)

@@ -1,5 +1,9 @@
 import dataclasses
+import os
+import struct
+import subprocess
 import sys
+import zlib
 
 import cv2
 import numpy as np
@@ -441,3 +445,38 @@ def test_files_of_any_format_and_of_several_pictures_are_turned_upright(tmp_path
     options = {"lossless": True} if suffix == "webp" else {"quality": 95} if suffix == "avif" else {}
     first.save(tmp_path / f"turned.{suffix}", exif=exif.tobytes(), **more, **options)
     assert_alike(read_image(tmp_path / f"turned.{suffix}"), np.rot90(image, -1))
+
+
+def png_of(width, height, *, claims=None):
+    """A PNG of a few bytes: its header says a size, and a part of it how long it is."""
+
+    def part(kind, data, length=None):
+        told = len(data) if length is None else length
+        return struct.pack(">I", told) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = part(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    middle = part(b"tEXt", b"x" * 8, claims)
+    return b"\x89PNG\r\n\x1a\n" + header + middle + part(b"IDAT", zlib.compress(bytes(52))) + part(b"IEND", b"")
+
+
+@pytest.mark.parametrize("claims", [10**8, 0x7FFFFFFF, 0xFFFFFFF0])
+def test_a_small_file_that_claims_gigabytes_takes_none(tmp_path, claims):
+    path = tmp_path / "claims.png"
+    path.write_bytes(png_of(4, 4, claims=claims))
+    with pytest.raises(MediaError, match=rf"claims\.png is a damaged PNG file: a part of it claims {claims} bytes"):
+        read_image(path)
+    path.write_bytes(png_of(4, 4))
+    assert read_image(path).shape == (4, 4, 3)
+
+
+@pytest.mark.parametrize(("allowed", "refused"), [(None, True), ("1000000000", False)])
+def test_pictures_have_a_most_of_pixels(tmp_path, allowed, refused):
+    path = tmp_path / "bomb.png"
+    path.write_bytes(png_of(20000, 20000))
+    program = f"from sfpp.runtime import read_image\nread_image({str(path)!r})"
+    environment = {name: value for name, value in os.environ.items() if name != "OPENCV_IO_MAX_IMAGE_PIXELS"}
+    environment |= {} if allowed is None else {"OPENCV_IO_MAX_IMAGE_PIXELS": allowed}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 1
+    words = "it has more pixels than 268435456; set OPENCV_IO_MAX_IMAGE_PIXELS to more if it is meant"
+    assert (words in done.stderr) == refused
