@@ -110,7 +110,8 @@ def test_sources_take_turns():
         answers = [(answer.frame.source, answer.frame.index) for answer in pipeline]
     for name in "abc":
         assert [index for source, index in answers if source == name] == list(range(9))
-        assert 3 <= sum(source == name for source, _ in answers[:12]) <= 5
+        # The first nine are taken as fast as they are read; from then on each source has one that waits.
+        assert 2 <= sum(source == name for source, _ in answers[9:18]) <= 4
 
 
 def test_sources_share_a_batch():
