@@ -134,12 +134,12 @@ class Still:
 
     def needs_network(self, picture: Picture, time_s: float, *, due: bool, begins: bool) -> bool:
         """Whether the network sees a frame that is ``due``; one with which another scene ``begins`` always."""
+        if not due:
+            return False
         cv2 = import_cv2(purpose="following motion")
         height, width = picture.shape
         size = self._COLUMNS, max(1, round(self._COLUMNS * height / width))
         cells = cv2.resize(picture, size, interpolation=cv2.INTER_AREA).astype(np.float32)
-        if not due:
-            return False
         if not begins and self._key is not None and 0 <= time_s - self._key_s < self._LONGEST_S:
             change = cells - self._key
             if np.abs(change - np.median(change)).max() < self._LEAST:
