@@ -106,7 +106,7 @@ class Carrier:
         self._mix = np.float32(mix)
         self._scores: Values | None = None
         self._path: Path | None = None
-        self._marked: tuple[Path | None, Carried | None] | None = None
+        self._marked: tuple[Path, Carried] | None = None
 
     @property
     def path(self) -> Path:
@@ -119,11 +119,7 @@ class Carrier:
         if self._path is not None:
             self._path.extend(step)
         if self._marked is not None:
-            path, known = self._marked
-            if path is None:
-                path = Path(step.belief.shape[:2])
-                self._marked = path, known
-            path.extend(step)
+            self._marked[0].extend(step)
 
     def now(self) -> Carried | None:
         """Return the scores at the newest frame; None before any answer."""
@@ -131,20 +127,20 @@ class Carrier:
             return None
         return Carried(moved(self._scores, self._path.offset), self._path.belief)
 
-    def mark(self) -> None:
-        """Keep the newest frame in mind: the network gets it now, and answers some frames later."""
-        self._marked = None, self.now()
+    def mark(self, now: Carried) -> None:
+        """Keep the newest frame in mind, at which scores are as :meth:`now` says: the network answers it later."""
+        self._marked = Path(now.belief.shape), now
 
     def correct(self, answer: Values, *, marked: bool = False) -> Values:
         """Take the scores that the network gives the newest frame, or the marked one; return those that are kept."""
-        path, known = None, None
+        known: Carried | None
         if marked:
             assert self._marked is not None, "no frame was marked"
             (path, known), self._marked = self._marked, None
         else:
-            known = self.now()
+            path, known = Path(answer.shape[1:3]), self.now()
         self._scores = answer if known is None else mixed(known.scores, answer, self._mix * known.belief)
-        self._path = path or Path(answer.shape[1:3])
+        self._path = path
         return self._scores
 
     def forget(self) -> None:

@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING
 
 from sfpp.runtime.backends.protocol import Arrays
 from sfpp.runtime.model import Step
-from sfpp.runtime.motion.carry import (
-    Carrier,
-)
+from sfpp.runtime.motion.carry import Carrier
 from sfpp.runtime.motion.flow import Values
 from sfpp.runtime.motion.options import MIX, KeyFrames, Motion
 from sfpp.runtime.motion.steps import came_from, labels_of, scores_of
@@ -135,13 +133,13 @@ def following_steps(
         if source.answer is not None and source.answer.done():
             source.carrier.correct(scores(source.answer, seen), marked=True)
             source.key, source.answer = source.asked, None
-        source.due |= seen.is_key
-        if source.due and may_ask(source):
-            source.carrier.mark()
-            source.asked, source.asked_s, source.answer = frame, time.monotonic(), ask(frame)
-            source.due = False
         now = source.carrier.now()
         assert now is not None
+        source.due |= seen.is_key
+        if source.due and may_ask(source):
+            source.carrier.mark(now)
+            source.asked, source.asked_s, source.answer = frame, time.monotonic(), ask(frame)
+            source.due = False
         assert source.key is not None
         return labels_of(now.scores, seen, model, from_key=came_from(source.key, frame, now))
 

@@ -139,7 +139,7 @@ def test_a_late_answer_is_as_one_that_came_at_once(late):
         carrier.step(step(1))
         carrier.step(step(2))
     at_once.correct(scores_from_logits(logits(1)))
-    delayed.mark()
+    delayed.mark(delayed.now())
     for seed in range(late):
         at_once.step(step(10 + seed))
         delayed.step(step(10 + seed))
@@ -153,7 +153,7 @@ def test_a_late_answer_is_as_one_that_came_at_once(late):
 def test_nothing_is_carried_into_another_scene():
     carrier = Carrier(0.9)
     carrier.correct(scores_from_logits(logits(0)))
-    carrier.mark()
+    carrier.mark(carrier.now())
     carrier.forget()
     assert carrier.now() is None
     kept = carrier.correct(scores_from_logits(logits(1)))
