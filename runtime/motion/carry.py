@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sfpp.runtime.imports import import_cv2
-from sfpp.runtime.motion.flow import Path, Step, Values, cells
+from sfpp.runtime.motion.flow import Path, Step, Values, cells, looked_up
 from sfpp.runtime.motion.options import MIX
 
 # Scores are the softmax at this temperature: bounded, so that one answer cannot outvote others by its logits' size.
@@ -67,11 +66,10 @@ def logits_from_scores(scores: Values, classes: int) -> Values:
 
 def moved(scores: Values, offset: Values) -> Values:
     """Return scores (groups, h, w, 4) as seen from each cell plus its ``offset``, (h, w, 2) in cells."""
-    cv2 = import_cv2(purpose="following motion")
     places = offset + cells(offset.shape[:2])
     result = np.empty_like(scores)
     for group, into in zip(scores, result, strict=True):
-        cv2.remap(group, places, None, cv2.INTER_LINEAR, dst=into, borderMode=cv2.BORDER_REPLICATE)
+        looked_up(group, places, into=into)
     return result
 
 

@@ -86,11 +86,12 @@ class Flow:
         self._picture_wh = picture_width, picture_height
         self._rows = _Axis(cells_hw[0], rows, picture_height, top, height, align_corners=align_corners)
         self._columns = _Axis(cells_hw[1], columns, picture_width, left, width, align_corners=align_corners)
+        covered = self._rows.is_covered and self._columns.is_covered
+        self._places = None if covered else np.dstack(np.meshgrid(self._columns.places, self._rows.places))
         self._solver = self._cv2.DISOpticalFlow_create(self._cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
         self._solver.setFinestScale(0)
         # Half a millisecond of two a frame, and no better labels.
         self._solver.setUseSpatialPropagation(False)
-        self._border = self._cv2.BORDER_REPLICATE
         self._latest: Values | None = None
 
     def picture(self, frame_bgr: Image) -> Picture:
@@ -119,14 +120,12 @@ class Flow:
         if not forth:
             return back, None
         # What came to x was at x + flow(x): so what was at y goes to y - flow(x), and x is about y - flow(y).
-        turned = -self._cv2.remap(flow, cells(now.shape) - flow, None, self._cv2.INTER_LINEAR, borderMode=self._border)
-        return back, self._step(before, now, turned)
+        return back, self._step(before, now, -looked_up(flow, cells(now.shape) - flow))
 
     def _step(self, one: Picture, other: Picture, flow: Values) -> Step:
         """Return the step along a flow, (h, w, 2) in pixels of the picture, with how well it fits."""
-        cv2 = self._cv2
-        there = cv2.remap(other, cells(one.shape) + flow, None, cv2.INTER_LINEAR, borderMode=self._border)
-        belief = np.exp(-np.square((one - there.astype(np.float32)) / np.float32(_TOLERANCE)))
+        there = looked_up(other, cells(one.shape) + flow).astype(np.float32)
+        belief = np.exp(-np.square((one - there) / np.float32(_TOLERANCE)))
         scale = np.array([self._columns.cells_per_pixel, self._rows.cells_per_pixel], np.float32)
         return Step(self._on_grid(flow * scale), self._on_grid(belief))
 
@@ -136,10 +135,7 @@ class Flow:
         size = columns.covered, rows.covered
         if size != values.shape[1::-1]:
             values = np.asarray(cv2.resize(values, size, interpolation=self._way(values, size)), np.float32)
-        if rows.is_covered and columns.is_covered:
-            return values
-        places = np.meshgrid(columns.places, rows.places)
-        return np.asarray(cv2.remap(values, *places, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.float32)
+        return values if self._places is None else looked_up(values, self._places)
 
     def _way(self, values: NDArray[Any], size_wh: tuple[int, int]) -> int:
         """Return how to resize: by area, unless it grows, of which that would make blocks."""
@@ -163,15 +159,10 @@ class Path:
 
     def extend(self, step: Step) -> None:
         """Begin the way one frame further: at the frame from which ``step`` leads to where it began so far."""
-        cv2 = import_cv2(purpose=_PURPOSE)
         places = step.offset + cells(self.belief.shape)
-        self.offset = step.offset + cv2.remap(
-            self.offset, places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-        )
+        self.offset = step.offset + looked_up(self.offset, places)
         # What was outside of the picture is believed by nobody.
-        self.belief = step.belief * cv2.remap(
-            self.belief, places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT
-        )
+        self.belief = step.belief * looked_up(self.belief, places, outside=0.0)
 
 
 class Cuts:
@@ -191,6 +182,25 @@ class Cuts:
             self._flow, self._frame_hw, self._before = Flow(self._CELLS_HW, (height, width)), (height, width), None
         before, self._before = self._before, self._flow.picture(frame_bgr)
         return before is None or self._flow.back(self._before, before).is_cut
+
+
+def looked_up(
+    values: NDArray[Any], places: Values, *, outside: float | None = None, into: NDArray[Any] | None = None
+) -> NDArray[Any]:
+    """Return values at places, (h, w, 2) as (across, down) in cells or pixels, interpolated bilinearly.
+
+    Args:
+        values: (h, w) or (h, w, C) of at most 4 channels, uint8 or float32.
+        places: of any size; offsets to be added to :func:`cells`.
+        outside: what lies beyond the border; None goes on with the outermost values.
+        into: where to write them; None makes an array.
+    """
+    cv2 = import_cv2(purpose=_PURPOSE)
+    border = cv2.BORDER_REPLICATE if outside is None else cv2.BORDER_CONSTANT
+    found: NDArray[Any] = cv2.remap(
+        values, places, None, cv2.INTER_LINEAR, dst=into, borderMode=border, borderValue=outside or 0.0
+    )
+    return found
 
 
 @functools.lru_cache(maxsize=8)  # of each source's grid; making it takes longer than to move scores along it

@@ -250,8 +250,7 @@ class Pipeline(contextlib.AbstractContextManager["Pipeline"]):
     def _answered(self, done: _Work) -> Iterator[Answer]:
         for frame, result in done.made:
             self.timer.frame_done()
-            latencies_ms = self._latencies_ms.pop(frame, done.latencies_ms)
-            yield Answer(frame, result, 1e3 * (time.monotonic() - frame.taken_s), latencies_ms)
+            yield Answer(frame, result, 1e3 * (time.monotonic() - frame.taken_s), self._latencies_ms.pop(frame))
 
 
 @dataclass(eq=False)
