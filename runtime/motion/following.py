@@ -90,77 +90,95 @@ def following_steps(
         give_up: told why, once carrying every frame costs more than half of the machine; from then on each frame waits
             for the network. None never gives up.
     """
-    followed: dict[str, _Followed] = {}
-    mix = MIX if motion.smooth is None else motion.smooth
-    waits = threading.Event()
+    run = _Following(model, motion, ask, give_up)
+    return [Step("motion", run.watch), Step("labels", run.labels)]
 
-    def watch(frames: Sequence[Frame], _: None) -> tuple[list[Seen], float]:
+
+class _Following:
+    """The steps of one run, each in a thread of its own; the arguments are those of :func:`following_steps`."""
+
+    def __init__(
+        self,
+        model: Segmenter,
+        motion: Motion,
+        ask: Callable[[Frame], Future[tuple[PreparedFrames, Arrays]]],
+        give_up: Callable[[str], object] | None,
+    ) -> None:
+        self._model = model
+        self._motion = motion
+        self._ask = ask
+        self._give_up = give_up
+        self._mix = MIX if motion.smooth is None else motion.smooth
+        self._followed: dict[str, _Followed] = {}
+        self._waits = threading.Event()
+
+    def watch(self, frames: Sequence[Frame], _: None) -> tuple[list[Seen], float]:
+        """Follow the motion of frames, and say what processor time that took, in seconds."""
         start_s = time.thread_time()
-        seen = [source_of(frame).watcher.see(frame, follow=not waits.is_set()) for frame in frames]
+        seen = [self._source_of(frame).watcher.see(frame, follow=not self._waits.is_set()) for frame in frames]
         return seen, time.thread_time() - start_s
 
-    def source_of(frame: Frame) -> _Followed:
-        if frame.source not in followed:
-            keys = KeyFrames(motion.key_every, ahead=False)
-            followed[frame.source] = _Followed(
-                Watcher(model, keys, live=True, still=motion.still), Carrier(mix), _Cost()
+    def _source_of(self, frame: Frame) -> _Followed:
+        if frame.source not in self._followed:
+            keys = KeyFrames(self._motion.key_every, ahead=False)
+            self._followed[frame.source] = _Followed(
+                Watcher(self._model, keys, live=True, still=self._motion.still), Carrier(self._mix), _Cost()
             )
-        return followed[frame.source]
+        return self._followed[frame.source]
 
-    def labels(frames: Sequence[Frame], watched: tuple[list[Seen], float]) -> list[tuple[Frame, Segmentation]]:
+    def labels(self, frames: Sequence[Frame], watched: tuple[list[Seen], float]) -> list[tuple[Frame, Segmentation]]:
+        """Return the frames, each with its labels."""
         done, (seen, watched_s) = [], watched
         for frame, each in zip(frames, seen, strict=True):
             start_s = time.thread_time()
-            done.append((frame, shown(frame, each)))
+            done.append((frame, self._shown(frame, each)))
             spent_s = watched_s / len(frames) + time.thread_time() - start_s
-            why = None if each.begins else followed[frame.source].cost.add(frame, spent_s)
-            if give_up is not None and why is not None and share() > usable_cores() / 2:
-                waits.set()
-                give_up(why)
+            why = None if each.begins else self._followed[frame.source].cost.add(frame, spent_s)
+            if self._give_up is not None and why is not None and self._share() > usable_cores() / 2:
+                self._waits.set()
+                self._give_up(why)
         return done
 
-    def share() -> float:
-        return sum(each.cost.share for each in list(followed.values()))
+    def _share(self) -> float:
+        return sum(each.cost.share for each in list(self._followed.values()))
 
-    def shown(frame: Frame, seen: Seen) -> Segmentation:
-        source = followed[frame.source]
+    def _shown(self, frame: Frame, seen: Seen) -> Segmentation:
+        source = self._followed[frame.source]
         now_s = time.monotonic()
         source.is_seldom, source.seen_s = now_s - source.seen_s > _SELDOM_S, now_s
         if seen.begins or source.key is None:
-            return begun(source, frame, seen)
+            return self._begun(source, frame, seen)
         assert seen.back is not None
         source.carrier.step(seen.back)
         if source.answer is not None and source.answer.done():
-            source.carrier.correct(scores(source.answer, seen), marked=True)
+            source.carrier.correct(self._scores(source.answer, seen), marked=True)
             source.key, source.answer = source.asked, None
         now = source.carrier.now()
         assert now is not None
         source.due |= seen.is_key
-        if source.due and may_ask(source):
+        if source.due and self._may_ask(source):
             source.carrier.mark(now)
-            source.asked, source.asked_s, source.answer = frame, time.monotonic(), ask(frame)
+            source.asked, source.asked_s, source.answer = frame, time.monotonic(), self._ask(frame)
             source.due = False
         assert source.key is not None
-        return labels_of(now.scores, seen, model, from_key=came_from(source.key, frame, now))
+        return labels_of(now.scores, seen, self._model, from_key=came_from(source.key, frame, now))
 
-    def begun(source: _Followed, frame: Frame, seen: Seen) -> Segmentation:
+    def _begun(self, source: _Followed, frame: Frame, seen: Seen) -> Segmentation:
         """Wait for the network: of another scene nothing is known yet."""
         source.carrier.forget()
         source.key = source.asked = frame
         source.answer, source.due, source.asked_s = None, False, time.monotonic()
-        return labels_of(source.carrier.correct(scores(ask(frame), seen)), seen, model)
+        return labels_of(source.carrier.correct(self._scores(self._ask(frame), seen)), seen, self._model)
 
-    def scores(answer: Future[tuple[PreparedFrames, Arrays]], seen: Seen) -> Values:
-        return scores_of(model.checked_output(answer.result()[1])[0], seen, model, mixes=mix > 0)
+    def _scores(self, answer: Future[tuple[PreparedFrames, Arrays]], seen: Seen) -> Values:
+        return scores_of(self._model.checked_output(answer.result()[1])[0], seen, self._model, mixes=self._mix > 0)
 
-    def may_ask(source: _Followed) -> bool:
+    def _may_ask(self, source: _Followed) -> bool:
         """Whether the network is free, and no other source has waited for longer."""
         if source.answer is not None or source.is_seldom:
             return source.answer is None
-        others = [each for each in list(followed.values()) if each is not source]
+        others = [each for each in list(self._followed.values()) if each is not source]
         if any(each.answer is not None and not each.answer.done() for each in others):
             return False
         waiting = [each for each in others if each.due and each.answer is None]
         return all(source.asked_s <= each.asked_s or source.seen_s - each.seen_s > _SELDOM_S for each in waiting)
-
-    return [Step("motion", watch), Step("labels", labels)]
