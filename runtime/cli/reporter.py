@@ -232,7 +232,7 @@ class Reporter:
         # What does not move needs no newer ones.
         if p50 > _OLD_MS and not pipeline.motion.still:
             warn(
-                f"labels are old, {p50 / 1000:.1f} s in the median: what moves or comes in may be labelled wrong; "
+                f"labels are old, {p50 / 1000:.1f} s in the median: what moves or comes in may be labeled wrong; "
                 "take a faster model, or fewer sources"
             )
 
