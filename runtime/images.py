@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from sfpp.runtime.contract import InputSpec, Interpolation
 from sfpp.runtime.errors import MediaError, MissingDependencyError, UsageError
 from sfpp.runtime.files import whole_file
-from sfpp.runtime.imports import cv2_text, import_cv2
+from sfpp.runtime.imports import CV2_PIXELS, cv2_text, import_cv2
+from sfpp.runtime.limits import advice
 from sfpp.runtime.orientation import orientation_of, turned_upright
 
 Image = NDArray[np.uint8]
@@ -336,8 +337,7 @@ def read_picture(path: str | os.PathLike[str]) -> tuple[Image, str | None]:
     except cv2.error as error:
         reason = _cv2_reason(error)
         if "CV_IO_MAX_IMAGE_PIXELS" in reason:
-            most = os.environ.get("OPENCV_IO_MAX_IMAGE_PIXELS", "2**30")
-            reason = f"it has more pixels than {most}; set OPENCV_IO_MAX_IMAGE_PIXELS to more if it is meant"
+            reason = f"it has more pixels than {os.environ[CV2_PIXELS]}; {advice('PIXELS')}"
         raise MediaError(f"cannot decode {path}: {reason}") from error
     if image is None:
         what = (

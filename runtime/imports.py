@@ -5,15 +5,16 @@ from __future__ import annotations
 import functools
 import importlib
 import os
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from sfpp.runtime.errors import MissingDependencyError
+from sfpp.runtime.limits import limit
 from sfpp.runtime.resources import thread_limit
 
-# Of a picture: 16384x16384. Another number in OPENCV_IO_MAX_IMAGE_PIXELS counts instead.
-MOST_PIXELS = 2**28
+CV2_PIXELS = "OPENCV_IO_MAX_IMAGE_PIXELS"
 _JETSON_MARKER = Path("/etc/nv_tegra_release")
 _JETSON_ADVICE = (
     "on a Jetson take the system's own OpenCV, which has GStreamer (apt install python3-opencv), and a virtual "
@@ -27,8 +28,9 @@ def import_cv2(*, purpose: str) -> Any:
     Raises:
         MissingDependencyError: OpenCV is not installed, or is installed and does not load.
     """
-    # It asks when it is loaded. Its own limit is four times as high: 6 GB for a picture of a few kilobytes.
-    os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MOST_PIXELS))
+    if "cv2" not in sys.modules:
+        # It asks when it is loaded. Its own limit is four times as high: 6 GB for a picture of a few kilobytes.
+        os.environ.setdefault(CV2_PIXELS, str(limit("PIXELS")))
     try:
         import cv2
     except ImportError as error:

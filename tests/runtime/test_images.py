@@ -475,8 +475,8 @@ def test_pictures_have_a_most_of_pixels(tmp_path, allowed, refused):
     path.write_bytes(png_of(20000, 20000))
     program = f"from sfpp.runtime import read_image\nread_image({str(path)!r})"
     environment = {name: value for name, value in os.environ.items() if name != "OPENCV_IO_MAX_IMAGE_PIXELS"}
-    environment |= {} if allowed is None else {"OPENCV_IO_MAX_IMAGE_PIXELS": allowed}
+    environment |= {} if allowed is None else {"SFPP_MAX_PIXELS": allowed}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 1
-    words = "it has more pixels than 268435456; set OPENCV_IO_MAX_IMAGE_PIXELS to more if it is meant"
+    words = "it has more pixels than 268435456; set SFPP_MAX_PIXELS to more if it is meant"
     assert (words in done.stderr) == refused
