@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from sfpp.runtime.errors import MissingDependencyError
-from sfpp.runtime.limits import limit
 from sfpp.runtime.resources import thread_limit
 
 CV2_PIXELS = "OPENCV_IO_MAX_IMAGE_PIXELS"
@@ -29,6 +28,8 @@ def import_cv2(*, purpose: str) -> Any:
         MissingDependencyError: OpenCV is not installed, or is installed and does not load.
     """
     if "cv2" not in sys.modules:
+        from sfpp.runtime.limits import limit  # no --help needs it
+
         # It asks when it is loaded. Its own limit is four times as high: 6 GB for a picture of a few kilobytes.
         os.environ.setdefault(CV2_PIXELS, str(limit("PIXELS")))
     try:
