@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -27,6 +26,7 @@ from sfpp.runtime.errors import UsageError
 from sfpp.runtime.files import check_destinations, sha256_of, write_text
 from sfpp.runtime.machine import machine
 from sfpp.runtime.resources import memory_for
+from sfpp.runtime.scratch import scratch_folder
 from sfpp.runtime.timing import StepClock
 from sfpp.tooling import tasks
 from sfpp.tooling.graph import check_contract, contract_in, read_model, write_model
@@ -94,7 +94,7 @@ def calibrate(
 def _run(settings: CalibrationSettings, *, notify: Notify, progress: Progress) -> CalibrationReport:
     clock = StepClock(notify)
     with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sfpp-calibrate-")))
+        folder = stack.enter_context(scratch_folder())
         context = _prepared(settings, clock, progress, stack, folder)
         accuracy = context.evaluator.reference.accuracy
         files = [FileResult(settings.model, "fp32", settings.model.stat().st_size, accuracy)]

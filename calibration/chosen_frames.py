@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Collection, Container, Generator, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from sfpp.calibration.settings import CalibrationSettings
 from sfpp.runtime.errors import MediaError
 from sfpp.runtime.images import Image, read_image
 from sfpp.runtime.imports import import_cv2
+from sfpp.runtime.scratch import scratch_folder
 from sfpp.tooling.frames import FrameSource, NamedFrame
 
 # A diverse selection looks at this many random frames for each that it wants: not at all those of an hour of video.
@@ -118,9 +118,9 @@ def chosen_frames(
     chosen, unread = pool[: settings.frames], 0
     if settings.select == "diverse":
         chosen, unread = _most_diverse(own, pool[: settings.frames * _POOL_FACTOR], settings.frames)
-    with tempfile.TemporaryDirectory(prefix="sfpp-frames-") as folder:
-        calibration = _gathered(own, chosen, Path(folder, "calibration"), progress)
-        evaluation = _gathered(other, held, Path(folder, "held-out"), progress)
+    with scratch_folder() as folder:
+        calibration = _gathered(own, chosen, folder / "calibration", progress)
+        evaluation = _gathered(other, held, folder / "held-out", progress)
         if not len(calibration):
             raise MediaError(
                 f"{settings.images}: not one frame can be read; give images or a video that sfpp-run can open"

@@ -50,6 +50,7 @@ from sfpp.runtime.files import check_destinations, made_folder, whole_file
 from sfpp.runtime.images import Image, batch_from_frames, input_from_frame, read_image, takes_frames
 from sfpp.runtime.model_file import load
 from sfpp.runtime.resources import memory_for, thread_limit
+from sfpp.runtime.scratch import scratch_folder
 from sfpp.runtime.self_test import self_test_for, threshold_for
 from sfpp.runtime.self_test_data import unpacked
 from sfpp.runtime.timing import StepClock
@@ -141,9 +142,9 @@ def export_onnx(
     # Away from the file's place until it is known to agree: of a process that is killed nothing is left there.
     with (
         memory_for(f"checking {destination.name}", needed_bytes, advice=ADVICE),
-        tempfile.TemporaryDirectory(prefix="sfpp-export-") as folder,
+        scratch_folder() as folder,
     ):
-        checked = Path(folder) / destination.name
+        checked = folder / destination.name
         with whole_file(checked) as whole:
             onnx.save(with_contract(graph, contract), str(whole))
         del graph

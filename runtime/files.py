@@ -11,7 +11,6 @@ import os
 import re
 import stat
 import sys
-import tempfile
 import time
 import unicodedata
 from collections.abc import Collection, Iterable, Iterator
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from sfpp.runtime.errors import SfppError, UsageError
+from sfpp.runtime.scratch import discard, make_file_beside, scratch_folder
 
 _CHUNK_BYTES = 1 << 20
 _MOST_LINKS = 40  # as Linux follows
@@ -66,15 +66,14 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
 def _replacing(target: Path) -> Iterator[Path]:
     place = ordinary_place(target)
     with made_folder(place.parent):
-        # A name may have 255 bytes; the temporary one is longer than the final one unless the stem is cut.
         temporary = _temporary_beside(place)
         try:
-            temporary.chmod(0o666 & ~_umask())  # mkstemp makes private files; the result is an ordinary one
+            temporary.chmod(0o666 & ~_umask())  # it is private; the result is an ordinary one
             yield temporary
             _take_over_permissions(temporary, place)
             temporary.replace(place)
         finally:
-            temporary.unlink(missing_ok=True)
+            discard(temporary)
 
 
 @contextlib.contextmanager
@@ -100,8 +99,8 @@ def made_folder(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _passing_on(target: Path, stream: io.FileIO) -> Iterator[Path]:
-    with stream, tempfile.TemporaryDirectory(prefix="sfpp-") as folder:
-        temporary = Path(folder) / f"whole{target.suffix}"
+    with stream, scratch_folder() as folder:
+        temporary = folder / f"whole{target.suffix}"
         temporary.touch()
         yield temporary
         with temporary.open("rb") as whole, _errors_of_stream(target):
@@ -291,14 +290,12 @@ def sha256_of(paths: Iterable[Path], *, prefix: bytes = b"") -> str:
 
 def _temporary_beside(target: Path) -> Path:
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{target.stem[:40]}.", suffix=target.suffix, dir=target.parent)
+        return make_file_beside(target)
     except OSError as error:
         if error.errno in _DISK_ERRORS:
             raise
         # Such as in /proc: whatever the system's reason, nobody else's work is to blame for it here.
         raise SfppError(f"cannot write {target}: {error.strerror}; give another place") from error
-    os.close(handle)
-    return Path(name)
 
 
 def _check_place(path: Path) -> None:

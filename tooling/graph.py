@@ -6,7 +6,6 @@ import contextlib
 import math
 import os
 import re
-import tempfile
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
@@ -25,6 +24,7 @@ from sfpp.runtime.contract import METADATA_KEY, ModelContract, contract_from_met
 from sfpp.runtime.errors import ContractError, ModelFileError
 from sfpp.runtime.files import whole_file
 from sfpp.runtime.onnx_file import not_an_onnx_model
+from sfpp.runtime.scratch import scratch_folder
 
 _Proto = TypeVar("_Proto", onnx.ModelProto, onnx.NodeProto, onnx.ValueInfoProto)
 _Value = TypeVar("_Value", int, float, str, list[int])
@@ -132,8 +132,8 @@ def opened_graph(
     Raises:
         ModelFileError, BackendError, MissingDependencyError, UsageError: as for ``open_backend``.
     """
-    with tempfile.TemporaryDirectory(prefix="sfpp-graph-") as folder:
-        path = Path(folder) / "graph.onnx"
+    with scratch_folder() as folder:
+        path = folder / "graph.onnx"
         onnx.save(model, str(path))
         opened, _ = open_backend(path, backend=backend, options=options, target=target)
     with contextlib.closing(opened):

@@ -9,21 +9,17 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import shutil
 import signal
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from types import FrameType
 
 from sfpp.runtime.errors import SfppError
+from sfpp.runtime.scratch import discard, make_folder
 
-_PASSED_ON = (signal.SIGTERM, signal.SIGHUP) if sys.platform == "linux" else ()
+_PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if sys.platform == "linux" else ()
 _SIGNALLED = 128  # and the signal's number, as shells report it
-# Of a terminal's Ctrl-C both processes hear; of one that was sent to the first alone the other must be told.
-_HEARS_BY_ITSELF_S = 1.0
-_POLL_S = 0.02
 _PR_SET_PDEATHSIG = 1
 
 
@@ -41,24 +37,24 @@ def supervised(command: str, work: Callable[[], int]) -> int:
         return work()
     # Until there is somebody to hand them on to, they wait.
     signal.pthread_sigmask(signal.SIG_BLOCK, _PASSED_ON)
-    folder = tempfile.mkdtemp(prefix="sfpp-")
+    folder = make_folder()
     parent = os.getpid()
     child = os.fork()
     if child == 0:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _PASSED_ON)
         _end_with(parent)
-        os.environ["TMPDIR"] = tempfile.tempdir = folder
+        os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
         return work()
     try:
         _pass_on_to(child)
-        code = os.waitstatus_to_exitcode(_waited(child))
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        discard(folder)
     return code if code >= 0 else _killed(command, signal.Signals(-code))
 
 
 def _killed(command: str, by: signal.Signals) -> int:
-    if by in (signal.SIGINT, *_PASSED_ON):
+    if by in _PASSED_ON:
         return _SIGNALLED + by
     likely = "as the system does where memory runs out" if by == signal.SIGKILL else "as libraries do without memory"
     print(
@@ -69,36 +65,15 @@ def _killed(command: str, by: signal.Signals) -> int:
     return SfppError.exit_code
 
 
-def _waited(child: int) -> int:
-    """Wait for the child and return its status."""
-    while (status := _status(child)) is None:
-        os.kill(child, signal.SIGINT)
-    return status
-
-
-def _status(child: int) -> int | None:
-    """Wait for the child and return its status; None if Ctrl-C came, and the child has not heard it by itself."""
-    with contextlib.suppress(KeyboardInterrupt):
-        return os.waitpid(child, 0)[1]
-    with contextlib.suppress(KeyboardInterrupt):
-        deadline_s = time.monotonic() + _HEARS_BY_ITSELF_S
-        while time.monotonic() < deadline_s:
-            ended, status = os.waitpid(child, os.WNOHANG)
-            if ended:
-                return status
-            time.sleep(_POLL_S)
-    return None
-
-
 def _pass_on_to(child: int) -> None:
-    """Hand on to the child what asks this process to end."""
+    """Hand on to the child what asks this process to end; of a terminal's Ctrl-C it then hears twice, as of one."""
 
     def pass_on(number: int, frame: FrameType | None) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(child, number)
 
     for number in _PASSED_ON:
-        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup asks for
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # as nohup asks for
             signal.signal(number, pass_on)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _PASSED_ON)
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from sfpp.export.check import CheckReport, check_model, report_text
 from sfpp.runtime.errors import BackendError, ModelFileError, UsageError
+from sfpp.runtime.scratch import scratch_folder
 from sfpp.runtime.tensorrt.building import EngineSettings, PhaseProgress
 from sfpp.runtime.tensorrt.engines import build_in_process_of_its_own
 from sfpp.runtime.tensorrt.library import LIBRARIES, Library, is_installed, library_of
@@ -80,12 +80,12 @@ def check(
 
 
 def _asked(library: Library, model: Path, progress: PhaseProgress) -> Answer:
-    with tempfile.TemporaryDirectory(prefix="sfpp-engine-") as folder:
+    with scratch_folder() as folder:
         try:
             build_in_process_of_its_own(
                 library,
                 model,
-                Path(folder) / "checked.engine",
+                folder / "checked.engine",
                 EngineSettings(),
                 precision="fp32",
                 progress=progress,

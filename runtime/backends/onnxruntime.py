@@ -6,8 +6,6 @@ import contextlib
 import io
 import json
 import os
-import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,6 +31,7 @@ from sfpp.runtime.cache import compiled_models_folder
 from sfpp.runtime.errors import BackendError, MissingDependencyError, UsageError
 from sfpp.runtime.onnx_file import not_an_onnx_model
 from sfpp.runtime.resources import thread_limit
+from sfpp.runtime.scratch import discard, make_folder
 from sfpp.runtime.text import first_line
 
 # Where ONNX's name of a type, within "tensor(...)", is not numpy's.
@@ -280,7 +279,7 @@ class _Profile:
     """The profile of the session that is made with these options, until it is read once."""
 
     def __init__(self, session_options: Any) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="sfpp-profile-"))
+        self._folder = make_folder()
         self._times_ms: dict[str, float] | None = None
         session_options.enable_profiling = True
         session_options.profile_file_prefix = str(self._folder / "trace")
@@ -301,7 +300,7 @@ class _Profile:
 
     def discard(self) -> None:
         """Remove the files."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+        discard(self._folder)
 
 
 def times_from_events(events: list[dict[str, Any]]) -> dict[str, float]:

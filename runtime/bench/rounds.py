@@ -10,7 +10,6 @@ import dataclasses
 import functools
 import os
 import random
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -26,6 +25,7 @@ from sfpp.runtime.bench.row import with_samples
 from sfpp.runtime.bench.settings import MIN_ROUNDS, BackendSpec, BenchSettings
 from sfpp.runtime.errors import BackendError, SfppError
 from sfpp.runtime.machine import machine
+from sfpp.runtime.scratch import scratch_folder
 
 _PROGRESS_S = 5.0
 
@@ -134,11 +134,11 @@ class Campaign:
         """Measure each candidate's peak memory."""
         if not self._settings.memory:
             return
-        with tempfile.TemporaryDirectory() as folder:
+        with scratch_folder() as folder:
             for candidate in self._with_samples():
                 self._notify(f"measuring the memory of {candidate.title}")
                 try:
-                    candidate.measure_memory(Path(folder))
+                    candidate.measure_memory(folder)
                 except SfppError as error:
                     candidate.learn(memory_failure=str(error))
 

@@ -17,7 +17,7 @@ from sfpp.runtime.errors import MissingDependencyError, SfppError
 
 COMMAND = "sfpp-run"  # of this package; others name their own
 _PATIENCE_S = 2.0  # what is over sooner needs no bar
-INTERRUPTED = 130  # exit code: 128 + SIGINT, as shells report it
+INTERRUPTED = 130  # exit code of what a signal has ended: 128 + SIGINT, as shells report it, or what another makes it
 _LARGEST_INT = 2**31 - 1  # what the libraries take that such numbers are handed on to
 _BROKEN_PIPE = 141  # 128 + SIGPIPE
 _LESS_MEMORY = "close other programs, take a smaller size, or a machine with more memory"
@@ -221,11 +221,23 @@ def example_source(task: str) -> str:
 def exit_code_of(command: str, work: Callable[[], int]) -> int:
     """Run a command's work and return its exit code; a foreseen failure becomes one line on stderr.
 
-    Ctrl-C gives 130; a reader of stdout that went away (as ``| head`` does) gives 141, without a word. A file that the
-    system does not let be looked at, a disk that is full behind stdout, and memory that ran out are foreseen failures
-    too.
+    Ctrl-C gives 130, SIGTERM 143 and SIGHUP 129, and what was begun is cleaned up, see :mod:`.stopping`; a reader of
+    stdout that went away (as ``| head`` does) gives 141, without a word. A file that the system does not let be looked
+    at, a disk that is full behind stdout, and memory that ran out are foreseen failures too.
     """
+    from sfpp.runtime.cli.stopping import SIGNALED, ends_without_threads, listening  # not for --help
+
     _prepare_standard_streams()
+    with listening(command) as signals:
+        code = _worked(command, work)
+    if code == INTERRUPTED and signals.first is not None:
+        code = SIGNALED + signals.first
+    ends_without_threads(code)
+    return code
+
+
+def _worked(command: str, work: Callable[[], int]) -> int:
+    """Do the work and return its exit code, or say what went wrong and return that error's."""
     try:
         code = work()
         sys.stdout.flush()  # here rather than at exit, where a closed pipe would show a traceback
@@ -238,6 +250,9 @@ def exit_code_of(command: str, work: Callable[[], int]) -> int:
         print(f"{command}: error: memory ran out; {_LESS_MEMORY}", file=sys.stderr)
         return SfppError.exit_code
     except KeyboardInterrupt:
+        from sfpp.runtime.scratch import discard_all
+
+        discard_all()  # of what the signal struck between its making and the block that removes it
         print(f"{command}: stopped", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:

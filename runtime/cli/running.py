@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from sfpp.runtime.cli.console import is_quiet, report
 from sfpp.runtime.cli.reporter import Reporter, announce, note, print_written, self_test_line, warn
+from sfpp.runtime.cli.stopping import SIGNALED, stop_on_signals
 from sfpp.runtime.contract import ModelContract, Task, read_contract_file
 from sfpp.runtime.errors import MediaError, UsageError
 from sfpp.runtime.files import identity
@@ -39,13 +40,10 @@ from sfpp.runtime.video.sources.opening import (
     open_source,
     reads_files,
 )
-from sfpp.runtime.video.stopping import stop_on_signals
 
 if TYPE_CHECKING:
     from sfpp.runtime.viewer import Viewer
 
-# Shells report a program that a signal has ended as this plus the signal's number.
-_SIGNAL_EXIT = 128
 _POLICY_WORDS: dict[Policy, str] = {
     "follow": "frames are shown at once, with the newest labels carried to them",
     "freshest": "frames that are old by the time the model is free are dropped",
@@ -287,7 +285,7 @@ class _Runs:
         self._reporter.finish(pipeline, found_by=self._found_by, self_test=state, advice=advice, file=self._file)
         print_written((text for text in outputs if text not in failed), file=self._file)
         if signal_number:
-            return _SIGNAL_EXIT + signal_number
+            return SIGNALED + signal_number
         return 1 if failed else 0
 
     def _sinks(self) -> Sinks:

@@ -78,7 +78,7 @@ def parser_of(command):
         patch.setattr(argparse.ArgumentParser, "parse_args", caught)
         patch.setattr(argparse.ArgumentParser, "parse_known_args", caught)
         with pytest.raises(_Parser) as found:
-            importlib.import_module(scripts()[command].module).main([])
+            importlib.import_module(scripts()[command].load().args[0]).main([])
     return found.value.args[0]
 
 

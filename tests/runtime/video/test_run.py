@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from sfpp.runtime import BackendError, MediaError, Segmenter, UsageError
+from sfpp.runtime.cli.stopping import listening, stop_on_signals
 from sfpp.runtime.video import Delivery, Pipeline, Source, open_sink, open_source, stages
 from sfpp.runtime.video.frame import Decoded
 from sfpp.runtime.video.outputs import Outputs, Plan, Sinks, default_overlay
 from sfpp.runtime.video.readers import expected_frames
-from sfpp.runtime.video.stopping import stop_on_signals
 from tests.runtime.video import running
 from tests.runtime.video.clips import index_of, picture, read_clip, rgb_segmenter, write_clip
 from tests.runtime.video.running import Collected
@@ -230,7 +230,7 @@ def interrupt_twice(clip, out):
         return infer(self, prepared)
 
     options = {"on_frame": lambda done: done == 3 and written.set()}
-    with pytest.MonkeyPatch.context() as patch, stop_on_signals() as stop:
+    with pytest.MonkeyPatch.context() as patch, listening("sfpp-test"), stop_on_signals() as stop:
         patch.setattr(stages, "_PATIENCE_S", 0.01)
         patch.setattr(Segmenter, "infer", gets_stuck)
         with pytest.raises(KeyboardInterrupt), open_sink(out) as sink:

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from sfpp.runtime.video.stopping import stop_on_signals
+from sfpp.runtime.cli.stopping import listening, stop_on_signals
 
 
 def run_alone(call):
     """Make the call, of a function of this file, in a process of its own."""
     root = Path(__file__).parents[3]
-    command = [sys.executable, "-c", f"from tests.runtime.video import test_stopping as tests\ntests.{call}"]
+    command = [sys.executable, "-c", f"from tests.runtime.cli import test_stopping as tests\ntests.{call}"]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
@@ -26,7 +26,7 @@ def test_the_first_signal_is_noted_and_the_second_interrupts(number):
 
 def notes_one_and_is_interrupted_by_two(number):
     before = signal.getsignal(number)
-    with stop_on_signals() as stop:
+    with listening("sfpp-test"), stop_on_signals() as stop:
         assert not stop()
         signal.raise_signal(number)
         assert stop()
@@ -42,7 +42,7 @@ def test_signals_do_not_tear_what_is_being_closed():
 
 
 def closes_untorn():
-    with stop_on_signals() as stop:
+    with listening("sfpp-test"), stop_on_signals() as stop:
         with stop.stops(lambda: None):
             pass
         for _ in range(3):
