@@ -71,7 +71,7 @@ class StopRequest:
                     return
             stop()
             if not done.wait(_PATIENCE_S) and self.signal_number is not None:
-                signal.raise_signal(self.signal_number)
+                _send_to_main_thread(self.signal_number)
 
         thread = threading.Thread(target=listen, name="sfpp-signals", daemon=True)
         thread.start()
@@ -143,7 +143,7 @@ class Signals:
     def was_lost(self, number: int) -> None:
         """Raise again what was raised where Python lets nothing through, such as amid the end of an object."""
         self._raised = False
-        threading.Timer(_AGAIN_S, signal.raise_signal, [number]).start()
+        threading.Timer(_AGAIN_S, _send_to_main_thread, [number]).start()
 
     def _end(self, number: int, why: str) -> None:
         discard_all()
@@ -216,6 +216,14 @@ def signals_that_stop() -> list[signal.Signals]:
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         stops.append(signal.SIGHUP)
     return stops
+
+
+def _send_to_main_thread(number: int) -> None:
+    """Send a signal from another thread, so that it ends also what the main thread waits in."""
+    if hasattr(signal, "pthread_kill"):
+        signal.pthread_kill(threading.main_thread().ident or 0, number)
+    else:
+        signal.raise_signal(number)
 
 
 @contextlib.contextmanager
