@@ -229,7 +229,7 @@ def exit_code_of(command: str, work: Callable[[], int]) -> int:
 
     _prepare_standard_streams()
     with listening(command) as signals:
-        code = _worked(command, work)
+        code = _worked(command, signals.followed()(work))
     if code == INTERRUPTED and signals.first is not None:
         code = SIGNALED + signals.first
     ends_without_threads(code)

@@ -106,6 +106,19 @@ class Signals:
             raise Stopped(number)
 
     @contextlib.contextmanager
+    def followed(self) -> Iterator[None]:
+        """Take an error that comes out of the block after a signal's for that: libraries make other ones of it.
+
+        One that is being imported says that it cannot be loaded.
+        """
+        try:
+            yield
+        except Exception as error:
+            if self.first is not None and self._raised:
+                raise Stopped(self.first) from error
+            raise
+
+    @contextlib.contextmanager
     def requested(self) -> Iterator[StopRequest]:
         """Within the block only a second signal raises anything; after it none does, if one came."""
         self._request = request = StopRequest()

@@ -145,6 +145,11 @@ def test_a_signal_that_python_lets_fall_is_raised_again(ended):
     assert ended(*work, "Ends()", "time.sleep(20)") == (143, "", "sfpp-test: stopped\n")
 
 
+def test_an_error_that_a_library_makes_of_a_signal_is_no_error(ended):
+    work = ["try:", "    told(signal.SIGTERM); time.sleep(20)", "except KeyboardInterrupt as error:"]
+    assert ended(*work, "    raise ImportError('numpy') from error") == (143, "", "sfpp-test: stopped\n")
+
+
 def test_what_goes_on_under_nohup_goes_on(ended):
     work = ["signal.signal(signal.SIGHUP, signal.SIG_IGN)"]
     listening = ["with stopping.listening('sfpp-test'):", "    pass"]
