@@ -9,11 +9,16 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from sfpp.runtime.text import without_secrets
+
 
 class SfppError(Exception):
-    """Base of every failure that sfpp foresees."""
+    """Base of every failure that sfpp foresees; its message never holds a password of an address that was given."""
 
     exit_code = 1
+
+    def __init__(self, *arguments: object) -> None:
+        super().__init__(*(without_secrets(each) if isinstance(each, str) else each for each in arguments))
 
 
 class UsageError(SfppError, ValueError):

@@ -6,13 +6,49 @@ import re
 from collections.abc import Sequence
 
 # Control characters and halves of surrogate pairs (which a file's name may hold) are no text in UTF-8, and the marks
-# that turn the direction of writing can make "exe.gpj" of "jpg.exe".
-_NO_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
+# that turn the direction of writing can make "exe.gpj" of "jpg.exe". A return without a line feed writes over the line.
+_NO_TEXT = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]|\r(?!\n)"
+)
+# What a value is called, in an address or a pipeline, that opens a camera or a server to whoever reads it.
+SECRET = (
+    r"user(?:name)?(?:-id|-pw)?|usr|login|pass(?:word|wd|phrase)?|pwd|pw|proxy-(?:id|pw)|token|secret|auth\w*|"
+    r"signature|sig|session\w*|cookies?|extra-headers|(?:api|access|stream|private)?[-_]?key"
+)
+# An address within a message: pathlib leaves one slash of two, and a password may hold a space or a quote; what follows
+# the colon is none where it is a port.
+_ADDRESS = re.compile(
+    r"(?<![\w+.-])([A-Za-z][A-Za-z0-9+.-]+:/{1,2})((?:[^\s/@:]+:(?!\d+[/?#\s]|[/\s])(?:(?!:/)[^@\n]){1,100}@)?[^\s\"'<>]+)"
+)
+_SECRET_VALUE = re.compile(rf"(?i)((?:{SECRET})=)[^/&;#]*")
 
 
 def clean_text(text: str) -> str:
     """Return the text with a replacement character for each character that cannot be shown as what it is."""
     return _NO_TEXT.sub("\ufffd", text)
+
+
+def without_secrets(text: str, *, values: bool = True) -> str:
+    """Return a message without the users and passwords of the addresses in it, and their values named like secrets.
+
+    Args:
+        text: any, with no address or with several.
+        values: whether values, such as ``?token=...``, are hidden too.
+    """
+
+    def shown(found: re.Match[str]) -> str:
+        rest = after_credentials(found[2])
+        return found[1] + (_SECRET_VALUE.sub(r"\1***", rest) if values else rest)
+
+    return _ADDRESS.sub(shown, text) if ":/" in text else text
+
+
+def after_credentials(rest: str) -> str:
+    """Cut off ``user:password@``, also where the password has a ``/``, ``?`` or ``@`` that should have been encoded."""
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    if "@" in rest and ("@" in authority or ":" in authority):
+        return rest.rpartition("@")[2]
+    return rest
 
 
 def first_line(error: BaseException) -> str:

@@ -10,10 +10,15 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
-from typing import Any, TextIO
+from collections.abc import Callable, Iterable, Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from sfpp.runtime.errors import MissingDependencyError, SfppError
+from sfpp.runtime.text import clean_text, without_secrets
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
 
 COMMAND = "sfpp-run"  # of this package; others name their own
 _PATIENCE_S = 2.0  # what is over sooner needs no bar
@@ -28,7 +33,7 @@ _LOGGER = logging.getLogger("sfpp")  # its level is how much a command says: WAR
 
 def command_parser(command: str, *, description: str, epilog: str) -> argparse.ArgumentParser:
     """Return a parser with the options that all commands have, which :func:`run_command` follows."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=command, description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     loudness = parser.add_mutually_exclusive_group()
@@ -47,6 +52,13 @@ def command_parser(command: str, *, description: str, epilog: str) -> argparse.A
         **shown,
     )
     return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """Repeats in its messages what it was given as :func:`_safe` does."""
+
+    def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
+        super()._print_message(_safe(message), file)
 
 
 class _Shown(argparse.Action):
@@ -90,19 +102,20 @@ def run_command(command: str, arguments: argparse.Namespace, work: Callable[[arg
         arguments: what a :func:`command_parser` parsed; the work is given them without the options of all commands.
         work: returns the exit code.
     """
-    before, handler = _LOGGER.level, logging.StreamHandler()
-    handler.setLevel(logging.CRITICAL)  # what is logged is printed by who is notified of it
-    _LOGGER.addHandler(handler)
-    _LOGGER.setLevel(vars(arguments).pop("log_level"))
-    try:
-        if _LOGGER.level == logging.DEBUG:
-            handler.setLevel(logging.DEBUG)
-            handler.addFilter(lambda record: not getattr(record, "notified", False))
-            notes_of(command)(_versions(command))
-        return exit_code_of(command, lambda: work(arguments))
-    finally:
-        _LOGGER.setLevel(before)
-        _LOGGER.removeHandler(handler)
+    with _safe_streams():
+        before, handler = _LOGGER.level, logging.StreamHandler()
+        handler.setLevel(logging.CRITICAL)  # what is logged is printed by who is notified of it
+        _LOGGER.addHandler(handler)
+        _LOGGER.setLevel(vars(arguments).pop("log_level"))
+        try:
+            if _LOGGER.level == logging.DEBUG:
+                handler.setLevel(logging.DEBUG)
+                handler.addFilter(lambda record: not getattr(record, "notified", False))
+                notes_of(command)(_versions(command))
+            return exit_code_of(command, lambda: work(arguments))
+        finally:
+            _LOGGER.setLevel(before)
+            _LOGGER.removeHandler(handler)
 
 
 def is_quiet() -> bool:
@@ -169,8 +182,18 @@ def progress_bar(*, hidden: bool = False, **options: Any) -> Iterator[Any]:
     except ImportError:
         yield None
         return
-    with tqdm(disable=hidden or is_quiet() or not sys.stderr.isatty(), file=sys.stderr, **options) as bar:
+    if options.get("desc"):
+        options["desc"] = _safe(options["desc"])
+    with tqdm(disable=hidden or is_quiet() or not sys.stderr.isatty(), file=terminal(), **options) as bar:
         yield bar
+
+
+def terminal() -> TextIO:
+    """Return stderr as it is, for what moves the cursor: bars, and who clears a line; never for what others named."""
+    stream = sys.stderr
+    while isinstance(stream, _SafeStream):
+        stream = stream.stream
+    return stream
 
 
 class Bars(contextlib.AbstractContextManager["Bars"]):
@@ -227,12 +250,12 @@ def exit_code_of(command: str, work: Callable[[], int]) -> int:
     """
     from sfpp.runtime.cli.stopping import SIGNALED, ends_without_threads, listening  # not for --help
 
-    _prepare_standard_streams()
-    with listening(command) as signals:
-        code = _worked(command, signals.followed()(work))
-    if code == INTERRUPTED and signals.first is not None:
-        code = SIGNALED + signals.first
-    ends_without_threads(code)
+    with _safe_streams():
+        with listening(command) as signals:
+            code = _worked(command, signals.followed()(work))
+        if code == INTERRUPTED and signals.first is not None:
+            code = SIGNALED + signals.first
+        ends_without_threads(code)
     return code
 
 
@@ -243,7 +266,7 @@ def _worked(command: str, work: Callable[[], int]) -> int:
         sys.stdout.flush()  # here rather than at exit, where a closed pipe would show a traceback
     except SfppError as error:
         if _LOGGER.level == logging.DEBUG:
-            traceback.print_exc()
+            print(_safe(traceback.format_exc()), end="", file=sys.stderr)
         print(f"{command}: error: {_one_line(str(error))}", file=sys.stderr)
         return error.exit_code
     except MemoryError:
@@ -268,14 +291,51 @@ def _worked(command: str, work: Callable[[], int]) -> int:
 
 
 def _one_line(text: str) -> str:
-    """Return the text in a line that a terminal only shows: names within a foreign file may hold codes that command it.
+    return " ".join(_safe(text).splitlines())
+
+
+def _safe(text: str, *, values: bool = True) -> str:
+    """Return text that a terminal only shows, since names may hold codes that command it, and without passwords.
 
     Bytes of a file's name that are no text stay visible as escapes.
     """
-    from sfpp.runtime.text import clean_text  # only who fails needs it
+    shown = text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+    return clean_text(without_secrets(shown, values=values))
 
-    shown = " ".join(text.splitlines()).encode("utf-8", "backslashreplace").decode()
-    return clean_text(shown)
+
+class _SafeStream:
+    """A standard stream on which all text is made safe; whatever else is asked of it, the stream itself does."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        # Values stay: the address of the page in the browser, which a person is to open, has its token in it.
+        self.stream.write(_safe(text, values=False))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+@contextlib.contextmanager
+def _safe_streams() -> Iterator[None]:
+    """Within the block, all that Python prints is text; a bug's traceback, which comes later, is so too."""
+    _prepare_standard_streams()
+    sys.excepthook = _print_bug
+    with (
+        contextlib.redirect_stdout(cast(TextIO, _SafeStream(sys.stdout))),
+        contextlib.redirect_stderr(cast(TextIO, _SafeStream(sys.stderr))),
+    ):
+        yield
+
+
+def _print_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    print(_safe("".join(traceback.format_exception(kind, error, trace))), end="", file=sys.stderr)
 
 
 def _prepare_standard_streams() -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
-from sfpp.runtime.cli.console import COMMAND, notes_of, progress_bar, report
+from sfpp.runtime.cli.console import COMMAND, notes_of, progress_bar, report, terminal
 from sfpp.runtime.events import Event
 from sfpp.runtime.model import SelfTestState
 from sfpp.runtime.video.pipeline import Answer, Pipeline
@@ -249,4 +249,4 @@ class Reporter:
 
     def _clear(self) -> None:
         if self._on_terminal:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+            print("\r\x1b[K", end="", file=terminal(), flush=True)

@@ -10,19 +10,16 @@ from typing import Any
 from urllib.parse import unquote
 
 from sfpp.runtime.errors import UsageError, did_you_mean
+from sfpp.runtime.text import SECRET, after_credentials
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _LARGEST_DENOMINATOR = 1001  # that of the NTSC rates: 30000/1001, 24000/1001
 _HIGHEST_RATE = 1000
 _LARGEST_SIDE = 16384
-_SECRET = (
-    r"user(?:name)?(?:-id|-pw)?|usr|login|pass(?:word|wd|phrase)?|pwd|pw|proxy-(?:id|pw)|token|secret|auth\w*|"
-    r"signature|sig|session\w*|cookies?|extra-headers|(?:api|access|stream|private)?[-_]?key"
-)
 # Some cameras want the password within the path: /user=admin_password=..._channel=1. Where it ends is not told, so all
 # that follows goes.
-_SECRET_IN_PATH = re.compile(rf"(?i)({_SECRET})=[^/]*")
-_SECRET_PROPERTY = re.compile(rf"(?i)(?<![\w-])((?:[\w]+-)*(?:{_SECRET}))(\s*=\s*)(\"[^\"]*\"|'[^']*'|\S+)")
+_SECRET_IN_PATH = re.compile(rf"(?i)({SECRET})=[^/]*")
+_SECRET_PROPERTY = re.compile(rf"(?i)(?<![\w-])((?:[\w]+-)*(?:{SECRET}))(\s*=\s*)(\"[^\"]*\"|'[^']*'|\S+)")
 _URI_WITHIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s\"']+")
 # Everything else in a query may be a token by another name.
 _HARMLESS_IN_QUERY = re.compile(r"(?:channel|subtype|stream|profile|camera|cam)=\d{1,3}")
@@ -172,8 +169,8 @@ def without_credentials(uri: str) -> str:
     if separator and scheme.lower() == "gst":
         return f"{scheme}://{pipeline_without_credentials(unquote(rest))}"
     if not separator:
-        return _after_credentials(readable)
-    place, _, query = _after_credentials(rest).partition("?")
+        return after_credentials(readable)
+    place, _, query = after_credentials(rest).partition("?")
     place = _SECRET_IN_PATH.sub(r"\1=***", place.partition("#")[0])
     if scheme.lower() in _STREAM_KEY_SCHEMES:
         place = "/".join(place.split("/")[:2])
@@ -194,11 +191,3 @@ def name_from(uri: str) -> str:
     """
     words = re.sub(r"[^\w]+", "-", without_credentials(uri)).strip("-_")
     return words[:_LONGEST_NAME].rstrip("-_") or "source"
-
-
-def _after_credentials(rest: str) -> str:
-    """Cut off ``user:password@``, also where the password has a ``/``, ``?`` or ``@`` that should have been encoded."""
-    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
-    if "@" in rest and ("@" in authority or ":" in authority):
-        return rest.rpartition("@")[2]
-    return rest
