@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from sfpp.runtime.agreement import label_agreement, mask_agreement, unmoved_keypoints
 from sfpp.runtime.backends import Choice, Notify
 from sfpp.runtime.backends.protocol import PRECISION_WORDS, WARNING, say
-from sfpp.runtime.cache import forget_oldest, user_cache
+from sfpp.runtime.cache import cache_folder, forget_oldest, is_own
 from sfpp.runtime.contract import ModelContract, SelfTest, Task
 from sfpp.runtime.crops import Boxes, box_of_crop
 from sfpp.runtime.errors import ContractError, MissingDependencyError, SelfTestError, SfppError, UsageError
@@ -277,7 +277,7 @@ def _tested(model: Model, path: Path) -> tuple[SelfTestState, str]:
         _LOGGER.info(f"{path.name} {detail}")
         return SelfTestState("not carried", detail=detail), ""
     place = _pass_file(model, path)
-    if place is not None and place.is_file():
+    if place is not None and place.is_file() and is_own(place):
         return SelfTestState("passed"), ""
     try:
         result = self_test(model)
@@ -305,9 +305,10 @@ def _pass_file(model: Model, path: Path) -> Path | None:
         runs = (model.description, model.precision, cpu_kind(), gpu_kind())
         # In the contract's text the self-test stands for itself by its hash.
         name = hashlib.sha256(repr((stamp, runs, model.contract)).encode("utf-8", "replace")).hexdigest()
-        return user_cache() / "self-tests" / name[:32]
-    except (OSError, RuntimeError):  # RuntimeError: there is no home folder
+    except OSError:
         return None
+    folder = cache_folder("self-tests")
+    return folder and folder / name[:32]
 
 
 def _remember(place: Path | None) -> bool:
@@ -315,7 +316,6 @@ def _remember(place: Path | None) -> bool:
     if place is None:
         return False
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
         place.touch()
     except OSError:
         return False

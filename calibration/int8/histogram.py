@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sfpp.runtime.cache import user_cache
+from sfpp.runtime.cache import cache_folder, is_own
 from sfpp.runtime.errors import BackendError, SfppError
 from sfpp.runtime.files import whole_file
 
@@ -137,17 +137,15 @@ def remembered(
 
 def _path_for(key: Mapping[str, Any]) -> Path | None:
     text = json.dumps({**key, "version": _VERSION}, sort_keys=True)
-    try:
-        folder = user_cache() / "ranges"
-        folder.mkdir(parents=True, exist_ok=True)
-    except (OSError, RuntimeError):  # RuntimeError: there is no home folder
-        return None
-    return folder / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.npz"
+    folder = cache_folder("ranges")
+    return folder and folder / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.npz"
 
 
 def _read(path: Path) -> dict[str, Histogram] | None:
     """Return what the file holds; None if there is none, or if it is damaged."""
     try:
+        if not is_own(path):
+            return None
         with path.open("rb") as stream, np.load(stream) as stored:
             names, counts, facts = stored["names"], stored["counts"], stored["facts"]
         os.utime(path)  # marks it as used last

@@ -104,18 +104,21 @@ def run_command(command: str, arguments: argparse.Namespace, work: Callable[[arg
     """
     with _safe_streams():
         before, handler = _LOGGER.level, logging.StreamHandler()
-        handler.setLevel(logging.CRITICAL)  # what is logged is printed by who is notified of it
+        handler.addFilter(_is_printed)
         _LOGGER.addHandler(handler)
         _LOGGER.setLevel(vars(arguments).pop("log_level"))
         try:
             if _LOGGER.level == logging.DEBUG:
-                handler.setLevel(logging.DEBUG)
-                handler.addFilter(lambda record: not getattr(record, "notified", False))
                 notes_of(command)(_versions(command))
             return exit_code_of(command, lambda: work(arguments))
         finally:
             _LOGGER.setLevel(before)
             _LOGGER.removeHandler(handler)
+
+
+def _is_printed(record: logging.LogRecord) -> bool:
+    """Whether a command prints what is logged: mostly, who is notified of it does so; ``--verbose`` prints the rest."""
+    return hasattr(record, "printed") or (_LOGGER.level == logging.DEBUG and not getattr(record, "notified", False))
 
 
 def is_quiet() -> bool:

@@ -1,10 +1,11 @@
 import os
+import stat
 from pathlib import Path
 
 import pytest
 
 from sfpp.runtime import cache as compiled
-from sfpp.runtime.cache import compiled_models_folder
+from sfpp.runtime.cache import cache_folder, compiled_models_folder, is_own
 
 
 @pytest.fixture
@@ -83,3 +84,60 @@ def test_no_folder_where_none_can_be_written(model, tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "home", homeless)
     assert folder_of(model) is None
+
+
+STRANGER = 65534
+needs_root = pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root gives files away")
+has_modes = pytest.mark.skipif(os.name != "posix", reason="no permissions as POSIX has them")
+
+
+@has_modes
+def test_folders_of_ours_are_closed_to_others(model, cache):
+    folder = folder_of(model)
+    modes = {stat.S_IMODE(each.stat().st_mode) for each in (cache, cache / "lib", folder)}
+    assert modes == {0o700}
+
+
+@has_modes
+@pytest.mark.parametrize("mode", [0o770, 0o777, 0o702])
+@pytest.mark.parametrize("where", ["root", "kind", "folder"])
+def test_a_folder_that_others_may_write_to_is_not_used(model, cache, caplog, where, mode):
+    folder = folder_of(model)
+    opened = {"root": cache, "kind": cache / "lib", "folder": folder}[where]
+    opened.chmod(mode)
+    assert [folder_of(model), folder_of(model)] == [None, None]
+    (line,) = caplog.messages  # said once
+    assert line.startswith(f"warning: nothing is kept in {opened} or read from it: others may write to it; remove it")
+    opened.chmod(0o755)
+    assert folder_of(model) == folder
+
+
+@has_modes
+def test_what_others_may_only_add_to_is_used(model, cache):
+    """As /tmp is: what a stranger adds there is a stranger's, which is seen."""
+    cache.mkdir(mode=0o700)
+    cache.chmod(0o1777)
+    assert folder_of(model).parent == cache / "lib"
+
+
+@needs_root
+@pytest.mark.parametrize("where", ["root", "kind", "folder", "file", "link"])
+def test_what_a_stranger_owns_is_not_used(model, cache, caplog, where):
+    folder = folder_of(model)
+    (folder / "blob").touch()
+    (folder / "link").symlink_to("blob")
+    owned = {"root": cache, "kind": cache / "lib", "folder": folder}.get(where, folder / where.replace("file", "blob"))
+    os.chown(owned, STRANGER, STRANGER, follow_symlinks=False)
+    assert folder_of(model) is None
+    assert caplog.messages[0].startswith(f"warning: nothing is kept in {owned} or read from it: it belongs to another")
+    os.chown(owned, 0, 0, follow_symlinks=False)
+    assert folder_of(model) == folder
+
+
+@needs_root
+def test_a_file_of_a_stranger_is_told(cache):
+    path = cache_folder("ranges") / "known.npz"
+    path.touch()
+    assert is_own(path)
+    os.chown(path, STRANGER, -1)
+    assert not is_own(path)
