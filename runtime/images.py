@@ -417,8 +417,13 @@ def _from_heic(path: str | os.PathLike[str], data: bytes) -> Image:
     return bgr_from_frame(image[..., [2, 1, 0, 3][: image.shape[2]]] if image.ndim == 3 else image)
 
 
-def write_image(path: str | os.PathLike[str], image: NDArray[Any]) -> None:
+def write_image(path: str | os.PathLike[str], image: NDArray[Any], *, settled: bool = True) -> None:
     """Write (H, W, 3) uint8 BGR or (H, W) uint8; the suffix chooses the format; the file appears whole or not at all.
+
+    Args:
+        path: the file.
+        image: what is written.
+        settled: as for :func:`whole_file`.
 
     Raises:
         MediaError: OpenCV does not write this format or this kind of array.
@@ -434,7 +439,7 @@ def write_image(path: str | os.PathLike[str], image: NDArray[Any]) -> None:
         raise MediaError(f"cannot write {path}: {_cv2_reason(error)}; give a name that ends in .png or .jpg") from error
     if not written:
         raise MediaError(f"cannot write {path}: OpenCV failed to encode it as {suffix}; try .png")
-    with whole_file(path) as temporary:
+    with whole_file(path, settled=settled) as temporary:
         temporary.write_bytes(encoded.tobytes())
 
 

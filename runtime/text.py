@@ -21,6 +21,7 @@ _ADDRESS = re.compile(
     r"(?<![\w+.-])([A-Za-z][A-Za-z0-9+.-]+:/{1,2})((?:[^\s/@:]+:(?!\d+[/?#\s]|[/\s])(?:(?!:/)[^@\n]){1,100}@)?[^\s\"'<>]+)"
 )
 _SECRET_VALUE = re.compile(rf"(?i)((?:{SECRET})=)[^/&;#]*")
+_SECRET_IN_QUERY = re.compile(rf"(?i)([?&](?:{SECRET})=)[^\s&;#\"']+")  # also of the end of an address
 
 
 def clean_text(text: str) -> str:
@@ -40,7 +41,9 @@ def without_secrets(text: str, *, values: bool = True) -> str:
         rest = after_credentials(found[2])
         return found[1] + (_SECRET_VALUE.sub(r"\1***", rest) if values else rest)
 
-    return _ADDRESS.sub(shown, text) if ":/" in text else text
+    if ":/" in text:
+        text = _ADDRESS.sub(shown, text)
+    return _SECRET_IN_QUERY.sub(r"\1***", text) if values else text
 
 
 def after_credentials(rest: str) -> str:

@@ -1,3 +1,4 @@
+import contextlib
 import errno
 import hashlib
 import os
@@ -341,3 +342,49 @@ def test_new_names_that_some_file_systems_take_for_one(tmp_path):
         with pytest.raises(UsageError, match="is named twice"):
             check_destinations(tmp_path / one, tmp_path / other)
     check_destinations(tmp_path / "a.json", tmp_path / "b.json")
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name_and_then_its_name_is(tmp_path, monkeypatch):
+    done = []
+    path = tmp_path / "a.json"
+    really = os.fsync
+
+    def fsync(number):
+        done.append((os.fstat(number).st_ino, path.exists()))
+        really(number)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with whole_file(path) as temporary:
+        temporary.write_text("whole")
+    assert done == [(path.stat().st_ino, False), (tmp_path.stat().st_ino, True)]
+    done.clear()
+    with whole_file(path, settled=False) as temporary:
+        temporary.write_text("later")
+    assert done == []
+
+
+@pytest.mark.parametrize(("number", "passes"), [(errno.EINVAL, True), (errno.ENOTSUP, True), (errno.ENOSPC, False)])
+def test_where_the_disk_cannot_be_waited_for(tmp_path, monkeypatch, number, passes):
+    """Some file systems have no such thing; others notice only then that they are full."""
+
+    def fsync(_):
+        raise OSError(number, "no")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    path = tmp_path / "a.json"
+    expected = contextlib.nullcontext() if passes else pytest.raises(SfppError, match="the disk is full")
+    with expected, whole_file(path) as temporary:
+        temporary.write_text("whole")
+    assert [each.name for each in tmp_path.iterdir()] == ["a.json"] * passes
+
+
+@pytest.mark.parametrize("name", ["https://u:s3cr3t@host/a.onnx", "https://u:s3cr3t@host/new/a.onnx"])
+def test_an_address_is_no_file_to_write(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    for write in (lambda: check_destinations(name), lambda: write_text(name, "x")):
+        with pytest.raises(SfppError, match=r"https:/host.*: it is an address; give a file") as error:
+            write()
+        assert "s3cr3t" not in str(error.value)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "ab:").mkdir()
+    write_text("ab:/a.onnx", "x")  # a folder that is there may be called what it likes
