@@ -23,7 +23,7 @@ from sfpp.runtime.backends.onnxruntime import session_bytes
 from sfpp.runtime.bench.settings import BackendSpec
 from sfpp.runtime.contract import ModelContract, Task, read_contract_file
 from sfpp.runtime.errors import UsageError
-from sfpp.runtime.files import check_destinations, sha256_of, write_text
+from sfpp.runtime.files import check_destinations, check_utf8, sha256_of, write_text
 from sfpp.runtime.machine import machine
 from sfpp.runtime.resources import memory_for
 from sfpp.runtime.scratch import scratch_folder
@@ -72,6 +72,7 @@ def calibrate(
         MissingDependencyError: a library is not installed.
     """
     settings = CalibrationSettings(model=model, images=images, **options)  # type: ignore[arg-type]
+    check_utf8(settings.path_of(settings.precision[0]), reader="ONNX Runtime")
     check_destinations(
         *map(settings.path_of, settings.precision),
         *((settings.page_path, settings.json_path) if report else ()),

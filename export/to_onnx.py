@@ -46,7 +46,7 @@ from sfpp.export.settings import ExportSettings, Resolution
 from sfpp.runtime.backends import Notify
 from sfpp.runtime.contract import METADATA_KEY, InputSpec, ModelContract, SelfTest, Target
 from sfpp.runtime.errors import SfppError, UsageError
-from sfpp.runtime.files import check_destinations, made_folder, whole_file
+from sfpp.runtime.files import check_destinations, check_utf8, made_folder, whole_file
 from sfpp.runtime.images import Image, batch_from_frames, input_from_frame, read_image, takes_frames
 from sfpp.runtime.model_file import load
 from sfpp.runtime.resources import memory_for, thread_limit
@@ -128,6 +128,7 @@ def export_onnx(
     check_destinations(
         destination, also_read=[weights, settings.variant, settings.classes, settings.keypoints, settings.image]
     )
+    check_utf8(destination, reader="ONNX Runtime")
     _check_writable(destination)
     model = learned_model(checkpoint)
     with clock.step(f"tracing at {contract.input.width}x{contract.input.height}"):

@@ -61,7 +61,7 @@ def whole_file(path: str | os.PathLike[str], *, settled: bool = True) -> Iterato
             or nobody reads the pipe.
     """
     target = Path(path)
-    with _disk_errors_named(target):
+    with disk_errors_named(target):
         with _errors_of_stream(target):
             stream = open_special(target)
         with _replacing(target, settled=settled) if stream is None else _passing_on(target, stream) as temporary:
@@ -290,6 +290,18 @@ def check_destinations(
             taken.add(identity(path))
 
 
+def check_utf8(path: str | os.PathLike[str], *, reader: str) -> None:
+    """Refuse a name with bytes that are no UTF-8, where a library takes nothing else.
+
+    Raises:
+        UsageError: it has such bytes; the message says which library this is about.
+    """
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(f"the name of {path} is no UTF-8, which {reader} needs; rename it") from error
+
+
 def identity(path: str | os.PathLike[str]) -> tuple[object, ...]:
     """Return what is equal for two names of one file: of links, hard ones too, and of other spellings.
 
@@ -372,7 +384,12 @@ def _errors_of_stream(target: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _disk_errors_named(target: Path) -> Iterator[None]:
+def disk_errors_named(target: Path) -> Iterator[None]:
+    """Within the block, that a disk is full, or the like, is said of the file that is being written.
+
+    Raises:
+        SfppError: it is so.
+    """
     try:
         yield
     except OSError as error:

@@ -29,6 +29,7 @@ from sfpp.runtime.backends.protocol import (
 )
 from sfpp.runtime.cache import compiled_models_folder
 from sfpp.runtime.errors import BackendError, MissingDependencyError, UsageError
+from sfpp.runtime.files import check_utf8
 from sfpp.runtime.onnx_file import not_an_onnx_model
 from sfpp.runtime.resources import thread_limit
 from sfpp.runtime.scratch import discard, make_folder
@@ -179,7 +180,9 @@ def _session(onnxruntime: Any, path: Path, providers: list[Provider], options: A
 
     Raises:
         ModelFileError: nor does it open on the CPU.
+        UsageError: its name is no UTF-8.
     """
+    check_utf8(path, reader="ONNX Runtime")
     try:
         # ONNX Runtime's own way of falling back prints to stdout, among what a command writes there.
         return onnxruntime.InferenceSession(str(path), options, providers=providers, enable_fallback=0), ""

@@ -20,7 +20,7 @@ from sfpp.runtime import errors
 from sfpp.runtime.cache import compiled_models_folder
 from sfpp.runtime.contract import EngineRecord, ModelContract, contract_from_metadata
 from sfpp.runtime.errors import BackendError, ModelFileError, SfppError, UsageError
-from sfpp.runtime.files import check_destinations, identity, python_module, sha256_of, whole_file
+from sfpp.runtime.files import check_destinations, check_utf8, identity, python_module, sha256_of, whole_file
 from sfpp.runtime.onnx_file import metadata_of
 from sfpp.runtime.tensorrt.building import CURRENT, EngineSettings, PhaseProgress
 from sfpp.runtime.tensorrt.cuda import Card, Cuda
@@ -97,6 +97,7 @@ def build_engine(
     settings.check_for(library.name)
     engine = file.with_suffix(SUFFIX) if path is None else Path(path)
     _check_destination(engine, file, settings.timing_cache)
+    check_utf8(file, reader=library.title)
     command = trtexec_line(library, file, engine, settings, precision=contract.precision)
     notify(f"building with {library.title} {library.version}; the same with its own tool: {command}")
     if library.is_rtx and contract.precision == "int8":
@@ -105,7 +106,7 @@ def build_engine(
     # The contract takes its place first: an engine without one cannot be opened.
     with whole_file(engine) as temporary, whole_file(sidecar_of(engine)) as sidecar:
         card = build_in_process_of_its_own(
-            library, file, temporary, settings, precision=contract.precision, progress=progress
+            library, file, temporary, settings, precision=contract.precision, progress=progress, shown=engine
         )
         size = temporary.stat().st_size
         contract = replace(contract, engine=_record(library, card, settings, file))
@@ -249,18 +250,21 @@ def build_in_process_of_its_own(
     precision: str,
     progress: PhaseProgress,
     parse_only: bool = False,
+    shown: Path | None = None,
 ) -> Card | None:
     """Build ``model`` into the file ``engine``, and return this machine's card, if there is one.
 
-    Arguments and errors are those of :func:`.building.engine_bytes`.
+    Arguments and errors are those of :func:`.building.engine_bytes`; ``shown`` is what the engine will be called.
 
     Raises:
+        SfppError: the disk is full.
         BackendError: also where the process is killed or crashes.
     """
     job = {
         "library": library.name,
         "model": str(model),
         "engine": str(engine),
+        "shown": str(shown or engine),
         "precision": precision,
         "parse_only": parse_only,
         "settings": dataclasses.asdict(settings),

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from sfpp.runtime.errors import SfppError
+from sfpp.runtime.files import disk_errors_named
 from sfpp.runtime.tensorrt.building import EngineSettings, engine_bytes
 from sfpp.runtime.tensorrt.cuda import card_of_this_machine
 from sfpp.runtime.tensorrt.library import library_of
@@ -49,7 +50,8 @@ def _build(job: dict[str, Any], reporter: _Reporter) -> dict[str, str] | None:
         progress=reporter,
         parse_only=job["parse_only"],
     )
-    Path(job["engine"]).write_bytes(built)
+    with disk_errors_named(Path(job["shown"])):
+        Path(job["engine"]).write_bytes(built)
     card = card_of_this_machine()
     return None if card is None else asdict(card)
 

@@ -12,9 +12,11 @@ from typing import NamedTuple
 
 import pytest
 
+from sfpp.runtime.limits import DEFAULTS
+
 ROOT = Path(__file__).parents[2]
 PAGES = [
-    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")),
     *sorted((ROOT / "docs").glob("*.md")),
 ]
 IMAGES = sorted((ROOT / "docker").glob("*.Dockerfile"))
@@ -305,3 +307,11 @@ def test_an_unknown_option_would_be_found():
     known = set(parser_of("sfpp-run")._option_string_actions)
     assert "--max-frames" in known
     assert set(options_in(["model.onnx", "--max-frame=3", "-1"])) - known == {"--max-frame"}
+
+
+def test_the_page_on_security_has_a_row_for_each_limit():
+    rows = re.findall(
+        r"^\| `SFPP_MAX_(\w+)` \| ([\d ]+) \|", (ROOT / "SECURITY.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    told = {name: int(number.replace(" ", "")) for name, number in rows}
+    assert told == dict(DEFAULTS), "give each limit of runtime/limits.py a row in the table of SECURITY.md"

@@ -12,7 +12,16 @@ import pytest
 
 from sfpp.runtime import files
 from sfpp.runtime.errors import SfppError, UsageError
-from sfpp.runtime.files import check_destinations, identity, open_number, python_code, sha256_of, whole_file, write_text
+from sfpp.runtime.files import (
+    check_destinations,
+    check_utf8,
+    identity,
+    open_number,
+    python_code,
+    sha256_of,
+    whole_file,
+    write_text,
+)
 
 posix = pytest.mark.skipif(os.name != "posix", reason="links, devices and permission bits are POSIX")
 
@@ -388,3 +397,9 @@ def test_an_address_is_no_file_to_write(tmp_path, monkeypatch, name):
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "ab:").mkdir()
     write_text("ab:/a.onnx", "x")  # a folder that is there may be called what it likes
+
+
+def test_a_name_that_is_no_utf8_is_refused_where_a_library_needs_it():
+    check_utf8("straße.onnx", reader="X")
+    with pytest.raises(UsageError, match="is no UTF-8, which ONNX Runtime needs; rename it"):
+        check_utf8(Path(os.fsdecode(b"b\xffd.onnx")), reader="ONNX Runtime")

@@ -18,6 +18,7 @@ from sfpp.runtime.cli.console import (
     progress_bar,
     report,
     run_command,
+    terminal,
 )
 from sfpp.runtime.errors import SfppError, UsageError
 
@@ -219,3 +220,39 @@ def test_without_shtab_it_is_said_what_to_install(monkeypatch, capsys):
     assert capsys.readouterr().err == (
         "sfpp-x: error: completion in a shell needs shtab, which is not installed: pip install 'sfpp[completion]'\n"
     )
+
+
+def test_what_is_printed_commands_no_terminal_and_holds_no_password(capsys):
+    def work():
+        print("class \x1b]0;owned\x07 r\rx")
+        sys.stderr.writelines(["rtsp://u:s3cr3t@host/ ", "\x1b[2J\n"])
+        print("\r\x1b[K", end="", file=terminal())  # our own
+        return 0
+
+    assert exit_code_of("sfpp-x", work) == 0
+    out, err = capsys.readouterr()
+    assert out == "class \ufffd]0;owned\ufffd r\ufffdx\n"
+    assert err == "rtsp://host/ \ufffd[2J\n\r\x1b[K"
+
+
+def test_a_parser_repeats_nothing_unsafe(capsys):
+    parser = command_parser("sfpp-x", description="", epilog="")
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--a\x1b[31m", "https://u:s3cr3t@host/?token=s3cr3t"])
+    assert capsys.readouterr().err.endswith("unrecognized arguments: --a\ufffd[31m https://host/?token=***\n")
+
+
+def test_a_bugs_traceback_is_only_text():
+    code = """
+from sfpp.runtime.cli.console import exit_code_of
+
+def fails():
+    raise OSError("\\x1b[31m https:/u:s3cr3t@host/")
+
+exit_code_of("sfpp-x", fails)
+"""
+    done = subprocess.run(
+        [sys.executable, "-X", "utf8", "-c", code], capture_output=True, encoding="utf-8", check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.endswith("OSError: \ufffd[31m https:/host/\n")

@@ -166,6 +166,27 @@ def test_a_link_to_the_model_is_the_model(fakes, model):
         build_engine(model, model.with_name("a.engine"), backend="tensorrt")
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no limits of file sizes")
+def test_a_disk_that_takes_no_more_is_not_the_librarys_fault(fakes, model):
+    program = """
+import resource, sys
+from sfpp.runtime.tensorrt import build_engine
+resource.setrlimit(resource.RLIMIT_FSIZE, (64, 64))
+build_engine(sys.argv[1], backend="tensorrt")
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(FAKES), *filter(None, sys.path)])}
+    command = [sys.executable, "-c", program, str(model)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert f"cannot write {model.with_suffix('.engine')}: the file would exceed the allowed file size" in done.stderr
+    assert list(model.parent.iterdir()) == [model]
+
+
+def test_a_name_that_is_no_utf8_is_not_the_librarys_fault(fakes, model):
+    odd = model.rename(model.with_name(os.fsdecode(b"b\xffd.onnx")))
+    with pytest.raises(UsageError, match="is no UTF-8, which TensorRT needs; rename it"):
+        build_engine(odd, backend="tensorrt")
+
+
 def test_a_library_may_print_as_much_as_it_likes(fakes, fault, model):
     fault("talks")
     assert build_engine(model, backend="tensorrt").size_bytes > 0
