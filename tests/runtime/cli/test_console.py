@@ -256,3 +256,13 @@ exit_code_of("sfpp-x", fails)
     )
     assert done.returncode == 1
     assert done.stderr.endswith("OSError: \ufffd[31m https:/host/\n")
+
+
+def test_a_warning_of_the_cache_is_printed_and_what_others_print_is_not(capsys):
+    def work(_):
+        logging.getLogger("sfpp").warning("warning: unused", extra={"printed": True})
+        logging.getLogger("sfpp").warning("warning: elsewhere", extra={"notified": True})
+        return 0
+
+    assert run_command("sfpp-x", command_parser("sfpp-x", description="", epilog="").parse_args(["-q"]), work) == 0
+    assert capsys.readouterr().err == "warning: unused\n"

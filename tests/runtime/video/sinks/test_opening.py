@@ -1,5 +1,6 @@
 import errno
 import itertools
+import os
 import re
 import sys
 from fractions import Fraction
@@ -459,3 +460,15 @@ def test_a_snapshot_survives_ctrl_c_but_no_error(tmp_path):
 def test_a_snapshot_is_a_picture():
     with pytest.raises(UsageError, match="is no name for a picture"), snapshot_sink(Path("shot.mp4")):
         pytest.fail("the sink opened")
+
+
+def test_a_folder_of_pictures_waits_for_the_disk_once(tmp_path, monkeypatch):
+    waits = []
+    monkeypatch.setattr(os, "fsync", lambda number: waits.append("file"))
+    monkeypatch.setattr(os, "sync", lambda: waits.append("all"))
+    with folder_sink(tmp_path / "pictures") as sink:
+        for number in range(3):
+            image = picture(number)
+            sink.write(Frame(number, image, 0.0, f"f{number}"), image)
+    assert waits == ["all"]
+    assert len(list((tmp_path / "pictures").iterdir())) == 3
