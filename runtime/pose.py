@@ -14,9 +14,9 @@ from sfpp.runtime.backends.protocol import Arrays, Backend
 from sfpp.runtime.contract import KeypointSpec, ModelContract
 from sfpp.runtime.crops import Boxes, checked_boxes, crop_from_box, frame_from_heatmap
 from sfpp.runtime.errors import ContractError, UsageError
-from sfpp.runtime.heatmaps import Floats, average_with_mirrored, keypoints_from_heatmaps
 from sfpp.runtime.images import Image, batch_from_frames, bgr_from_frame
 from sfpp.runtime.model import OpenedModel, Step, streamed
+from sfpp.runtime.people.heatmaps import Floats, average_with_mirrored, keypoints_from_heatmaps
 from sfpp.runtime.skeleton import draw_skeletons
 from sfpp.runtime.text import aligned
 

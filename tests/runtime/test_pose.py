@@ -8,7 +8,7 @@ from sfpp.runtime.backends import FunctionBackend
 from sfpp.runtime.contract import InputSpec, KeypointSpec, ModelContract, OutputSpec
 from sfpp.runtime.crops import crop_from_box
 from sfpp.runtime.errors import BackendError, ContractError, MediaError, ModelFileError, UsageError
-from sfpp.runtime.heatmaps import average_with_mirrored, keypoints_from_heatmaps
+from sfpp.runtime.people.heatmaps import average_with_mirrored, keypoints_from_heatmaps
 from sfpp.runtime.pose import Pose, PoseEstimator
 
 SPEC = KeypointSpec(names=("left_x", "right_x", "top"), skeleton=((0, 2), (1, 2)), flip_pairs=((0, 1),))

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from sfpp.runtime.errors import BackendError, UsageError
-from sfpp.runtime.heatmaps import average_with_mirrored, keypoints_from_heatmaps
+from sfpp.runtime.people.heatmaps import average_with_mirrored, keypoints_from_heatmaps
 
 
 def slow_keypoints(heatmaps):
