@@ -2,6 +2,7 @@
 # make test       set up, then lint, types and quick tests: what CI runs
 # make test-slow  the tests that take minutes
 # make test-newest, test-oldest  the tests that need no torch, with the newest and the oldest libraries and Python
+# make fuzz       half an hour of odd input for whatever reads foreign data; SEED=7 repeats a run
 # make test-arm64, test-arm64-all  part and all of the runtime's tests on an emulated ARM machine (Debian hosts)
 PYTHON ?= python3
 VENV ?= .venv
@@ -15,7 +16,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Threads that wait by spinning slow a busy machine down several times.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: demo test pytest test-slow test-newest test-oldest test-arm64 test-arm64-all lint types format clean
+.PHONY: demo test pytest fuzz test-slow test-newest test-oldest test-arm64 test-arm64-all lint types format clean
 
 demo: $(VENV)/.demo
 	mkdir -p $(OUT)
@@ -32,6 +33,11 @@ test: lint
 # By file, since tests of one file share what takes long to make.
 pytest: $(VENV)/.dev
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+
+# What fails is kept in build/fuzz and tried first the next time.
+fuzz: SEED := $(shell date +%s)
+fuzz: $(VENV)/.dev
+	$(BIN)/python -m pytest tests/fuzz -n $(WORKERS) --dist worksteal --hypothesis-profile=long --hypothesis-seed=$(SEED)
 
 # FFmpeg's command makes videos to try.
 test-slow: $(VENV)/.dev

@@ -28,10 +28,10 @@ def saved(content, *, old=False):
     return stream.getvalue()
 
 
-def safetensors(header, data=b""):
-    """Return a file with this header, whatever it says."""
-    text = json.dumps(header).encode()
-    return struct.pack("<Q", len(text)) + text + data
+def safetensors(shape):
+    """Return a file of four bytes that claims a tensor of this shape."""
+    text = json.dumps({"a": {"dtype": "F32", "shape": shape, "data_offsets": [0, 4]}}).encode()
+    return struct.pack("<Q", len(text)) + text + bytes(4)
 
 
 @functools.cache
@@ -42,10 +42,8 @@ def stored_files():
 
 
 @fuzzed(4.0, data=st.deferred(lambda: changed_bytes(*stored_files())), suffix=st.sampled_from((".pth", ".safetensors")))
-@example(
-    safetensors({"a": {"dtype": "F32", "shape": [2**62, 2**62], "data_offsets": [0, 4]}}, bytes(4)), ".safetensors"
-)
-@example(safetensors({"a": {"dtype": "F32", "shape": [10**400], "data_offsets": [0, 4]}}, bytes(4)), ".safetensors")
+@example(safetensors([2**62, 2**62]), ".safetensors")
+@example(safetensors([10**400]), ".safetensors")
 @example(struct.pack("<Q", 2**63) + b"{", ".safetensors")
 @example(pickle.dumps(ODD_VALUES), ".pth")
 @example(b"\x80\x02" + b"(" * 100_000 + b".", ".pth")
@@ -67,9 +65,10 @@ def test_index_of_shards(folder, data):
     read_weights(path)
 
 
-@fuzzed(
-    1.0, settings=json_files(TINY), processor=json_files(PROCESSOR), newer=json_files({"image_processor": PROCESSOR})
-)
+PREPARING = json_files(PROCESSOR), json_files({"image_processor": PROCESSOR})
+
+
+@fuzzed(1.0, settings=json_files(TINY), processor=PREPARING[0], newer=PREPARING[1])
 def test_folder_of_transformers(folder, settings, processor, newer):
     place = folder / "tiny"
     place.mkdir(exist_ok=True)
@@ -101,9 +100,8 @@ TENSORS = st.one_of(
     st.sampled_from((None, 1, "a", b"a", [], {}, {"a": torch.zeros(1)}, [torch.zeros(1)], torch.float32)),
 )
 KEYS = st.sampled_from(sorted(tiny_state()))
-NAMES = st.one_of(
-    KEYS, KEYS.map(lambda key: key.replace("0", "9" * 5000)), st.sampled_from(("", "ema.a", "\ud800", 3, None))
-)
+OTHER_KEYS = st.sampled_from(("", "ema.a", "\ud800", 3, None))
+NAMES = st.one_of(KEYS, KEYS.map(lambda key: key.replace("0", "9" * 5000)), OTHER_KEYS)
 
 
 @fuzzed(2.0, changes=st.dictionaries(NAMES, TENSORS, max_size=3), removed=st.lists(KEYS, max_size=1))
@@ -129,12 +127,10 @@ def test_configuration_of_mmsegmentation(folder, text, key):
     _read_beside(folder, {key: text})
 
 
-@fuzzed(
-    2.0,
-    text=changed_json(
-        {"CLASSES": ["a", "b", "c"], "PALETTE": [[1, 2, 3]] * 3, "dataset_meta": {"classes": {"0": "a"}}}
-    ),
-)
+META = {"CLASSES": ["a", "b", "c"], "PALETTE": [[1, 2, 3]] * 3, "dataset_meta": {"classes": {"0": "a"}}}
+
+
+@fuzzed(2.0, text=changed_json(META))
 def test_metadata(folder, text):
     try:
         metadata = json.loads(text)

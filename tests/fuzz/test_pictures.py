@@ -20,12 +20,11 @@ AVIF = struct.pack(">I8sI8s", 24, b"ftypavif", 0, b"mif1avif") + chunk(b"meta", 
 
 def encoded():
     """A picture in each format that OpenCV writes, and some that it only reads."""
-    suffixes = (".png", ".jpg", ".bmp", ".tiff", ".webp", ".ppm", ".pgm", ".jp2", ".gif", ".avif")
+    suffixes = (".png", ".jpg", ".bmp", ".tiff", ".webp", ".ppm", ".jp2", ".gif", ".avif")
     files = [cv2.imencode(suffix, PIXELS)[1].tobytes() for suffix in suffixes if cv2.haveImageWriter(suffix)]
     deep = cv2.imencode(".tiff", PIXELS.astype(np.uint16) * 16)[1].tobytes()
-    turned = png(
-        8, 6, data=bytes(150), before=[(b"eXIf", struct.pack(">2sHIHHHIHHI", b"MM", 42, 8, 1, 274, 3, 1, 6, 0, 0))]
-    )
+    exif = struct.pack(">2sHIHHHIHHI", b"MM", 42, 8, 1, 274, 3, 1, 6, 0, 0)
+    turned = png(8, 6, data=bytes(150), before=[(b"eXIf", exif)])
     return [*files, deep, turned, HEIC, AVIF]
 
 
@@ -36,9 +35,7 @@ def labels():
         for kind in ("PNG", "TIFF", "GIF", "BMP"):
             stream = io.BytesIO()
             try:
-                Image.new(mode, (4, 4), 1 if mode not in ("RGB", "RGBA", "LA", "PA") else (1,) * len(mode)).save(
-                    stream, kind
-                )
+                Image.new(mode, (4, 4)).save(stream, kind)
             except (OSError, KeyError, ValueError):
                 continue
             files.append(stream.getvalue())
