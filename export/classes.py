@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sfpp.runtime.errors import UsageError
-from sfpp.runtime.typed_json import file_named, json_from_file, name_fault
+from sfpp.runtime.typed_json import file_named, json_from_file, name_fault, text_from_file
 
 Color = tuple[int, int, int]
 
@@ -95,10 +95,7 @@ def _from_file(path: Path) -> ClassSet:
         if not isinstance(entries, list):
             raise UsageError(f"{origin} must be a JSON list of names or of objects with name and color")
         return classes_from_entries(entries, origin=origin)
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{origin} cannot be read as UTF-8 text: {error}") from error
+    lines = text_from_file(path, where=origin, raising=UsageError).splitlines()
     # An empty line at the end is no class, and other programs begin their lists with a comment.
     entries = [_entry(line) for line in lines if line and not line.startswith("#")]
     _check_texts([each if isinstance(each, str) else each["name"] for each in entries], origin)

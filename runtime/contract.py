@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from sfpp.runtime.errors import ContractError
-from sfpp.runtime.typed_json import dataclass_from_json, json_from_file, name_fault, text_fault
+from sfpp.runtime.typed_json import dataclass_from_json, json_from_file, json_from_text, name_fault, text_fault
 
 METADATA_KEY = "sfpp.contract"
 SCHEMA_VERSION = 1
@@ -317,10 +317,7 @@ def contract_from_json(text: str, *, origin: str = "the contract") -> ModelContr
     Raises:
         ContractError: not JSON, a newer schema, a missing field, or a value of the wrong type or range.
     """
-    try:
-        fields = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ContractError(f"{origin} is not valid JSON ({error}); export the model again") from error
+    fields = json_from_text(text, where=origin, raising=ContractError, advice="export the model again")
     return _contract_from_fields(fields, origin=origin)
 
 

@@ -26,6 +26,7 @@ _PIPE_PATIENCE_S = 10.0
 _HEARING_S = 0.05
 _PERMISSIONS = 0o777
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # of the two slashes pathlib leaves one; C:/ is a disk
+_SHOWN = 60  # characters of a name that cannot be one
 _DISK_ERRORS = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",
@@ -266,6 +267,25 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
+def check_name(path: str | os.PathLike[str]) -> None:
+    """Refuse a name that no file here can have; whether one has it does not matter.
+
+    Raises:
+        UsageError: it is empty or too long, or holds a NUL or half of a surrogate pair.
+    """
+    text, reason = os.fspath(path), ""
+    try:
+        os.stat(text)  # noqa: PTH116 - its errors are what is asked for
+    except ValueError as error:
+        reason = str(error)
+    except OSError as error:
+        reason = {errno.ENAMETOOLONG: "it is too long"}.get(error.errno or 0, "")
+    reason = reason if text else "it is empty"
+    if reason:
+        shown = f"{text[:_SHOWN]!r}{'...' * (len(text) > _SHOWN)}"
+        raise UsageError(f"{shown} cannot be the name of a file: {reason}; check what names it")
+
+
 def check_destinations(
     *paths: str | os.PathLike[str] | None, also_read: Iterable[str | os.PathLike[str] | None] = ()
 ) -> None:
@@ -283,6 +303,7 @@ def check_destinations(
     for path in paths:
         if path is None:
             continue
+        check_name(path)
         _check_place(Path(path))
         if identity(path) in taken:
             raise UsageError(f"{path} is named twice, and one would overwrite the other; give each output its own name")

@@ -377,7 +377,8 @@ def _bits_used(largest: int) -> int:
 def picture_format(data: bytes) -> str | None:
     """Name the format of a picture's file by its first bytes; None for none that is known, or a moving picture."""
     if data[4:8] == b"ftyp":
-        brands = {data[place : place + 4] for place in range(8, int.from_bytes(data[:4], "big"), 4)}
+        end = min(len(data), int.from_bytes(data[:4], "big"))
+        brands = {data[place : place + 4] for place in range(8, end, 4)}
         if data[8:12] in _MOVING_BRANDS:
             return None
         return "AVIF" if b"avif" in brands else ("HEIC" if brands & _HEIC_BRANDS else None)

@@ -11,6 +11,7 @@ from sfpp.runtime.errors import UsageError
 DEFAULTS = MappingProxyType(
     {
         "PIXELS": 2**28,  # of a picture: 16384x16384
+        "ARRAY_BYTES": 2**30,  # of an .npz, unpacked: keypoints of some million people
     }
 )
 _PREFIX = "SFPP_MAX_"

@@ -48,21 +48,43 @@ def dataclass_from_json(cls: type[_T], fields: Any, *, where: str) -> _T:
     return cls(**values)
 
 
-def json_from_file(path: Path, *, where: str, raising: type[SfppError], **parsing: Any) -> Any:
-    """Return what a JSON file holds.
+def text_from_file(path: Path, *, where: str, raising: type[SfppError]) -> str:
+    """Return the text in a file.
 
     Args:
         path: the file, in UTF-8 with or without a mark at its beginning.
         where: begins the message of every error.
         raising: the errors' type.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise raising(f"{where} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:  # what is not UTF-8 is one, and a name that holds a NUL
+        raise raising(f"{where} cannot be read as UTF-8 text: {error}") from error
+
+
+def json_from_file(path: Path, *, where: str, raising: type[SfppError], **parsing: Any) -> Any:
+    """Return what a JSON file holds; takes and raises what :func:`text_from_file` and :func:`json_from_text` do."""
+    text = text_from_file(path, where=where, raising=raising)
+    return json_from_text(text, where=where, raising=raising, **parsing)
+
+
+def json_from_text(text: str, *, where: str, raising: type[SfppError], advice: str = "", **parsing: Any) -> Any:
+    """Return what a text of JSON says, whoever wrote it.
+
+    Args:
+        text: the text.
+        where: begins the message of every error.
+        raising: the errors' type.
+        advice: ends the message.
         parsing: for ``json.loads``.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"), **parsing)
-    except OSError as error:
-        raise raising(f"{where} cannot be read: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:  # a file that is not UTF-8 is a ValueError, too
-        raise raising(f"{where} is not valid JSON: {error}") from error
+        return json.loads(text, **parsing)
+    # Python reads no integer of more than 4300 digits, and nothing that nests by the thousand.
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise raising(f"{where} is not valid JSON: {error}{'; ' * bool(advice)}{advice}") from error
 
 
 def file_named(text: str, known: Iterable[str], *, what: str, file: str) -> Path:

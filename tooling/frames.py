@@ -14,6 +14,7 @@ import numpy as np
 
 from sfpp.runtime.errors import MediaError
 from sfpp.runtime.images import Image, read_image
+from sfpp.runtime.typed_json import text_from_file
 from sfpp.runtime.video.sources.opening import open_source
 
 _Item = TypeVar("_Item")
@@ -136,14 +137,11 @@ def _names(files: Sequence[Path]) -> tuple[str, ...]:
 
 def _listed(path: Path) -> tuple[Path, ...]:
     """Return the images of a list; relative paths are relative to the list."""
-    try:
-        # Windows' editors begin a file with a byte order mark, which would be taken for part of the first name.
-        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise MediaError(f"cannot read the list {path}: {error}") from error
+    text = text_from_file(path, where=f"the list {path}", raising=MediaError)
+    lines = [line.strip() for line in text.splitlines()]
     files = tuple(path.parent / line for line in lines if line and not line.startswith("#"))
     if not files:
         raise MediaError(f"the list {path} names no picture; expected one path per line")
-    if missing := [file for file in files if not file.is_file()]:
+    if missing := [file for file in files if not os.path.isfile(file)]:  # noqa: PTH113 - Path's raises where a name is too long
         raise MediaError(f"the list {path} names {missing[0]}, which does not exist ({len(missing)} of {len(files)})")
     return files

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,12 +17,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sfpp.runtime.errors import MediaError, UsageError
+from sfpp.runtime.limits import advice, limit
+from sfpp.runtime.text import first_line
 from sfpp.tooling.figures import share
 from sfpp.tooling.frames import evenly_spaced
 from sfpp.tooling.label_rules import ADE20K, IGNORED, ClassNumbers, Color, LabelRules, Reading, color_value, is_color
 from sfpp.tooling.metrics import ConfusionMatrix
 
 _SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".pgm", ".gif")  # without loss: JPEG would invent classes
+_FORMATS = ("PNG", "BMP", "TIFF", "PPM", "GIF")  # by their contents, whatever their suffix; others run programs
 # Of Cityscapes' images for one frame, the first kind that is there is read.
 _CITYSCAPES = re.compile(r"_gt(?:Fine|Coarse)_(labelTrainIds|labelIds|color|instance(?:Train)?Ids)$")
 _CITYSCAPES_KINDS = ("labelTrainIds", "labelIds", "color")
@@ -288,14 +292,20 @@ def _read_values(file: Path, by_color: Mapping[int, int]) -> tuple[NDArray[np.in
     Of one with a palette they are the indices, unless its colors are those of the model's classes in another order.
     """
     try:
-        with Image.open(file) as opened:
+        with warnings.catch_warnings(), Image.open(file, formats=_FORMATS) as opened:
+            warnings.simplefilter("ignore")  # of what is damaged and can be read all the same
+            if opened.width * opened.height > limit("PIXELS"):
+                raise MediaError(f"{file} has {opened.width}x{opened.height} pixels; {advice('PIXELS')}")
             mode, palette = opened.mode, opened.getpalette() if opened.mode == "P" else None
             values = np.asarray(opened)
-    except (OSError, SyntaxError, ValueError) as error:
+    except MediaError:
+        raise
+    except Exception as error:  # damaged bytes surface as almost any exception
         if isinstance(error, OSError) and error.errno is not None:
             raise MediaError(f"cannot read {file}: {error.strerror}") from error
         raise MediaError(
-            f"{file} ({file.stat().st_size} bytes) is not an image that Pillow can decode; give a PNG"
+            f"{file} ({file.stat().st_size} bytes) is not an image that Pillow can decode ({first_line(error)}); give "
+            "a PNG"
         ) from error
     if mode in ("RGB", "RGBA"):
         red, green, blue = (values[..., channel].astype(np.int32) for channel in range(3))

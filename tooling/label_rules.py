@@ -15,7 +15,7 @@ from typing import Any
 
 from sfpp.runtime.errors import UsageError
 from sfpp.runtime.options import option
-from sfpp.runtime.typed_json import json_from_file
+from sfpp.runtime.typed_json import json_from_file, text_from_file
 
 ADE20K, CITYSCAPES_LABEL_IDS = "ADE20K's", "Cityscapes' labelIds"
 IGNORED = -1  # stands for pixels that do not count, in labels that were read
@@ -160,10 +160,8 @@ def _map_in(path: Path) -> list[str]:
         if not isinstance(document, dict):
             raise UsageError(f'the label map {path} must be a JSON object such as {{"255": 1, "0": "ignore"}}')
         return [f"{old}={new}" for old, new in document.items()]
-    try:
-        return [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"the label map {path} cannot be read: {error}") from error
+    text = text_from_file(path, where=f"the label map {path}", raising=UsageError)
+    return [line for line in text.splitlines() if line.strip()]
 
 
 @dataclass(frozen=True)

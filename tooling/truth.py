@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import os
-import zipfile
 from collections import defaultdict
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sfpp.runtime.contract import ModelContract
 from sfpp.runtime.crops import Boxes
-from sfpp.runtime.errors import MediaError, UsageError
+from sfpp.runtime.errors import MediaError, SfppError, UsageError
 from sfpp.runtime.people.boxes_file import BoxesFile
+from sfpp.runtime.text import first_line
+from sfpp.runtime.typed_json import json_from_file
 from sfpp.tooling.label_images import LabelFolder
 from sfpp.tooling.label_rules import LabelRules
+from sfpp.tooling.npz import arrays_from_npz
 
 _KEYPOINTS_EXPECTED = (
     'expected a COCO data set with "keypoints", or an .npz with "names" (N,) and "joints" (N, K, 3): x, y, visible'
@@ -142,33 +144,49 @@ def _read_people(path: Path) -> dict[str, PeopleTruth]:
     """Return the annotated people by the name of their frame."""
     try:
         return _from_npz(path) if path.suffix.lower() == ".npz" else _from_coco(path)
-    except OSError as error:
-        raise MediaError(f"cannot read the keypoints {path}: {error.strerror or error}") from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, zipfile.BadZipFile) as error:
-        raise MediaError(
-            f"{path} holds no keypoints ({type(error).__name__}: {error}); {_KEYPOINTS_EXPECTED}"
-        ) from error
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        if isinstance(error, SfppError):
+            raise
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        raise MediaError(f"{path} holds no keypoints ({reason}); {_KEYPOINTS_EXPECTED}") from error
 
 
 def _from_npz(path: Path) -> dict[str, PeopleTruth]:
-    # Pickled objects are refused, as numpy does by itself: annotations are data, never code.
-    with path.open("rb") as stream, np.load(stream) as stored:
-        names, joints = stored["names"], stored["joints"]
-    if joints.ndim != 3 or joints.shape[2] != 3 or len(names) != len(joints):
-        raise MediaError(f"{path} has joints of shape {joints.shape} for {len(names)} names; {_KEYPOINTS_EXPECTED}")
-    rows = joints.astype(np.float32)
+    names, joints = arrays_from_npz(path, "names", "joints", where=f"the keypoints {path}", raising=MediaError)
+    if names.ndim != 1 or names.dtype.kind not in "US" or joints.shape != (len(names), *joints.shape[1:2], 3):
+        raise MediaError(
+            f"{path} has joints of shape {joints.shape} for {names.dtype} names of shape {names.shape}; "
+            f"{_KEYPOINTS_EXPECTED}"
+        )
+    rows = _numbers(joints)
     return {Path(str(name)).stem: PeopleTruth(row[None]) for name, row in zip(names, rows, strict=True)}
 
 
+def _numbers(values: Any) -> NDArray[np.float32]:
+    """Return numbers as float32.
+
+    Raises:
+        ValueError, TypeError, OverflowError: they are none, or too large; where nothing was annotated there may be NaN.
+    """
+    array = np.asarray(values)
+    if array.size and array.dtype.kind not in "fiub":
+        raise ValueError(f"{array.dtype} values, expected numbers")
+    with np.errstate(over="ignore"):
+        rows: NDArray[np.float32] = array.astype(np.float32)
+    if np.isinf(rows).any():
+        raise ValueError("a number is too large")
+    return rows
+
+
 def _from_coco(path: Path) -> dict[str, PeopleTruth]:
-    document = json.loads(path.read_text(encoding="utf-8"))
+    document = json_from_file(path, where=f"the file of keypoints {path}", raising=MediaError)
     names = {image["id"]: PureWindowsPath(image["file_name"]).stem for image in document["images"]}
     people = defaultdict(list)
     for entry in document["annotations"]:
         if entry.get("iscrowd") or not entry.get("num_keypoints", 1):
             continue
-        keypoints = np.array(entry["keypoints"], np.float32).reshape(-1, 3)
-        people[names[entry["image_id"]]].append((keypoints, np.array(entry["bbox"], np.float32)))
+        keypoints, box = _numbers(entry["keypoints"]).reshape(-1, 3), _numbers(entry["bbox"])
+        people[names[entry["image_id"]]].append((keypoints, box.reshape(4)))
     return {name: _people(rows) for name, rows in people.items()}
 
 

@@ -6,7 +6,6 @@ import hashlib
 import json
 import math
 import os
-import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sfpp.runtime.cache import cache_folder, is_own
-from sfpp.runtime.errors import BackendError, SfppError
+from sfpp.runtime.errors import BackendError, ModelFileError, SfppError
 from sfpp.runtime.files import whole_file
+from sfpp.tooling.npz import arrays_from_npz
 
 BINS = 2048
 # To be raised when histograms are taken in another way: what an older version kept is then not found any more.
@@ -146,13 +146,19 @@ def _read(path: Path) -> dict[str, Histogram] | None:
     try:
         if not is_own(path):
             return None
-        with path.open("rb") as stream, np.load(stream) as stored:
-            names, counts, facts = stored["names"], stored["counts"], stored["facts"]
+        names, counts, facts = arrays_from_npz(
+            path, "names", "counts", "facts", where=str(path), raising=ModelFileError
+        )
         os.utime(path)  # marks it as used last
-        rows = zip(names, counts, facts, strict=True)
-        return {str(name): Histogram(count, int(zeros), *map(float, rest)) for name, count, (zeros, *rest) in rows}
-    except (OSError, KeyError, ValueError, TypeError, zipfile.BadZipFile):
+    except (OSError, SfppError):
         return None
+    kinds = names.dtype.kind, counts.dtype, facts.dtype
+    if kinds != ("U", np.int64, np.float64) or (counts.shape, facts.shape) != ((len(names), BINS), (len(names), 4)):
+        return None
+    if (counts < 0).any() or (facts[:, 0] < 0).any() or not np.isfinite(facts).all():
+        return None
+    rows = zip(names, counts, facts, strict=True)
+    return {str(name): Histogram(count, int(zeros), *map(float, rest)) for name, count, (zeros, *rest) in rows}
 
 
 def _write(path: Path, observed: Histograms) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +25,7 @@ from sfpp.export.settings import PreparationOptions
 from sfpp.runtime.contract import Task
 from sfpp.runtime.errors import CheckpointError
 from sfpp.runtime.text import clean_text
+from sfpp.runtime.typed_json import json_from_text
 
 _T = TypeVar("_T")
 
@@ -291,7 +291,9 @@ def stored_keypoints(metadata: Mapping[str, Any]) -> str | None:
 
 
 def _from_json(text: object) -> object:
+    if not isinstance(text, str):
+        return None
     try:
-        return json.loads(text) if isinstance(text, str) else None
-    except (ValueError, RecursionError):
+        return json_from_text(text, where="the metadata", raising=CheckpointError)
+    except CheckpointError:
         return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -14,11 +13,12 @@ from sfpp.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from sfpp.runtime.backends.openvino import OpenVinoBackend
 from sfpp.runtime.backends.protocol import DEFAULT_OPTIONS, PRECISION_WORDS, Backend, BackendOptions, Notify, say
 from sfpp.runtime.contract import METADATA_KEY
-from sfpp.runtime.errors import BackendError, ModelFileError, UsageError, check_known
+from sfpp.runtime.errors import BackendError, ContractError, ModelFileError, UsageError, check_known
 from sfpp.runtime.onnx_file import metadata_of
 from sfpp.runtime.tensorrt.cuda import card_of_this_machine
 from sfpp.runtime.tensorrt.library import LIBRARIES, LibraryName, is_installed
 from sfpp.runtime.tensorrt.sidecar import SUFFIXES
+from sfpp.runtime.typed_json import json_from_text
 
 AUTO = "auto"  # on command lines, for a backend that is to be chosen
 _ONNX = ".onnx"
@@ -226,9 +226,10 @@ def _preferred(target: str, machine: Machine) -> dict[str, str]:
 
 def _target_of(path: Path) -> str:
     """Return the target in the file's contract; a faulty contract is reported by whoever reads all of it."""
+    text = metadata_of(path).get(METADATA_KEY, "{}")
     try:
-        contract = json.loads(metadata_of(path).get(METADATA_KEY, "{}"))
-    except (json.JSONDecodeError, RecursionError):
+        contract = json_from_text(text, where=path.name, raising=ContractError)
+    except ContractError:
         return "portable"
     target = contract.get("target", "portable") if isinstance(contract, dict) else None
     return target if isinstance(target, str) else "portable"

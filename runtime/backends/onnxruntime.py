@@ -89,9 +89,13 @@ class OnnxRuntimeBackend:
         self.precision: Final[Precision] = options.precision if options.precision and started else "fp32"
         if not started:
             _warn_of_fallback(path, device, used, failure, notify)
-        self.metadata: Final[Mapping[str, str]] = dict(self._session.get_modelmeta().custom_metadata_map)
-        self.inputs: Final = tuple(map(_info, self._session.get_inputs()))
-        self._output_names = [output.name for output in self._session.get_outputs()]
+        try:
+            self.metadata: Final[Mapping[str, str]] = dict(self._session.get_modelmeta().custom_metadata_map)
+            self.inputs: Final = tuple(map(_info, self._session.get_inputs()))
+            self._output_names = [output.name for output in self._session.get_outputs()]
+        except UnicodeDecodeError as error:
+            self.close()
+            raise not_an_onnx_model(path, "a name or a text in it is not UTF-8") from error
 
     def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """Run once; see :class:`.Backend`."""

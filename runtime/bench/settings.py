@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +59,7 @@ def input_shape(text: str) -> tuple[str, tuple[int, ...]]:
     """
     name, _, sizes = text.rpartition(":")  # from the right: TensorFlow's names end in ":0"
     parts = sizes.split("x")
-    if not all(part.isdecimal() and int(part) > 0 for part in parts):
+    if not all(re.fullmatch(r"0*[1-9][0-9]{0,8}", part) for part in parts):
         raise UsageError(f"{text!r} is not a shape; expected sizes from 1 such as 1x3x512x512, or NAME:1x3x512x512")
     return name, tuple(int(part) for part in parts)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import functools
 import os
 import re
 from collections import defaultdict
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from sfpp.runtime.errors import SfppError, UsageError
 from sfpp.runtime.people.detections import Detections, PersonFinder, person_among
+from sfpp.runtime.typed_json import json_from_text, text_from_file
 
 if TYPE_CHECKING:
     from sfpp.runtime.video.frame import Source
@@ -182,19 +183,15 @@ def _image_ids(document: Any) -> dict[str, int]:
 
 
 def _document(path: Path) -> Any:
+    text = text_from_file(path, where=f"the file of boxes {path}", raising=SfppError)
+    parsed = functools.partial(json_from_text, where=str(path), raising=SfppError, advice=_EXPECTED)
     try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise SfppError(f"cannot read the boxes {path}: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise SfppError(f"{path} holds no boxes: it must be JSON in UTF-8 ({error.reason})") from error
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
+        return parsed(text)
+    except SfppError as whole:
         try:
-            return [json.loads(line) for line in text.splitlines() if line.strip()]
-        except (ValueError, RecursionError):
-            raise SfppError(f"{path} is not valid JSON ({error}); {_EXPECTED}") from error
+            return [parsed(line) for line in text.splitlines() if line.strip()]
+        except SfppError:
+            raise whole from None
 
 
 def _entries(document: Any, path: Path) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -120,7 +121,7 @@ def person_among(names: Mapping[int, str], given: str | int | None, *, where: st
             return found[0]
         which = "several" if found else "none"
         raise UsageError(f"{told}, {which} of them a person by name; say which one is, with --person-class")
-    number = int(given) if str(given).isdecimal() else None
+    number = int(given) if re.fullmatch(r"\d{1,9}", str(given)) else None
     same_name = (key for key, name in names.items() if name.strip().casefold() == str(given).strip().casefold())
     number = next(same_name, number)
     if number is None or (names and number not in names):

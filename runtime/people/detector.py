@@ -18,6 +18,7 @@ from sfpp.runtime.contract import InputSpec
 from sfpp.runtime.errors import BackendError, ModelFileError, UsageError
 from sfpp.runtime.images import Image, Placement, bgr_from_frame, padded, place_frame
 from sfpp.runtime.imports import import_cv2
+from sfpp.runtime.limits import advice, limit
 from sfpp.runtime.people.detections import (
     Boxes,
     Detections,
@@ -181,7 +182,7 @@ def _image_input(inputs: Sequence[TensorInfo], metadata: Mapping[str, str], path
     """Return the frame's input, with the usual size or the exporter's where it is open; and the input for the size."""
     images = [each for each in inputs if len(each.shape) == 4]
     sizes = [each.name for each in inputs if each.fits((1, 2)) and each.dtype in ("int64", "int32")]
-    told = re.fullmatch(r"\[(\d{2,4}), (\d{2,4})\]", metadata.get(_SIZE_KEY, ""))
+    told = re.fullmatch(r"\[([1-9]\d{1,3}), ([1-9]\d{1,3})\]", metadata.get(_SIZE_KEY, ""))
     usual = (int(told[1]), int(told[2])) if told else (_DEFAULT_SIDE, _DEFAULT_SIDE)
     sides = [side or other for each in images for side, other in zip(each.shape[2:], usual, strict=False)]
     fits = len(sides) == 2 and images[0].dtype in _DTYPES and images[0].fits((1, 3, *sides))
@@ -192,6 +193,11 @@ def _image_input(inputs: Sequence[TensorInfo], metadata: Mapping[str, str], path
             "the frame's size beside it, (1, 2) integers; export the detector with batch 1"
         )
     height, width = sides
+    if min(sides) < 1 or height * width > limit("PIXELS"):
+        raise ModelFileError(
+            f"{path} takes pictures of {width}x{height} pixels (width x height), which none has; export the detector "
+            f"with the size that it was trained at, or {advice('PIXELS')}"
+        )
     return InputSpec(images[0].name, height, width, layout="NCHW", dtype="float32"), next(iter(sizes), None)
 
 

@@ -15,6 +15,8 @@ from __future__ import annotations
 import ast
 import json
 import math
+import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -25,7 +27,7 @@ from numpy.typing import NDArray
 from sfpp.runtime.backends import Arrays
 from sfpp.runtime.errors import BackendError, ContractError
 from sfpp.runtime.people.detections import Boxes
-from sfpp.runtime.typed_json import dataclass_from_json
+from sfpp.runtime.typed_json import dataclass_from_json, json_from_text
 
 Style = Literal["yolox", "yolov5", "yolov8", "yolov10", "rtmdet", "rtdetr"]
 Letterbox = Literal["top-left", "center", "stretch"]
@@ -38,6 +40,7 @@ _LARGEST_EXPONENT = 20.0  # e^20 cells are wider than any picture, and no overfl
 _SCORE_SLACK = 0.01  # half precision rounds beyond 0 and 1
 # In pixels nobody is within two of the corner; relative to the input, 0..1, everybody is.
 _LARGEST_RELATIVE = 2.0
+_LONGEST_NAMES = 200_000  # characters; parsing takes hundreds of times the memory
 _NAMES_KEYS = ("names", "class_names", "classes", "labels")
 
 
@@ -90,16 +93,14 @@ def detector_contract_from_json(text: str, *, origin: str) -> DetectorContract:
         ContractError: not JSON, an unknown field, no style, or a value of the wrong type or range.
     """
     where = f"the detector's contract ({METADATA_KEY!r}) in {origin}"
-    try:
-        fields = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ContractError(f"{where} is not valid JSON: {error}") from error
+    fields = json_from_text(text, where=where, raising=ContractError)
     known = vars(STYLES["yolox"])
     if not isinstance(fields, dict) or not fields.keys() <= known.keys():
         raise ContractError(f"{where} is {text[:200]}, expected a JSON object with the fields {', '.join(known)}")
-    if fields.get("style") not in STYLES:
-        raise ContractError(f"{where} has the style {fields.get('style')!r}, expected one of {', '.join(STYLES)}")
-    usual = json.loads(json.dumps(vars(STYLES[fields["style"]])))  # in JSON's types, which are checked next
+    style = fields.get("style")
+    if not isinstance(style, str) or style not in STYLES:
+        raise ContractError(f"{where} has the style {style!r}, expected one of {', '.join(STYLES)}")
+    usual = json.loads(json.dumps(vars(STYLES[style])))  # in JSON's types, which are checked next
     return dataclass_from_json(DetectorContract, {**usual, **fields}, where=where)
 
 
@@ -107,14 +108,35 @@ def class_names_from(metadata: Mapping[str, str]) -> dict[int, str]:
     """Return the classes' names by number, as exporters write them; empty where there are none.
 
     They may be a list or a dictionary, in JSON or as Python writes it, or words between commas or on lines.
+
+    Raises:
+        ContractError: the text is far longer than names are.
     """
     text = next((metadata[key] for key in _NAMES_KEYS if metadata.get(key, "").strip()), "")
+    if len(text) > _LONGEST_NAMES:
+        raise ContractError(
+            f"the detector's class names have {len(text)} characters, expected at most {_LONGEST_NAMES}; export it "
+            "again with short ones"
+        )
+    names = _literal(text)
+    if not isinstance(names, dict | list | tuple):
+        names = [word.strip() for word in text.replace("\n", ",").split(",") if word.strip()] if names is None else ()
+    pairs = names.items() if isinstance(names, dict) else enumerate(names)
+    found = ((str(number), name) for number, name in pairs if isinstance(number, int | str))
+    # More digits than a class's number has are none.
+    return {int(number): str(name) for number, name in found if re.fullmatch(r"\d{1,6}", number)}
+
+
+def _literal(text: str) -> Any:
+    """Return what a text of Python or JSON says; None where it is neither, or holds a number beyond any use."""
     try:
-        names = ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        names = [word.strip() for word in text.replace("\n", ",").split(",") if word.strip()]
-    pairs = names.items() if isinstance(names, dict) else enumerate(names if isinstance(names, list | tuple) else ())
-    return {int(number): str(name) for number, name in pairs if str(number).isdecimal()}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of escapes in it that Python does not know
+            value = ast.literal_eval(text)
+        str(value)  # Python writes no integer of more than 4300 digits
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return None
+    return value
 
 
 def style_of_output(

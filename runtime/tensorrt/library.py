@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import re
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
@@ -94,7 +95,7 @@ def version_numbers(version: str) -> tuple[int, ...]:
     """Return a version's numbers; what is no number ends them."""
     numbers = []
     for part in version.split("."):
-        if not part.isdecimal():
+        if not re.fullmatch(r"[0-9]{1,9}", part):
             break
         numbers.append(int(part))
     return tuple(numbers)

@@ -13,6 +13,7 @@ from sfpp.runtime.contract import ModelContract
 from sfpp.runtime.errors import UsageError
 from sfpp.runtime.events import Event
 from sfpp.runtime.skeleton import SIDE_COLORS_BGR
+from sfpp.runtime.typed_json import json_from_text
 from sfpp.runtime.viewer.drawing import VIEWS, ViewSetting
 from sfpp.runtime.viewer.store import KEPT_S, Sample, SourceFacts
 from sfpp.runtime.viewer.update import Limits, ViewerUpdate
@@ -123,10 +124,7 @@ def message_from_page(text: str, limits: Limits) -> PageView | Literal["shown", 
     Raises:
         UsageError: it is nothing that our page would send.
     """
-    try:
-        data = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"a page sent {len(text)} characters that are no JSON") from error
+    data = json_from_text(text, where=f"what a page sent, {len(text)} characters,", raising=UsageError)
     # Compared one by one: whatever JSON has put there, a list as well, need not fit into a set or a dictionary.
     kind = data.get("type") if isinstance(data, dict) else None
     if kind == "view":

@@ -25,7 +25,7 @@ else:
     settings.register_profile("quick", max_examples=25, derandomize=True, database=None, **usual)
     settings.register_profile(
         "long",
-        max_examples=2500,
+        max_examples=1000,
         database=DirectoryBasedExampleDatabase(_BUILD / "examples"),
         phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
         **usual,
@@ -75,6 +75,11 @@ def folder(tmp_path_factory):
 
 def _peak_mb():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _PER_MB
+
+
+def pytest_configure(config):
+    """What hypothesis says of long inputs is nothing to fail over."""
+    config.addinivalue_line("filterwarnings", "ignore::hypothesis.errors.HypothesisWarning")
 
 
 def pytest_terminal_summary(terminalreporter, config):

@@ -16,6 +16,7 @@ from sfpp.export.parity.settings import ParitySettings
 from sfpp.export.settings import ExportSettings
 from sfpp.runtime.bench.cli import bench_parser
 from sfpp.runtime.bench.settings import BenchSettings
+from sfpp.runtime.cli.console import exit_code_of
 from sfpp.runtime.cli.run import parsed, run_parser
 from sfpp.runtime.errors import MediaError
 from sfpp.runtime.motion.options import key_every_from
@@ -150,10 +151,13 @@ def test_run(folder, arguments):
         parsed(arguments)
 
 
-def _settings_of(parser, settings, arguments, **changes):
+def _settings_of(parser, settings, arguments):
+    def work():
+        settings(**options_of(parser.parse_args(arguments), settings))
+        return 0
+
     with _parsing():
-        options = options_of(parser.parse_args(arguments), settings)
-        settings(**{**options, **changes})
+        exit_code_of("fuzz", work)
 
 
 @fuzzed(2.0, arguments=command_lines(export_parser()).map(lambda words: words[1:]))

@@ -42,7 +42,7 @@ def test_contract(text):
 
 
 @fuzzed(1.0, data=json_files(*CONTRACTS))
-@example(b'{"schema_version": 1, "x": ' + LONG + b"}")
+@example(b'{"schema_version": 1, "x": ' + LONG.encode() + b"}")
 def test_contract_beside_an_engine(folder, data):
     path = folder / "engine.json"
     path.write_bytes(data)

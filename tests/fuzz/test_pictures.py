@@ -3,12 +3,12 @@
 import io
 import struct
 
-import cv2
 import numpy as np
 from hypothesis import example, strategies as st
 from PIL import Image
 
 from sfpp.runtime.images import read_picture
+from sfpp.runtime.imports import import_cv2
 from sfpp.tooling.label_images import LabelFolder
 from tests.fuzz.inputs import changed_bytes, chunk, png, pngs
 from tests.fuzz.judging import fuzzed
@@ -20,8 +20,10 @@ AVIF = struct.pack(">I8sI8s", 24, b"ftypavif", 0, b"mif1avif") + chunk(b"meta", 
 
 def encoded():
     """A picture in each format that OpenCV writes, and some that it only reads."""
+    cv2 = import_cv2(purpose="making pictures")
     suffixes = (".png", ".jpg", ".bmp", ".tiff", ".webp", ".ppm", ".jp2", ".gif", ".avif")
-    files = [cv2.imencode(suffix, PIXELS)[1].tobytes() for suffix in suffixes if cv2.haveImageWriter(suffix)]
+    made = [cv2.imencode(suffix, PIXELS) for suffix in suffixes if cv2.haveImageWriter(suffix)]
+    files = [data.tobytes() for is_made, data in made if is_made]
     deep = cv2.imencode(".tiff", PIXELS.astype(np.uint16) * 16)[1].tobytes()
     exif = struct.pack(">2sHIHHHIHHI", b"MM", 42, 8, 1, 274, 3, 1, 6, 0, 0)
     turned = png(8, 6, data=bytes(150), before=[(b"eXIf", exif)])

@@ -17,7 +17,14 @@ from numpy.typing import NDArray
 from sfpp.runtime import images
 from sfpp.runtime.errors import MediaError, UsageError, did_you_mean
 from sfpp.runtime.events import EventHandler, ignore
-from sfpp.runtime.files import check_destinations, free_path, made_folder, open_number, settle_all
+from sfpp.runtime.files import (
+    check_destinations,
+    check_name,
+    free_path,
+    made_folder,
+    open_number,
+    settle_all,
+)
 from sfpp.runtime.video.frame import Frame, Origin
 from sfpp.runtime.video.sinks.h264 import VIDEO_SUFFIXES, recording_sink, video_sink
 from sfpp.runtime.video.sinks.push import PROTOCOLS, PushSink, Receiver
@@ -151,6 +158,7 @@ def output_from(path: str | os.PathLike[str]) -> Output:
     """
     text = os.fspath(path)
     if not is_uri(text):
+        check_name(text)  # before it is asked what is there
         return Output(_kind_of_file(text), text, _standard_output_or_path(text))
     scheme = text.partition(":")[0].lower()
     if scheme in PROTOCOLS:
@@ -178,6 +186,7 @@ def _kind_of_file(text: str) -> OutputKind:
 
 
 def _standard_output_or_path(text: str) -> Path | str:
+    check_name(text)
     return STANDARD_OUTPUT if text == STANDARD_OUTPUT or open_number(Path(text)) == _STDOUT else Path(text)
 
 

@@ -106,8 +106,7 @@ class Options:
         text = self._given.get(name)
         if text is None:
             return default
-        # isdecimal alone takes Arabic digits for digits, which int understands, and the reader of a message may not.
-        if not (text.isascii() and text.isdecimal() and least <= int(text) <= most):
+        if not (re.fullmatch(r"[0-9]{1,18}", text) and least <= int(text) <= most):
             raise self._wrong(name, f"a whole number from {least} to {most}")
         return int(text)
 
@@ -116,10 +115,9 @@ class Options:
         text = self._given.get(name)
         if text is None:
             return default
-        try:
-            rate = Fraction(text).limit_denominator(_LARGEST_DENOMINATOR)
-        except (ValueError, ZeroDivisionError):
-            rate = Fraction(0)
+        # A Fraction takes 1e999999999 as well, and for ever.
+        is_rate = re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9}|/0*[1-9][0-9]{0,8})?", text)
+        rate = Fraction(text).limit_denominator(_LARGEST_DENOMINATOR) if is_rate else Fraction(0)
         if not 0 < rate <= _HIGHEST_RATE:
             raise self._wrong(name, f"frames a second above 0 and up to {_HIGHEST_RATE}, such as 30 or 30000/1001")
         return rate

@@ -70,7 +70,7 @@ def open_csi(address: Address, *, on_event: EventHandler) -> Source:
     """
     options = Options(address, known=_CSI_OPTIONS, example=CSI_EXAMPLE)
     place = address.place
-    if not (place.isascii() and place.isdecimal() and int(place) <= _MOST_SENSORS):
+    if not (re.fullmatch(r"[0-9]{1,3}", place) and int(place) <= _MOST_SENSORS):
         raise UsageError(f"{address.shown} names no sensor; expected its number as in {CSI_EXAMPLE}")
     text = csi_pipeline(
         int(place),

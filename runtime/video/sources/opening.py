@@ -18,7 +18,7 @@ from sfpp.runtime import images
 from sfpp.runtime.demo import demo_clip
 from sfpp.runtime.errors import MediaError, MissingDependencyError, UsageError, did_you_mean
 from sfpp.runtime.events import EventHandler, ignore
-from sfpp.runtime.files import identity
+from sfpp.runtime.files import check_name, identity
 from sfpp.runtime.video.frame import Decoded, Source
 from sfpp.runtime.video.sources.address import address_from, is_uri, name_from, without_credentials
 from sfpp.runtime.video.sources.camera import MOST_CAMERA_DIGITS, open_camera, open_webcam
@@ -61,9 +61,13 @@ def each_source(text: str) -> list[str]:
 
     Raises:
         MediaError: it is no pattern.
+        UsageError: no file can have such a name.
     """
+    if is_uri(text):
+        return [text]
+    check_name(text)
     path = Path(text)
-    if is_uri(text) or (_exists(text) and not path.is_dir()) or (not _exists(text) and not _WILDCARDS.search(text)):
+    if (_exists(text) and not path.is_dir()) or (not _exists(text) and not _WILDCARDS.search(text)):
         return [text]
     there = list(path.iterdir()) if path.is_dir() else _matching(path)
     if _pictures_among(there):
@@ -156,6 +160,7 @@ def missing_source(text: str) -> Source:
 
 
 def _open_path(text: str, *, on_event: EventHandler) -> Source:
+    check_name(text)
     path = Path(text)
     if path.is_dir():
         return open_folder(path)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from sfpp.runtime.errors import MediaError, UsageError
 from sfpp.runtime.events import Event, EventHandler
+from sfpp.runtime.files import check_name
 from sfpp.runtime.imports import import_cv2
 from sfpp.runtime.video.frame import Decoded, Source
 from sfpp.runtime.video.sources.address import Address, Options, name_from
@@ -122,6 +123,7 @@ def _opened(address: Address) -> tuple[io.FileIO, Path | None]:
         return io.FileIO(number, closefd=False), None
     if not place:
         raise UsageError(f"{address.shown} names nothing to read; expected raw://- or raw:///path, as in {EXAMPLE}")
+    check_name(place)
     path = Path(place)
     try:
         # Opening a FIFO would else wait until somebody writes, and could not be stopped.
