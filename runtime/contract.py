@@ -38,6 +38,7 @@ Target = Literal["portable", "onnxruntime", "openvino", "tensorrt"]
 # Characters of either text of a self-test; those that an export writes have 40 000 at most.
 _LONGEST_SELF_TEST = 100_000
 _MOST_PIXELS = 2**31  # in a batch
+_PADDING = (0.01, 100)  # of a box; beyond, its sides are none or endless
 MOST_CLASSES = 256  # labels are uint8
 MOST_CHANNELS = 64  # of an input: a hyperspectral camera's, and not a mistake's
 
@@ -420,8 +421,9 @@ def _keypoint_problems(spec: KeypointSpec) -> list[str]:
     # Exchanging one keypoint with two others would be no mirror.
     in_pairs = (index for pair in spec.flip_pairs for index in pair)
     problems += [f"keypoint {index} is in two flip_pairs" for index in _repeated(in_pairs)]
-    if not 0 < spec.box_padding < math.inf:
-        problems.append(f"box_padding is {spec.box_padding}, expected a positive number, 1.25 as a rule")
+    least, most = _PADDING
+    if not least <= spec.box_padding <= most:
+        problems.append(f"box_padding is {spec.box_padding}, expected {least} to {most}, 1.25 as a rule")
     return problems
 
 

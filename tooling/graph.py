@@ -29,6 +29,8 @@ from sfpp.runtime.scratch import scratch_folder
 _Proto = TypeVar("_Proto", onnx.ModelProto, onnx.NodeProto, onnx.ValueInfoProto)
 _Value = TypeVar("_Value", int, float, str, list[int])
 _KINDS = {int: AttributeProto.INT, float: AttributeProto.FLOAT, str: AttributeProto.STRING, list: AttributeProto.INTS}
+# How onnx says that it cannot make sense of a file; a name that is not UTF-8 is a ValueError.
+BROKEN = (DecodeError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError, RuntimeError)
 _BLOCK = re.compile(r"stages\.\d+/blocks\.\d+|blocks\.\d+|stages\.\d+")
 
 
@@ -46,7 +48,7 @@ def read_model(path: str | os.PathLike[str]) -> onnx.ModelProto:
         check_calls(model)
         onnx.checker.check_model(model)
         model = onnx.shape_inference.infer_shapes(model, check_type=True, data_prop=True)
-    except (DecodeError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+    except BROKEN as error:
         raise not_an_onnx_model(file, str(error)) from error
     if open_sizes := _open_sizes(model):
         raise ModelFileError(

@@ -153,7 +153,8 @@ def _read(path: Path) -> dict[str, Histogram] | None:
     except (OSError, SfppError):
         return None
     kinds = names.dtype.kind, counts.dtype, facts.dtype
-    if kinds != ("U", np.int64, np.float64) or (counts.shape, facts.shape) != ((len(names), BINS), (len(names), 4)):
+    shapes = names.shape, counts.shape, facts.shape
+    if kinds != ("U", np.int64, np.float64) or shapes != ((names.size,), (names.size, BINS), (names.size, 4)):
         return None
     if (counts < 0).any() or (facts[:, 0] < 0).any() or not np.isfinite(facts).all():
         return None

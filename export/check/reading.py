@@ -8,21 +8,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 from onnx import TensorProto, inliner
 
 from sfpp.export.check.graph import CheckedGraph, Node, is_external, location_of
 from sfpp.runtime.errors import ModelFileError
 from sfpp.runtime.onnx_file import metadata_of, not_an_onnx_model
 from sfpp.runtime.text import first_line
-from sfpp.tooling.graph import check_calls, copy_of, graphs_in, infos_of, nodes_within, opset_of
+from sfpp.tooling.graph import BROKEN, check_calls, copy_of, graphs_in, infos_of, nodes_within, opset_of
 
 _MOST_BYTES = (1 << 31) - 1  # of a protocol buffer message, and so of an ONNX file
 _MOST_SIZE = 1 << 62  # of weights: beyond any disk, and still a number that can be printed
 _MOST_OPSET = (1 << 31) - 1  # that onnx can be asked for
 _LONGEST = 1 << 20  # for which values are followed: of a row of n numbers, known or not, onnx makes n objects
 _ANY_DOMAIN = "any"  # whose operators the checker does not know, and so lets pass
-_BROKEN = (DecodeError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError, RuntimeError)
 
 
 def read_graph(path: str | os.PathLike[str]) -> tuple[CheckedGraph, dict[str, str]]:
@@ -47,7 +46,7 @@ def read_graph(path: str | os.PathLike[str]) -> tuple[CheckedGraph, dict[str, st
             raise ValueError("a name in it is not UTF-8")
         check_calls(model)
         notes = _checked(model)
-    except _BROKEN as error:
+    except BROKEN as error:
         raise not_an_onnx_model(file, first_line(error)[:300].rstrip(".")) from error
     return _graph_of(file, model, notes), metadata
 
@@ -151,7 +150,7 @@ def _graph_of(file: Path, model: onnx.ModelProto, notes: list[str]) -> CheckedGr
             model = onnx.shape_inference.infer_shapes(model)
             if _longest(model.graph) <= _LONGEST:
                 model = onnx.shape_inference.infer_shapes(model, data_prop=True)
-    except _BROKEN as error:
+    except BROKEN as error:
         reason = first_line(error)[:300].rstrip(".")
         notes.append(f"types and shapes could not be inferred ({reason}), so what depends on them was not checked")
     return CheckedGraph(file, model, function_calls=calls, notes=tuple(notes))

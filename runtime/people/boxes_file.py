@@ -169,7 +169,8 @@ def _number_in(name: str) -> int:
 
 def _person_category(document: Any, given: str | int | None, where: str) -> int | None:
     categories = document.get("categories") if isinstance(document, dict) else None
-    pairs = [each for each in categories or () if isinstance(each, dict) and isinstance(each.get("name"), str)]
+    listed = categories if isinstance(categories, list) else ()
+    pairs = [each for each in listed if isinstance(each, dict) and isinstance(each.get("name"), str)]
     names = {each["id"]: each["name"] for each in pairs if isinstance(each.get("id"), int)}
     return person_among(names, given, where=where)
 

@@ -63,9 +63,13 @@ def json_files(*documents):
 def _change_part(draw, root):
     places = list(_places(root))
     holder, key = draw(st.sampled_from(places))
+
+    def odd(*more):
+        return copy.deepcopy(draw(st.sampled_from([*more, *ODD_VALUES])))
+
     action = draw(st.sampled_from(("replace", "replace", "replace", "remove", "move", "wrap", "text", "add", "twice")))
     if action == "replace":
-        holder[key] = draw(st.sampled_from(ODD_VALUES))
+        holder[key] = odd()
     elif action == "remove" and holder is not root:
         del holder[key]
     elif action == "move":
@@ -76,11 +80,11 @@ def _change_part(draw, root):
     elif action == "text":
         holder[key] = str(holder[key])
     elif action == "twice" and isinstance(holder, dict):
-        holder[f"{key}{_TWICE}"] = draw(st.sampled_from(ODD_VALUES))
+        holder[f"{key}{_TWICE}"] = odd()
     elif isinstance(holder[key], dict):
-        holder[key][draw(st.sampled_from(("", "a", "0", "\ud800", "x" * 300)))] = draw(st.sampled_from(ODD_VALUES))
+        holder[key][draw(st.sampled_from(("", "a", "0", "\ud800", "x" * 300)))] = odd()
     elif isinstance(holder[key], list):
-        holder[key].append(draw(st.sampled_from([*holder[key], *ODD_VALUES])))
+        holder[key].append(odd(*holder[key]))
 
 
 def _places(holder):

@@ -242,7 +242,7 @@ def test_missing_fields_of_keypoints_take_their_defaults():
         (with_keypoints(flip_pairs=[[1, 3]]), r"flip_pairs has \(1, 3\)"),
         (with_keypoints(flip_pairs=[[2, 2]]), r"flip_pairs has \(2, 2\)"),
         (with_keypoints(flip_pairs=[[0, 1], [1, 2]]), "keypoint 1 is in two flip_pairs"),
-        (with_keypoints(box_padding=0), "box_padding is 0.0, expected a positive number"),
+        (with_keypoints(box_padding=0), "box_padding is 0.0, expected 0.01 to 100"),
         (with_keypoints(box_padding=float("nan")), "box_padding is nan"),
         (with_keypoints(box_padding=float("inf")), "box_padding is inf"),
     ],
