@@ -155,7 +155,7 @@ def _from_npz(path: Path) -> dict[str, PeopleTruth]:
     names, joints = arrays_from_npz(path, "names", "joints", where=f"the keypoints {path}", raising=MediaError)
     if names.ndim != 1 or names.dtype.kind not in "US" or joints.shape != (len(names), *joints.shape[1:2], 3):
         raise MediaError(
-            f"{path} has joints of shape {joints.shape} for {names.dtype} names of shape {names.shape}; "
+            f"{path} has joints of shape {joints.shape} for names of shape {names.shape} ({names.dtype}); "
             f"{_KEYPOINTS_EXPECTED}"
         )
     rows = _numbers(joints)
@@ -179,7 +179,8 @@ def _numbers(values: Any) -> NDArray[np.float32]:
 
 
 def _from_coco(path: Path) -> dict[str, PeopleTruth]:
-    document = json_from_file(path, where=f"the file of keypoints {path}", raising=MediaError)
+    where = f"the file of keypoints {path}"
+    document = json_from_file(path, where=where, raising=MediaError, advice=_KEYPOINTS_EXPECTED)
     names = {image["id"]: PureWindowsPath(image["file_name"]).stem for image in document["images"]}
     people = defaultdict(list)
     for entry in document["annotations"]:

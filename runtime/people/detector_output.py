@@ -302,7 +302,7 @@ def strides_of(anchors: int, input_size_hw: tuple[int, int], style: Style) -> tu
     """Return the strides of the grids that have so many anchors; none if that is no number of theirs."""
     for count in range(_FEWEST_STRIDES, len(_STRIDES) + 1):
         cells = sum(rows * columns for rows, columns in _grids_hw(input_size_hw, _STRIDES[:count]))
-        if anchors == cells * _ANCHORS_A_CELL.get(style, 1):
+        if anchors == cells * _ANCHORS_A_CELL.get(style, 1) > 0:
             return _STRIDES[:count]
     return ()
 

@@ -232,7 +232,7 @@ def test_contract_file_that_is_none(tmp_path):
     with pytest.raises(ContractError, match=r"the contract .* cannot be read: No such file"):
         read_contract_file(tmp_path / "nothing.json")
     (tmp_path / "binary.json").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ContractError, match=r"the contract .* is not valid JSON: .*utf-8"):
+    with pytest.raises(ContractError, match=r"the contract .* cannot be read as UTF-8 text: .*utf-8"):
         read_contract_file(tmp_path / "binary.json")
     (tmp_path / "list.json").write_text("[]")
     with pytest.raises(ContractError, match=r"list\.json must be a JSON object"):

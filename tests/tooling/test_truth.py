@@ -39,13 +39,15 @@ def test_keypoints_of_a_coco_data_set(tmp_path):
 def test_what_is_no_data_set_is_refused(tmp_path, text):
     path = tmp_path / "people.json"
     path.write_text(text)
-    with pytest.raises(MediaError, match=r'holds no keypoints .*expected a COCO data set with "keypoints"'):
+    with pytest.raises(
+        MediaError, match=r'(holds no keypoints|is not valid JSON).*expected a COCO data set with "keypoints"'
+    ):
         KeypointTruth(path, keypoints=2)
 
 
 def test_an_archive_of_something_else_is_refused(tmp_path):
     np.savez(tmp_path / "a.npz", names=np.array(["x"]), joints=np.zeros((2, 3, 3)))
-    with pytest.raises(MediaError, match=r"joints of shape \(2, 3, 3\) for 1 names"):
+    with pytest.raises(MediaError, match=r"joints of shape \(2, 3, 3\) for names of shape \(1,\)"):
         KeypointTruth(tmp_path / "a.npz", keypoints=3)
     np.savez(tmp_path / "b.npz", names=np.array([{}]), joints=np.zeros((1, 3, 3)))
     with pytest.raises(MediaError, match="holds no keypoints"):  # pickled: data are never code

@@ -276,7 +276,7 @@ def test_keypoints_in_motion(here):
         (["--detector", "nothing.onnx"], "nothing.onnx is not a file; give a person detector"),
         (["--detector", "pose.onnx"], "expected one input of floating point numbers"),
         (["--boxes", "nothing.json"], "cannot read the boxes nothing.json"),
-        (["--boxes", "clip.mp4"], "clip.mp4 holds no boxes: it must be JSON in UTF-8"),
+        (["--boxes", "clip.mp4"], "clip.mp4 cannot be read as UTF-8 text"),
         (["--keypoints-json", "pose.onnx/k.jsonl", "--person", "full-frame"], "pose.onnx is no folder"),
     ],
 )

@@ -106,10 +106,10 @@ def test_a_file_that_cannot_be_meant_is_named(tmp_path, document, words):
 
 
 def test_files_that_cannot_be_read(tmp_path):
-    with pytest.raises(SfppError, match=r"cannot read the boxes .*No such file"):
+    with pytest.raises(SfppError, match=r"the file of boxes .* cannot be read: No such file"):
         BoxesFile(tmp_path / "nothing.json")
     (tmp_path / "binary.json").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(SfppError, match="must be JSON in UTF-8"):
+    with pytest.raises(SfppError, match="cannot be read as UTF-8 text"):
         BoxesFile(tmp_path / "binary.json")
 
 
