@@ -152,9 +152,9 @@ def _read(path: Path) -> dict[str, Histogram] | None:
         os.utime(path)  # marks it as used last
     except (OSError, SfppError):
         return None
-    kinds = names.dtype.kind, counts.dtype, facts.dtype
+    are_typed = names.dtype.kind == "U" and counts.dtype == np.int64 and facts.dtype == np.float64
     shapes = names.shape, counts.shape, facts.shape
-    if kinds != ("U", np.int64, np.float64) or shapes != ((names.size,), (names.size, BINS), (names.size, 4)):
+    if not are_typed or shapes != ((names.size,), (names.size, BINS), (names.size, 4)):
         return None
     if (counts < 0).any() or (facts[:, 0] < 0).any() or not np.isfinite(facts).all():
         return None

@@ -39,9 +39,7 @@ def test_keypoints_of_a_coco_data_set(tmp_path):
 def test_what_is_no_data_set_is_refused(tmp_path, text):
     path = tmp_path / "people.json"
     path.write_text(text)
-    with pytest.raises(
-        MediaError, match=r'(holds no keypoints|is not valid JSON).*expected a COCO data set with "keypoints"'
-    ):
+    with pytest.raises(MediaError, match=r"(no keypoints|not valid JSON).*expected a COCO data set"):
         KeypointTruth(path, keypoints=2)
 
 
@@ -50,7 +48,7 @@ def test_an_archive_of_something_else_is_refused(tmp_path):
     with pytest.raises(MediaError, match=r"joints of shape \(2, 3, 3\) for names of shape \(1,\)"):
         KeypointTruth(tmp_path / "a.npz", keypoints=3)
     np.savez(tmp_path / "b.npz", names=np.array([{}]), joints=np.zeros((1, 3, 3)))
-    with pytest.raises(MediaError, match="holds no keypoints"):  # pickled: data are never code
+    with pytest.raises(MediaError, match="cannot be read as an .npz"):  # pickled: data are never code
         KeypointTruth(tmp_path / "b.npz", keypoints=3)
     (tmp_path / "c.npz").write_bytes(b"PK nonsense")
     with pytest.raises(MediaError, match="holds no keypoints"):
