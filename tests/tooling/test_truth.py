@@ -48,10 +48,10 @@ def test_an_archive_of_something_else_is_refused(tmp_path):
     with pytest.raises(MediaError, match=r"joints of shape \(2, 3, 3\) for names of shape \(1,\)"):
         KeypointTruth(tmp_path / "a.npz", keypoints=3)
     np.savez(tmp_path / "b.npz", names=np.array([{}]), joints=np.zeros((1, 3, 3)))
-    with pytest.raises(MediaError, match="cannot be read as an .npz"):  # pickled: data are never code
+    with pytest.raises(MediaError, match=r"cannot be read as an \.npz"):  # pickled: data are never code
         KeypointTruth(tmp_path / "b.npz", keypoints=3)
     (tmp_path / "c.npz").write_bytes(b"PK nonsense")
-    with pytest.raises(MediaError, match="holds no keypoints"):
+    with pytest.raises(MediaError, match=r"cannot be read as an \.npz"):
         KeypointTruth(tmp_path / "c.npz", keypoints=3)
     with pytest.raises(MediaError, match="cannot read the keypoints"):
         KeypointTruth(tmp_path / "d.npz", keypoints=3)
