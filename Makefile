@@ -64,7 +64,7 @@ lint: $(VENV)/.dev
 # mypy does not see through the package mapping of an editable install, so it is shown a tree of links.
 types: $(VENV)/.dev
 	mkdir -p build/typing/sfpp
-	for part in __init__.py py.typed; do ln -sfn $(CURDIR)/package/$$part build/typing/sfpp/$$part; done
+	for part in __init__.py commands.py py.typed; do ln -sfn $(CURDIR)/package/$$part build/typing/sfpp/$$part; done
 	for part in runtime tooling export calibration; do ln -sfn $(CURDIR)/$$part build/typing/sfpp/$$part; done
 	MYPYPATH=build/typing $(BIN)/mypy -p sfpp
 

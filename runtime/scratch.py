@@ -122,7 +122,7 @@ def _is_running(process: int) -> bool:
 def _this_machine() -> str:
     """Return what is the same for processes that can see each other: containers count their own."""
     try:
-        space = Path("/proc/self/ns/pid").readlink()
+        space = str(Path("/proc/self/ns/pid").readlink())
     except OSError:
         space = ""
     return hashlib.sha256(f"{platform.node()} {space}".encode()).hexdigest()[:8]
