@@ -12,6 +12,12 @@ DEFAULTS = MappingProxyType(
     {
         "PIXELS": 2**28,  # of a picture: 16384x16384
         "ARRAY_BYTES": 2**30,  # of an .npz, unpacked: keypoints of some million people
+        # Of the page in the browser: pages, connections of who may look, and of who has not shown that yet.
+        "PAGES": 64,
+        "CONNECTIONS": 192,
+        "STRANGERS": 128,
+        "STRANGERS_PER_ADDRESS": 64,
+        "KEPT_BYTES": 2**25,  # of drawn views
     }
 )
 _PREFIX = "SFPP_MAX_"

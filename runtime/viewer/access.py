@@ -1,25 +1,18 @@
-"""Who may look: a token beyond this machine, checks that keep foreign web pages out, limits on connections.
+"""Who may look: a token beyond this machine, and checks that keep foreign web pages out.
 
 What every request passes before it is answered is :meth:`Access.middleware`; what is logged never has a token in it.
 """
 
 from __future__ import annotations
 
-import asyncio
 import hmac
 import html
 import ipaddress
 import logging
-import re
-import secrets
-from collections.abc import Callable
-from typing import cast
 from urllib.parse import SplitResult, urlencode, urlsplit
 
 from aiohttp import http_exceptions, web
 from aiohttp.typedefs import Handler
-
-from sfpp.runtime.errors import UsageError
 
 # Nothing comes from elsewhere, nothing in the page is run or styled that is not one of its own files.
 _POLICY = (
@@ -36,8 +29,6 @@ SECURITY_HEADERS = {
     "X-Frame-Options": "DENY",
     "Server": "sfpp",  # the versions of Python and of its libraries are not for strangers
 }
-# What needs no quoting, in an address or in a cookie.
-_TOKEN = re.compile(r"[A-Za-z0-9._~-]{16,256}")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 # Answered without a token, since what asks whether a service lives rarely has one; it then says yes or no.
 OPEN_PATHS = frozenset({"/healthz"})
@@ -46,30 +37,6 @@ _WELCOME = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta http-equiv="refresh" content="0; url={address}">
 <title>sfpp</title></head><body><p><a href="{address}">Continue</a></p></body></html>
 """
-_FULL = (
-    b"HTTP/1.1 503 Service Unavailable\r\n"
-    b"Content-Type: text/plain\r\nContent-Length: 22\r\nRetry-After: 5\r\nConnection: close\r\n\r\n"
-    b"503: too many clients\n"
-)
-
-
-def new_token() -> str:
-    """Return a token that cannot be guessed."""
-    return secrets.token_urlsafe(32)
-
-
-def checked_token(token: str) -> str:
-    """Return the token if it is fit for an address and a cookie, and long enough.
-
-    Raises:
-        UsageError: it is not; the message does not show it.
-    """
-    if not _TOKEN.fullmatch(token):
-        raise UsageError(
-            f"the token has {len(token)} characters; expected 16 to 256 letters, digits or . _ ~ -: "
-            "leave it out, and a good one is made"
-        )
-    return token
 
 
 class Access:
@@ -194,7 +161,11 @@ def _welcome(request: web.Request, *, cookie: str) -> web.Response:
     rest = [(name, value) for name, value in request.query.items() if name != "token"]
     address = html.escape(f"./{'?' if rest else ''}{urlencode(rest)}")
     response = web.Response(text=_WELCOME.format(address=address), content_type="text/html")
-    response.set_cookie(cookie, request.query["token"], httponly=True, samesite="Strict", path="/")
+    secure = request.headers.get("X-Forwarded-Proto", "").partition(",")[0].strip() == "https"
+    response.set_cookie(cookie, request.query["token"], httponly=True, samesite="Strict", secure=secure)
+    # Without a path the browser takes the folder of its own address: behind a proxy that may have several viewers in
+    # folders, each with a token, it is the viewer's.
+    response.cookies[cookie]["path"] = ""
     return response
 
 
@@ -235,56 +206,3 @@ def _is_of_interest(record: logging.LogRecord) -> bool:
     """Whether it is about more than a request that is no HTTP, or a browser that has gone before its answer."""
     others_doing = http_exceptions.HttpProcessingError, ConnectionError
     return not (record.exc_info and isinstance(record.exc_info[1], others_doing))
-
-
-class ConnectionLimits:
-    """Refuses connections beyond a number, and closes those that do not come to a request, in the event loop's thread.
-
-    Args:
-        most: connections that may be open at once; one more gets an error and is closed, before anything of it is read.
-        patience_s: how long a new connection may take for its first request. After that aiohttp itself closes idle
-            ones; before it, not all of its versions do.
-    """
-
-    def __init__(self, *, most: int, patience_s: float) -> None:
-        self._most = most
-        self._patience_s = patience_s
-        self._begun: set[asyncio.Protocol] = set()
-        self._silent: set[asyncio.Protocol] = set()
-
-    def around(self, server: web.Server) -> Callable[[], asyncio.Protocol]:
-        """Return what makes the protocol of each new connection: the server's own, or one that refuses."""
-        loop = asyncio.get_running_loop()
-
-        def protocol() -> asyncio.Protocol:
-            if len(self._begun.union(server.connections)) >= self._most:
-                return _Refusing()
-            # The loop accepts a whole crowd before it makes the first of its connections, which the server knows then:
-            # in the loop's next round. Until the round after that this one is known here.
-            made = server()
-            self._begun.add(made)
-            loop.call_soon(loop.call_soon, self._begun.discard, made)
-            self._silent.add(made)
-            loop.call_later(self._patience_s, self._close_if_silent, made)
-            return made
-
-        return protocol
-
-    @web.middleware
-    async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Take note of who asks for something."""
-        self._silent.discard(request.protocol)
-        return await handler(request)
-
-    def _close_if_silent(self, made: web.RequestHandler) -> None:
-        if made in self._silent:
-            self._silent.remove(made)
-            if made.transport is not None:
-                made.transport.abort()
-
-
-class _Refusing(asyncio.Protocol):
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        writing = cast(asyncio.Transport, transport)
-        writing.write(_FULL)
-        writing.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -44,13 +44,14 @@ class _Family:
             yield from self.samples
 
 
-def metrics_text(store: Store, *, clients: int, drawn: int) -> str:
+def metrics_text(store: Store, *, clients: int, drawn: int, met: Mapping[str, int]) -> str:
     """Return all metrics.
 
     Args:
         store: what was shown.
         clients: how many pages look.
         drawn: how many views were drawn for them.
+        met: how often each limit of the page was met, by its name.
     """
     frames = _Family("sfpp_frames_total", "counter", "Frames that went through the model.")
     lost = _Family("sfpp_frames_dropped_total", "counter", "Frames that were too old when the model was free.")
@@ -70,6 +71,7 @@ def metrics_text(store: Store, *, clients: int, drawn: int) -> str:
     events = _Family("sfpp_events_total", "counter", "What happened to sources and sinks, by kind.")
     looking = _Family("sfpp_viewer_clients", "gauge", "Pages that look.")
     views = _Family("sfpp_viewer_pictures_total", "counter", "Views of frames drawn for pages; equal ones are shared.")
+    limits = _Family("sfpp_viewer_limits_met_total", "counter", "Connections and pages that had to go, by the limit.")
 
     facts, dropped = store.sources(), store.dropped()
     for each in facts:
@@ -95,5 +97,7 @@ def metrics_text(store: Store, *, clients: int, drawn: int) -> str:
         events.add(count, source=name, kind=kind)
     looking.add(clients)
     views.add(drawn)
-    families = (frames, lost, rate, idle, stages, ages, labels_ages, shares, people, events, looking, views)
+    for name, count in met.items():
+        limits.add(count, limit=name.lower())
+    families = (frames, lost, rate, idle, stages, ages, labels_ages, shares, people, events, looking, views, limits)
     return "".join(f"{line}\n" for family in families for line in family.lines())

@@ -13,6 +13,7 @@ from aiohttp import WSCloseCode, web
 
 from sfpp.runtime.errors import MediaError, UsageError
 from sfpp.runtime.viewer.access import Access, add_security_headers, is_own_page
+from sfpp.runtime.viewer.connections import Connections
 from sfpp.runtime.viewer.drawing import PictureFormat, ViewSetting, draw_view, encode
 from sfpp.runtime.viewer.messages import LARGEST_MESSAGE, setting_from
 from sfpp.runtime.viewer.prometheus import CONTENT_TYPE, metrics_text
@@ -39,18 +40,21 @@ class Routes:
     Args:
         hub: what the pages share.
         access: who is let in.
+        connections: who gets a place.
     """
 
-    def __init__(self, hub: Hub, access: Access) -> None:
+    def __init__(self, hub: Hub, access: Access, connections: Connections) -> None:
         self._hub = hub
         self._access = access
+        self._connections = connections
         self._snapshots = 0
 
     def application(self) -> web.Application:
         """Return the application, which answers GET and HEAD and takes no bodies."""
         # No handler reads a body; a size of 1 byte makes sure that none is ever taken in.
-        application = web.Application(middlewares=[self._access.middleware], client_max_size=1)
-        application.on_response_prepare.append(add_security_headers)
+        middlewares = [self._access.middleware, self._connections.middleware]
+        application = web.Application(middlewares=middlewares, client_max_size=1)
+        application.on_response_prepare.extend([add_security_headers, self._connections.end_after_answer])
         application.add_routes(
             [
                 web.get("/", self.file),
@@ -81,6 +85,7 @@ class Routes:
             )
         hub, limits = self._hub, self._hub.limits
         if len(hub.sessions) >= limits.clients:
+            hub.met.add("PAGES", "too many pages look, one more was refused")
             raise _busy("too many pages look already")
         # A JPEG does not become smaller, so nothing is compressed.
         socket = web.WebSocketResponse(
@@ -116,7 +121,12 @@ class Routes:
 
     async def metrics(self, request: web.Request) -> web.Response:
         """Answer with all metrics."""
-        text = metrics_text(self._hub.store, clients=len(self._hub.sessions), drawn=self._hub.renderer.count)
+        text = metrics_text(
+            self._hub.store,
+            clients=len(self._hub.sessions),
+            drawn=self._hub.renderer.count,
+            met=self._hub.met.counts,
+        )
         return web.Response(body=text.encode("utf-8", "replace"), headers={"Content-Type": CONTENT_TYPE})
 
     async def health(self, request: web.Request) -> web.Response:

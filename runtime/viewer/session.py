@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from sfpp.runtime.errors import UsageError
+from sfpp.runtime.viewer.connections import LimitsMet
 from sfpp.runtime.viewer.drawing import ViewSetting
 from sfpp.runtime.viewer.messages import PageView, hello, message_from_page, status
-from sfpp.runtime.viewer.renderer import Renderer
+from sfpp.runtime.viewer.renderer import Drawn, Renderer
 from sfpp.runtime.viewer.store import SAMPLE_S, Store
 from sfpp.runtime.viewer.update import Limits, ViewerUpdate
 
@@ -46,6 +47,7 @@ class Hub:
         held: the frames of pages that have paused, by the page's name, so that they can still change the view of them.
             The page that paused first loses its own when there are too many, and keeps the image that it has.
         renderer: draws what they see.
+        met: counts what met a limit.
         snapshots: where snapshots are made: one of a 4K frame takes a second, and live images go on meanwhile.
     """
 
@@ -63,7 +65,8 @@ class Hub:
         self.limits = limits
         self.sessions: set[Session] = set()
         self.held: OrderedDict[str, ViewerUpdate] = OrderedDict()
-        self.renderer = Renderer(model.contract.palette, jpeg_quality=limits.jpeg_quality, logger=logger)
+        self.renderer = Renderer(model.contract.palette, limits, logger=logger)
+        self.met = LimitsMet(logger)
         self.snapshots = ThreadPoolExecutor(1, thread_name_prefix="sfpp-viewer-snapshots")
         # What the pipeline does about being stopped may take any time.
         self._stopping = ThreadPoolExecutor(1, thread_name_prefix="sfpp-viewer-stop")
@@ -166,7 +169,8 @@ class Session:
         # What the page has: a view of a frame, which is not kept here, or slow pages would keep one each.
         self._last: tuple[weakref.ref[ViewerUpdate], ViewSetting] | None = None
         self._woken = asyncio.Event()
-        self._status_due_s = 0.0
+        self._picture_due_s = self._status_due_s = 0.0
+        self._waits = False  # for the time at which it may have another view of the same frame
         self._source = ""
         self._next_sample = self._next_event = 0
 
@@ -225,27 +229,44 @@ class Session:
             self._woken.clear()
             if hub.store.clock() >= self._status_due_s:
                 await self._send_status()
-            image = await self._next_image()
-            if image is not None:
+            drawn = await self._next_picture()
+            if drawn is not None:
                 # Returns when the socket's buffer has room again, so what a page does not read is never more than this.
-                await self._socket.send_bytes(image)
-                del image
+                await self._socket.send_bytes(drawn.message)
+                del drawn
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._woken.wait(), max(0.0, self._status_due_s - hub.store.clock()))
+                await asyncio.wait_for(self._woken.wait(), max(0.0, self._due_s() - hub.store.clock()))
 
-    async def _next_image(self) -> bytes | None:
-        """Return the message with what the page shall see next, if it can take it and does not have it."""
+    def _due_s(self) -> float:
+        """Return when there is something to do although nothing has happened."""
+        return min(self._status_due_s, self._picture_due_s) if self._waits else self._status_due_s
+
+    async def _next_picture(self) -> Drawn | None:
+        """Return what the page shall see next, if it can take it and does not have it."""
+        self._waits = False
         if self._under_way or not self._view.visible:
             return None
         renderer, view = self._hub.renderer, self._view
         setting = replace(view.setting, source=renderer.known_source(view.setting.source))
         update = renderer.newest(setting.source) if view.playing else self._hub.held.get(self.client)
-        if update is None or (self._last is not None and (self._last[0](), self._last[1]) == (update, setting)):
+        if update is None or not self._wants(update, setting):
             return None
-        image = await (renderer.live(setting) if view.playing else renderer.still(update, setting))
-        if image is not None:
-            self._last, self._under_way = (weakref.ref(update), setting), True
-        return image
+        drawn = await (renderer.live(setting) if view.playing else renderer.still(update, setting))
+        if drawn is not None:
+            self._last, self._under_way = (weakref.ref(drawn.update), setting), True
+            self._picture_due_s = self._hub.store.clock() + 1 / self._hub.limits.frames_per_second
+        return drawn
+
+    def _wants(self, update: ViewerUpdate, setting: ViewSetting) -> bool:
+        """Whether the page has another picture than this, and may have this one already.
+
+        New frames come no faster than the limit says. Other views of the same frame do: a page may ask at any rate.
+        """
+        frame, last_setting = self._last if self._last else (None, None)
+        if frame is None or frame() is not update:
+            return True
+        self._waits = setting != last_setting and self._hub.store.clock() < self._picture_due_s
+        return setting != last_setting and not self._waits
 
     async def _send_status(self) -> None:
         hub, now_s = self._hub, self._hub.store.clock()

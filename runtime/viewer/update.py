@@ -10,6 +10,7 @@ import numpy as np
 from sfpp.runtime.errors import UsageError
 from sfpp.runtime.images import Image
 from sfpp.runtime.labels import Labels
+from sfpp.runtime.limits import limit
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +76,12 @@ class Limits:
         largest_width: the most that a page can ask for.
         jpeg_quality: of the pictures, 1..100.
         clients: pages that may be open at once.
-        connections: open connections, those of pages and other requests.
+        connections: open connections of those who may look, their pages and other requests.
+        strangers: open connections that have shown no token, or come to no request; the oldest goes for a new one.
+        strangers_per_address: the same of one address.
+        stranger_s: how long such a connection may be open.
+        stalled_s: a connection whose other end takes nothing of what it is sent is closed after so many seconds.
+        kept_bytes: of drawn views that are kept for pages that ask for the same.
         heartbeat_s: a page that does not answer for so long and half of it again has vanished.
         idle_s: a connection that asks for nothing is closed after so many seconds.
         fresh_s: the pipeline is healthy as long as its last frame is not older.
@@ -89,8 +95,13 @@ class Limits:
     width: int = 1280
     largest_width: int = 3840
     jpeg_quality: int = 80
-    clients: int = 64
-    connections: int = 192
+    clients: int = field(default_factory=lambda: limit("PAGES"))
+    connections: int = field(default_factory=lambda: limit("CONNECTIONS"))
+    strangers: int = field(default_factory=lambda: limit("STRANGERS"))
+    strangers_per_address: int = field(default_factory=lambda: limit("STRANGERS_PER_ADDRESS"))
+    stranger_s: float = 10.0
+    stalled_s: float = 15.0
+    kept_bytes: int = field(default_factory=lambda: limit("KEPT_BYTES"))
     heartbeat_s: float = 10.0
     idle_s: float = 20.0
     fresh_s: float = 10.0

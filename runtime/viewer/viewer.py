@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable
@@ -16,11 +17,13 @@ from aiohttp import web
 from sfpp.runtime.errors import UsageError
 from sfpp.runtime.events import Event
 from sfpp.runtime.imports import import_cv2
-from sfpp.runtime.viewer.access import Access, ConnectionLimits, checked_token, new_token, viewer_logger
+from sfpp.runtime.viewer.access import Access, viewer_logger
+from sfpp.runtime.viewer.connections import Connections
 from sfpp.runtime.viewer.listening import DEFAULT_HOST, is_loopback, listening_socket, origin_of
 from sfpp.runtime.viewer.routes import Routes
 from sfpp.runtime.viewer.session import GOODBYE_S, Hub
 from sfpp.runtime.viewer.store import Store
+from sfpp.runtime.viewer.token import new_token, token_given
 from sfpp.runtime.viewer.update import Limits, ViewerUpdate
 
 if TYPE_CHECKING:
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 
 DEFAULT_PORT = 8080
 _PATIENCE_S = 6.0
+_LINGERING_S = 2.0  # for the rest of a body that nobody asked for
 
 
 class Viewer:
@@ -40,12 +44,14 @@ class Viewer:
             came out.
         host: the address to listen on; 127.0.0.1 is for this machine alone, 0.0.0.0 and :: for the network.
         port: 0 takes one that is free.
-        token: the token that a page must have, 16 characters or more; None makes one where one is demanded.
+        token: the token that a page must have, 16 characters or more; None takes the one in ``token_file``, else that
+            of the variable ``SFPP_TOKEN``, and else makes one where one is demanded.
+        token_file: a file with the token in it, which only its owner should be able to read.
         on_stop: called, in a thread of the viewer's, when a page asks the run to end; without it, pages cannot ask.
         limits: how much the viewer does.
 
     Raises:
-        UsageError: a token that is too short.
+        UsageError: a token that is too short, or a file that cannot be read.
         MissingDependencyError: OpenCV is not installed.
     """
 
@@ -56,13 +62,14 @@ class Viewer:
         host: str = DEFAULT_HOST,
         port: int = DEFAULT_PORT,
         token: str | None = None,
+        token_file: str | os.PathLike[str] | None = None,
         on_stop: Callable[[], object] | None = None,
         limits: Limits | None = None,
     ) -> None:
         import_cv2(purpose="the browser viewer")  # otherwise it would be missed only when a page is opened
         self._model = model
         self._host, self._port = host, port
-        self._token = None if token is None else checked_token(token)
+        self._token = token_given(token, token_file)
         self._on_stop = on_stop
         self._limits = limits or Limits()
         self._store = Store()
@@ -180,24 +187,24 @@ class _Server:
 
     @contextlib.asynccontextmanager
     async def _serving(self, hub: Hub) -> AsyncIterator[None]:
-        limits = ConnectionLimits(most=hub.limits.connections, patience_s=hub.limits.idle_s)
-        application = Routes(hub, self._access).application()
-        application.middlewares.insert(0, limits.middleware)
-        runner = web.AppRunner(
-            application,
-            access_log=None,  # it would hold addresses with tokens in them
-            logger=self._logger,
-            keepalive_timeout=hub.limits.idle_s,
-            shutdown_timeout=GOODBYE_S,
-        )
+        connections = Connections(self._access, hub.limits, hub.met)
+        application = Routes(hub, self._access, connections).application()
+        runner = web.AppRunner(application, shutdown_timeout=GOODBYE_S)
         await runner.setup()
         assert runner.server is not None
-        accepting = await asyncio.get_running_loop().create_server(limits.around(runner.server), sock=self._listening)
         try:
-            yield
+            async with connections.accepted(
+                runner.server,
+                self._listening,
+                access_log=None,  # it would hold addresses with tokens in them
+                logger=self._logger,
+                keepalive_timeout=hub.limits.idle_s,
+                lingering_time=_LINGERING_S,
+            ):
+                yield
         finally:
-            # First no new pages, then a message to the open ones, then the end for those that do not answer.
-            accepting.close()
+            # No new pages come by now; a message to the open ones, then the end for those that do not answer.
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(hub.close(), 2 * GOODBYE_S)
             await runner.cleanup()
+            await connections.end()

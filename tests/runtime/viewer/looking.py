@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import http.client
 import json
+import socket
 import struct
 from urllib.parse import urlsplit
 
@@ -32,9 +33,11 @@ __all__ = [
     "Viewer",
     "aiohttp",
     "ask",
+    "clients_of",
     "close_to",
     "model_shown",
     "opened",
+    "shake_hands",
     "update",
 ]
 
@@ -96,6 +99,24 @@ def ask(url, path="/", *, method="GET", **headers):
         connection.request(method, path, headers={name.replace("_", "-"): value for name, value in headers.items()})
         response = connection.getresponse()
         return Answer(response.status, {key.lower(): value for key, value in response.headers.items()}, response.read())
+
+
+def clients_of(viewer):
+    return int(ask(viewer.url, "/metrics").text.partition("\nsfpp_viewer_clients ")[2].split()[0])
+
+
+def shake_hands(url, *, receive_bytes=4096):
+    """A WebSocket whose other end never reads."""
+    parts = urlsplit(url)
+    raw = socket.socket()
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+    raw.settimeout(20)
+    raw.connect((parts.hostname, parts.port))
+    raw.sendall(
+        f"GET /stream HTTP/1.1\r\nHost: {parts.netloc}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n".encode()
+    )
+    return raw
 
 
 @dataclasses.dataclass

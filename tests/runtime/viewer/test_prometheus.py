@@ -48,7 +48,7 @@ def store():
 
 
 def test_metrics_say_what_happened_in_base_units(store):
-    samples, families = parsed(metrics_text(store, clients=3, drawn=7))
+    samples, families = parsed(metrics_text(store, clients=3, drawn=7, met={"PAGES": 5}))
     front = (("source", "front"),)
     infer = (("source", "front"), ("stage", "infer"))
     expected = {
@@ -76,6 +76,7 @@ def test_metrics_say_what_happened_in_base_units(store):
         ("sfpp_events_total", (("source", "rear"), ("kind", "lost"))): 1,
         ("sfpp_viewer_clients", ()): 3,
         ("sfpp_viewer_pictures_total", ()): 7,
+        ("sfpp_viewer_limits_met_total", (("limit", "pages"),)): 5,
     }
     assert samples == pytest.approx(expected)
     assert all(name.startswith("sfpp_") and about for name, (_, about) in families.items())
@@ -86,7 +87,7 @@ def test_metrics_say_what_happened_in_base_units(store):
 def test_people_are_counted_where_they_are():
     store = Store()
     store.put(update(people=2, shares={}))
-    samples, families = parsed(metrics_text(store, clients=0, drawn=0))
+    samples, families = parsed(metrics_text(store, clients=0, drawn=0, met={}))
     assert samples["sfpp_people", (("source", "front"),)] == 2
     assert "sfpp_class_share_ratio" not in families
 
@@ -96,7 +97,7 @@ def test_hostile_names_are_escaped_and_come_back():
     store = Store()
     store.put(update(source=hostile, shares={hostile: 0.5}, stages_ms={hostile: 1.0}))
     store.add_event(Event("note", hostile, "text"))
-    samples, _ = parsed(metrics_text(store, clients=0, drawn=0))
+    samples, _ = parsed(metrics_text(store, clients=0, drawn=0, met={}))
     assert samples["sfpp_class_share_ratio", (("source", hostile), ("class", hostile))] == 0.5
     assert samples["sfpp_stage_latency_seconds_count", (("source", hostile), ("stage", hostile))] == 1
     assert samples["sfpp_events_total", (("source", hostile), ("kind", "note"))] == 1
@@ -105,10 +106,10 @@ def test_hostile_names_are_escaped_and_come_back():
 def test_what_is_not_known_is_left_out():
     store = Store()
     store.put(update(age_ms=None, frames_per_second=float("nan"), shares={"road": float("inf")}, stages_ms={}))
-    _, families = parsed(metrics_text(store, clients=0, drawn=0))
+    _, families = parsed(metrics_text(store, clients=0, drawn=0, met={}))
     unknown = {"sfpp_frame_age_seconds", "sfpp_labels_age_seconds", "sfpp_frames_per_second", "sfpp_class_share_ratio"}
     assert not unknown & set(families)
-    assert parsed(metrics_text(Store(), clients=0, drawn=0))[0] == {
+    assert parsed(metrics_text(Store(), clients=0, drawn=0, met={}))[0] == {
         ("sfpp_viewer_clients", ()): 0,
         ("sfpp_viewer_pictures_total", ()): 0,
     }

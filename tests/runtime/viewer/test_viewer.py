@@ -2,7 +2,6 @@ import asyncio
 import contextlib
 import gc
 import re
-import socket
 import subprocess
 import sys
 import threading
@@ -10,12 +9,10 @@ import weakref
 from urllib.parse import urlsplit
 
 import pytest
-from aiohttp import web
 
 from sfpp.runtime import UsageError
 from sfpp.runtime.viewer import Limits
-from sfpp.runtime.viewer.access import ConnectionLimits
-from tests.runtime.viewer.looking import Viewer, ask, model_shown, opened, update
+from tests.runtime.viewer.looking import Viewer, ask, clients_of, model_shown, opened, shake_hands, update
 
 
 def viewer_threads():
@@ -84,20 +81,6 @@ async def vanish(url, number):
     raw.close()
 
 
-def shake_hands(url, *, receive_bytes=4096):
-    """A WebSocket whose other end never reads."""
-    parts = urlsplit(url)
-    raw = socket.socket()
-    raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
-    raw.settimeout(20)
-    raw.connect((parts.hostname, parts.port))
-    raw.sendall(
-        f"GET /stream HTTP/1.1\r\nHost: {parts.netloc}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n".encode()
-    )
-    return raw
-
-
 @contextlib.contextmanager
 def shown_at_full_speed(viewer, **options):
     """Within the block a thread shows frames without a pause; yields references to all of them, and their count."""
@@ -117,10 +100,6 @@ def shown_at_full_speed(viewer, **options):
     finally:
         stop.set()
         thread.join()
-
-
-def clients_of(viewer):
-    return int(ask(viewer.url, "/metrics").text.partition("\nsfpp_viewer_clients ")[2].split()[0])
 
 
 def test_fifty_pages_come_and_vanish_at_full_speed(viewer, caplog):
@@ -181,36 +160,6 @@ def test_slow_pages_keep_no_frames(viewer):
             assert not alive
 
     asyncio.run(look())
-
-
-def test_connections_are_bounded_and_silent_ones_are_closed(open_viewer):
-    viewer = open_viewer(limits=Limits(connections=5, idle_s=1.5))
-    address = "127.0.0.1", urlsplit(viewer.url).port
-    with contextlib.ExitStack() as stack:
-        silent = [stack.enter_context(socket.create_connection(address, timeout=20)) for _ in range(5)]
-        refused = ask(viewer.url)
-        assert refused.status == 503
-        assert refused.text == "503: too many clients\n"
-        silent[0].sendall(b"GET / HTTP/1.1\r\nHost:")  # half a request is none
-        for raw in silent:
-            assert raw.recv(10) == b""  # closed by the other end
-    assert ask(viewer.url).status == 200
-
-
-def test_a_connection_that_the_server_knows_already_is_counted_once():
-    async def refuses(most):
-        async def answer(request):
-            return web.Response()
-
-        server = web.Server(answer)
-        make = ConnectionLimits(most=most, patience_s=60).around(server)
-        make().connection_made(asyncio.Transport())  # in the same round of the event loop
-        try:
-            return [not isinstance(make(), web.RequestHandler) for _ in range(2)]
-        finally:
-            await asyncio.sleep(0)
-
-    assert asyncio.run(refuses(2)) == [False, True]
 
 
 def test_show_passes_no_frame_on_while_nobody_looks(viewer):
