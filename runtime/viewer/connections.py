@@ -88,8 +88,13 @@ class Connections:
         try:
             yield
         finally:
-            accepting.close()
             sweeping.cancel()
+            # A server that is closed drops what it has just accepted, unclosed: first no more, then a round for those.
+            with contextlib.suppress(NotImplementedError):  # of Windows' event loop
+                loop.remove_reader(listening)
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
+            accepting.close()
 
     async def end(self) -> None:
         """End all connections, those too that are accepted and not known yet."""
