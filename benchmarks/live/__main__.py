@@ -1,13 +1,13 @@
 """What a live pipeline promises, measured on this machine.
 
-    python -m benchmarks.live                      # everything, about 15 minutes
+    python -m benchmarks.live                      # everything, about 25 minutes
     python -m benchmarks.live reconnecting crash   # some of it
 
 ``reconnecting`` kills the server of a stream again and again; ``memory`` lets many synthetic frames pass; ``crash``
 kills `sfpp-run` while it records; ``freshness`` puts a camera of 60 frames a second before a slow model; ``viewers``
-lets pages connect and vanish, beside a network that waits, as a GPU's would, and beside one on the same cores. Writes
-JSON into benchmarks/results, keeping what was measured before of the parts that are not asked for, and prints a line
-each.
+lets pages connect and vanish, beside a network that waits, as a GPU's would, and beside one on the same cores; ``day``
+lets sources stall and come back while restless pages come and vanish, and looks at what the viewer holds. Writes JSON
+into benchmarks/results, keeping what was measured before of the parts that are not asked for, and prints a line each.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks.live.crash import crash
+from benchmarks.live.day import day
 from benchmarks.live.freshness import freshness
 from benchmarks.live.memory import memory
 from benchmarks.live.parts import Part
@@ -30,7 +31,7 @@ from benchmarks.machine import RESULTS, store
 from sfpp.runtime.files import python_code
 
 _PARTS: dict[str, Callable[[Path], Part]] = {
-    each.__name__: each for each in (reconnecting, memory, crash, freshness, viewers)
+    each.__name__: each for each in (reconnecting, memory, crash, freshness, viewers, day)
 }
 _RES = "320x192"
 _EXPORT = "from sfpp.export import export_onnx; export_onnx(path=sys.argv[1], variant='fast', res=sys.argv[2])"

@@ -23,6 +23,8 @@ _WAIT_S = 0.04
 _ROUNDS = 5
 _ROUND_S = 8.0
 _SETTLING_S = 2.0
+_STEADY = "benchmarks.live.lookers"
+_RESTLESS = "benchmarks.live.pages"
 _SOURCE = "test://?width=960&height=540&fps=30"
 _FAST_SOURCE = "test://?width=960&height=540&pace=0"
 
@@ -43,17 +45,22 @@ class Pair:
 
 @dataclass(frozen=True)
 class Viewers:
-    """Rounds with a network that waits, and with one that computes on the same cores as everything else."""
+    """Rounds with a network that waits, and with one that computes on the same cores as everything else.
+
+    In the first, ``steady``, the pages stay, and do so little that they take no cores from what is measured.
+    """
 
     pages: int
+    steady: tuple[Pair, ...]
     waiting: tuple[Pair, ...]
     computing: tuple[Pair, ...]
 
     def sentence(self) -> str:
         """Return it in words."""
         return (
-            f"{self.pages} pages that connect, watch and vanish: with a network that waits {_words(self.waiting)}; "
-            f"with one on the same cores as the pages {_words(self.computing)}"
+            f"{self.pages} pages that stay, with a network that waits: {_words(self.steady)}; the same that connect, "
+            f"watch and vanish: {_words(self.waiting)}; with a network on the same cores as the pages "
+            f"{_words(self.computing)}"
         )
 
 
@@ -66,20 +73,25 @@ def _words(rounds: tuple[Pair, ...]) -> str:
 def viewers(model: Path) -> Viewers:
     """Measure both."""
     with load_segmenter(model) as segmenter:
-        slow = _rounds(waiting(segmenter, blank_frame(segmenter), wait_s=_WAIT_S), _SOURCE, "pages, waiting")
-        return Viewers(PAGES, slow, _rounds(segmenter, _FAST_SOURCE, "pages, computing"))
+        slow = waiting(segmenter, blank_frame(segmenter), wait_s=_WAIT_S)
+        return Viewers(
+            PAGES,
+            _rounds(slow, _SOURCE, "steady pages, waiting", pages=_STEADY),
+            _rounds(slow, _SOURCE, "pages, waiting"),
+            _rounds(segmenter, _FAST_SOURCE, "pages, computing"),
+        )
 
 
-def _rounds(model: Segmenter, source: str, name: str) -> tuple[Pair, ...]:
+def _rounds(model: Segmenter, source: str, name: str, *, pages: str = _RESTLESS) -> tuple[Pair, ...]:
     with Viewer(model, port=0) as viewer, Pipeline(model, [source], policy="freshest") as pipeline:
         frames = _Frames(pipeline, Delivery(viewer=viewer))
         frames.a_second(_SETTLING_S)
-        return tuple(_pair(frames, viewer.url) for _ in tqdm(range(_ROUNDS), desc=name))
+        return tuple(_pair(frames, viewer.url, pages) for _ in tqdm(range(_ROUNDS), desc=name))
 
 
-def _pair(frames: _Frames, url: str) -> Pair:
+def _pair(frames: _Frames, url: str, pages: str) -> Pair:
     alone = frames.a_second(_ROUND_S)
-    with _pages(url) as process:
+    with _pages(url, pages) as process:
         frames.a_second(_SETTLING_S)
         watched = frames.a_second(_ROUND_S)
         process.terminate()
@@ -105,9 +117,8 @@ class _Frames:
 
 
 @contextlib.contextmanager
-def _pages(url: str) -> Iterator[subprocess.Popen[str]]:
+def _pages(url: str, pages: str) -> Iterator[subprocess.Popen[str]]:
     # Browsers are other processes, on other machines as a rule; here they share the cores.
-    pages = "benchmarks.live.pages"
     with subprocess.Popen(**python_module(pages, url, str(PAGES)), stdout=subprocess.PIPE, text=True) as process:
         try:
             yield process

@@ -12,7 +12,7 @@ from sfpp.runtime.motion.options import MIX, KeyEvery, key_every_from
 from sfpp.runtime.video.sources.address import is_uri, without_credentials
 
 # What names files or folders, and never an address.
-_FILES = ("model", "contract", "detector", "boxes", "masks", "json", "snapshot", "keypoints_json")
+_FILES = ("model", "contract", "detector", "boxes", "masks", "json", "snapshot", "keypoints_json", "token_file")
 
 _EPILOG = """\
 examples, segmentation:
@@ -120,8 +120,10 @@ def _check_texts(parser: argparse.ArgumentParser, arguments: argparse.Namespace)
                 f"{option} takes the name of a file, and {without_credentials(text)} is an address; "
                 "addresses are for SOURCE and -o"
             )
-    if arguments.token is not None and arguments.view is None:
-        parser.error("--token is for the page in the browser; give --view too, or leave it out")
+    for option in ("token", "token_file"):
+        if getattr(arguments, option) is not None and arguments.view is None:
+            name = option.replace("_", "-")
+            parser.error(f"--{name} is for the page in the browser; give --view too, or leave it out")
 
 
 def _sources_and_output(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> tuple[list[str], str | None]:
@@ -180,7 +182,14 @@ def _add_output_options(parser: argparse.ArgumentParser) -> None:
         metavar="[HOST:]PORT",
         help="show it on a page in the browser; on another host than this machine's own, a token is demanded",
     )
-    group.add_argument("--token", help="the token that --view demands (default: a new one, printed at the start)")
+    tokens = group.add_mutually_exclusive_group()
+    tokens.add_argument(
+        "--token-file",
+        metavar="FILE",
+        help="the file with the token that --view demands, 16 characters or more; a warning is printed if other users "
+        "may read it (default: the variable SFPP_TOKEN, else a new token, printed at the start)",
+    )
+    tokens.add_argument("--token", help="the token itself; other users of this machine see it in the list of processes")
     group.add_argument(
         "--json",
         metavar="FILE",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -40,6 +41,7 @@ from sfpp.runtime.video.sources.opening import (
     open_source,
     reads_files,
 )
+from sfpp.runtime.viewer.token import VARIABLE
 
 if TYPE_CHECKING:
     from sfpp.runtime.viewer import Viewer
@@ -321,9 +323,12 @@ class _Runs:
         from sfpp.runtime.viewer import Viewer
 
         host, port = self._arguments.view
-        viewer = Viewer(self._opened, host=host, port=port, token=self._arguments.token, on_stop=self.stop)
+        token, token_file = self._arguments.token, self._arguments.token_file
+        if token is not None:
+            warn("other users of this machine see --token in the list of processes; --token-file hides it")
+        viewer = Viewer(self._opened, host=host, port=port, token=token, token_file=token_file, on_stop=self.stop)
         stack.enter_context(viewer)
-        announce(f"open {viewer.url} in a browser")
+        announce(_opened_at(viewer.url, self._arguments))
         return viewer
 
     def _note_policy(self, pipeline: Pipeline) -> None:
@@ -334,6 +339,18 @@ class _Runs:
         waiting = waiting if pipeline.policy != "every-frame" else []
         but = f", but none of {', '.join(waiting)}" if waiting else ""
         note(f"policy {pipeline.policy}: {_POLICY_WORDS[pipeline.policy]}{but}")
+
+
+def _opened_at(url: str, arguments: argparse.Namespace) -> str:
+    """Say where the page is; a token that came by a file or the environment stays out of what may go into a log."""
+    address, token, _ = url.partition("?token=")
+    if not token or arguments.token is not None:
+        return f"open {url} in a browser"
+    if arguments.token_file is not None:
+        return f"open {address}?token=TOKEN in a browser, with the token in {arguments.token_file} for TOKEN"
+    if VARIABLE in os.environ:
+        return f"open {address}?token=TOKEN in a browser, with the token in {VARIABLE} for TOKEN"
+    return f"open {url} in a browser"
 
 
 def _loaded(arguments: argparse.Namespace) -> OpenedModel[Any]:

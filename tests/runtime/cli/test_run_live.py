@@ -283,3 +283,21 @@ def test_the_page_in_the_browser_shows_what_runs(here):
         process.communicate()
     assert process.returncode == 128 + signal.SIGTERM
     assert not np.any([path.suffix == ".mp4" for path in here.iterdir()])
+
+
+@pytest.mark.parametrize("by", ["option", "file", "variable", "nothing"])
+def test_a_token_that_was_handed_over_in_secret_is_not_printed(here, capsys, monkeypatch, by):
+    pytest.importorskip("aiohttp")
+    token = "0123456789-abcdefghij"
+    (here / "token").write_text(token)
+    (here / "token").chmod(0o644)
+    more = {"option": ["--token", token], "file": ["--token-file", "token"]}.get(by, [])
+    if by == "variable":
+        monkeypatch.setenv("SFPP_TOKEN", token)
+    assert main(["model.onnx", "--backend", "onnxruntime", "test://?frames=2", "--view", "0", *more]) == 0
+    err = capsys.readouterr().err
+    assert (token in err) == (by == "option")
+    assert ("other users of this machine see --token in the list of processes" in err) == (by == "option")
+    assert ("other users of this machine may read the token in token" in err) == (by == "file" and os.name == "posix")
+    where = {"option": f"?token={token} in", "file": "with the token in token for TOKEN"}
+    assert {**where, "variable": "with the token in SFPP_TOKEN for TOKEN", "nothing": "/ in a browser"}[by] in err
