@@ -29,7 +29,7 @@ def test_what_is_lost_is_what_was_answered_and_is_not_in_the_video():
 
 def test_pages_are_judged_by_the_median_of_the_rounds_ratios():
     rounds = tuple(Pair(alone, watched, 1) for alone, watched in ((20, 19), (10, 5), (40, 38)))
-    assert "95% of the 20.0 frames per second" in Viewers(50, rounds, rounds).sentence()
+    assert "95% of the 20.0 frames per second" in Viewers(50, rounds, rounds, rounds).sentence()
 
 
 def test_the_other_sentences_have_their_figures():
