@@ -229,8 +229,8 @@ def test_an_answer_that_nobody_reads_is_given_up(guarded):
 
 def test_a_page_that_reads_nothing_goes_before_its_heartbeat(open_viewer):
     """Its first picture is larger than what the sockets take in."""
-    viewer = open_viewer(limits=Limits(stalled_s=1.0, heartbeat_s=600, width=3840))
-    viewer.show(update(size_hw=(2160, 3840), labels=None, draw=noise))
+    viewer = open_viewer(limits=Limits(stalled_s=1.0, heartbeat_s=600))
+    viewer.show(update(size_hw=(16000, 1280), labels=None, draw=noise))
     with contextlib.closing(shake_hands(viewer.url)) as raw:
         assert raw.recv(12) == b"HTTP/1.1 101"
         while clients_of(viewer):
