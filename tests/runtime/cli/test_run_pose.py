@@ -275,7 +275,7 @@ def test_keypoints_in_motion(here):
     [
         (["--detector", "nothing.onnx"], "nothing.onnx is not a file; give a person detector"),
         (["--detector", "pose.onnx"], "expected one input of floating point numbers"),
-        (["--boxes", "nothing.json"], "cannot read the boxes nothing.json"),
+        (["--boxes", "nothing.json"], "the file of boxes nothing.json cannot be read: No such file"),
         (["--boxes", "clip.mp4"], "clip.mp4 cannot be read as UTF-8 text"),
         (["--keypoints-json", "pose.onnx/k.jsonl", "--person", "full-frame"], "pose.onnx is no folder"),
     ],
