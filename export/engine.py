@@ -63,7 +63,7 @@ def engine_parser() -> argparse.ArgumentParser:
     add(
         "--check",
         action="store_true",
-        help="build nothing: say what TensorRT 8.6, 10.3, 10.13, 11 and TensorRT-RTX would make of the file, by node, "
+        help="build nothing: say what each TensorRT from 8.6 on and TensorRT-RTX would make of the file, by node, "
         "and what NVIDIA's own parser and builder say where they are installed",
     )
     return parser

@@ -26,7 +26,7 @@ def check_model(path: str | os.PathLike[str], *, versions: Sequence[Version] = A
 
     Args:
         path: any ONNX file: one of sfpp's, or one from elsewhere with operators of its own and open sizes.
-        versions: which to judge: ``8.6``, ``10.3``, ``10.13``, ``11`` and ``rtx`` (TensorRT-RTX).
+        versions: which to judge: numbers of TensorRT such as ``10.3``, and ``rtx`` (TensorRT-RTX).
 
     Raises:
         UsageError: a version that there is no rule for.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sfpp.export.check.findings import ALL, RELEASES, Finder, Match, Version, nodes_of
+from sfpp.export.check.findings import ALL, NATIVE, RELEASES, Finder, Match, Version, nodes_of
 from sfpp.export.check.graph import CheckedGraph, Shape, is_external
 from sfpp.export.check.reading import external_problem, stored_tensors
 
@@ -15,13 +15,13 @@ _MOST_DIMENSIONS = 8
 # Inputs that some versions take only if they are known when the engine is built: operators, position, what it is, and
 # the versions.
 _CONSTANT_INPUTS: tuple[tuple[tuple[str, ...], int, str, tuple[Version, ...]], ...] = (
-    (("QuantizeLinear", "DequantizeLinear"), 1, "scale", ("8.6", "10.3", "10.13", "11")),
-    (_REDUCTIONS, 1, "axes", ("10.3", "10.13", "11", "rtx")),
+    (("QuantizeLinear", "DequantizeLinear"), 1, "scale", ("8.6", *NATIVE)),
+    (_REDUCTIONS, 1, "axes", (*NATIVE, "rtx")),
     (("CumSum",), 1, "axis", ALL),
     (("Unsqueeze", "Squeeze"), 1, "axes", ALL),
     (("Slice",), 3, "axes", ("8.6",)),
     (("Pad",), 3, "axes", ("10.3",)),
-    (("OneHot",), 1, "depth", ("10.3", "10.13", "11")),
+    (("OneHot",), 1, "depth", NATIVE),
 )
 
 

@@ -1,7 +1,8 @@
 """The versions of TensorRT, the rules about them, and what a check found.
 
-``versions.json`` says what is known of each version before any file is looked at, and ``rules.json`` what is wrong with
-a file, what to do, and where that is known from; how each rule is found in a graph is Python, by the rule's name.
+The facts of ``runtime/tensorrt`` say what is known of each version before any file is looked at, and ``rules.json``
+what is wrong with a file, what to do, and where that is known from; how each rule is found in a graph is Python, by the
+rule's name.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ from typing import Any, Literal, get_args
 
 from sfpp.export.check.graph import CheckedGraph, Node
 from sfpp.runtime.contract import ModelContract
+from sfpp.runtime.tensorrt.facts import facts
 
 Effect = Literal["refused", "wrong", "doubtful"]
 Outcome = Literal["builds", "builds, with warnings", "builds, but gives wrong results", "does not build"]
-Version = Literal["8.6", "10.3", "10.13", "11", "rtx"]
+Version = Literal["8.6", "10.3", "10.13", "10.16", "11", "11.5", "rtx"]
 ALL: tuple[Version, ...] = get_args(Version)
+NATIVE = tuple(version for version in ALL if version not in ("8.6", "rtx"))  # TensorRT from 10 on
 
 
 @dataclass(frozen=True)
@@ -179,6 +182,7 @@ class Release:
         highest_opset: the last one that its operators are documented for; None where files of every opset that there
             is were built.
         types: that its parser knows, by ONNX's names.
+        unsure_types: that the version has, and of which nobody knows whether its parser does.
         operators: that its parser knows, of ONNX's own.
         microsofts: that it knows of ONNX Runtime's.
     """
@@ -188,31 +192,39 @@ class Release:
     lowest_opset: int
     highest_opset: int | None
     types: frozenset[str]
+    unsure_types: frozenset[str]
     operators: frozenset[str]
     microsofts: frozenset[str]
 
 
-def _read(name: str) -> Any:
-    return json.loads(Path(__file__).with_name(name).read_text(encoding="utf-8"))
+def _rules() -> Any:
+    return json.loads(Path(__file__).with_name("rules.json").read_text(encoding="utf-8"))
 
 
 def _releases() -> dict[Version, Release]:
     """Return what is known of each version; types and operators are listed with the version that brought them."""
     releases: dict[Version, Release] = {}
     types, operators = frozenset[str](), frozenset[str]()
-    for version, facts in _read("versions.json").items():
-        types |= frozenset(facts["new_types"].split())
-        operators = operators - frozenset(facts.get("lacks", "").split()) | frozenset(facts["new_operators"].split())
-        opsets = facts["lowest_opset"], facts["highest_opset"]
-        microsofts = frozenset(facts.get("com.microsoft", "").split())
-        releases[version] = Release(facts["title"], facts["home"], *opsets, types, operators, microsofts)
+    for version, known in facts()["tensorrt"].items():
+        words = {name: frozenset(text.split()) for name, text in known.items() if isinstance(text, str)}
+        types |= words["new_types"]
+        operators = operators - words.get("lacks", frozenset()) | words["new_operators"]
+        releases[version] = Release(
+            known["title"],
+            known["home"],
+            known["lowest_opset"],
+            known["highest_opset"],
+            types,
+            words.get("unsure_types", frozenset()),
+            operators,
+            words.get("com.microsoft", frozenset()),
+        )
     return releases
 
 
-# A version stands for its releases from the named one on, so the lowest of their promises counts: TensorRT 11.0 is
-# documented for opset 24, and 11.5 for 25.
+# A version stands for its releases from the named one on, so the lowest of their promises counts.
 RELEASES = _releases()
-RULES = tuple(Rule(**{**each, "versions": tuple(each["versions"].split())}) for each in _read("rules.json"))
+RULES = tuple(Rule(**{**each, "versions": tuple(each["versions"].split())}) for each in _rules())
 
 
 def titles(versions: tuple[Version, ...]) -> str:

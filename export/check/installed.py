@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sfpp.export.check import CheckReport, check_model, report_text
+from sfpp.export.check.findings import NATIVE
 from sfpp.runtime.errors import BackendError, ModelFileError, UsageError
 from sfpp.runtime.scratch import scratch_folder
 from sfpp.runtime.tensorrt.building import EngineSettings, PhaseProgress
@@ -16,7 +17,7 @@ from sfpp.runtime.tensorrt.library import LIBRARIES, Library, is_installed, libr
 
 _PURPOSE = "asking NVIDIA's parser"
 # TensorRT 8.6 is best effort: what it refuses is reported, and does not fail a check.
-_PROMISED = ("10.3", "10.13", "11", "rtx")
+_PROMISED = (*NATIVE, "rtx")
 
 
 @dataclass(frozen=True)

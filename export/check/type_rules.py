@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
 
 import numpy as np
 from onnx import TensorProto
 
-from sfpp.export.check.findings import ALL, RELEASES, Finder, Match
+from sfpp.export.check.findings import ALL, RELEASES, Finder, Match, Release
 from sfpp.export.check.graph import CheckedGraph, Node
 
 _CASTS = {"Cast", "CastLike"}
@@ -16,13 +16,16 @@ _INT32 = np.iinfo(np.int32)
 _HALF = TensorProto.FLOAT16
 
 
-def _unknown(graph: CheckedGraph) -> Iterator[Match]:
-    types = {name: number for name, number in TensorProto.DataType.items() if number != TensorProto.UNDEFINED}
-    lacking = {
-        number: tuple(each for each in ALL if name not in RELEASES[each].types) for name, number in types.items()
-    }
-    for name, operator, number in graph.entering({number for number, versions in lacking.items() if versions}):
-        yield Match(name, operator, TensorProto.DataType.Name(number).lower(), lacking[number])
+def _of_versions(applies: Callable[[str, Release], bool]) -> Finder:
+    """Return what finds tensors of a type for which something holds in some versions."""
+
+    def find(graph: CheckedGraph) -> Iterator[Match]:
+        types = {name: number for name, number in TensorProto.DataType.items() if number != TensorProto.UNDEFINED}
+        found = {number: tuple(each for each in ALL if applies(name, RELEASES[each])) for name, number in types.items()}
+        for name, operator, number in graph.entering({number for number, versions in found.items() if versions}):
+            yield Match(name, operator, TensorProto.DataType.Name(number).lower(), found[number])
+
+    return find
 
 
 def _entering(kind: int) -> Finder:
@@ -100,7 +103,8 @@ def _softmax_written_out(graph: CheckedGraph) -> Iterator[Match]:
 
 
 TYPE_FINDERS: dict[str, Finder] = {
-    "type-unknown": _unknown,
+    "type-unknown": _of_versions(lambda name, release: name not in release.types | release.unsure_types),
+    "type-unsure": _of_versions(lambda name, release: name in release.unsure_types),
     "uint8-between": _uint8_between,
     "int64-end": lambda graph: chain(_int64_inputs(graph), _int64_outputs(graph)),
     "int64-output": _int64_outputs,

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from sfpp.export.catalog import export_command
 from sfpp.export.check.findings import RELEASES, CheckReport, Finding, Verdict, Version, titles
 from sfpp.runtime.contract import ModelContract
+from sfpp.runtime.tensorrt.facts import facts
 from sfpp.runtime.text import aligned, clean_text
 
 _PLACES = 3  # that are named of one problem
@@ -38,7 +39,9 @@ def next_step(report: CheckReport, *, refused: bool = False) -> str:
     if refused:
         return "change what is named above, and check the file again"
     if contract is None:
-        return f"trtexec --onnx={model} --saveEngine=model.engine"
+        moved = facts()["trtexec"]
+        before = f"before TensorRT {moved['moved_in']}: {moved['folder_before']}/trtexec"
+        return f"trtexec --onnx={model} --saveEngine=model.engine   ({before})"
     if report.precision == "float32":
         return (
             f"sfpp-calibrate {model} --images FRAMES   (FP16 and INT8), then sfpp-engine with the file that it writes"

@@ -24,6 +24,7 @@ from sfpp.runtime.files import check_destinations, check_utf8, identity, python_
 from sfpp.runtime.onnx_file import metadata_of
 from sfpp.runtime.tensorrt.building import CURRENT, EngineSettings, PhaseProgress
 from sfpp.runtime.tensorrt.cuda import Card, Cuda
+from sfpp.runtime.tensorrt.facts import trtexec_path
 from sfpp.runtime.tensorrt.library import Library, library_of, version_numbers
 from sfpp.runtime.tensorrt.sidecar import SUFFIX, SUFFIXES, sidecar_of, this_platform
 
@@ -218,7 +219,8 @@ def _every_few_seconds(notify: Callable[[str], object]) -> Callable[[str, int, i
 def trtexec_line(library: Library, model: Path, engine: Path, settings: EngineSettings, *, precision: str) -> str:
     """Return the equivalent call of ``trtexec``, or of ``tensorrt_rtx``, which is its name in TensorRT-RTX."""
     numbers = version_numbers(library.version)
-    words = ["tensorrt_rtx" if library.is_rtx else "trtexec", f"--onnx={model}", f"--saveEngine={engine}"]
+    tool = "tensorrt_rtx" if library.is_rtx else trtexec_path(library.version)
+    words = [tool, f"--onnx={model}", f"--saveEngine={engine}"]
     if not library.is_rtx and numbers < (10,):
         lower = {"fp16": ["--fp16"], "int8": ["--int8", "--fp16"]}.get(precision, [])
         words += [*lower, "--precisionConstraints=obey"]

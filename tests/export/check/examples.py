@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
+import pytest
 from onnx import TensorProto, helper
 
 from tests.export.check.graphs import (
@@ -106,6 +107,14 @@ def attention(kind, heads=(1, 2, 64, 32), **attributes):
 
 def cast(source, target):
     return model([node("Cast", ["x"], ["y"], to=target)], {"x": (source, (1, 4))}, {"y": (target, (1, 4))}, opset=21)
+
+
+def with_scales_of_eight_bits():
+    """A type that ONNX has from opset 24 on."""
+    if not hasattr(TensorProto, "FLOAT8E8M0"):
+        pytest.skip("the installed onnx has no float8e8m0")
+    steps = [node("Cast", ["x"], ["y"], to=FLOAT)]
+    return model(steps, {"x": (TensorProto.FLOAT8E8M0, (1, 4))}, {"y": (FLOAT, (1, 4))}, opset=24)
 
 
 def uint8_picture(first):
@@ -234,6 +243,11 @@ EXAMPLES = {
     "cumsum-slow": Example(lambda: cumulative_sums(0), relu),
     "cumsum-mixed": Example(lambda: cumulative_sums(0, 1), lambda: cumulative_sums(1, 1)),
     "type-unknown": Example(lambda: cast(TensorProto.INT16, FLOAT), lambda: cast(TensorProto.INT32, FLOAT)),
+    "type-unsure": Example(
+        with_scales_of_eight_bits,
+        lambda: cast(HALF, FLOAT),
+        only="it is about versions of TensorRT proper",
+    ),
     "uint8-between": Example(lambda: uint8_picture("Transpose"), lambda: uint8_picture("Cast")),
     "int64-end": Example(lambda: labels(INT64), lambda: labels(UINT8)),
     "int64-output": Example(lambda: labels(INT64), lambda: labels(UINT8)),

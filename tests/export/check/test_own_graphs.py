@@ -14,7 +14,7 @@ from tests.export.check.graphs import outcomes, rules
 from tests.golden import FOLDER, GoldenCase
 from tests.tensorrt_rtx import build_engine
 
-VERSIONS = ("8.6", "10.3", "10.13", "11", "rtx")
+VERSIONS = ("8.6", "10.3", "10.13", "10.16", "11", "11.5", "rtx")
 SIZE = "160x128"  # width x height; at 128x96 the cells of hq do not fit stage 4
 TARGETS = ("portable", "tensorrt")
 PRECISIONS = {

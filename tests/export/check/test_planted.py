@@ -22,8 +22,8 @@ from tests.export.check.graphs import (
     topk,
 )
 
-ALL = ("8.6", "10.3", "10.13", "11", "rtx")
-NATIVE = ("10.3", "10.13", "11")  # TensorRT proper, since it has int64 and reductions of its own
+ALL = ("8.6", "10.3", "10.13", "10.16", "11", "11.5", "rtx")
+NATIVE = ("10.3", "10.13", "10.16", "11", "11.5")  # TensorRT proper, since it has int64 and reductions of its own
 BUILDS, WARNS, WRONG, REFUSED = "builds", "builds, with warnings", "builds, but gives wrong results", "does not build"
 
 

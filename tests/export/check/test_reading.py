@@ -191,7 +191,7 @@ def test_a_contract_that_cannot_be_read_is_a_note(tmp_path):
 
 
 def test_a_version_that_nobody_knows_is_refused_before_the_file_is_read(tmp_path):
-    with pytest.raises(UsageError, match=r"version is '10\.12', expected one of 8\.6, 10\.3, 10\.13, 11, rtx.*10\.13"):
+    with pytest.raises(UsageError, match=r"version is '10\.12', expected one of 8\.6, 10\.3, 10\.13, .*, rtx.*10\.1\d"):
         check_model(tmp_path / "none.onnx", versions=("10.12",))
 
 

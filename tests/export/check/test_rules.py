@@ -2,13 +2,14 @@
 
 import re
 
+import numpy as np
 import pytest
 from onnx import helper
 
 from sfpp.export.check.checking import FINDERS
 from sfpp.export.check.findings import ALL, RELEASES, RULES
 from tests.export.check.examples import EXAMPLES
-from tests.export.check.graphs import FLOAT, check, finding, outcomes, quantized, rules, with_weights_beside
+from tests.export.check.graphs import FLOAT, check, finding, one, outcomes, quantized, rules, with_weights_beside
 
 REFUSED_WHEN_BUILDING = {"NonZero", "NonMaxSuppression"}
 
@@ -53,6 +54,30 @@ def test_a_version_is_judged_by_what_applies_to_it(tmp_path):
     assert outcomes(report) == {"8.6": "builds, but gives wrong results", "rtx": "does not build"}
     assert all(version in each.versions for version in ("8.6",) for each in report.verdict(version).findings)
     assert not check(EXAMPLES["pad-wrap"].wrong(), tmp_path, versions=("rtx",)).findings
+
+
+def versions_that_refuse(graph, folder):
+    return [each.version for each in check(graph, folder).verdicts if each.outcome == "does not build"]
+
+
+@pytest.mark.parametrize(
+    ("operator", "opset", "refusing"),
+    [
+        ("RMSNormalization", 23, ["8.6", "10.3", "10.13"]),  # from 10.15 on, so in JetPack 7.2 and not in 7.1
+        ("Swish", 24, ["8.6", "10.3", "10.13", "10.16"]),  # from 11.0 on
+    ],
+)
+def test_an_operator_is_known_from_the_version_on_that_brought_it(tmp_path, operator, opset, refusing):
+    graph = one(operator, opset=opset, inputs="xw" if operator == "RMSNormalization" else "x", w=np.ones(4, np.float32))
+    assert versions_that_refuse(graph, tmp_path) == refusing
+    assert "DFT" in RELEASES["11.5"].operators - RELEASES["11"].operators  # from 11.2 on
+    assert (RELEASES["11"].highest_opset, RELEASES["11.5"].highest_opset) == (24, 25)
+
+
+def test_a_type_of_which_the_parser_is_not_known_is_doubtful_and_not_refused(tmp_path):
+    graph = EXAMPLES["type-unsure"].wrong()
+    assert versions_that_refuse(graph, tmp_path) == ["8.6", "10.3", "10.13"]
+    assert finding(check(graph, tmp_path), "type-unsure").versions == ("10.16", "11", "11.5")
 
 
 @pytest.mark.parametrize(

@@ -48,19 +48,21 @@ def test_the_table_has_a_line_for_each_version(tmp_path):
     lines = report_text(check(scatter_elements("add"), tmp_path)).splitlines()
     assert lines[0] == "model.onnx: no contract"
     assert lines[1].startswith("  opset 17, 1 node, float32, 0.0 MB")
-    assert lines[3:8] == [
-        "TensorRT 8.6    JetPack 6.0        builds, but gives wrong results (1 error)",
-        "TensorRT 10.3   JetPack 6.1, 6.2   builds, with warnings (1 warning)",
-        "TensorRT 10.13  JetPack 7.0, 7.1   builds, with warnings (1 warning)",
-        "TensorRT 11     JetPack 7.2.2      builds, with warnings (1 warning)",
-        "TensorRT-RTX    desktop RTX cards  does not build (1 error)",
+    assert lines[3:10] == [
+        "TensorRT 8.6    JetPack 6.0              builds, but gives wrong results (1 error)",
+        "TensorRT 10.3   JetPack 6.1, 6.2         builds, with warnings (1 warning)",
+        "TensorRT 10.13  JetPack 7.0, 7.1         builds, with warnings (1 warning)",
+        "TensorRT 10.16  JetPack 7.2, 7.2.1       builds, with warnings (1 warning)",
+        "TensorRT 11     JetPack 7.2.2, desktops  builds, with warnings (1 warning)",
+        "TensorRT 11.5   desktops, CUDA 13.5      builds, with warnings (1 warning)",
+        "TensorRT-RTX    desktop RTX cards        does not build (1 error)",
     ]
 
 
 def test_a_finding_says_where_what_to_do_and_how_it_is_known(tmp_path):
     text = report_text(check(topk(3841), tmp_path))
     lines = text[text.index("error:") :].splitlines()
-    assert lines[0] == "error: not built by TensorRT 8.6, 10.3, 10.13, 11 and TensorRT-RTX"
+    assert lines[0] == "error: not built by TensorRT 8.6, 10.3, 10.13, 10.16, 11, 11.5 and TensorRT-RTX"
     assert lines[1] == "  it takes the 3841 largest values, and TensorRT at most 3840"
     assert lines[2] == "    at here/TopK (TopK)"
     assert lines[3].startswith("  do: take them in passes of 3840")
@@ -71,7 +73,7 @@ def test_what_is_built_and_wrong_is_not_called_unbuilt(tmp_path):
     text = report_text(check(scatter_elements("add"), tmp_path))
     assert "error: wrong results in TensorRT 8.6\n" in text
     assert "error: not built by TensorRT-RTX\n" in text
-    assert "warning: TensorRT 10.3, 10.13, 11\n" in text
+    assert "warning: TensorRT 10.3, 10.13, 10.16, 11, 11.5\n" in text
 
 
 def test_200_equal_findings_are_a_few_lines(tmp_path):
@@ -110,7 +112,9 @@ def test_a_name_cannot_command_the_terminal(tmp_path):
 
 
 def test_next_for_a_foreign_file(tmp_path):
-    assert next_of(one("Relu"), tmp_path) == "trtexec --onnx=MODEL --saveEngine=model.engine"
+    assert next_of(one("Relu"), tmp_path) == (
+        "trtexec --onnx=MODEL --saveEngine=model.engine   (before TensorRT 10.15: /usr/src/tensorrt/bin/trtexec)"
+    )
     assert next_of(topk(3841), tmp_path) == "change what is named above, and check the file again"
 
 

@@ -55,7 +55,9 @@ def test_the_engine_is_plain_bytes_with_its_contract_beside_it(fakes, model, mon
     assert (engine.devices, engine.card) == (("sm110",), "NVIDIA Thor")
     assert engine.onnx_sha256 == sha256_of([model])
     assert report.size_bytes == report.path.stat().st_size
-    assert report.command == f"trtexec --onnx={model} --saveEngine={report.path} --stronglyTyped --skipInference"
+    assert report.command == (
+        f"/usr/src/tensorrt/bin/trtexec --onnx={model} --saveEngine={report.path} --stronglyTyped --skipInference"
+    )
     assert seen[0] == ("Timing", 0, 3)
 
 
