@@ -1,4 +1,4 @@
-"""The tables of the pages, written from benchmarks/results.
+"""The tables of the pages, written from benchmarks/results and, on hardware, from runtime/tensorrt/facts.json.
 
     python -m benchmarks.tables
 
@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from benchmarks import camvid_accuracy, engines, int8, isr_time, lsp_pck, memory, pipeline, precision
+from benchmarks import camvid_accuracy, engines, hardware, int8, isr_time, lsp_pck, memory, pipeline, precision
 from benchmarks.live.crash import Crash
 from benchmarks.live.freshness import Freshness
 from benchmarks.live.memory import Memory
@@ -190,6 +190,12 @@ TABLES: dict[str, Callable[[], str]] = {
     "motion-graphs": lambda: motion_quality.cases_table(motion_quality_rows()),
     "motion-live": lambda: motion_live.markdown_table(motion_rows("live", motion_live.Live)),
     "motion-speed": lambda: motion_speed.speed_table(motion_rows("speed", motion_speed.Speed)),
+    "jetpack": hardware.jetpack_table,
+    "cuda-python": hardware.cuda_python_table,
+    "power-modes": hardware.power_table,
+    "checked-versions": hardware.checked_table,
+    "peaks": hardware.peaks_table,
+    "sources": hardware.sources_table,
     "motion-cost": lambda: motion_speed.cost_table(motion_rows("cost", motion_speed.Cost)),
 }
 

@@ -1,4 +1,4 @@
-# sfpp with TensorRT on a desktop or server card. Not run on hardware.
+# sfpp with TensorRT on a desktop or server card, or on a Jetson with JetPack 7. Not run on hardware.
 #
 # Build, in the folder of sfpp (Docker 23 or later):
 #
@@ -12,7 +12,11 @@
 #
 # With a USB camera add --device /dev/video0 --group-add video, and 0 as the input. Build engines in here: they belong
 # to the TensorRT of this image. Another month's image: --build-arg TENSORRT=YY.MM-py3, with a CUDA_PYTHON that fits its
-# CUDA, such as 12.9.*.
+# CUDA, such as 12.9.*. The default has TensorRT 10.13 and CUDA 13.0, so that a driver from 580 on takes it.
+#
+# On a Jetson with JetPack 7 the same name is the SBSA build: docker run --runtime nvidia instead of --gpus all, and a
+# month whose CUDA is not newer than the board's (13.0 for JetPack 7.0 and 7.1, 13.2 for 7.2). Not the tag that ends in
+# -igpu: it wants a library of the DLA that the host no longer has.
 
 ARG TENSORRT=25.10-py3
 

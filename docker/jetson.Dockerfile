@@ -12,8 +12,11 @@
 #         sfpp:jetson street.fp16.engine drive.mp4
 #
 # With a USB camera add --device /dev/video0, and 0 as the input. Build engines in here: the TensorRT of the image may
-# be another build than the board's, and neither loads the other's engines. This image is for JetPack 6 only. The
-# OpenCV in here reads files and USB cameras, without GStreamer; for CSI cameras run sfpp on the board itself.
+# be another build than the board's, and neither loads the other's engines. This image is for JetPack 6 only; on
+# JetPack 7 take docker/desktop.Dockerfile. --build-arg TENSORRT=r10.3.0-devel is larger, for where the runtime image
+# lacks Python's module tensorrt. The OpenCV in here reads files and USB cameras, without GStreamer; for CSI cameras run sfpp on the board itself.
+
+ARG TENSORRT=r10.3.0-runtime
 
 # The wheel is pure Python, so it is made where pip is new enough, and no build tool stays in the image.
 FROM python:3.12-slim AS wheel
@@ -26,7 +29,7 @@ COPY export export
 COPY calibration calibration
 RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheel .
 
-FROM nvcr.io/nvidia/l4t-tensorrt:r10.3.0-runtime
+FROM nvcr.io/nvidia/l4t-tensorrt:${TENSORRT}
 # The image brings Python 3.10 with pip and TensorRT's module. What the runtime needs is added, no torch and no onnx.
 # TensorRT cannot be imported here: some of its libraries come with --runtime nvidia.
 RUN --mount=type=bind,from=wheel,source=/wheel,target=/wheel \
