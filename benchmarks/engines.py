@@ -85,7 +85,7 @@ CASES = (
 
 def builds_of(case: Case, devices: Sequence[str], folder: Path) -> Iterator[Build]:
     """Trace a graph and yield its builds."""
-    files = _files(case, folder)
+    files = files_of(case, folder)
     for precision, path in files.items():
         nodes = len(onnx.load(str(path), load_external_data=False).graph.node)
         for device in devices:
@@ -102,7 +102,7 @@ def _built(row: Build, path: Path) -> Build:
     return replace(row, seconds=report.seconds, engine_bytes=report.size_bytes)
 
 
-def _files(case: Case, folder: Path) -> dict[str, Path]:
+def files_of(case: Case, folder: Path) -> dict[str, Path]:
     """Write the graph in each precision and return the files."""
     path = folder / f"{case.network}-{case.variant}-{case.size}.onnx".replace(":", "-")
     graph, contract = _graph(case, folder)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from benchmarks import camvid_accuracy, engines, hardware, int8, isr_time, lsp_pck, memory, pipeline, precision
+from benchmarks import bounds, camvid_accuracy, engines, hardware, int8, isr_time, lsp_pck, memory, pipeline, precision
 from benchmarks.live.crash import Crash
 from benchmarks.live.freshness import Freshness
 from benchmarks.live.memory import Memory
@@ -195,6 +195,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "power-modes": hardware.power_table,
     "checked-versions": hardware.checked_table,
     "peaks": hardware.peaks_table,
+    "bounds": lambda: bounds.markdown_table(rows("bounds", bounds.Counted)),
     "sources": hardware.sources_table,
     "motion-cost": lambda: motion_speed.cost_table(motion_rows("cost", motion_speed.Cost)),
 }

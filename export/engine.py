@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 
 from sfpp.runtime.cli.console import Bars, command_parser, example_source, report, run_command
+from sfpp.runtime.errors import UsageError
 from sfpp.runtime.files import check_destinations
 from sfpp.runtime.options import add_options, options_of
 from sfpp.runtime.tensorrt.building import EngineSettings
@@ -35,6 +36,7 @@ examples:
   sfpp-engine model.int8.onnx --backend tensorrt-rtx --device sm89 -o ada.engine
   sfpp-engine model.fp16.onnx --workspace 512MiB --timing-cache times.bin      a Jetson with little memory
   sfpp-engine model.onnx --check                            what each version says of the file; builds nothing
+  sfpp-engine model.onnx --bounds                           frames a second at most, by published peaks
 then:
   sfpp-run model.engine --self-test                         does it answer as the file did?
   sfpp-run model.engine demo
@@ -44,7 +46,17 @@ exit codes: 0 built, or nothing found that prevents it; 1 failed, or found; 2 wr
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     arguments = engine_parser().parse_args(argv)
-    return run_command(COMMAND, arguments, _check if arguments.check else _build)
+    return run_command(COMMAND, arguments, _work_of(arguments))
+
+
+def _work_of(arguments: argparse.Namespace) -> Callable[[argparse.Namespace], int]:
+    if arguments.measured and not arguments.bounds:
+        return _measured_without_bounds
+    return _bounds if arguments.bounds else _check if arguments.check else _build
+
+
+def _measured_without_bounds(arguments: argparse.Namespace) -> int:
+    raise UsageError("--measured is compared with bounds; give --bounds too")
 
 
 def engine_parser() -> argparse.ArgumentParser:
@@ -65,6 +77,18 @@ def engine_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="build nothing: say what each TensorRT from 8.6 on and TensorRT-RTX would make of the file, by node, "
         "and what NVIDIA's own parser and builder say where they are installed",
+    )
+    add(
+        "--bounds",
+        action="store_true",
+        help="build nothing: say how many frames a second the file can reach at most on Jetsons and cards, by what it "
+        "computes and moves and by their published peaks; measures nothing",
+    )
+    add(
+        "--measured",
+        metavar="JSON",
+        action="append",
+        help="with --bounds: what sfpp-bench --json wrote on a device, which is set against its bound; may be repeated",
     )
     return parser
 
@@ -96,6 +120,13 @@ def _check(arguments: argparse.Namespace) -> int:
         found = check(arguments.model, backend=arguments.backend, notify=bars.say, progress=bars)
     print(checked_text(found))
     return 0 if found.builds else 1
+
+
+def _bounds(arguments: argparse.Namespace) -> int:
+    from sfpp.export.bounds import bounds_of, bounds_text  # needs onnx, which a device may lack
+
+    print(bounds_text(bounds_of(arguments.model, measured=arguments.measured or ())))
+    return 0
 
 
 def describe(done: EngineReport) -> str:

@@ -26,7 +26,7 @@ from sfpp.export.contracts import (
     tokens_by_block,
     variant_from,
 )
-from sfpp.export.costs import ADVICE, activation_bytes, check_bytes, live_bytes, multiply_adds
+from sfpp.export.costs import ADVICE, activation_bytes, live_bytes, multiply_adds
 from sfpp.export.demo import demo_checkpoint, demo_image, demo_pose_checkpoint
 from sfpp.export.deployable import Deployable, Network
 from sfpp.export.lowering.passes import lowered
@@ -42,6 +42,7 @@ from sfpp.export.parity.exported import (
     require_tokens,
 )
 from sfpp.export.parity.probed_model import require_onnxruntime
+from sfpp.export.pytorch_costs import check_bytes
 from sfpp.export.settings import ExportSettings, Resolution
 from sfpp.runtime.backends import Notify
 from sfpp.runtime.contract import METADATA_KEY, InputSpec, ModelContract, SelfTest, Target

@@ -12,6 +12,7 @@ from sfpp.runtime.resources import machine_memory_bytes, usable_cores
 
 _CPUINFO = Path("/proc/cpuinfo")
 _NVIDIA = Path("/proc/driver/nvidia")
+_BOARD = Path("/proc/device-tree/model")
 
 # Those that decide which matrix kernels a library takes; a processor names a hundred others.
 _INSTRUCTION_SETS = (
@@ -32,8 +33,8 @@ def machine() -> dict[str, Any]:
 
     Returns:
         ``processor``, ``cores`` (of the machine), ``usable_cores`` (of this process), ``memory_bytes``,
-        ``instruction_sets``, ``system``, ``python``, and the :func:`versions` of what is installed. None where
-        the system does not tell.
+        ``instruction_sets``, ``system``, ``board`` and ``gpu`` where there is one, ``python``, and the
+        :func:`versions` of what is installed. None where the system does not tell.
     """
     facts = _cpuinfo()
     return {
@@ -43,8 +44,17 @@ def machine() -> dict[str, Any]:
         "memory_bytes": machine_memory_bytes(),
         "instruction_sets": _instruction_sets(facts),
         "system": platform.platform(terse=True),
+        **{name: text for name, text in (("board", board()), ("gpu", gpu_kind())) if text},
         **versions(),
     }
+
+
+def board() -> str:
+    """Return what the firmware calls a board such as a Jetson; empty where it does not tell, as on PCs."""
+    try:
+        return _BOARD.read_bytes().rstrip(b"\0").decode(errors="replace").strip()
+    except OSError:
+        return ""
 
 
 def cpu_kind() -> str:

@@ -11,11 +11,12 @@ from typing import Any
 
 import onnx
 
-from sfpp.export.costs import ADVICE, live_bytes, parity_bytes
+from sfpp.export.costs import ADVICE, live_bytes
 from sfpp.export.parity.points import Point, all_points, coarse_points, survives_equalizing
 from sfpp.export.parity.probed_model import ProbedModel, read_graph
 from sfpp.export.parity.reference import Reference, pytorch_side, reference_for
 from sfpp.export.parity.settings import ParitySettings
+from sfpp.export.pytorch_costs import parity_bytes
 from sfpp.runtime.backends import Backend, BackendOptions, open_backend
 from sfpp.runtime.backends.openvino import OpenVinoBackend
 from sfpp.runtime.contract import ModelContract, contract_from_metadata, read_contract_file

@@ -13,12 +13,13 @@ from onnx import TensorProto, helper
 from sfpp.export import export_onnx, to_onnx
 from sfpp.export.checkpoints import read_checkpoint
 from sfpp.export.cli import main as export_main
-from sfpp.export.costs import live_bytes, pytorch_bytes
+from sfpp.export.costs import live_bytes
 from sfpp.export.demo import demo_checkpoint
 from sfpp.export.lowering import targets
 from sfpp.export.models.recipe import NO_MERGING
 from sfpp.export.parity import parity
 from sfpp.export.parity.cli import main as parity_main
+from sfpp.export.pytorch_costs import pytorch_bytes
 from sfpp.runtime import resources
 from sfpp.runtime.contract import InputSpec
 from sfpp.runtime.errors import MemoryShortageError
@@ -96,7 +97,7 @@ from pathlib import Path
 import numpy as np
 from sfpp.export.checkpoints import read_checkpoint
 from sfpp.export.demo import demo_checkpoint
-from sfpp.export import costs
+from sfpp.export import pytorch_costs as costs
 from sfpp.export.catalog import VARIANTS
 from sfpp.export.parity.exported import _run_pytorch
 from sfpp.export.to_onnx import learned_model

@@ -73,6 +73,14 @@ def test_a_kind_of_gpu_is_driver_and_cards(monkeypatch, tmp_path):
     assert gpu_kind() == "NVRM version: Kernel Module 535.54.03 Model: NVIDIA Card 0 Model: NVIDIA Card 1"
 
 
+def test_a_board_is_named_as_its_firmware_names_it(monkeypatch, tmp_path):
+    monkeypatch.setattr(module, "_BOARD", tmp_path / "model")
+    assert module.board() == ""
+    assert "board" not in machine()
+    (tmp_path / "model").write_bytes(b"NVIDIA Jetson AGX Orin Developer Kit\0")
+    assert machine()["board"] == "NVIDIA Jetson AGX Orin Developer Kit"
+
+
 def test_this_machine_as_json(monkeypatch, tmp_path):
     monkeypatch.setattr(module, "_CPUINFO", tmp_path / "nothing")
     facts = json.loads(json.dumps(machine()))
