@@ -246,7 +246,7 @@ def _stage(node: onnx.NodeProto) -> str:
 
 
 def _stored_bytes(tensor: TensorProto) -> int:
-    return math.prod(tensor.dims) * _item_bytes(tensor.data_type)
+    return int(math.prod(tensor.dims)) * _item_bytes(tensor.data_type)
 
 
 def _item_bytes(kind: int) -> int:

@@ -37,6 +37,7 @@ examples:
   sfpp-engine model.fp16.onnx --workspace 512MiB --timing-cache times.bin      a Jetson with little memory
   sfpp-engine model.onnx --check                            what each version says of the file; builds nothing
   sfpp-engine model.onnx --bounds                           frames a second at most, by published peaks
+  sfpp-engine --doctor                                      what is installed here, and what to do first
 then:
   sfpp-run model.engine --self-test                         does it answer as the file did?
   sfpp-run model.engine demo
@@ -46,24 +47,37 @@ exit codes: 0 built, or nothing found that prevents it; 1 failed, or found; 2 wr
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     arguments = engine_parser().parse_args(argv)
-    return run_command(COMMAND, arguments, _work_of(arguments))
+
+    def work(arguments: argparse.Namespace) -> int:
+        _check_usage(arguments)
+        return _work_of(arguments)(arguments)
+
+    return run_command(COMMAND, arguments, work)
 
 
 def _work_of(arguments: argparse.Namespace) -> Callable[[argparse.Namespace], int]:
+    return _doctor if arguments.doctor else _bounds if arguments.bounds else _check if arguments.check else _build
+
+
+def _check_usage(arguments: argparse.Namespace) -> None:
+    """Refuse options that say nothing together.
+
+    Raises:
+        UsageError: no model where one is needed, or an option without the one that it belongs to.
+    """
+    if arguments.model is None and not arguments.doctor:
+        raise UsageError("MODEL is missing; give the .onnx file, or --doctor to look at this machine")
     if arguments.measured and not arguments.bounds:
-        return _measured_without_bounds
-    return _bounds if arguments.bounds else _check if arguments.check else _build
-
-
-def _measured_without_bounds(arguments: argparse.Namespace) -> int:
-    raise UsageError("--measured is compared with bounds; give --bounds too")
+        raise UsageError("--measured is compared with bounds; give --bounds too")
+    if arguments.json and not arguments.doctor:
+        raise UsageError("--json is for --doctor; give that too")
 
 
 def engine_parser() -> argparse.ArgumentParser:
     """Return the parser; it imports nothing heavy."""
     parser = command_parser(COMMAND, description=_DESCRIPTION, epilog=_EPILOG)
     add = parser.add_argument
-    add("model", metavar="MODEL", help="the .onnx file; with --check also one of another tool")
+    add("model", metavar="MODEL", nargs="?", help="the .onnx file; with --check also one of another tool")
     add("-o", "--path", metavar="FILE", help="the engine to write (default: named after MODEL, beside it)")
     add(
         "--backend",
@@ -89,6 +103,16 @@ def engine_parser() -> argparse.ArgumentParser:
         metavar="JSON",
         action="append",
         help="with --bounds: what sfpp-bench --json wrote on a device, which is set against its bound; may be repeated",
+    )
+    add(
+        "--doctor",
+        action="store_true",
+        help="build nothing: say what is installed on this machine, what does not fit together, and what to do first",
+    )
+    add(
+        "--json",
+        action="store_true",
+        help="with --doctor: as JSON, for a report of a bug; it names no user and no host",
     )
     return parser
 
@@ -126,6 +150,14 @@ def _bounds(arguments: argparse.Namespace) -> int:
     from sfpp.export.bounds import bounds_of, bounds_text  # needs onnx, which a device may lack
 
     print(bounds_text(bounds_of(arguments.model, measured=arguments.measured or ())))
+    return 0
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from sfpp.runtime.doctor.looking import look
+    from sfpp.runtime.doctor.words import report_json, report_text
+
+    print((report_json if arguments.json else report_text)(look()))
     return 0
 
 
