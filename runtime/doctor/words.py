@@ -11,6 +11,7 @@ from sfpp.runtime.doctor.looking import PLUGINS, Library, Machine
 from sfpp.runtime.text import aligned, clean_text
 
 _GIB = 1 << 30
+_WIDTH = 110
 _TITLES = {
     "tensorrt": "TensorRT",
     "tensorrt_rtx": "TensorRT-RTX",
@@ -93,14 +94,25 @@ def _library_rows(machine: Machine) -> Iterator[tuple[str, str]]:
         if library is not None or name not in ("tensorrt_lean", "openvino", "tensorrt_rtx"):
             yield title, "-" if library is None else _library(name, library, machine)
     yield "cuda-python", machine.packages.get("cuda-python", "-")
-    if (jetpack := jetpack_of(machine)) is not None and jetpack.support != "no":
+    if fits := _fits(machine):
+        yield "fits", fits
+
+
+def _fits(machine: Machine) -> str:
+    """Return which versions go with the board's JetPack, or with the driver."""
+    jetpack = jetpack_of(machine)
+    if jetpack is not None and jetpack.support != "no":
         versions = f"TensorRT {jetpack.tensorrt}, cuda-python {jetpack.cuda_python}.*, Python {jetpack.python}, NumPy 1"
-        yield f"{jetpack.name} goes with", versions
+        return f"to JetPack {jetpack.name}: {versions}"
+    if machine.cards and not is_jetson(machine):
+        major = machine.cuda.partition(".")[0] or "12"
+        return f"to this driver: tensorrt-cu{major}, cuda-python {major}.*"
+    return ""
 
 
 def _library(name: str, library: Library, machine: Machine) -> str:
     if library.error:
-        return f"does not load: {library.error}"
+        return "does not load, see below"
     version = library.version.split("-")[0]
     if name == "cv2":
         return f"{version}, {'with' if library.gstreamer else 'without'} GStreamer"
@@ -126,11 +138,12 @@ def _camera_rows(machine: Machine) -> Iterator[tuple[str, str]]:
 
 def _advice_lines(machine: Machine, advice: list[Advice]) -> Iterator[str]:
     following = next_command(machine, advice)
-    for each in advice:
-        yield f"{each.level}: {each.text}"
-        if each.command and each.command != following:
-            yield f"      {each.command}"
     if not any(each.level == "mend" for each in advice):
         yield "nothing to mend"
+    for each in advice:
+        text = f"{each.level}: {each.text}"
+        yield text if len(text) <= _WIDTH else f"{text[: _WIDTH - 3]}..."
+        if each.command and each.command != following:
+            yield f"      {each.command}"
     yield ""
     yield f"next: {following}"

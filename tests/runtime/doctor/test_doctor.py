@@ -42,7 +42,7 @@ def test_an_orin_nano_lacks_cuda_python_and_could_be_faster(tmp_path):
     assert "25W (of 0=15W, 1=25W, 2=MAXN_SUPER, 3=7W), GPU 306 to 918 MHz, not fixed" in text
     assert "note: power mode 25W; the fastest of this board is MAXN_SUPER\n      sudo nvpmodel -m 2" in text
     assert "7.4 GB of memory and 3.7 GB of swap are little to build with" in text
-    assert "6.2 goes with  TensorRT 10.3.0, cuda-python 12.6.*, Python 3.10, NumPy 1" in text
+    assert "fits          to JetPack 6.2: TensorRT 10.3.0, cuda-python 12.6.*, Python 3.10, NumPy 1" in text
     assert "video0 vi-output, imx219 9-0010" in text
     assert "siplcamera" not in text
 
@@ -91,7 +91,9 @@ def test_a_desktop_with_an_old_driver_gets_packages_for_it(tmp_path):
     machine = look(desktop(tmp_path))
     assert texts(machine, "mend") == ["driver 550.120 is too old for tensorrt-cu13 (CUDA 13 needs 580)"]
     assert next_command(machine, advice_for(machine)).startswith("pip install tensorrt-cu12 'cuda-python==12.*'")
-    assert "ONNX Runtime  1.23.0, for TensorRT, CUDA, CPU" in report_text(machine)
+    text = report_text(machine)
+    assert "ONNX Runtime  1.23.0, for TensorRT, CUDA, CPU" in text
+    assert "fits          to this driver: tensorrt-cu12, cuda-python 12.*" in text
 
 
 def test_a_server_without_a_gpu_runs_on_the_cpu(tmp_path):
@@ -160,6 +162,15 @@ def test_the_json_has_everything_and_can_be_read(tmp_path):
     assert found["machine"]["power"] == {"mode": "25W", "modes": {"0": "15W", "1": "25W", "2": "MAXN_SUPER", "3": "7W"}}
     assert found["advice"][0]["level"] == "mend"
     assert found["next"] == "pip install 'cuda-python==12.6.*'"
+
+
+def test_a_long_error_keeps_to_its_line_in_the_text_and_is_whole_in_the_json(tmp_path):
+    place = orin_nano(tmp_path)
+    place.modules["av"] = {"error": "ImportError: " + "long " * 100 + "end"}
+    machine = look(place)
+    assert max(map(len, report_text(machine).splitlines())) <= 120
+    assert "PyAV          does not load, see below" in report_text(machine)
+    assert "long end" in report_json(machine)
 
 
 def test_nobodys_name_is_in_a_report(tmp_path, monkeypatch):
