@@ -114,11 +114,17 @@ def _tensorrt(machine: Machine) -> Iterator[Advice]:
     if (11,) <= found < _FIRST_ON_JETSON:
         text = f"TensorRT {library.version} does not support Jetson; 11.4.1 is the first of 11 that does"
         yield Advice("mend", text, "pip install 'tensorrt-cu13>=11.4.1'")
-    elif jetpack is not None and found and found[0] < 11 and found[:2] != tuple(numbers(jetpack.tensorrt)):
+    elif jetpack is not None and found and _is_another(found, jetpack.tensorrt):
         brings = f"JetPack {jetpack.name} comes with {jetpack.tensorrt}"
         yield Advice(
             "note", f"TensorRT {library.version} is not the board's own ({brings}); engines belong to one version"
         )
+
+
+def _is_another(found: tuple[int, ...], own: str) -> bool:
+    """Whether a TensorRT is not that of the image; what is only to be installed is in no image."""
+    is_in_image = all(part.isdecimal() for part in own.split("."))
+    return is_in_image and found[0] < _FIRST_ON_JETSON[0] and found[:2] != tuple(numbers(own))
 
 
 def _pip_tensorrt(machine: Machine) -> str:

@@ -64,6 +64,29 @@ def test_a_product_of_quantized_values_is_int8_and_reads_bytes(tmp_path):
     assert work.weight_bytes == 16 + 4 + 1
 
 
+def test_a_product_is_int8_only_if_both_factors_are(tmp_path):
+    nodes = [
+        helper.make_node("DequantizeLinear", ["w", "s", "z"], ["v"]),
+        helper.make_node("MatMul", ["x", "v"], ["y"]),
+    ]
+    for order in (["x", "v"], ["v", "x"]):
+        nodes[1].input[:] = order
+        shape = (8, 2) if order[0] == "x" else (4, 4)
+        stored = (("w", np.ones(shape, np.int8)), ("s", np.float32(0.1)), ("z", np.int8(0)))
+        path = tmp_path / "m.onnx"
+        size = [4, 2] if order[0] == "x" else [4, 8]
+        graph = helper.make_graph(
+            nodes,
+            "g",
+            [helper.make_tensor_value_info("x", FLOAT, (4, 8))],
+            [helper.make_tensor_value_info("y", FLOAT, size)],
+            [numpy_helper.from_array(values, name) for name, values in stored],
+        )
+        onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9), path)
+        (work,) = bounds_of(path).works
+        assert set(work.multiply_adds) == {"fp32"}
+
+
 def test_a_bound_is_what_peaks_allow():
     works = [
         Work("stage 1", {"fp16": 500_000, "int8": 1_000_000, "fp32": 250_000}, 100, 700),

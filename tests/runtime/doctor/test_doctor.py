@@ -36,7 +36,7 @@ def test_an_orin_nano_lacks_cuda_python_and_could_be_faster(tmp_path):
     assert next_command(machine, advice_for(machine)) == "pip install 'cuda-python==12.6.*'"
     text = report_text(machine)
     assert (
-        "board          NVIDIA Jetson Orin Nano Engineering Reference Developer Kit Super, compute capability 8.7"
+        "board         NVIDIA Jetson Orin Nano Engineering Reference Developer Kit Super, compute capability 8.7"
         in text
     )
     assert "25W (of 0=15W, 1=25W, 2=MAXN_SUPER, 3=7W), GPU 306 to 918 MHz, not fixed" in text
@@ -72,6 +72,12 @@ def test_tensorrt_11_before_11_4_1_is_not_for_a_jetson(tmp_path):
         "TensorRT 11.4.0.106 does not support Jetson; 11.4.1 is the first of 11 that does"
     ]
     assert next_command(machine, advice_for(machine)) == "pip install 'tensorrt-cu13>=11.4.1'"
+
+
+def test_the_images_own_tensorrt_fits_where_11_is_only_to_be_installed(tmp_path):
+    place = agx_orin(tmp_path)
+    place.modules["tensorrt"] = {"version": "10.16.2"}
+    assert not advice_for(look(place))
 
 
 def test_a_thor_is_told_of_numpy_first(tmp_path):
