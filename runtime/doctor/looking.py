@@ -172,7 +172,8 @@ class Place:
             return "", None
         there = next((each for each in (folder, *folder.parents) if each.exists()), folder)
         usable = os.access(there, os.W_OK)
-        return without_names(str(folder)), shutil.disk_usage(there).free if usable else None
+        shown = "$SFPP_CACHE" if os.environ.get("SFPP_CACHE") else without_names(str(folder))
+        return shown, shutil.disk_usage(there).free if usable else None
 
 
 def _printed(**options: Any) -> str | None:

@@ -185,6 +185,10 @@ def test_nobodys_name_is_in_a_report(tmp_path, monkeypatch):
     place = orin_nano(tmp_path)
     place.modules["av"] = {"error": "ImportError: /home/carol/sfpp-venv/lib/av.so: no such symbol"}
     text = report_text(look(place)) + report_json(look(place))
+    monkeypatch.setenv("SFPP_CACHE", str(tmp_path / "carol"))
+    shown, free = Place().free()
+    assert shown == "$SFPP_CACHE"
+    assert free > 0
     assert "carol" not in text
     assert "~/sfpp-venv/lib/av.so" in text
 
