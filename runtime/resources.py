@@ -31,7 +31,9 @@ _QUOTA_FILES = (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us"))
 _PROCESS_LIMITS = (("RLIMIT_AS", "VmSize", "ulimit -v"), ("RLIMIT_DATA", "VmData", "ulimit -d"))
 # How libraries word it when the system gives them no more memory; some raise RuntimeError, and have no class for it.
 _NO_MEMORY = re.compile(
-    r"bad.alloc|bad allocation|(not enough|out of) memory|(can't|cannot|failed to|could not) allocate", re.IGNORECASE
+    r"bad.alloc|bad allocation|(not enough|out of) memory|(can't|cannot|failed to|could not) allocate|"
+    r"can't start new thread|failed to map segment",
+    re.IGNORECASE,
 )
 
 

@@ -270,11 +270,10 @@ def _worked(command: str, work: Callable[[], int]) -> int:
     except SfppError as error:
         if _LOGGER.level == logging.DEBUG:
             print(_safe(traceback.format_exc()), end="", file=sys.stderr)
-        print(f"{command}: error: {_one_line(str(error))}", file=sys.stderr)
+        # A library that finds no memory to be loaded into says only that it cannot be.
+        line = (isinstance(error, MissingDependencyError) and _foreseen(error.__cause__)) or str(error)
+        print(f"{command}: error: {_one_line(line)}", file=sys.stderr)
         return error.exit_code
-    except MemoryError:
-        print(f"{command}: error: memory ran out; {_LESS_MEMORY}", file=sys.stderr)
-        return SfppError.exit_code
     except KeyboardInterrupt:
         from sfpp.runtime.scratch import discard_all
 
@@ -284,9 +283,8 @@ def _worked(command: str, work: Callable[[], int]) -> int:
     except BrokenPipeError:
         _flush_nowhere()
         return _BROKEN_PIPE
-    except OSError as error:
-        line = _foreseen(error)
-        if line is None:
+    except Exception as error:
+        if (line := _foreseen(error)) is None:
             raise
         print(f"{command}: error: {_one_line(line)}", file=sys.stderr)
         return SfppError.exit_code
@@ -366,9 +364,14 @@ def _flush_nowhere() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _foreseen(error: OSError) -> str | None:
+def _foreseen(error: BaseException | None) -> str | None:
     """Return what to say of an error of the system that has no better words; None if it is a bug."""
-    if type(error).__module__ != "builtins":  # PyAV's have addresses with passwords in them
+    from sfpp.runtime.resources import is_out_of_memory  # only who fails needs it
+
+    if error is not None and is_out_of_memory(error):
+        return f"memory ran out; {_LESS_MEMORY}"
+    # PyAV's have addresses with passwords in them.
+    if not isinstance(error, OSError) or type(error).__module__ != "builtins":
         return None
     if error.filename is not None and error.errno in _PATH_ERRORS:
         return (

@@ -20,7 +20,7 @@ from sfpp.runtime.cli.console import (
     run_command,
     terminal,
 )
-from sfpp.runtime.errors import SfppError, UsageError
+from sfpp.runtime.errors import MissingDependencyError, SfppError, UsageError
 
 
 def failing(error):
@@ -38,6 +38,23 @@ def test_a_foreseen_failure_is_one_line(capsys):
 def test_memory_that_ran_out_is_one_line(capsys):
     assert exit_code_of("sfpp-x", failing(MemoryError("std::bad_alloc"))) == 1
     assert capsys.readouterr().err.startswith("sfpp-x: error: memory ran out; close other programs, ")
+
+
+def not_loaded():
+    try:
+        raise ImportError("cv2.abi3.so: failed to map segment from shared object")
+    except ImportError as error:
+        raise MissingDependencyError("OpenCV", extra="cpu", purpose="preparing images") from error
+
+
+def no_thread():
+    raise RuntimeError("can't start new thread")
+
+
+@pytest.mark.parametrize("work", [not_loaded, no_thread])
+def test_what_has_no_memory_to_begin_with_says_so(work, capsys):
+    assert exit_code_of("sfpp-x", work) == 1
+    assert capsys.readouterr().err.startswith("sfpp-x: error: memory ran out; ")
 
 
 def test_names_within_a_foreign_file_cannot_command_the_terminal(capsys):
