@@ -38,6 +38,9 @@ def arrays_from_npz(path: Path, *names: str, where: str, raising: type[SfppError
             # Of what does not begin as an array, its bytes come.
             if not all(isinstance(array, np.ndarray) for array in arrays):
                 raise TypeError("not all of these are arrays")
+            for array in arrays:
+                if array.dtype.kind == "U":
+                    array.tolist()  # raises where a number is no character
             return arrays
     except SfppError:
         raise

@@ -25,7 +25,7 @@ else:
     settings.register_profile("quick", max_examples=25, derandomize=True, database=None, **usual)
     settings.register_profile(
         "long",
-        max_examples=560,
+        max_examples=640,
         database=DirectoryBasedExampleDatabase(_BUILD / "examples"),
         phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
         **usual,

@@ -33,6 +33,7 @@ def changed(data, **bits):
 @example(npy("{'descr': '<f8', 'fortran_order': False, 'shape': (3,), }", bytes(24)))
 @example(stored(names=np.array("a"), joints=np.zeros((1, 3, 3))))
 @example(stored(names=np.array(["a"]), joints=np.full((1, 3, 3), "x")))
+@example(stored(names=np.array([0x1000062], "<u4").view("<U1"), joints=np.zeros((1, 3, 3))))  # beyond all characters
 @example(zipped({"names.npy": b"hello", "joints.npy": b""}))
 @example(zipped({"names.npy": npy("{'descr': '<f8','shape':("), "joints.npy": b""}))
 @example(zipped({"names.npy": npy("{'descr': '<f8', 'fortran_order': False, 'shape': (99999999999, 3), }")}))
