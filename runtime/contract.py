@@ -171,7 +171,7 @@ class EngineRecord:
 
     Attributes:
         library: ``tensorrt`` or ``tensorrt-rtx``.
-        version: of the library, such as ``10.3.0.30``.
+        version: of the library, such as ``10.3.0``; some versions name a fourth number.
         devices: compute capabilities that it was built for, such as ``sm86``; none for an engine that is portable
             between cards.
         card: name of the card that it was built on; empty where there was none.
@@ -179,7 +179,10 @@ class EngineRecord:
         onnx_sha256: of the file that it was built from.
         version_compatible: later versions of the library may run it.
         hardware_compatible: cards of later generations may run it.
+        same_capability: all cards of these compute capabilities may run it, whatever their size.
         dla: the deep learning accelerator that it was built for, None for the GPU.
+        multiprocessors: how many the card had; None where there was none. Modules of one name differ in it, and a
+            Jetson's power mode turns some off.
     """
 
     library: str
@@ -191,6 +194,8 @@ class EngineRecord:
     version_compatible: bool = False
     hardware_compatible: bool = False
     dla: int | None = None
+    same_capability: bool = False
+    multiprocessors: int | None = None
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,7 @@ def load(
     precision: Precision | None = None,
     threads: int | None = None,
     build: bool = True,
+    host_code: bool = False,
     flip_test: bool = False,
     self_test: bool = True,
     notify: Notify | None = None,
@@ -65,6 +66,8 @@ def load(
             it is native and the backend can), or as the graph says. Answers are exactest in "fp32".
         threads: threads within an operator; None leaves the choice to the backend.
         build: let TensorRT build an engine of an ONNX file the first time, which takes minutes; it is kept.
+        host_code: let an engine that has no contract beside it bring code along, as version-compatible ones do; it runs
+            in this process, so only of a file that you trust.
         flip_test: for a pose model, average with the answer for the mirrored person; see :class:`PoseEstimator`.
         self_test: replay the file's self-test on first use; without, any backend is trusted.
         notify: called with the same lines as the logger, for a command to print.
@@ -80,7 +83,7 @@ def load(
             with a segmentation model.
     """
     file = Path(path)
-    options = BackendOptions(threads=threads, precision=precision, build=build)
+    options = BackendOptions(threads=threads, precision=precision, build=build, host_code=host_code)
     target = None if contract is None else contract.target
     choices = backend_choices(file, backend=backend, options=options, target=target)
 

@@ -52,6 +52,8 @@ class BackendOptions:
         cache: keep compiled models in the user's cache folder, where the library compiles; a folder that cannot be
             written to is no error.
         build: let TensorRT build an engine of an ONNX file, which takes minutes; otherwise one must be there.
+        host_code: let an engine of TensorRT that has no contract beside it bring code along, as version-compatible ones
+            do; it runs in this process, so only of a file that is trusted.
         arena: keep the memory of a run for the next one, where the library can do without: a single run takes less
             without it, and several take longer.
 
@@ -65,6 +67,7 @@ class BackendOptions:
     cache: bool = True
     build: bool = True
     arena: bool = True
+    host_code: bool = False
 
     def __post_init__(self) -> None:
         if self.threads is not None and self.threads < 1:

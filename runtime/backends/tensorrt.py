@@ -5,7 +5,6 @@ The calls are those of https://docs.nvidia.com/deeplearning/tensorrt/latest/_sta
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -28,13 +27,12 @@ from sfpp.runtime.backends.protocol import (
     say,
     was_closed,
 )
-from sfpp.runtime.cache import compiled_models_folder
 from sfpp.runtime.contract import METADATA_KEY, read_contract_file
-from sfpp.runtime.errors import BackendError, ModelFileError, SfppError
-from sfpp.runtime.files import whole_file
+from sfpp.runtime.errors import BackendError
 from sfpp.runtime.tensorrt.cuda import Cuda, PinnedArray
 from sfpp.runtime.tensorrt.library import Library, joined, keeping_logger, library_of
-from sfpp.runtime.tensorrt.sidecar import check_engine, sidecar_of
+from sfpp.runtime.tensorrt.opening import deserialized, execution_context, tensor_of
+from sfpp.runtime.tensorrt.sidecar import check_engine, sidecar_of, warning_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,11 +75,14 @@ class TensorRtBackend:
         contract = read_contract_file(sidecar) if sidecar.is_file() else None
         self.metadata: Final[Mapping[str, str]] = {} if contract is None else {METADATA_KEY: contract.to_json()}
         record = None if contract is None else contract.engine
-        self._library = library_of(record.library if record else library or "tensorrt", purpose=f"running {path.name}")
+        purpose = f"running {path.name}"
+        self._library = library_of(record.library if record else library or "tensorrt", purpose=purpose, or_lean=True)
         self._cuda = Cuda()
         card = self._cuda.card()
         if record is not None:
             check_engine(record, path, self._library, card)
+            if differs := warning_of(record, path, card):
+                say(WARNING + differs, notify)
         self.description: Final = (
             f"{self._library.title} {self._library.version} on {card.name}, CUDA {self._cuda.driver_version()}"
         )
@@ -99,12 +100,19 @@ class TensorRtBackend:
         self._profile: _Profile | None = None
         self._memory: list[int] = []
         self._pinned: list[PinnedArray] = []
-        host_code = record is not None and record.version_compatible
-        messages: list[str] = []
-        self._logger = keeping_logger(self._library.module, messages)  # the library keeps only a pointer to it
+        host_code = options.host_code or (record is not None and record.version_compatible)
+        self._messages: list[str] = []
+        self._logger = keeping_logger(self._library.module, self._messages)  # the library keeps only a pointer to it
         try:
-            self._engine = _deserialized(self._library, self._logger, path, messages, host_code=host_code)
-            self._context, self._store = _context(self._library, self._engine, path, keep=options.cache)
+            self._engine = deserialized(
+                self._library,
+                self._logger,
+                path,
+                self._messages,
+                host_code=host_code,
+                dla=record.dla if record else None,
+            )
+            self._context, self._store = execution_context(self._library, self._engine, path, keep=options.cache)
             self._profile = _Profile(self._library, self._context) if options.profile else None
             self._stream = self._cuda.stream()
             self._sources, self._results = self._bound()
@@ -121,8 +129,14 @@ class TensorRtBackend:
             check_inputs(self.description, inputs, self.inputs)
             for tensor in self._sources:
                 np.copyto(tensor.host.array, inputs[tensor.info.name])
-            self._launch()
-            self._cuda.synchronize(self._stream)
+            self._messages.clear()
+            try:
+                self._launch()
+                self._cuda.synchronize(self._stream)
+            except BackendError as error:
+                if not self._messages:
+                    raise
+                raise BackendError(f"{error}; {self._library.title} says: {joined(self._messages)}") from error
             # Copies, since the next run writes into the same memory.
             return {tensor.info.name: tensor.host.array.copy() for tensor in self._results}
 
@@ -144,8 +158,11 @@ class TensorRtBackend:
             # In this order: a context must go before its engine, and both before the memory that they use.
             self._context = self._profile = self._store = None
             self._engine = None
-            self._cuda.release(stream=stream, graph=self._graph, device=self._memory, pinned=self._pinned)
+            failed = self._cuda.release(stream=stream, graph=self._graph, device=self._memory, pinned=self._pinned)
             self._graph, self._memory, self._pinned = None, [], []
+        if failed:
+            # No error: there may be one already, of which this is a consequence.
+            say(f"{WARNING}not all of {self.description} could be released: {failed}", self._notify)
 
     def _bound(self) -> tuple[tuple[_Tensor, ...], tuple[_Tensor, ...]]:
         """Give each tensor of the engine memory here and on the card; return inputs and outputs."""
@@ -161,18 +178,12 @@ class TensorRtBackend:
         return tuple(inputs), tuple(outputs)
 
     def _tensor(self, name: str) -> _Tensor:
-        shape = tuple(int(size) for size in self._engine.get_tensor_shape(name))
-        if min(shape, default=1) < 0:
-            raise ModelFileError(
-                f"the engine's {name!r} has no fixed size {shape}; build it from a model of one size, as sfpp-export "
-                "writes it"
-            )
-        dtype = np.dtype(self._library.module.nptype(self._engine.get_tensor_dtype(name)))
-        host = self._cuda.pinned(shape, dtype)
+        info = tensor_of(self._library, self._engine, name)
+        host = self._cuda.pinned(tuple(size or 0 for size in info.shape), info.dtype)
         self._pinned.append(host)
         device = self._cuda.allocate(host.array.nbytes)
         self._memory.append(device)
-        return _Tensor(TensorInfo(name, shape, dtype.name), host, device)
+        return _Tensor(info, host, device)
 
     def _launch(self) -> None:
         """Copy in, compute, copy out: launched as one graph from the second run on."""
@@ -229,64 +240,3 @@ class _Profile:
         """Return the mean of each layer, the largest first."""
         means = {name: sum(each) / len(each) for name, each in self._times.items()}
         return dict(sorted(means.items(), key=lambda item: -item[1]))
-
-
-def _deserialized(library: Library, logger: Any, path: Path, messages: list[str], *, host_code: bool) -> Any:
-    runtime = library.module.Runtime(logger)
-    if host_code:
-        # A version-compatible engine brings a part of the library with it, as code.
-        runtime.engine_host_code_allowed = True
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ModelFileError(f"cannot read the engine {path}: {error.strerror or error}") from error
-    engine = runtime.deserialize_cuda_engine(data)
-    if engine is None:
-        raise BackendError(
-            f"{library.title} {library.version} does not load {path.name}: {joined(messages)}; an engine runs only "
-            "with the version and the kind of card that it was built with: build it again with sfpp-engine on this "
-            "machine"
-        )
-    return engine
-
-
-def _context(library: Library, engine: Any, path: Path, *, keep: bool) -> tuple[Any, Callable[[], object] | None]:
-    """Return an execution context, and what keeps the kernels that it compiles, if there are any to keep.
-
-    TensorRT's engines hold their kernels already; TensorRT-RTX takes them from a cache, and puts new ones there.
-
-    Raises:
-        BackendError: there is not enough memory on the card.
-    """
-    if not library.is_rtx:
-        return _created(library, engine.create_execution_context()), None
-    config = engine.create_runtime_config()
-    config.cuda_graph_strategy = library.module.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
-    options = {"version": library.version}
-    folder = compiled_models_folder(path, library=library.name, options=options) if keep else None
-    if folder is None:
-        return _created(library, engine.create_execution_context(config)), None
-    file, cache = folder / "kernels.bin", config.create_runtime_cache()
-    known = file.read_bytes() if file.is_file() else b""
-    if known:
-        cache.deserialize(known)  # one of another card or driver is refused, and made anew
-    config.set_runtime_cache(cache)
-
-    def store() -> None:
-        compiled = bytes(cache.serialize())
-        # What cannot be written is compiled again next time.
-        with contextlib.suppress(SfppError, OSError):
-            if compiled != known:
-                with whole_file(file) as temporary:
-                    temporary.write_bytes(compiled)
-
-    return _created(library, engine.create_execution_context(config)), store
-
-
-def _created(library: Library, context: Any) -> Any:
-    if context is None:
-        raise BackendError(
-            f"{library.title} has no execution context for this engine, most likely because the card's memory is "
-            "full; close other programs on it, or take a smaller input size"
-        )
-    return context

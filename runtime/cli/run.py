@@ -295,6 +295,13 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
         dest="build",
         help="build no TensorRT engine, which takes minutes the first time; run what was built, or run elsewhere",
     )
+    group.add_argument(
+        "--allow-host-code",
+        action="store_true",
+        dest="host_code",
+        help="let an engine without a contract beside it bring code along, as version-compatible ones do; it runs in "
+        "this process, so give it for files that you trust",
+    )
     group.add_argument("--contract", metavar="FILE", help="the contract as JSON, for an ONNX file that carries none")
     group.add_argument(
         "--self-test",

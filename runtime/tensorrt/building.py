@@ -17,13 +17,21 @@ from typing import Any
 from sfpp.runtime.errors import BackendError, ModelFileError, UsageError
 from sfpp.runtime.files import whole_file
 from sfpp.runtime.options import option
-from sfpp.runtime.tensorrt.library import Library, LibraryName, joined, keeping_logger, version_numbers
+from sfpp.runtime.tensorrt.library import (
+    Library,
+    LibraryName,
+    has_strong_types,
+    joined,
+    keeping_logger,
+    version_numbers,
+)
 
 # Called with a phase: its name, how many of its steps are done, and how many there are.
 PhaseProgress = Callable[[str, int, int], object]
-_STRONGLY_TYPED_SINCE = (10, 0)
 _EXPLICIT_BATCH = 0  # the flag's number; TensorRT 10 knows nothing else, and has no name for it any more
 _SHOWN_ERRORS = 8
+# Of these the types follow from what goes in and out.
+_WITHOUT_PRECISION = ("CONSTANT", "SHAPE", "CAST", "IDENTITY", "QUANTIZE", "DEQUANTIZE")
 CURRENT = "current"
 _CAPABILITY = re.compile(r"sm(\d{2,3})")
 _UNITS = {"": 1, "B": 1, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
@@ -62,7 +70,9 @@ def engine_bytes(
     _parse(library, network, logger, model, settings)
     if parse_only:
         return b""
-    config = _config(library, builder, settings, precision=precision, progress=progress)
+    config = _config(library, builder, settings, progress=progress)
+    if not has_strong_types(library):
+        _allow_lower(library.module, config, network, precision)
     with _timing_cache(config, settings.timing_cache):
         built = builder.build_serialized_network(network, config)
         if built is None:
@@ -75,14 +85,13 @@ def _network_flags(library: Library) -> int:
     flags = library.module.NetworkDefinitionCreationFlag
     if library.is_rtx or version_numbers(library.version) >= (11,):
         return 0  # every network is strongly typed
-    if version_numbers(library.version) >= _STRONGLY_TYPED_SINCE:
-        return 1 << int(flags.STRONGLY_TYPED)
-    return 1 << _EXPLICIT_BATCH
+    return 1 << (int(flags.STRONGLY_TYPED) if has_strong_types(library) else _EXPLICIT_BATCH)
 
 
 def _parse(library: Library, network: Any, logger: Any, model: Path, settings: EngineSettings) -> None:
     parser = library.module.OnnxParser(network, logger)
-    adjust = getattr(getattr(library.module, "OnnxParserFlag", None), "ADJUST_FOR_DLA", None)  # from TensorRT 10 on
+    # From TensorRT 10.16 on. Accelerators are in 8.6 to 10.7 and again in 11.4.1, so only that one heeds it.
+    adjust = getattr(getattr(library.module, "OnnxParserFlag", None), "ADJUST_FOR_DLA", None)
     if settings.dla is not None and adjust is not None:
         parser.set_flag(adjust)
     if not parser.parse_from_file(str(model)):
@@ -108,9 +117,7 @@ def _parser_error(error: Any) -> str:
     return where + " ".join(str(error.desc()).split())
 
 
-def _config(
-    library: Library, builder: Any, settings: EngineSettings, *, precision: str, progress: PhaseProgress
-) -> Any:
+def _config(library: Library, builder: Any, settings: EngineSettings, *, progress: PhaseProgress) -> Any:
     module, config = library.module, builder.create_builder_config()
     if settings.workspace_bytes is not None:
         config.set_memory_pool_limit(module.MemoryPoolType.WORKSPACE, settings.workspace_bytes)
@@ -120,16 +127,48 @@ def _config(
         config.set_flag(module.BuilderFlag.VERSION_COMPATIBLE)
     if settings.hardware_compatible:
         config.hardware_compatibility_level = module.HardwareCompatibilityLevel.AMPERE_PLUS
+    if settings.same_capability:
+        config.hardware_compatibility_level = _same_capability(library)
     if settings.dla is not None:
         _use_dla(library, builder, config, settings.dla)
     if library.is_rtx and settings.devices is not None:
         _set_devices(module, config, settings.devices)
-    if not library.is_rtx and version_numbers(library.version) < _STRONGLY_TYPED_SINCE:
-        # Weak typing may lower what the file has in float32, such as layer norms: it must be forbidden.
-        config.set_flag(module.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
-        for flag in {"fp16": ("FP16",), "int8": ("INT8", "FP16")}.get(precision, ()):
-            config.set_flag(getattr(module.BuilderFlag, flag))
     return config
+
+
+def _same_capability(library: Library) -> Any:
+    level = getattr(library.module.HardwareCompatibilityLevel, "SAME_COMPUTE_CAPABILITY", None)
+    if level is None:
+        raise UsageError(
+            f"{library.title} {library.version} builds for the card of this machine alone, or for all from sm80 on; "
+            "leave --same-capability off, which TensorRT has from 10.9 on"
+        )
+    return level
+
+
+def _allow_lower(module: Any, config: Any, network: Any, precision: str) -> None:
+    """Let TensorRT 8 compute in float16 or INT8, but not where the file has float32, as in layer norms.
+
+    Its types are a suggestion, and what it must obey is a precision that a layer was given. Layers that take
+    dequantized values have none: they are to be computed in INT8.
+    """
+    flags = {"fp16": ("FP16",), "int8": ("INT8", "FP16")}.get(precision, ())
+    if not flags:
+        return
+    for flag in (*flags, "OBEY_PRECISION_CONSTRAINTS"):
+        config.set_flag(getattr(module.BuilderFlag, flag))
+    float32, dequantized = module.DataType.FLOAT, set()
+    for layer in map(network.get_layer, range(network.num_layers)):
+        outputs = [layer.get_output(index) for index in range(layer.num_outputs)]
+        inputs = [layer.get_input(index) for index in range(layer.num_inputs)]
+        if layer.type.name == "DEQUANTIZE":
+            dequantized |= {each.name for each in outputs}
+        if layer.type.name in _WITHOUT_PRECISION or dequantized & {each.name for each in inputs if each is not None}:
+            continue
+        if all(each.dtype == float32 for each in outputs):
+            layer.precision = float32
+            for index in range(layer.num_outputs):
+                layer.set_output_type(index, float32)
 
 
 def _use_dla(library: Library, builder: Any, config: Any, core: int) -> None:
@@ -237,6 +276,11 @@ class EngineSettings:
     hardware_compatible: bool = option(
         "let any card from sm80 on run it, which may be slower (TensorRT)", default=False
     )
+    same_capability: bool = option(
+        "let any card of the same compute capability run it, such as every Orin, which may be a little slower "
+        "(TensorRT from 10.9 on)",
+        default=False,
+    )
 
     def __post_init__(self) -> None:
         if self.devices is not None:
@@ -258,6 +302,8 @@ class EngineSettings:
             raise UsageError("current stands for this machine's card alone; name the others by compute capability")
         if self.workspace_bytes is not None and self.workspace_bytes < 1:
             raise UsageError(f"a workspace of {self.workspace_bytes} bytes holds nothing; give for example 2GiB")
+        if self.hardware_compatible and self.same_capability:
+            raise UsageError("hardware-compatible is for all cards, and same-capability for one kind; give one of them")
         if self.dla is not None and self.dla < 0:
             raise UsageError(f"there is no accelerator {self.dla}; they are numbered from 0")
 
@@ -279,7 +325,7 @@ class EngineSettings:
             "timing cache": self.timing_cache is not None,
             "deep learning accelerator": self.dla is not None,
             "version-compatible engines": self.version_compatible,
-            "mode for compatible hardware": self.hardware_compatible,
+            "mode for compatible hardware": self.hardware_compatible or self.same_capability,
         }
         if wanted := [name for name, is_wanted in refused.items() if is_wanted]:
             raise UsageError(

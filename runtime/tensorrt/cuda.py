@@ -18,7 +18,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from sfpp.runtime.errors import BackendError, MissingDependencyError
 
-# By the version of cuda-python: from 12.8, and before.
+# By the version of cuda-python: from 12.6.1, and before; 13 has the first alone.
 _MODULES = ("cuda.bindings.runtime", "cuda.cudart")
 _OUT_OF_MEMORY = 2
 _ADVICE = "pip install cuda-python, of the same major version as the CUDA of this machine's driver"
@@ -26,10 +26,19 @@ _ADVICE = "pip install cuda-python, of the same major version as the CUDA of thi
 
 @dataclass(frozen=True)
 class Card:
-    """A GPU: its name, such as ``NVIDIA GeForce RTX 4090``, and its compute capability, such as ``sm89``."""
+    """A GPU.
+
+    Attributes:
+        name: such as ``NVIDIA GeForce RTX 4090``.
+        capability: its compute capability, such as ``sm89``.
+        multiprocessors: how many are on, of which a Jetson's power mode decides.
+        shares_memory: it has none of its own, but works in the processor's, as on a Jetson.
+    """
 
     name: str
     capability: str
+    multiprocessors: int = 0
+    shares_memory: bool = False
 
 
 def import_cuda() -> Any:
@@ -81,7 +90,12 @@ class Cuda:
         properties = self._call("cudaGetDeviceProperties", 0)
         name = properties.name
         text = name.decode(errors="replace") if isinstance(name, bytes) else str(name)
-        return Card(text.rstrip("\0"), f"sm{properties.major}{properties.minor}")
+        return Card(
+            text.rstrip("\0"),
+            f"sm{properties.major}{properties.minor}",
+            int(properties.multiProcessorCount),
+            bool(properties.integrated and properties.canMapHostMemory),
+        )
 
     def stream(self) -> int:
         """Make a stream that does not wait for the default one."""
@@ -119,8 +133,12 @@ class Cuda:
         self._call("cudaStreamBeginCapture", stream, mode)
         try:
             launch()
-        finally:
-            graph = self._call("cudaStreamEndCapture", stream)
+        except BaseException:
+            # A capture must be ended; what that says of a failed one follows from the failure.
+            with contextlib.suppress(BackendError):
+                self._call("cudaGraphDestroy", self._call("cudaStreamEndCapture", stream))
+            raise
+        graph = self._call("cudaStreamEndCapture", stream)
         try:
             return self._call("cudaGraphInstantiate", graph, 0)
         finally:
@@ -130,16 +148,26 @@ class Cuda:
         """Launch a recorded graph."""
         self._call("cudaGraphLaunch", graph, stream)
 
-    def release(self, *, stream: int | None, graph: Any, device: list[int], pinned: list[PinnedArray]) -> None:
-        """Free what was made here; a stream first, so that nothing works on freed memory."""
-        if graph is not None:
-            self._call("cudaGraphExecDestroy", graph)
-        if stream is not None:
-            self._call("cudaStreamDestroy", stream)
-        for address in device:
-            self._call("cudaFree", address)
-        for each in pinned:
-            self._call("cudaFreeHost", each.address)
+    def release(self, *, stream: int | None, graph: Any, device: list[int], pinned: list[PinnedArray]) -> str:
+        """Free what was made here; a stream first, so that nothing works on freed memory.
+
+        All of it is tried, since after a fault in a kernel every call gives that one's error.
+
+        Returns:
+            What failed first; empty where nothing did.
+        """
+        calls = [("cudaGraphExecDestroy", graph), ("cudaStreamDestroy", stream)]
+        calls += [("cudaFree", address) for address in device]
+        calls += [("cudaFreeHost", each.address) for each in pinned]
+        failures = (self._failure(name, handle) for name, handle in calls if handle is not None)
+        return next(iter([each for each in failures if each]), "")
+
+    def _failure(self, name: str, handle: Any) -> str:
+        try:
+            self._call(name, handle)
+        except BackendError as error:
+            return str(error)
+        return ""
 
     def _call(self, name: str, *arguments: Any) -> Any:
         """Call a function of the runtime and return what it gives beside the error code."""

@@ -25,7 +25,7 @@ from sfpp.runtime.onnx_file import metadata_of
 from sfpp.runtime.tensorrt.building import CURRENT, EngineSettings, PhaseProgress
 from sfpp.runtime.tensorrt.cuda import Card, Cuda
 from sfpp.runtime.tensorrt.facts import trtexec_path
-from sfpp.runtime.tensorrt.library import Library, library_of, version_numbers
+from sfpp.runtime.tensorrt.library import Library, has_strong_types, library_of, version_numbers
 from sfpp.runtime.tensorrt.sidecar import SUFFIX, SUFFIXES, sidecar_of, this_platform
 
 # Tried with TensorRT-RTX 1.7: three bytes for each value that a depth-wise convolution gives, 90 MB for a B0 at
@@ -49,7 +49,7 @@ class EngineReport:
         sidecar: a JSON file beside it.
         size_bytes: of the engine.
         seconds: that the build took.
-        command: the line that builds the same with NVIDIA's own tool.
+        command: the line that builds the same with NVIDIA's own tool; TensorRT 8's lowers float32 layers too.
     """
 
     path: Path
@@ -100,7 +100,10 @@ def build_engine(
     _check_destination(engine, file, settings.timing_cache)
     check_utf8(file, reader=library.title)
     command = trtexec_line(library, file, engine, settings, precision=contract.precision)
-    notify(f"building with {library.title} {library.version}; the same with its own tool: {command}")
+    near = (
+        "the same with its own tool" if has_strong_types(library) else "its own tool, which lowers float32 layers too"
+    )
+    notify(f"building with {library.title} {library.version}; {near}: {command}")
     if library.is_rtx and contract.precision == "int8":
         notify(_INT8_ON_RTX)
     start = time.perf_counter()
@@ -147,6 +150,8 @@ def _record(library: Library, card: Card | None, settings: EngineSettings, model
         version_compatible=settings.version_compatible,
         hardware_compatible=settings.hardware_compatible,
         dla=settings.dla,
+        same_capability=settings.same_capability,
+        multiprocessors=card.multiprocessors if card and on_this_card else None,
     )
 
 
@@ -198,7 +203,13 @@ def has_kept_engine(model: Path, *, backend: str) -> bool:
 
 def _place(model: Path, library: Library, card: Card) -> Path | None:
     """Return where the engine lies or is to lie, None where nothing can be kept."""
-    options = {"version": library.version, "card": card.name, "device": card.capability, "platform": this_platform()}
+    options = {
+        "version": library.version,
+        "card": card.name,
+        "device": card.capability,
+        "multiprocessors": card.multiprocessors,
+        "platform": this_platform(),
+    }
     folder = compiled_models_folder(model, library=f"{library.name}-engines", options=options)
     return None if folder is None else folder / (model.stem + SUFFIX)
 
@@ -222,8 +233,7 @@ def trtexec_line(library: Library, model: Path, engine: Path, settings: EngineSe
     tool = "tensorrt_rtx" if library.is_rtx else trtexec_path(library.version)
     words = [tool, f"--onnx={model}", f"--saveEngine={engine}"]
     if not library.is_rtx and numbers < (10,):
-        lower = {"fp16": ["--fp16"], "int8": ["--int8", "--fp16"]}.get(precision, [])
-        words += [*lower, "--precisionConstraints=obey"]
+        words += {"fp16": ["--fp16"], "int8": ["--int8", "--fp16"]}.get(precision, [])
     elif not library.is_rtx and numbers < (11,):
         words.append("--stronglyTyped")  # later versions have no other networks
     if settings.workspace_bytes is not None:
@@ -236,6 +246,8 @@ def trtexec_line(library: Library, model: Path, engine: Path, settings: EngineSe
         words.append("--versionCompatible")
     if settings.hardware_compatible:
         words.append("--hardwareCompatibilityLevel=ampere+")
+    if settings.same_capability:
+        words.append("--hardwareCompatibilityLevel=sameComputeCapability")
     if library.is_rtx and settings.devices == (CURRENT,):
         words.append("--useGpu")
     elif library.is_rtx and settings.devices:

@@ -45,6 +45,11 @@ def check_engine(record: EngineRecord, engine: Path, library: Library, card: Car
             f"{engine.name} was built with {record.library}, and {library.name} was to run it; take "
             f"--backend {record.library}, or {rebuild} --backend {library.name}"
         )
+    if library.is_lean and not record.version_compatible:
+        raise BackendError(
+            f"{engine.name} is for TensorRT {record.version} as a whole, and {library.title} runs version-compatible "
+            "engines alone; install TensorRT, or build it with sfpp-engine --version-compatible"
+        )
     if not _version_fits(record, library):
         raise BackendError(
             f"{engine.name} was built with {library.title} {record.version}, and this machine has {library.version}; "
@@ -59,6 +64,17 @@ def check_engine(record: EngineRecord, engine: Path, library: Library, card: Car
             f"{engine.name} was built for {built_for}{on_card}, and this card is {card.capability} ({card.name}); "
             f"{rebuild}" + (f" --device {card.capability}" if library.is_rtx else "")
         )
+
+
+def warning_of(record: EngineRecord, engine: Path, card: Card) -> str:
+    """Return what to say of an engine whose kernels were chosen on a larger or smaller card; empty of any other."""
+    count = record.multiprocessors
+    if count in (None, 0, card.multiprocessors) or record.hardware_compatible or record.same_capability:
+        return ""
+    return (
+        f"{engine.name} was built where {count} multiprocessors are on, and here are {card.multiprocessors}: another "
+        "module, or another power mode; it may be slow or fail, so build it again here in the mode that it runs in"
+    )
 
 
 def _version_fits(record: EngineRecord, library: Library) -> bool:

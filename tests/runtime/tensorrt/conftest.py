@@ -11,7 +11,9 @@ FAKES = Path(__file__).parent / "fakes"
 
 def taken_out():
     """Take the libraries' modules out of the interpreter and return them."""
-    names = [name for name in sys.modules if name.partition(".")[0] in ("tensorrt", "tensorrt_rtx", "cuda")]
+    names = [
+        name for name in sys.modules if name.partition(".")[0] in ("tensorrt", "tensorrt_rtx", "tensorrt_lean", "cuda")
+    ]
     return {name: sys.modules.pop(name) for name in names}
 
 

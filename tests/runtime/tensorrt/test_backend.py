@@ -1,6 +1,8 @@
 """The backend against a fake of the documented API, in which nothing happens before the stream is synchronized."""
 
+import contextlib
 import dataclasses
+import importlib
 import importlib.util
 import inspect
 import math
@@ -14,6 +16,7 @@ from sfpp.runtime.backends.choice import backend_names, this_machine
 from sfpp.runtime.contract import METADATA_KEY, contract_from_json
 from sfpp.runtime.errors import BackendError, ContractError, MissingDependencyError, ModelFileError, UsageError
 from sfpp.runtime.tensorrt import EngineSettings, build_engine
+from sfpp.runtime.tensorrt.cuda import Cuda
 from tests.runtime.backends.graphs import write_graph, write_sums
 from tests.runtime.video.clips import CONTRACT
 
@@ -45,7 +48,7 @@ def test_arrays_by_name_in_and_out(engine):
     np.testing.assert_array_equal(outputs["y"], 2 * X)
     np.testing.assert_array_equal(outputs["z"], -X)
     assert backend.inputs == (TensorInfo("x", (2, 3), "float32"),)
-    assert reason == "TensorRT 10.3.0.30 on NVIDIA Orin, CUDA 12.6: the file is an engine"
+    assert reason == "TensorRT 10.3.0 on NVIDIA Orin, CUDA 12.6: the file is an engine"
     assert dataclasses.replace(contract_from_json(backend.metadata[METADATA_KEY]), engine=None) == CONTRACT
 
 
@@ -129,11 +132,108 @@ def test_a_failure_of_cuda_is_told_and_frees_what_there_was(engine, fakes, monke
     assert [fakes.DEVICE, fakes.PINNED, fakes.STREAMS] == [{}, {}, {}]
 
 
-def test_an_engine_that_does_not_run(engine, monkeypatch):
+def test_an_engine_that_does_not_run_says_why_in_a_few_words(engine, monkeypatch):
     backend = opened(engine)
     monkeypatch.setattr("tensorrt._FAULT", "does not run")
-    with pytest.raises(BackendError, match="failed to run the engine"):
+    for _ in range(3):
+        with pytest.raises(BackendError, match=r"failed to run the engine.*says: layer 0 has no memory") as caught:
+            backend.run({"x": X})
+        assert str(caught.value).count("has no memory") == 8
+    assert len(backend._messages) <= 32
+
+
+def test_a_fault_of_the_card_is_told_and_not_what_follows_from_it(engine, fakes, monkeypatch):
+    lines = []
+    backend = open_backend(engine, notify=lines.append)[0]
+    for _ in range(2):
         backend.run({"x": X})
+    fakes.CALLS.clear()
+    monkeypatch.setitem(fakes.FAILING, "all", 700)
+    with (
+        pytest.raises(BackendError, match="cudaGraphLaunch failed: cudaErrorIllegalAddress"),
+        contextlib.closing(backend),
+    ):
+        backend.run({"x": X})
+    (line,) = lines
+    assert line.startswith("warning: not all of TensorRT 10.3.0")
+    assert "cudaErrorIllegalAddress" in line
+    made = ("cudaGraphExecDestroy", "cudaStreamDestroy", *["cudaFree"] * 3, *["cudaFreeHost"] * 3)
+    assert sorted(set(called(fakes, *made))) == sorted(set(made))
+
+
+def test_a_capture_that_fails_is_told_by_its_own_failure(engine, fakes, monkeypatch):
+    cuda = Cuda()
+    stream = cuda.stream()
+    monkeypatch.setitem(fakes.FAILING, "cudaStreamEndCapture", 900)
+
+    def launch():
+        raise BackendError("the engine does not run")
+
+    with pytest.raises(BackendError, match="the engine does not run"):
+        cuda.record(stream, launch)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("x is padded", "the engine's 'x' is no plain array: Thirty-two wide channel vectorized"),
+        ("y is padded", "the engine's 'y' is no plain array"),
+        ("x is a shape", "the engine's 'x' is a shape, which the processor reads"),
+        ("y is FP8", "the engine's 'y' holds FP8, which NumPy lacks"),
+    ],
+)
+def test_tensors_that_are_no_arrays_are_refused(engine, fakes, monkeypatch, name, message):
+    opened(engine).close()
+    monkeypatch.setattr("tensorrt._FAULT", name)
+    with pytest.raises(ModelFileError, match=message):
+        opened(engine)
+    assert [fakes.DEVICE, fakes.PINNED, fakes.STREAMS] == [{}, {}, {}]
+
+
+def test_an_engine_runs_on_the_accelerator_that_it_was_built_for(fakes, model, monkeypatch):
+    engine = build_engine(model, backend="tensorrt", settings=EngineSettings(dla=1)).path
+    opened(engine).close()
+    tensorrt = importlib.import_module("tensorrt")
+    assert tensorrt.OPENED[-1].DLA_core == 1
+    monkeypatch.setenv("FAKE_DLA_CORES", "1")
+    with pytest.raises(UsageError, match=r"for the deep learning accelerator 1, and TensorRT 10\.3\.0 finds 1"):
+        opened(engine)
+
+
+def test_an_engine_for_the_gpu_names_no_accelerator(engine, fakes):
+    opened(engine).close()
+    assert importlib.import_module("tensorrt").OPENED[-1].DLA_core == -1
+
+
+def test_a_smaller_module_or_another_power_mode_is_warned_of(engine, fakes, monkeypatch):
+    lines = []
+    open_backend(engine, notify=lines.append)[0].close()
+    assert lines == []
+    monkeypatch.setenv("FAKE_MULTIPROCESSORS", "8")
+    open_backend(engine, notify=lines.append)[0].close()
+    (line,) = lines
+    assert "was built where 16 multiprocessors are on, and here are 8" in line
+
+
+def test_engines_for_many_cards_are_not_warned_of(fakes, model, monkeypatch):
+    monkeypatch.setenv("FAKE_TENSORRT", "10.16.1.11")
+    for mode in ("hardware_compatible", "same_capability"):
+        engine = build_engine(model, backend="tensorrt", settings=EngineSettings(**{mode: True})).path
+        monkeypatch.setenv("FAKE_MULTIPROCESSORS", "8")
+        lines = []
+        open_backend(engine, notify=lines.append)[0].close()
+        assert lines == []
+        monkeypatch.setenv("FAKE_MULTIPROCESSORS", "16")
+
+
+def test_a_file_is_read_in_parts_where_the_library_can(fakes, model, monkeypatch):
+    monkeypatch.setenv("FAKE_TENSORRT", "10.16.1.11")
+    monkeypatch.setattr("sfpp.runtime.tensorrt.opening._PART_BYTES", 100)
+    engine = build_engine(model, backend="tensorrt").path
+    np.testing.assert_array_equal(opened(engine).run({"x": X})["y"], 2 * X)
+    parts = importlib.import_module("tensorrt").PARTS
+    assert sum(parts) == engine.stat().st_size
+    assert set(parts[:-1]) == {100}
 
 
 def test_a_card_without_memory_for_a_context(engine, fakes, monkeypatch):
@@ -176,7 +276,7 @@ def test_threads_take_turns(engine):
     [
         (
             {"version": "10.1.0.27"},
-            r"with TensorRT 10\.1\.0\.27, and this machine has 10\.3\.0\.30; build it again",
+            r"with TensorRT 10\.1\.0\.27, and this machine has 10\.3\.0; build it again",
         ),
         ({"version": "8.6.2", "version_compatible": True}, None),
         ({"version": "10.0.1", "version_compatible": True}, None),
@@ -187,7 +287,7 @@ def test_threads_take_turns(engine):
         ),
         ({"devices": ("sm80",), "hardware_compatible": True}, None),
         ({"platform": "win32-amd64"}, "built on win32-amd64"),
-        ({"library": "tensorrt-rtx"}, r"with TensorRT-RTX 10\.3\.0\.30, and this machine has 1\.7\.1"),
+        ({"library": "tensorrt-rtx"}, r"with TensorRT-RTX 10\.3\.0, and this machine has 1\.7\.1"),
     ],
 )
 def test_an_engine_for_something_else_is_refused_with_the_way_to_rebuild_it(engine, fakes, changed, message):
@@ -205,6 +305,63 @@ def test_an_engine_for_something_else_is_refused_with_the_way_to_rebuild_it(engi
 def test_a_version_compatible_engine_may_bring_its_code(fakes, model):
     engine = build_engine(model, backend="tensorrt", settings=EngineSettings(version_compatible=True)).path
     np.testing.assert_array_equal(opened(engine).run({"x": X})["y"], 2 * X)
+
+
+def test_code_of_an_engine_without_a_contract_is_allowed_by_the_user_alone(fakes, model):
+    engine = build_engine(model, backend="tensorrt", settings=EngineSettings(version_compatible=True)).path
+    foreign = engine.rename(engine.with_name("foreign.trt"))
+    with pytest.raises(
+        BackendError, match=r"brings code along, .*allowed where you trust .*--allow-host-code"
+    ) as caught:
+        opened(foreign)
+    assert "host code is not allowed" in str(caught.value)
+    np.testing.assert_array_equal(opened(foreign, host_code=True).run({"x": X})["y"], 2 * X)
+
+
+@pytest.fixture
+def lean(fakes, monkeypatch):
+    """TensorRT is not there when engines are run, but its lean runtime is."""
+
+    def leave():
+        monkeypatch.setattr("sfpp.runtime.tensorrt.library.is_installed", lambda name: False)
+
+    return leave
+
+
+def test_the_lean_runtime_runs_version_compatible_engines(lean, model):
+    engine = build_engine(model, backend="tensorrt", settings=EngineSettings(version_compatible=True)).path
+    lean()
+    backend = opened(engine)
+    np.testing.assert_array_equal(backend.run({"x": X})["y"], 2 * X)
+    assert backend.description == "TensorRT's lean runtime 10.3.0 on NVIDIA Orin, CUDA 12.6"
+    with pytest.raises(MissingDependencyError, match="needs TensorRT"):
+        build_engine(model, backend="tensorrt")
+
+
+def test_the_lean_runtime_runs_no_others(lean, engine):
+    lean()
+    with pytest.raises(
+        BackendError, match=r"runs version-compatible engines alone; .*sfpp-engine --version-compatible"
+    ):
+        opened(engine)
+
+
+def test_the_lean_runtime_refuses_what_is_padded(lean, model, monkeypatch):
+    engine = build_engine(model, backend="tensorrt", settings=EngineSettings(version_compatible=True)).path
+    lean()
+    opened(engine).close()
+    monkeypatch.setattr("tensorrt._FAULT", "x is padded")
+    with pytest.raises(ModelFileError, match="the engine's 'x' is no plain array"):
+        opened(engine)
+
+
+def test_without_a_card_the_lean_runtime_is_not_asked(lean, model, monkeypatch, fakes):
+    engine = build_engine(model, backend="tensorrt", settings=EngineSettings(version_compatible=True)).path
+    lean()
+    monkeypatch.setitem(fakes.FAILING, "cudaGetDeviceProperties", 100)
+    monkeypatch.setattr("tensorrt.Runtime.__init__", lambda *_: pytest.fail("the process would end here"))
+    with pytest.raises(BackendError, match="cudaErrorNoDevice"):
+        opened(engine)
 
 
 def test_an_engine_of_another_tool_runs_without_a_contract(engine):
@@ -255,7 +412,7 @@ def test_a_model_is_built_on_first_use_and_its_engine_kept(fakes, model, monkeyp
         backend, reason = open_backend(model, notify=lines.append)
         np.testing.assert_array_equal(backend.run({"x": X})["y"], 2 * X)
         assert len(lines) == expected
-        assert reason == "TensorRT 10.3.0.30 on NVIDIA Orin, CUDA 12.6: chosen because TensorRT and a card are there"
+        assert reason == "TensorRT 10.3.0 on NVIDIA Orin, CUDA 12.6: chosen because TensorRT and a card are there"
         backend.close()
     write_sums(model, factor_node="Mul", metadata={METADATA_KEY: CONTRACT.to_json()})
     np.testing.assert_array_equal(opened(model).run({"x": X})["y"], X * X)  # another file, another engine
@@ -272,7 +429,7 @@ def test_without_building_another_backend_is_taken_until_there_is_an_engine(fake
     pytest.importorskip("onnxruntime")
     assert "TensorRT" not in opened(model, build=False).description
     opened(model).close()
-    assert opened(model, build=False).description == "TensorRT 10.3.0.30 on NVIDIA Orin, CUDA 12.6"
+    assert opened(model, build=False).description == "TensorRT 10.3.0 on NVIDIA Orin, CUDA 12.6"
 
 
 def test_without_a_card_nothing_is_built(fakes, model, monkeypatch):

@@ -35,6 +35,7 @@ def test_devices_are_named_by_compute_capability():
         ({"devices": ("sm86", "current")}, "current stands for this machine's card alone"),
         ({"workspace_bytes": 0}, "a workspace of 0 bytes holds nothing"),
         ({"dla": -1}, "numbered from 0"),
+        ({"hardware_compatible": True, "same_capability": True}, "give one of them"),
     ],
 )
 def test_settings_that_cannot_be_meant(settings, message):
@@ -49,6 +50,7 @@ def test_settings_that_cannot_be_meant(settings, message):
         ({"dla": 0}, "deep learning accelerator"),
         ({"version_compatible": True}, "version-compatible engines"),
         ({"hardware_compatible": True}, "compatible hardware"),
+        ({"same_capability": True}, "compatible hardware"),
     ],
 )
 def test_what_tensorrt_rtx_does_not_have(settings, word):

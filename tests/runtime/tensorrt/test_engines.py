@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from onnx import TensorProto, helper
 
 from sfpp.runtime.contract import METADATA_KEY, contract_from_json
 from sfpp.runtime.errors import BackendError, ContractError, ModelFileError, SfppError, UsageError
@@ -46,13 +47,20 @@ def test_the_engine_is_plain_bytes_with_its_contract_beside_it(fakes, model, mon
     assert report.path == model.with_suffix(".engine")
     facts, content = built_with(report.path)
     assert content == model.read_bytes()
-    assert facts == {"flags": [], "network": 2, "pools": {}, "dla": ["GPU", -1], "hardware": None}  # strongly typed
+    assert facts == {  # strongly typed
+        "flags": [],
+        "network": 2,
+        "pools": {},
+        "dla": ["GPU", -1],
+        "hardware": None,
+        "precisions": {},
+    }
     contract = contract_from_json(report.sidecar.read_text())
     assert contract == report.contract
     assert dataclasses.replace(contract, engine=None) == CONTRACT
     engine = contract.engine
-    assert (engine.library, engine.version) == ("tensorrt", "10.3.0.30")
-    assert (engine.devices, engine.card) == (("sm110",), "NVIDIA Thor")
+    assert (engine.library, engine.version) == ("tensorrt", "10.3.0")
+    assert (engine.devices, engine.card, engine.multiprocessors) == (("sm110",), "NVIDIA Thor", 16)
     assert engine.onnx_sha256 == sha256_of([model])
     assert report.size_bytes == report.path.stat().st_size
     assert report.command == (
@@ -87,6 +95,56 @@ def test_every_setting_reaches_the_builder_and_the_equivalent_command(fakes, mod
     assert (record.version_compatible, record.hardware_compatible, record.dla) == (True, True, 1)
 
 
+def test_a_version_that_builds_for_one_card_only(fakes, model):
+    with pytest.raises(UsageError, match=r"TensorRT 10\.3\.0 builds .*leave --same-capability off.*from 10\.9 on"):
+        build_engine(model, backend="tensorrt", settings=EngineSettings(same_capability=True))
+
+
+def test_one_engine_for_all_cards_of_a_kind(fakes, model, monkeypatch):
+    monkeypatch.setenv("FAKE_TENSORRT", "10.16.1.11")
+    report = build_engine(model, backend="tensorrt", settings=EngineSettings(same_capability=True))
+    facts, _ = built_with(report.path)
+    assert facts["hardware"] == "SAME_COMPUTE_CAPABILITY"
+    assert "--hardwareCompatibilityLevel=sameComputeCapability" in report.command
+    assert report.contract.engine.same_capability
+    assert report.contract.engine.devices == ("sm87",)
+
+
+@pytest.mark.parametrize(
+    ("precision", "kept"),
+    [
+        ("fp32", {}),
+        ("fp16", {name: ["FLOAT"] for name in ("plain", "norm")}),
+        ("int8", {name: ["FLOAT"] for name in ("plain", "norm")}),
+    ],
+)
+def test_tensorrt_8_is_held_to_the_types_of_the_file(fakes, tmp_path, monkeypatch, precision, kept):
+    """Of float32 are a plain layer and a norm; one is float16, and one takes dequantized values."""
+    monkeypatch.setenv("FAKE_TENSORRT", "8.6.2")
+    node = helper.make_node
+    constants = [
+        helper.make_tensor("scale", TensorProto.FLOAT, [], [0.1]),
+        helper.make_tensor("zero", TensorProto.INT8, [], [0]),
+        helper.make_tensor("ones", TensorProto.FLOAT, [3], [1.0] * 3),
+    ]
+    nodes = [
+        *(node("Constant", [], [each.name], value=each) for each in constants),
+        node("Add", ["x", "x"], ["plain"]),
+        node("LayerNormalization", ["plain", "ones"], ["norm"]),
+        node("Cast", ["norm"], ["half"], to=TensorProto.FLOAT16),
+        node("Mul", ["half", "half"], ["product"]),
+        node("Cast", ["product"], ["float"], to=TensorProto.FLOAT),
+        node("QuantizeLinear", ["float", "scale", "zero"], ["quantized"]),
+        node("DequantizeLinear", ["quantized", "scale", "zero"], ["dequantized"]),
+        node("Neg", ["dequantized"], ["y"]),
+    ]
+    contract = dataclasses.replace(CONTRACT, precision=precision)
+    metadata = {METADATA_KEY: contract.to_json()}
+    model = write_graph(tmp_path / "a.onnx", nodes, {"x": (2, 3)}, {"y": (2, 3)}, metadata=metadata)
+    facts, _ = built_with(build_engine(model, backend="tensorrt").path)
+    assert facts["precisions"] == kept
+
+
 def test_the_timing_cache_grows_and_one_of_another_card_is_replaced(fakes, model, tmp_path):
     cache = tmp_path / "times.bin"
     for expected in (b"measured;", b"measured;measured;"):
@@ -100,8 +158,8 @@ def test_the_timing_cache_grows_and_one_of_another_card_is_replaced(fakes, model
 @pytest.mark.parametrize(
     ("version", "precision", "network", "flags", "words"),
     [
-        ("8.6.2", "fp32", 1, ["OBEY_PRECISION_CONSTRAINTS"], "--precisionConstraints=obey"),
-        ("8.6.2", "int8", 1, ["OBEY_PRECISION_CONSTRAINTS", "INT8", "FP16"], "--int8 --fp16 --precisionConstraints"),
+        ("8.6.2", "fp32", 1, [], "a.engine --skipInference"),
+        ("8.6.2", "int8", 1, ["INT8", "FP16", "OBEY_PRECISION_CONSTRAINTS"], "--int8 --fp16 --skipInference"),
         ("10.3.0", "int8", 2, [], "--stronglyTyped --skipInference"),
         ("11.4.1", "fp16", 0, [], "a.engine --skipInference"),
     ],

@@ -15,15 +15,38 @@ import onnx
 import onnxruntime
 from cuda.bindings import runtime as cudart
 
-__version__ = os.environ.get("FAKE_TENSORRT", "10.3.0.30")
+__version__ = os.environ.get("FAKE_TENSORRT", "10.3.0")
 MAGIC = b"fake engine\n"
 _FAULT = os.environ.get("FAKE_FAULT", "")
 
 
 class DataType(enum.Enum):
     FLOAT = "float32"
+    HALF = "float16"
+    BF16 = "bfloat16"
     UINT8 = "uint8"
+    INT8 = "int8"
     INT32 = "int32"
+    FP8 = "float8"
+
+
+class TensorFormat(enum.Enum):
+    LINEAR = 0
+    CHW32 = 5
+
+
+class TensorLocation(enum.Enum):
+    DEVICE = 0
+    HOST = 1
+
+
+class LayerType(enum.Enum):
+    CONVOLUTION = 0
+    CONSTANT = 1
+    CAST = 2
+    QUANTIZE = 3
+    DEQUANTIZE = 4
+    NORMALIZATION = 5
 
 
 class TensorIOMode(enum.Enum):
@@ -44,6 +67,11 @@ class DeviceType(enum.Enum):
 class HardwareCompatibilityLevel(enum.Enum):
     NONE = 0
     AMPERE_PLUS = 1
+    SAME_COMPUTE_CAPABILITY = 2
+
+
+if __version__.startswith("10.3"):
+    HardwareCompatibilityLevel = enum.Enum("HardwareCompatibilityLevel", {"NONE": 0, "AMPERE_PLUS": 1})
 
 
 class BuilderFlag(enum.Enum):
@@ -60,6 +88,8 @@ class NetworkDefinitionCreationFlag(enum.IntEnum):
 
 
 def nptype(trt_type):
+    if trt_type in (DataType.BF16, DataType.FP8):
+        raise TypeError("Could not resolve TensorRT datatype to an equivalent numpy datatype.")
     return np.dtype(trt_type.value).type
 
 
@@ -73,6 +103,35 @@ class ILogger:
 class IProfiler:
     def __init__(self):
         self.ready = True
+
+
+class SeekPosition(enum.Enum):
+    SET = 0
+    CUR = 1
+    END = 2
+
+
+class _StreamReader:
+    def __init__(self):
+        self.ready = True
+
+
+if not __version__.startswith(("8.", "10.3")):
+    IStreamReaderV2 = _StreamReader
+OPENED = []  # the runtimes that loaded engines
+PARTS = []  # the sizes in which an engine's file was read
+
+
+def _read_all(reader):
+    """Read as the library does: it asks for a part, goes back, and asks until it has what it wants."""
+    assert reader.ready
+    assert reader.seek(0, SeekPosition.END)
+    assert reader.seek(0, SeekPosition.SET)
+    whole = b""
+    while part := bytes(reader.read(1 << 40, 0)):
+        PARTS.append(len(part))
+        whole += part
+    return whole
 
 
 class IProgressMonitor:
@@ -149,6 +208,7 @@ class Builder:
             "pools": config.pools,
             "dla": [config.default_device_type.name, config.DLA_core],
             "hardware": config.hardware_compatibility_level and config.hardware_compatibility_level.name,
+            "precisions": {each.name: each.kept() for each in network.layers if each.kept()},
         }
         return MAGIC + json.dumps(facts).encode() + b"\n" + network.data
 
@@ -159,15 +219,67 @@ class _Input:
         self.shape = tuple(size.dim_value or -1 for size in value.type.tensor_type.shape.dim)
 
 
+class _LayerTensor:
+    def __init__(self, name, dtype):
+        self.name, self.dtype = name, dtype
+
+
+_KINDS = {
+    "Constant": LayerType.CONSTANT,
+    "Cast": LayerType.CAST,
+    "QuantizeLinear": LayerType.QUANTIZE,
+    "DequantizeLinear": LayerType.DEQUANTIZE,
+    "LayerNormalization": LayerType.NORMALIZATION,
+}
+_TYPES = {1: DataType.FLOAT, 2: DataType.UINT8, 3: DataType.INT8, 10: DataType.HALF}
+
+
+class _Layer:
+    """A node: its outputs have the types that the graph says."""
+
+    def __init__(self, node, types):
+        self.name = node.output[0]
+        self.type = _KINDS.get(node.op_type, LayerType.CONVOLUTION)
+        self._inputs = [_LayerTensor(name, None) if name else None for name in node.input]
+        self._outputs = [_LayerTensor(name, types[name]) for name in node.output]
+        self.precision, self.output_types = None, {}
+        self.num_inputs, self.num_outputs = len(self._inputs), len(self._outputs)
+
+    def get_input(self, index):
+        return self._inputs[index]
+
+    def get_output(self, index):
+        return self._outputs[index]
+
+    def set_output_type(self, index, dtype):
+        self.output_types[index] = dtype
+
+    def kept(self):
+        kept = {self.precision, *self.output_types.values()} - {None}
+        return sorted(each.name for each in kept)
+
+
 class _Network:
     def __init__(self, flags):
         self.flags = flags
         self.data = b""
         self._inputs = []
+        self.layers = []
 
     def load(self, data):
         self.data = data
-        self._inputs = [_Input(value) for value in onnx.load_from_string(data).graph.input]
+        model = onnx.shape_inference.infer_shapes(onnx.load_from_string(data))
+        graph = model.graph
+        self._inputs = [_Input(value) for value in graph.input]
+        types = {each.name: _TYPES.get(each.type.tensor_type.elem_type) for each in [*graph.value_info, *graph.output]}
+        self.layers = [_Layer(node, types) for node in graph.node]
+
+    @property
+    def num_layers(self):
+        return len(self.layers)
+
+    def get_layer(self, index):
+        return self.layers[index]
 
     @property
     def num_inputs(self):
@@ -207,20 +319,25 @@ class Runtime:
         assert logger.ready
         self._logger = logger
         self.engine_host_code_allowed = False
+        self.num_DLA_cores = int(os.environ.get("FAKE_DLA_CORES", "2"))
+        self.DLA_core = -1
 
     def deserialize_cuda_engine(self, data):
+        data = data if isinstance(data, bytes) else _read_all(data)
         if not data.startswith(MAGIC):
             self._logger.log(ILogger.ERROR, "the magic tag does not match")
             return None
         facts, _, model = data.removeprefix(MAGIC).partition(b"\n")
+        OPENED.append(self)
         if "VERSION_COMPATIBLE" in json.loads(facts)["flags"] and not self.engine_host_code_allowed:
             self._logger.log(ILogger.ERROR, "host code is not allowed")
             return None
-        return _Engine(model)
+        return _Engine(model, self._logger)
 
 
 class _Engine:
-    def __init__(self, model):
+    def __init__(self, model, logger):
+        self._logger = logger
         self.session = onnxruntime.InferenceSession(model)
         self._modes = {value.name: TensorIOMode.INPUT for value in self.session.get_inputs()}
         self._modes |= {value.name: TensorIOMode.OUTPUT for value in self.session.get_outputs()}
@@ -239,7 +356,22 @@ class _Engine:
     def get_tensor_shape(self, name):
         return tuple(size if isinstance(size, int) else -1 for size in self._values[name].shape)
 
+    def get_tensor_format(self, name):
+        return TensorFormat.CHW32 if f"{name} is padded" == _FAULT else TensorFormat.LINEAR
+
+    def get_tensor_format_desc(self, name):
+        vectors = "Thirty-two wide channel vectorized row major FP32 format"
+        return vectors if self.get_tensor_format(name) is TensorFormat.CHW32 else "Row major linear FP32 format"
+
+    def get_tensor_vectorized_dim(self, name):
+        return -1 if self.get_tensor_format(name) is TensorFormat.LINEAR else 1
+
+    def get_tensor_location(self, name):
+        return TensorLocation.HOST if f"{name} is a shape" == _FAULT else TensorLocation.DEVICE
+
     def get_tensor_dtype(self, name):
+        if f"{name} is FP8" == _FAULT:
+            return DataType.FP8
         kind = self._values[name].type.removeprefix("tensor(").removesuffix(")")
         return DataType({"float": "float32"}.get(kind, kind))
 
@@ -259,8 +391,12 @@ class _Context:
 
     def execute_async_v3(self, stream_handle):
         assert self._addresses.keys() == self.engine._values.keys()
+        if _FAULT == "does not run":
+            for number in range(100):
+                self.engine._logger.log(ILogger.ERROR, f"layer {number} has no memory")
+            return False
         cudart.enqueue(stream_handle, self._compute)
-        return _FAULT != "does not run"
+        return True
 
     def _compute(self):
         arrays = {

@@ -87,7 +87,8 @@ class _Engine(tensorrt._Engine):
 
 class Runtime(tensorrt.Runtime):
     def deserialize_cuda_engine(self, data):
+        data = data if isinstance(data, bytes) else tensorrt._read_all(data)
         if not data.startswith(tensorrt.MAGIC):
             self._logger.log(ILogger.ERROR, "the magic tag does not match")
             return None
-        return _Engine(data.split(b"\n", 2)[2])
+        return _Engine(data.split(b"\n", 2)[2], self._logger)

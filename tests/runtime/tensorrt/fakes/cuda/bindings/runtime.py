@@ -24,6 +24,7 @@ class cudaError_t(enum.IntEnum):
     cudaErrorInvalidValue = 1
     cudaErrorMemoryAllocation = 2
     cudaErrorNoDevice = 100
+    cudaErrorIllegalAddress = 700
     cudaErrorStreamCaptureUnsupported = 900
 
 
@@ -41,7 +42,7 @@ def _function(function):
 
     def called(*arguments):
         CALLS.append((function.__name__, *arguments))
-        code = FAILING.get(function.__name__)
+        code = FAILING.get(function.__name__, FAILING.get("all"))
         if code is not None:
             return (cudaError_t(code), None)
         result = function(*arguments)
@@ -86,7 +87,16 @@ def cudaDriverGetVersion():
 def cudaGetDeviceProperties(device):
     name, _, capability = os.environ.get("FAKE_CARD", "NVIDIA Orin:8.7").partition(":")
     major, minor = map(int, capability.split("."))
-    return SimpleNamespace(name=name.encode(), major=major, minor=minor)
+    integrated = int(os.environ.get("FAKE_INTEGRATED", "0"))
+    count = int(os.environ.get("FAKE_MULTIPROCESSORS", "16"))
+    return SimpleNamespace(
+        name=name.encode(),
+        major=major,
+        minor=minor,
+        multiProcessorCount=count,
+        integrated=integrated,
+        canMapHostMemory=1,
+    )
 
 
 @_function
