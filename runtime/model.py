@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, Protocol, T
 
 from numpy.typing import NDArray
 
-from sfpp.runtime.backends.protocol import Arrays, Backend
+from sfpp.runtime.backends.protocol import Arrays, Backend, Lends, TensorInfo
 from sfpp.runtime.contract import ModelContract, OutputSpec
 from sfpp.runtime.errors import ModelFileError
 from sfpp.runtime.images import Image
@@ -203,6 +203,13 @@ class OpenedModel(Generic[ResultT]):
                 f"{', '.join(outputs) or 'nothing'}; export the model again, or give a contract that fits it"
             )
         return outputs[self.output.name]
+
+    def lent_input(self) -> NDArray[Any] | None:
+        """Return memory of the backend's to make an input in; None where any other does as well."""
+        if not isinstance(self._backend, Lends):
+            return None
+        spec = self.contract.input
+        return self._backend.lend(TensorInfo(spec.name, spec.shape, spec.dtype))
 
     def close(self) -> None:
         """Release the model."""

@@ -255,7 +255,7 @@ class PoseEstimator(OpenedModel[Pose]):
             crops += [crop[:, ::-1] for crop in crops]
         # A crop has the input's size already, so this only changes types, color order and layout.
         groups = (crops[start : start + spec.batch] for start in range(0, len(crops), spec.batch))
-        return PreparedPeople(tuple(batch_from_frames(group, spec)[0] for group in groups), boxes)
+        return PreparedPeople(tuple(batch_from_frames(group, spec, self.lent_input())[0] for group in groups), boxes)
 
     def infer(self, prepared: PreparedPeople) -> list[dict[str, NDArray[Any]]]:
         """Run the model: its outputs by name for each batch of ``prepared``; nothing for nobody.

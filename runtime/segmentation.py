@@ -247,7 +247,7 @@ class Segmenter(OpenedModel[Segmentation]):
             MediaError: not an image.
             UsageError: no frame or too many.
         """
-        return PreparedFrames(*batch_from_frames(frames_bgr, self.contract.input))
+        return PreparedFrames(*batch_from_frames(frames_bgr, self.contract.input, self.lent_input()))
 
     def infer(self, prepared: PreparedFrames) -> dict[str, NDArray[Any]]:
         """Run the model: its outputs by name.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 from numpy.typing import NDArray
 
@@ -14,8 +14,10 @@ from sfpp.runtime.errors import BackendError, UsageError, check_known
 Arrays = Mapping[str, NDArray[Any]]
 Notify = Callable[[str], object]
 Precision = Literal["fp32", "bf16", "fp16"]
+Schedule = Literal["spin", "blocking"]
 
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+SCHEDULES: tuple[Schedule, ...] = get_args(Schedule)
 _LOGGER = logging.getLogger("sfpp")
 WARNING = "warning: "
 PRECISION_WORDS: dict[str, str] = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
@@ -54,6 +56,11 @@ class BackendOptions:
         build: let TensorRT build an engine of an ONNX file, which takes minutes; otherwise one must be there.
         host_code: let an engine of TensorRT that has no contract beside it bring code along, as version-compatible ones
             do; it runs in this process, so only of a file that is trusted.
+        schedule: how TensorRT waits for the card: "spin" looks all the time, which is soonest and takes a core;
+            "blocking" sleeps, which leaves the core to others; None leaves the choice to CUDA. The first model of a
+            process decides.
+        zero_copy: let TensorRT work in the processor's memory where the card has none of its own, as on a Jetson;
+            otherwise inputs and outputs are copied there, too, which is for comparison.
         arena: keep the memory of a run for the next one, where the library can do without: a single run takes less
             without it, and several take longer.
 
@@ -68,12 +75,16 @@ class BackendOptions:
     build: bool = True
     arena: bool = True
     host_code: bool = False
+    schedule: Schedule | None = None
+    zero_copy: bool = True
 
     def __post_init__(self) -> None:
         if self.threads is not None and self.threads < 1:
             raise UsageError(f"threads is {self.threads}, expected at least 1, or None for the backend's own choice")
         if self.precision is not None:
             check_known("precision", self.precision, PRECISIONS, more=", or None for what suits the machine")
+        if self.schedule is not None:
+            check_known("schedule", self.schedule, SCHEDULES, more=", or None for CUDA's own choice")
 
 
 DEFAULT_OPTIONS = BackendOptions()
@@ -120,6 +131,24 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Release the model and its memory; running it afterwards is an error, closing it twice is not."""
+
+
+@runtime_checkable
+class Lends(Protocol):
+    """A backend that lends memory to make an input in: what lies in it when it runs need not be copied."""
+
+    def lend(self, tensor: TensorInfo) -> NDArray[Any] | None:
+        """Lend memory for an input; any thread may ask.
+
+        It is nobody else's until no array over it is left; what is in it before is arbitrary. The outputs of a run with
+        it lie in memory that is lent with it.
+
+        Args:
+            tensor: name, shape and type of the input.
+
+        Returns:
+            An array of that shape and type; None where there is none to lend, and any other array does as well.
+        """
 
 
 @dataclass(frozen=True)

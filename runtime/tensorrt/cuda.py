@@ -9,18 +9,23 @@ import contextlib
 import ctypes
 import importlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from sfpp.runtime.errors import BackendError, MissingDependencyError
 
+if TYPE_CHECKING:
+    from sfpp.runtime.backends.protocol import Schedule
+
 # By the version of cuda-python: from 12.6.1, and before; 13 has the first alone.
 _MODULES = ("cuda.bindings.runtime", "cuda.cudart")
 _OUT_OF_MEMORY = 2
+_ON_CARD = (2, 3)  # cudaMemoryTypeDevice, cudaMemoryTypeManaged
+_SCHEDULES: dict[Schedule, str] = {"spin": "cudaDeviceScheduleSpin", "blocking": "cudaDeviceScheduleBlockingSync"}
 _ADVICE = "pip install cuda-python, of the same major version as the CUDA of this machine's driver"
 
 
@@ -72,6 +77,14 @@ class Cuda:
     def __init__(self) -> None:
         self._api = import_cuda()
 
+    def wait_by(self, schedule: Schedule) -> None:
+        """Say how threads wait for the card; to be called before anything works on it.
+
+        Raises:
+            BackendError: something does already, and this CUDA does not change it any more.
+        """
+        self._call("cudaSetDeviceFlags", getattr(self._api, _SCHEDULES[schedule]))
+
     def count(self) -> int:
         """Return how many cards there are.
 
@@ -109,13 +122,26 @@ class Cuda:
         """Return the address of so many bytes on the card."""
         return int(self._call("cudaMalloc", size))
 
-    def pinned(self, shape: tuple[int, ...], dtype: DTypeLike) -> PinnedArray:
-        """Return an array in memory that the card copies from and to without the processor's help."""
+    def pinned(self, shape: tuple[int, ...], dtype: DTypeLike, *, mapped: bool = False) -> PinnedArray:
+        """Return an array in memory that the card copies from and to without the processor's help.
+
+        Where it is ``mapped``, the card can work in it, too; see :meth:`address_on_card`.
+        """
         size = math.prod(shape) * np.dtype(dtype).itemsize
-        address = int(self._call("cudaHostAlloc", size, self._api.cudaHostAllocDefault))
+        flags = self._api.cudaHostAllocMapped if mapped else self._api.cudaHostAllocDefault
+        address = int(self._call("cudaHostAlloc", size, flags))
         # The array is a view: whoever frees the memory must let go of it first.
         memory = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address))
         return PinnedArray(memory.view(dtype).reshape(shape), address)
+
+    def address_on_card(self, mapped: PinnedArray) -> int:
+        """Return the address by which the card knows a mapped array."""
+        return int(self._call("cudaHostGetDevicePointer", mapped.address, 0))
+
+    def is_on_card(self, address: int) -> bool:
+        """Return whether an address is one of memory on the first card."""
+        about = self._call("cudaPointerGetAttributes", address)
+        return int(about.type) in _ON_CARD and int(about.device) == 0
 
     def to_card(self, target: int, source: PinnedArray, stream: int) -> None:
         """Copy to the card, in a stream."""
@@ -140,15 +166,24 @@ class Cuda:
             raise
         graph = self._call("cudaStreamEndCapture", stream)
         try:
-            return self._call("cudaGraphInstantiate", graph, 0)
+            recorded = self._call("cudaGraphInstantiate", graph, 0)
         finally:
             self._call("cudaGraphDestroy", graph)
+        self._call("cudaGraphUpload", recorded, stream)  # or the first launch would
+        return recorded
 
     def launch(self, graph: Any, stream: int) -> None:
         """Launch a recorded graph."""
         self._call("cudaGraphLaunch", graph, stream)
 
-    def release(self, *, stream: int | None, graph: Any, device: list[int], pinned: list[PinnedArray]) -> str:
+    def release(
+        self,
+        *,
+        stream: int | None = None,
+        graphs: Sequence[Any] = (),
+        device: Sequence[int] = (),
+        pinned: Sequence[PinnedArray] = (),
+    ) -> str:
         """Free what was made here; a stream first, so that nothing works on freed memory.
 
         All of it is tried, since after a fault in a kernel every call gives that one's error.
@@ -156,7 +191,8 @@ class Cuda:
         Returns:
             What failed first; empty where nothing did.
         """
-        calls = [("cudaGraphExecDestroy", graph), ("cudaStreamDestroy", stream)]
+        calls = [("cudaGraphExecDestroy", graph) for graph in graphs]
+        calls += [("cudaStreamDestroy", stream)]
         calls += [("cudaFree", address) for address in device]
         calls += [("cudaFreeHost", each.address) for each in pinned]
         failures = (self._failure(name, handle) for name, handle in calls if handle is not None)
@@ -183,7 +219,7 @@ class Cuda:
 
 @dataclass(frozen=True, eq=False)
 class PinnedArray:
-    """An array in pinned memory, and the address that frees it."""
+    """An array in pinned memory, and the address here by which it is copied and freed."""
 
     array: NDArray[Any]
     address: int

@@ -72,27 +72,37 @@ def test_memory_is_as_large_as_the_tensors_and_is_all_freed(engine, fakes):
         backend.run({"x": X})
 
 
-def test_the_second_run_is_recorded_and_all_later_ones_are_one_launch(engine, fakes):
+def test_a_run_is_recorded_when_the_engine_is_opened_and_all_later_ones_are_one_launch(engine, fakes):
     backend = opened(engine)
-    steps = ("cudaMemcpyAsync", "enqueue", "cudaStreamBeginCapture", "cudaGraphLaunch", "cudaStreamSynchronize")
-    plain = ["cudaMemcpyAsync", "enqueue", "cudaMemcpyAsync", "cudaMemcpyAsync"]
-    expected = (
-        [*plain, "cudaStreamSynchronize"],
-        ["cudaStreamBeginCapture", *plain, "cudaGraphLaunch", "cudaStreamSynchronize"],
-        ["cudaGraphLaunch", "cudaStreamSynchronize"],
+    steps = (
+        "cudaMemcpyAsync",
+        "enqueue",
+        "cudaStreamBeginCapture",
+        "cudaGraphUpload",
+        "cudaGraphLaunch",
+        "cudaStreamSynchronize",
     )
-    for step, calls in enumerate(expected):
+    plain = ["cudaMemcpyAsync", "enqueue", "cudaMemcpyAsync", "cudaMemcpyAsync"]
+    assert called(fakes, *steps) == [
+        *plain,
+        "cudaStreamSynchronize",
+        "cudaStreamBeginCapture",
+        *plain,
+        "cudaGraphUpload",
+        "cudaGraphLaunch",
+        "cudaStreamSynchronize",
+    ]
+    for step in range(3):
         fakes.CALLS.clear()
         np.testing.assert_array_equal(backend.run({"x": X + step})["y"], 2 * (X + step))
-        assert called(fakes, *steps) == calls
+        assert called(fakes, *steps) == ["cudaGraphLaunch", "cudaStreamSynchronize"]
     assert {call[1] for call in fakes.CALLS if call[0] == "cudaStreamSynchronize"} == set(fakes.STREAMS)
 
 
 def test_an_engine_that_cannot_be_recorded_runs_all_the_same(engine, fakes, monkeypatch):
     lines = []
-    backend = open_backend(engine, notify=lines.append)[0]
-    backend.run({"x": X})
     monkeypatch.setitem(fakes.FAILING, "cudaGraphInstantiate", 900)
+    backend = open_backend(engine, notify=lines.append)[0]
     for _ in range(2):
         np.testing.assert_array_equal(backend.run({"x": X + 1})["y"], 2 * (X + 1))
     (line,) = lines
@@ -111,6 +121,7 @@ def test_an_engine_that_cannot_be_recorded_runs_all_the_same(engine, fakes, monk
 )
 def test_what_the_engine_does_not_take_reaches_no_card(engine, fakes, inputs, message):
     backend = opened(engine)
+    fakes.CALLS.clear()
     with pytest.raises(BackendError, match=message):
         backend.run(inputs)
     assert called(fakes, "cudaMemcpyAsync") == []
@@ -133,7 +144,7 @@ def test_a_failure_of_cuda_is_told_and_frees_what_there_was(engine, fakes, monke
 
 
 def test_an_engine_that_does_not_run_says_why_in_a_few_words(engine, monkeypatch):
-    backend = opened(engine)
+    backend = opened(engine, profile=True)  # or a graph would be launched
     monkeypatch.setattr("tensorrt._FAULT", "does not run")
     for _ in range(3):
         with pytest.raises(BackendError, match=r"failed to run the engine.*says: layer 0 has no memory") as caught:
@@ -145,8 +156,6 @@ def test_an_engine_that_does_not_run_says_why_in_a_few_words(engine, monkeypatch
 def test_a_fault_of_the_card_is_told_and_not_what_follows_from_it(engine, fakes, monkeypatch):
     lines = []
     backend = open_backend(engine, notify=lines.append)[0]
-    for _ in range(2):
-        backend.run({"x": X})
     fakes.CALLS.clear()
     monkeypatch.setitem(fakes.FAILING, "all", 700)
     with (

@@ -387,7 +387,7 @@ class _Context:
 
     def set_tensor_address(self, name, memory):
         self._addresses[name] = memory
-        return memory in cudart.DEVICE
+        return cudart.on_card(memory) is not None
 
     def execute_async_v3(self, stream_handle):
         assert self._addresses.keys() == self.engine._values.keys()
@@ -395,15 +395,16 @@ class _Context:
             for number in range(100):
                 self.engine._logger.log(ILogger.ERROR, f"layer {number} has no memory")
             return False
-        cudart.enqueue(stream_handle, self._compute)
+        addresses = dict(self._addresses)
+        cudart.enqueue(stream_handle, lambda: self._compute(addresses))
         return True
 
-    def _compute(self):
+    def _compute(self, addresses):
         arrays = {
             name: cudart.device_array(
                 address, self.engine.get_tensor_shape(name), nptype(self.engine.get_tensor_dtype(name))
             )
-            for name, address in self._addresses.items()
+            for name, address in addresses.items()
         }
         inputs = {
             name: each for name, each in arrays.items() if self.engine.get_tensor_mode(name) == TensorIOMode.INPUT

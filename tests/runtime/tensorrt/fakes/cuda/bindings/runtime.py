@@ -14,9 +14,13 @@ import numpy as np
 
 CALLS = []
 FAILING = {}
-DEVICE, PINNED, STREAMS, GRAPHS = {}, {}, {}, {}
+DEVICE, PINNED, MAPPED, STREAMS, GRAPHS = {}, {}, {}, {}, {}
+_ON_CARD = 1 << 60  # between the addresses of mapped memory here and on the card, so that none stands for the other
 cudaStreamNonBlocking = 1
 cudaHostAllocDefault = 0
+cudaHostAllocMapped = 2
+cudaDeviceScheduleSpin = 1
+cudaDeviceScheduleBlockingSync = 4
 
 
 class cudaError_t(enum.IntEnum):
@@ -31,6 +35,11 @@ class cudaError_t(enum.IntEnum):
 class cudaMemcpyKind(enum.IntEnum):
     cudaMemcpyHostToDevice = 1
     cudaMemcpyDeviceToHost = 2
+
+
+class cudaMemoryType(enum.IntEnum):
+    cudaMemoryTypeUnregistered = 0
+    cudaMemoryTypeDevice = 2
 
 
 class cudaStreamCaptureMode(enum.IntEnum):
@@ -68,9 +77,14 @@ def enqueue(stream, operation):
     STREAMS[stream].put(operation)
 
 
+def on_card(address):
+    """For the fake TensorRT: the memory that the card has at an address, or sees there; None for any other."""
+    return DEVICE.get(address, MAPPED.get(address))
+
+
 def device_array(address, shape, dtype):
     """For the fake TensorRT: what lies on the card at an address."""
-    return DEVICE[address][: int(np.prod(shape)) * np.dtype(dtype).itemsize].view(dtype).reshape(shape)
+    return on_card(address)[: int(np.prod(shape)) * np.dtype(dtype).itemsize].view(dtype).reshape(shape)
 
 
 @_function
@@ -101,7 +115,8 @@ def cudaGetDeviceProperties(device):
 
 @_function
 def cudaMalloc(size):
-    memory = np.full(size, 0xA5, np.uint8)
+    memory = np.full(size + 256, 0xA5, np.uint8)
+    memory = memory[-memory.ctypes.data % 256 :][:size]  # as far apart as the card's memory is
     DEVICE[memory.ctypes.data] = memory
     return memory.ctypes.data
 
@@ -115,12 +130,33 @@ def cudaFree(devPtr):
 def cudaHostAlloc(size, flags):
     memory = np.full(size, 0x5A, np.uint8)
     PINNED[memory.ctypes.data] = memory
+    if flags == cudaHostAllocMapped:
+        MAPPED[memory.ctypes.data + _ON_CARD] = memory
     return memory.ctypes.data
+
+
+@_function
+def cudaHostGetDevicePointer(pHost, flags):
+    assert flags == 0
+    assert pHost + _ON_CARD in MAPPED, "it is not mapped"
+    return pHost + _ON_CARD
 
 
 @_function
 def cudaFreeHost(ptr):
     del PINNED[ptr]
+    MAPPED.pop(ptr + _ON_CARD, None)
+
+
+@_function
+def cudaSetDeviceFlags(flags):
+    assert not STREAMS, "it is too late"
+
+
+@_function
+def cudaPointerGetAttributes(ptr):
+    kind = cudaMemoryType.cudaMemoryTypeUnregistered if on_card(ptr) is None else cudaMemoryType.cudaMemoryTypeDevice
+    return SimpleNamespace(type=kind, device=int(os.environ.get("FAKE_DEVICE", "0")))
 
 
 @_function
@@ -170,6 +206,12 @@ def cudaGraphInstantiate(graph, flags):
     executable = list(GRAPHS[graph])
     GRAPHS[id(executable)] = executable
     return id(executable)
+
+
+@_function
+def cudaGraphUpload(graphExec, stream):
+    assert graphExec in GRAPHS
+    assert stream in STREAMS
 
 
 @_function
