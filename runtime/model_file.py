@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from sfpp.runtime.backends import Backend, BackendOptions, Choice, Notify, Precision, backend_choices
-from sfpp.runtime.backends.protocol import TensorInfo
+from sfpp.runtime.backends.protocol import Schedule, TensorInfo
 from sfpp.runtime.contract import (
     METADATA_KEY,
     InputSpec,
@@ -41,6 +41,8 @@ def load(
     threads: int | None = None,
     build: bool = True,
     host_code: bool = False,
+    schedule: Schedule | None = None,
+    zero_copy: bool = True,
     flip_test: bool = False,
     self_test: bool = True,
     notify: Notify | None = None,
@@ -68,6 +70,10 @@ def load(
         build: let TensorRT build an engine of an ONNX file the first time, which takes minutes; it is kept.
         host_code: let an engine that has no contract beside it bring code along, as version-compatible ones do; it runs
             in this process, so only of a file that you trust.
+        schedule: how TensorRT waits for the card: "spin" is soonest and takes a core, "blocking" leaves the core to
+            others; None leaves the choice to CUDA. The first model of a process decides.
+        zero_copy: let TensorRT work in the processor's memory on a card that has none of its own, as on a Jetson;
+            without, it copies, for comparison.
         flip_test: for a pose model, average with the answer for the mirrored person; see :class:`PoseEstimator`.
         self_test: replay the file's self-test on first use; without, any backend is trusted.
         notify: called with the same lines as the logger, for a command to print.
@@ -83,7 +89,14 @@ def load(
             with a segmentation model.
     """
     file = Path(path)
-    options = BackendOptions(threads=threads, precision=precision, build=build, host_code=host_code)
+    options = BackendOptions(
+        threads=threads,
+        precision=precision,
+        build=build,
+        host_code=host_code,
+        schedule=schedule,
+        zero_copy=zero_copy,
+    )
     target = None if contract is None else contract.target
     choices = backend_choices(file, backend=backend, options=options, target=target)
 

@@ -14,6 +14,7 @@ from typing import Any, Final, Literal
 
 from numpy.typing import NDArray
 
+from sfpp.runtime.backends.lending import KeptArrays
 from sfpp.runtime.backends.protocol import (
     DEFAULT_OPTIONS,
     PRECISION_WORDS,
@@ -96,6 +97,11 @@ class OnnxRuntimeBackend:
         except UnicodeDecodeError as error:
             self.close()
             raise not_an_onnx_model(path, "a name or a text in it is not UTF-8") from error
+        self._arrays = KeptArrays()
+
+    def lend(self, tensor: TensorInfo) -> NDArray[Any] | None:
+        """Lend an array for an input; see :class:`.Lends`."""
+        return self._arrays.lend(tensor)
 
     def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """Run once; see :class:`.Backend`."""
@@ -120,6 +126,7 @@ class OnnxRuntimeBackend:
         # In this order: a session that is still measuring writes its file when it goes.
         self._session = None
         self._discard_profile()
+        self._arrays.close()
 
     def _discard_profile(self) -> None:
         if self._profile is not None:

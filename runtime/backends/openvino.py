@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from sfpp.runtime.backends.lending import KeptArrays
 from sfpp.runtime.backends.protocol import (
     DEFAULT_OPTIONS,
     PRECISION_WORDS,
@@ -74,9 +75,14 @@ class OpenVinoBackend:
             raise not_an_onnx_model(path, _useful_line(error)) from error
         self.inputs: Final = tuple(map(_info, self._request.model_inputs))
         self._output_names = list(map(_name_of, self._request.model_outputs))
+        self._arrays = KeptArrays()
         self._profile, self._runs = options.profile, 0
         # A request holds one run's tensors: unlike a session of ONNX Runtime it cannot be run by two threads at once.
         self._lock = threading.Lock()
+
+    def lend(self, tensor: TensorInfo) -> NDArray[Any] | None:
+        """Lend an array for an input; see :class:`.Lends`."""
+        return self._arrays.lend(tensor)
 
     def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """Run once; see :class:`.Backend`."""
@@ -105,6 +111,7 @@ class OpenVinoBackend:
         """Release the model and its memory."""
         with self._lock:
             self._request = None
+        self._arrays.close()
 
 
 def times_from_nodes(nodes: Iterable[Any]) -> dict[str, float]:

@@ -39,9 +39,6 @@ from sfpp.runtime.tensorrt.library import Library, joined, keeping_logger, libra
 from sfpp.runtime.tensorrt.opening import deserialized, execution_context, tensor_of
 from sfpp.runtime.tensorrt.sidecar import check_engine, sidecar_of, warning_of
 
-# A frame that is made, one that waits, one in the network, one that waits, one that is finished, and one that is kept.
-_LENT = 6
-
 
 @dataclass(frozen=True, eq=False)
 class _Tensor:
@@ -135,7 +132,7 @@ class TensorRtBackend:
         self._profile: _Profile | None = None
         self._on_card: dict[str, int] = {}
         self._recorded: list[Any] = []
-        self._pool = Pool(self._memory, lambda memory: self._cuda.release(pinned=memory.pinned), most=_LENT)
+        self._pool = Pool(self._memory, lambda memory: self._cuda.release(pinned=memory.pinned))
         self._own: Loan[_Memory] | None = None
         host_code = options.host_code or (record is not None and record.version_compatible)
         self._messages: list[str] = []

@@ -274,6 +274,7 @@ def _add_frame_options(parser: argparse.ArgumentParser) -> None:
 
 def _add_model_options(parser: argparse.ArgumentParser) -> None:
     from sfpp.runtime.backends import PRECISIONS, backend_names
+    from sfpp.runtime.backends.protocol import SCHEDULES
 
     group = parser.add_argument_group("the model")
     group.add_argument(
@@ -301,6 +302,18 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
         dest="host_code",
         help="let an engine without a contract beside it bring code along, as version-compatible ones do; it runs in "
         "this process, so give it for files that you trust",
+    )
+    group.add_argument(
+        "--schedule",
+        choices=SCHEDULES,
+        help="how TensorRT waits for the card: spin is soonest and takes a core, blocking leaves the core to others "
+        "(default: as CUDA chooses)",
+    )
+    group.add_argument(
+        "--no-zero-copy",
+        action="store_false",
+        dest="zero_copy",
+        help="copy frames to the card of a Jetson, too, which can work in the processor's memory; for comparison",
     )
     group.add_argument("--contract", metavar="FILE", help="the contract as JSON, for an ONNX file that carries none")
     group.add_argument(

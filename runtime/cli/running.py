@@ -362,6 +362,8 @@ def _loaded(arguments: argparse.Namespace) -> OpenedModel[Any]:
         threads=arguments.threads,
         build=arguments.build,
         host_code=arguments.host_code,
+        schedule=arguments.schedule,
+        zero_copy=arguments.zero_copy,
         flip_test=bool(arguments.flip_test),
         # Asked for, it comes right after: in a library that was named, no other one would take over before.
         self_test=arguments.self_test is None or (arguments.self_test and arguments.backend is None),

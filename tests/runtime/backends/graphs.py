@@ -1,7 +1,8 @@
 """Small ONNX files for the backends to open."""
 
+import numpy as np
 import onnx
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from sfpp.runtime.contract import METADATA_KEY
 from tests.runtime.video.clips import CONTRACT
@@ -32,3 +33,23 @@ def write_for_target(path, target):
     text = CONTRACT.to_json().replace('"target":"portable"', f'"target":"{target}"')
     assert f'"target":"{target}"' in text
     return write_sums(path, metadata={METADATA_KEY: text})
+
+
+def write_sampled(path, size_hw):
+    """Write a graph whose logits are every fourth pixel of a frame, (1, H, W, 3) uint8 RGB."""
+    ints = {"starts": [0, 0], "ends": list(size_hw), "axes": [1, 2], "steps": [4, 4]}
+    nodes = [
+        helper.make_node("Slice", ["frame", *ints], ["pixels"]),
+        helper.make_node("Cast", ["pixels"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["floats"], ["logits"], perm=[0, 3, 1, 2]),
+    ]
+    cells = [1, 3, *(side // 4 for side in size_hw)]
+    graph = helper.make_graph(
+        nodes,
+        "graph",
+        [helper.make_tensor_value_info("frame", TensorProto.UINT8, [1, *size_hw, 3])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, cells)],
+        [numpy_helper.from_array(np.array(values, np.int64), name) for name, values in ints.items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path

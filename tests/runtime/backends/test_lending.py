@@ -7,12 +7,14 @@ import threading
 import numpy as np
 import pytest
 
+from sfpp.runtime import load
 from sfpp.runtime.backends import TensorInfo
-from sfpp.runtime.backends.lending import Pool, held_by
+from sfpp.runtime.backends.lending import KeptArrays, Pool, held_by
 from sfpp.runtime.backends.protocol import Lends
 from sfpp.runtime.images import write_image
 from sfpp.runtime.segmentation import Segmenter
 from sfpp.runtime.video import Pipeline
+from tests.runtime.backends.graphs import write_sampled
 from tests.runtime.video.clips import CONTRACT, picture
 
 FRAMES = 15
@@ -182,3 +184,36 @@ def test_no_frame_of_a_pipeline_sees_anothers_data(folders, batch, options):
     for key, labels in expected.items():
         np.testing.assert_array_equal(given[key], labels, err_msg=str(key))
     assert len({labels.tobytes() for labels in expected.values()}) > 2  # or nothing could be told apart
+
+
+@pytest.mark.parametrize("library", ["onnxruntime", "openvino"])
+def test_libraries_read_what_they_lend_where_it_lies(library, folders, tmp_path, monkeypatch):
+    pytest.importorskip(library)
+    path = write_sampled(tmp_path / "model.onnx", (24, 32))
+
+    def answers():
+        with load(path, contract=CONTRACT, backend=library, self_test=False) as model:
+            assert (model.lent_input() is not None) == lends
+            with Pipeline(model, folders) as pipeline:
+                return {(each.frame.source, each.frame.index): each.result.labels for each in pipeline}
+
+    lends = True
+    given = answers()
+    monkeypatch.setattr("sfpp.runtime.backends.lending.KeptArrays.lend", lambda *_: None)
+    lends = False
+    expected = answers()
+    assert len(given) == len(expected) == 2 * FRAMES
+    for key, labels in expected.items():
+        np.testing.assert_array_equal(given[key], labels, err_msg=str(key))
+
+
+def test_kept_arrays_are_as_asked_for():
+    arrays = KeptArrays()
+    first = arrays.lend(TensorInfo("frame", (1, 4, 5, 3), "uint8"))
+    other = arrays.lend(TensorInfo("frame", (1, 4, 5, 3), "float32"))
+    assert (first.shape, first.dtype, other.dtype) == ((1, 4, 5, 3), np.uint8, np.float32)
+    address = first.ctypes.data
+    del first
+    assert arrays.lend(TensorInfo("frame", (1, 4, 5, 3), "uint8")).ctypes.data == address
+    arrays.close()
+    assert arrays.lend(TensorInfo("frame", (1, 4, 5, 3), "uint8")) is None

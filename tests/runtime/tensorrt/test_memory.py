@@ -8,14 +8,12 @@ import json
 from types import SimpleNamespace
 
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 
 from sfpp.runtime import load
 from sfpp.runtime.backends import BackendOptions, TensorInfo, open_backend
 from sfpp.runtime.errors import BackendError, UsageError
-from tests.runtime.backends.graphs import write_sums
+from tests.runtime.backends.graphs import write_sampled, write_sums
 from tests.runtime.video.clips import CONTRACT
 
 X = np.arange(6, dtype=np.float32).reshape(2, 3)
@@ -37,26 +35,6 @@ def engine_of(model):
     facts = json.dumps({"flags": []}).encode()
     engine.write_bytes(b"fake engine\n" + facts + b"\n" + model.read_bytes())
     return engine
-
-
-def write_sampled(path, size_hw):
-    """Write a graph whose logits are every fourth pixel of a frame, (1, H, W, 3) uint8 RGB."""
-    ints = {"starts": [0, 0], "ends": list(size_hw), "axes": [1, 2], "steps": [4, 4]}
-    nodes = [
-        helper.make_node("Slice", ["frame", *ints], ["pixels"]),
-        helper.make_node("Cast", ["pixels"], ["floats"], to=TensorProto.FLOAT),
-        helper.make_node("Transpose", ["floats"], ["logits"], perm=[0, 3, 1, 2]),
-    ]
-    cells = [1, 3, *(side // 4 for side in size_hw)]
-    graph = helper.make_graph(
-        nodes,
-        "graph",
-        [helper.make_tensor_value_info("frame", TensorProto.UINT8, [1, *size_hw, 3])],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, cells)],
-        [numpy_helper.from_array(np.array(values, np.int64), name) for name, values in ints.items()],
-    )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
-    return path
 
 
 @pytest.fixture(params=["integrated", "discrete"])
