@@ -470,6 +470,8 @@ def test_the_fake_takes_what_nvidias_bindings_take():
         pytest.fail("the real bindings were to be read")
     from tests.runtime.tensorrt.fakes.cuda.bindings import runtime as fake
 
+    for name in ("multiProcessorCount", "integrated", "canMapHostMemory"):
+        assert hasattr(real.cudaDeviceProp, name)
     functions = {name: each for name, each in vars(fake).items() if hasattr(each, "parameters")}
     assert len(functions) > 12
     for name, each in functions.items():
@@ -477,8 +479,10 @@ def test_the_fake_takes_what_nvidias_bindings_take():
         inside = signature[signature.index("(") + 1 : signature.rindex(")")]
         expected = [part.split(":")[0].split()[-1] for part in inside.split(",") if part.strip()]
         assert list(each.parameters) == expected, name
-    for name in ("cudaStreamNonBlocking", "cudaHostAllocDefault"):
-        assert getattr(fake, name) == getattr(real, name)
-    for name in ("cudaError_t", "cudaMemcpyKind", "cudaStreamCaptureMode"):
+    numbers = [name for name, each in vars(fake).items() if name.startswith("cuda") and isinstance(each, int)]
+    assert len(numbers) == 5
+    for name in numbers:
+        assert getattr(fake, name) == int(getattr(real, name))
+    for name in ("cudaError_t", "cudaMemcpyKind", "cudaMemoryType", "cudaStreamCaptureMode"):
         for member in getattr(fake, name):
             assert int(getattr(getattr(real, name), member.name)) == int(member)
