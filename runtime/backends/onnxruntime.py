@@ -14,7 +14,6 @@ from typing import Any, Final, Literal
 
 from numpy.typing import NDArray
 
-from sfpp.runtime.backends.lending import KeptArrays
 from sfpp.runtime.backends.protocol import (
     DEFAULT_OPTIONS,
     PRECISION_WORDS,
@@ -69,6 +68,8 @@ class OnnxRuntimeBackend:
         device: Device = "cpu",
         notify: Notify | None = None,
     ) -> None:
+        from sfpp.runtime.backends.lending import KeptArrays  # not needed by who lists the backends
+
         onnxruntime = import_onnxruntime(extra="cpu", purpose=f"running {path.name}")
         available = onnxruntime.get_available_providers()
         providers = providers_for(device, path, precision=options.precision, cache=options.cache, available=available)

@@ -14,7 +14,6 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from sfpp.runtime.backends.lending import KeptArrays
 from sfpp.runtime.backends.protocol import (
     DEFAULT_OPTIONS,
     PRECISION_WORDS,
@@ -60,6 +59,8 @@ class OpenVinoBackend:
         path: Path,
         options: BackendOptions = DEFAULT_OPTIONS,
     ) -> None:
+        from sfpp.runtime.backends.lending import KeptArrays  # not needed by who lists the backends
+
         self.metadata: Final[Mapping[str, str]] = metadata_of(path)
         openvino = _import_openvino(path)
         core = _core_of_process()

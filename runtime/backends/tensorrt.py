@@ -31,7 +31,7 @@ from sfpp.runtime.backends.protocol import (
     say,
     was_closed,
 )
-from sfpp.runtime.contract import METADATA_KEY, read_contract_file
+from sfpp.runtime.contract import METADATA_KEY, EngineRecord, read_contract_file
 from sfpp.runtime.errors import BackendError
 from sfpp.runtime.tensorrt.cuda import Cuda, PinnedArray
 from sfpp.runtime.tensorrt.device_arrays import device_array
@@ -134,18 +134,10 @@ class TensorRtBackend:
         self._recorded: list[Any] = []
         self._pool = Pool(self._memory, lambda memory: self._cuda.release(pinned=memory.pinned))
         self._own: Loan[_Memory] | None = None
-        host_code = options.host_code or (record is not None and record.version_compatible)
         self._messages: list[str] = []
         self._logger = keeping_logger(self._library.module, self._messages)  # the library keeps only a pointer to it
         try:
-            self._engine = deserialized(
-                self._library,
-                self._logger,
-                path,
-                self._messages,
-                host_code=host_code,
-                dla=record.dla if record else None,
-            )
+            self._engine = self._deserialized(path, record, host_code=options.host_code)
             self._context, self._store = execution_context(self._library, self._engine, path, keep=options.cache)
             self._profile = _Profile(self._library, self._context) if options.profile else None
             self._stream = self._cuda.stream()
@@ -178,16 +170,8 @@ class TensorRtBackend:
             }
             check_inputs(self.description, {**inputs, **on_card}, self.inputs)  # type: ignore[dict-item]  # alike enough
             loan = self._loan_of(inputs, on_card)
-            memory = loan.piece
-            at = {name: found.address for name, found in on_card.items()}
-            self._compute(memory, at)
-            if loan is self._own:
-                # Copies, since the next run writes into the same memory.
-                return {each.info.name: each.host.array.copy() for each in memory.outputs}
-            results = {each.info.name: loan.array(each.host.array) for each in memory.outputs}
-            held = map(held_by, results.values())
-            memory.results = tuple(weakref.ref(each) for each in held if each is not None)
-            return results
+            self._compute(loan.piece, {name: found.address for name, found in on_card.items()})
+            return self._results_in(loan)
 
     def operator_times_ms(self) -> dict[str, float]:
         """Return the mean milliseconds by layer; see :class:`.Backend`.
@@ -222,6 +206,11 @@ class TensorRtBackend:
             self._cuda.wait_by(schedule)
         except BackendError as error:
             say(f"{WARNING}the card is waited for as before, not by {schedule}: {error}", self._notify)
+
+    def _deserialized(self, path: Path, record: EngineRecord | None, *, host_code: bool) -> Any:
+        code = host_code or (record is not None and record.version_compatible)
+        dla = None if record is None else record.dla
+        return deserialized(self._library, self._logger, path, self._messages, host_code=code, dla=dla)
 
     def _tensors(self, mode: str) -> tuple[TensorInfo, ...]:
         wanted = getattr(self._library.module.TensorIOMode, mode)
@@ -272,6 +261,16 @@ class TensorRtBackend:
             if each.info.name not in on_card:
                 np.copyto(each.host.array, inputs[each.info.name])
         return loan
+
+    def _results_in(self, loan: Loan[_Memory]) -> dict[str, NDArray[Any]]:
+        memory = loan.piece
+        if loan is self._own:
+            # Copies, since the next run writes into the same memory.
+            return {each.info.name: each.host.array.copy() for each in memory.outputs}
+        results = {each.info.name: loan.array(each.host.array) for each in memory.outputs}
+        held = map(held_by, results.values())
+        memory.results = tuple(weakref.ref(each) for each in held if each is not None)
+        return results
 
     def _compute(self, memory: _Memory, at: Mapping[str, int]) -> None:
         """Run, and wait until it is done; ``at`` has the addresses of inputs that lie on the card already."""
