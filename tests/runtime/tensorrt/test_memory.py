@@ -13,8 +13,11 @@ import pytest
 from sfpp.runtime import load
 from sfpp.runtime.backends import BackendOptions, TensorInfo, open_backend
 from sfpp.runtime.errors import BackendError, UsageError
+from sfpp.runtime.images import write_image
+from sfpp.runtime.labels import labels_from_logits
+from sfpp.runtime.video import Pipeline
 from tests.runtime.backends.graphs import write_sampled, write_sums
-from tests.runtime.video.clips import CONTRACT
+from tests.runtime.video.clips import CONTRACT, picture
 
 X = np.arange(6, dtype=np.float32).reshape(2, 3)
 FULL_HD = (1080, 1920)
@@ -106,6 +109,27 @@ def test_what_a_full_hd_frame_costs(card, fakes, tmp_path, copies):
     assert [fakes.DEVICE, fakes.PINNED, fakes.MAPPED, fakes.STREAMS, fakes.GRAPHS] == [{}] * 5
 
 
+@pytest.mark.parametrize("batch_of_sources", [1, 2])
+def test_no_frame_of_a_pipeline_sees_anothers_data(card, fakes, tmp_path, batch_of_sources):
+    engine = engine_of(write_sampled(tmp_path / "model.onnx", (24, 32)))
+    folders = [tmp_path / f"source-{number}" for number in range(batch_of_sources)]
+    for number, folder in enumerate(folders):
+        folder.mkdir()
+        for index in range(12):
+            image = np.roll(picture(5 * index + number, size_hw=(24, 32)), index, axis=2)
+            write_image(folder / f"{index:03}.png", image)
+    with load(engine, contract=CONTRACT, self_test=False) as model:
+        for _ in range(2):
+            with Pipeline(model, folders) as pipeline:
+                answers = list(pipeline)
+            assert len(answers) == 12 * batch_of_sources
+            for each in answers:
+                pixels = each.frame.image_bgr[::4, ::4, ::-1].transpose(2, 0, 1).astype(np.float32)
+                np.testing.assert_array_equal(each.result.labels, labels_from_logits(pixels, (24, 32)))
+        del answers, each
+    assert [fakes.DEVICE, fakes.PINNED, fakes.MAPPED, fakes.GRAPHS] == [{}] * 4
+
+
 def transfers_in(fakes):
     """Return the copies that were recorded for the graph that is launched."""
     calls = [call for call in fakes.CALLS if call[0] in ("cudaMemcpyAsync", "cudaStreamBeginCapture")]
@@ -159,8 +183,11 @@ def test_a_part_of_what_was_lent_is_an_array_like_any_other(card, engine, copies
     backend = opened(engine)
     lent = backend.lend(TensorInfo("x", (2, 3), "float32"))
     lent[:] = X
-    np.testing.assert_array_equal(backend.run({"x": lent[::-1]})["y"], 2 * X[::-1])
-    assert len(copies) == 1
+    repeated = np.broadcast_to(lent[:1], (2, 3))  # it begins where the whole does
+    for given in (lent[::-1], repeated):
+        copies.clear()
+        np.testing.assert_array_equal(backend.run({"x": given})["y"], 2 * given)
+        assert len(copies) == 1
 
 
 def test_nothing_is_lent_for_another_input(card, engine):
@@ -271,11 +298,11 @@ class _DLTensor(ctypes.Structure):
 class ByDlpack:
     """An array on the fake card, as PyTorch has it."""
 
-    def __init__(self, given, *, code=2, bits=32, strides=None, device=(2, 0)):
+    def __init__(self, given, *, code=2, bits=32, strides=None, device=(2, 0), offset=0):
         shape = given.__cuda_array_interface__["shape"]
         self._kept = given, (ctypes.c_int64 * 2)(*shape), strides and (ctypes.c_int64 * 2)(*strides)
         self._device = device
-        self._tensor = _DLTensor(given.address, device, 2, code, bits, 1, self._kept[1], self._kept[2], 0)
+        self._tensor = _DLTensor(given.address - offset, device, 2, code, bits, 1, self._kept[1], self._kept[2], offset)
         self.streams = []
 
     def __dlpack_device__(self):
@@ -293,6 +320,8 @@ def test_dlpack_gives_the_address_and_the_stream(engine, fakes):
     given = ByDlpack(OnCard(fakes, X), strides=(3, 1))
     np.testing.assert_array_equal(backend.run({"x": given})["y"], 2 * X)
     assert given.streams == [backend._stream]  # its maker lets that one wait
+    part = ByDlpack(OnCard(fakes, X + 1), offset=256)
+    np.testing.assert_array_equal(backend.run({"x": part})["y"], 2 * (X + 1))
 
 
 @pytest.mark.parametrize(
