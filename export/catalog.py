@@ -35,7 +35,7 @@ from sfpp.export.models.recipe import (
     with_matching,
     with_sizes,
 )
-from sfpp.export.settings import numbers_text
+from sfpp.export.settings import input_choice, numbers_text
 from sfpp.runtime.contract import InputSpec, MatchingRule, ModelContract
 from sfpp.runtime.errors import RecipeError, UsageError, did_you_mean
 from sfpp.runtime.typed_json import file_named, json_from_file
@@ -358,7 +358,7 @@ def export_command(contract: ModelContract, *more: str, weights: str) -> str:
     options += ["--output labels"] * (contract.outputs[0].kind in ("labels", "masks"))
     options += ["--multi-label"] * contract.multi_label
     options += [f"--threshold {contract.threshold}"] * (contract.threshold is not None)
-    options += ["--input float32"] * (contract.input.dtype == "float32")
+    options += [f"--input {input_choice(contract.input)}"] * (input_choice(contract.input) != "uint8")
     options += [f"--batch {contract.input.batch}"] * (contract.input.batch != 1)
     options += _preparation_options(contract)
     stated = " ".join(more)

@@ -29,7 +29,7 @@ from sfpp.export.classes import class_set
 from sfpp.export.models.edaformer import EdaFormerConfig
 from sfpp.export.models.recipe import GridHw, IsrRecipe, MergingRecipe, Recipe, matches_locally, tokens_after
 from sfpp.export.models.segformer import SegFormerConfig, reduced_grid
-from sfpp.export.settings import ExportSettings, OutputChoice, Resolution, resolution_from
+from sfpp.export.settings import ExportSettings, OutputChoice, Resolution, input_choice, resolution_from
 from sfpp.runtime.contract import (
     MOST_CLASSES,
     InputSpec,
@@ -107,15 +107,26 @@ def input_spec(
         resize=settings.resize or preparation.resize or usual.resize,
         interpolation=preparation.interpolation or usual.interpolation,
     )
-    if settings.input == "uint8" and spec.channels != 3:
+    if settings.input != "float32" and spec.channels != 3:
         fed = "the grey of frames by sfpp-run" if spec.channels == 1 else "by your own program (docs/model-file.md)"
         raise UsageError(
-            f"the network takes {spec.channels} channels, and uint8 frames have three: give --input float32, for an "
-            f"input of {spec.channels}x{height}x{width} that is fed {fed}"
+            f"the network takes {spec.channels} channels, and {settings.input} frames have three: give "
+            f"--input float32, for an input of {spec.channels}x{height}x{width} that is fed {fed}"
         )
     if settings.input == "uint8":
         return spec
+    if settings.input != "float32":
+        _check_even(spec, settings.input)
+        return dataclasses.replace(spec, layout="NV12", matrix="bt709" if settings.input == "nv12-bt709" else "bt601")
     return dataclasses.replace(spec, name="image", layout="NCHW", dtype="float32", normalized_in_graph=False)
+
+
+def _check_even(spec: InputSpec, given: str) -> None:
+    if spec.height % 2 or spec.width % 2:
+        raise UsageError(
+            f"--input is {given}, where two by two pixels share a color, and the size is {spec.width}x{spec.height} "
+            "(width x height): give --res with even numbers"
+        )
 
 
 def _input_size(settings: ExportSettings, task: Task, preparation: Preparation) -> Resolution:
@@ -187,8 +198,8 @@ def default_name(contract: ModelContract) -> str:
         parts.append(contract.outputs[0].kind)
     if contract.target != "portable":
         parts.append(contract.target)
-    if spec.dtype == "float32":
-        parts.append("float32")
+    if (given := input_choice(spec)) != "uint8":
+        parts.append(given)
     if spec.batch > 1:
         parts.append(f"batch{spec.batch}")
     return "-".join(parts) + ".onnx"

@@ -30,6 +30,7 @@ from sfpp.export.models.segformer import (
     tokens_to_image,
     upsampled,
 )
+from sfpp.export.nv12 import ColorFromNv12
 from sfpp.runtime.contract import InputSpec, OutputKind
 from sfpp.runtime.labels import logit
 
@@ -78,6 +79,7 @@ class Deployable(nn.Module):
         self.align_corners = model.head.align_corners if align_corners is None else align_corners
         self.threshold = threshold
         self.step = recipe.input_step if isinstance(recipe, MergingRecipe) else 1
+        self.color = ColorFromNv12(spec) if spec.layout == "NV12" else nn.Identity()
         self.encoder = with_rewritten_blocks(model.encoder)
         parts = head_parts or _head_parts(model, recipe, spec)
         if isinstance(model, EdaFormer):
@@ -100,6 +102,8 @@ class Deployable(nn.Module):
         # The cast comes first, since TensorRT knows uint8 only as an input; the transposition before the arithmetic,
         # since constants along the last axis defeat the vector loops of CPU runtimes.
         image = frame.to(torch.float32)
+        if self.spec.layout == "NV12":
+            image = self.color(image)
         image = image.permute(0, 3, 1, 2) if self.spec.layout == "NHWC" else image
         if self.step > 1:
             height, width = (size // self.step * self.step for size in self.spec.size_hw)

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
-from sfpp.runtime.contract import ColorOrder, InputDtype, Interpolation, MatchingRule, ResizeRule, Target, Task
+from sfpp.runtime.contract import ColorOrder, InputSpec, Interpolation, MatchingRule, ResizeRule, Target, Task
 from sfpp.runtime.errors import UsageError
 from sfpp.runtime.options import check_choices, option
 
 OutputChoice = Literal["logits", "labels", "heatmaps"]
+InputChoice = Literal["uint8", "float32", "nv12", "nv12-bt709"]
 MAX_SIDE = 16384
 OPSETS = (17, 18, 19, 20)  # below 17 layer normalization is not one node; above 20 the tracing exporter does not write
 
@@ -53,6 +54,13 @@ def _sides(value: object) -> tuple[int, int]:
     if isinstance(value, tuple | list) and len(value) == 2 and all(type(side) is int for side in value):
         return value[0], value[1]
     raise UsageError(f"--res is {value!r}, expected WIDTHxHEIGHT in pixels, such as 3840x2160")
+
+
+def input_choice(spec: InputSpec) -> InputChoice:
+    """Return what ``--input`` was for an input."""
+    if spec.layout == "NV12":
+        return "nv12" if spec.matrix == "bt601" else "nv12-bt709"
+    return spec.dtype
 
 
 def check_threshold(value: float | None) -> None:
@@ -210,7 +218,9 @@ class ExportSettings(PreparationOptions):
     output: OutputChoice | None = option(
         "logits (batch, classes, h, w) float32 at the model's stride, which the runtime upsamples to any frame size; "
         "labels (batch, height, width) uint8 at the input's size, with --multi-label (batch, classes, height, width) "
-        "of 0 and 1; or for pose heatmaps (batch, keypoints, h, w) float32 (default: logits or heatmaps)",
+        "of 0 and 1; or for pose heatmaps (batch, keypoints, h, w) float32 (default: logits or heatmaps; "
+        "cameras are shown with labels that move along, for which logits are needed; otherwise labels save time on the "
+        "processor)",
         default=None,
         choices=get_args(OutputChoice),
     )
@@ -226,11 +236,13 @@ class ExportSettings(PreparationOptions):
         "trained so",
         default=False,
     )
-    input: InputDtype = option(
+    input: InputChoice = option(
         "uint8 for RGB frames (batch, height, width, 3) with normalization in the graph, float32 for normalized images "
-        "(batch, channels, height, width)",
+        "(batch, channels, height, width), nv12 for frames as cameras and decoders give them, (batch, height * 3 / 2, "
+        "width) uint8 of limited range, whose colors the graph makes as OpenCV does, by BT.601; nv12-bt709 for frames "
+        "in BT.709, as most cameras send from 1280x720 on (with the other one, colors are wrong by a little)",
         default="uint8",
-        choices=get_args(InputDtype),
+        choices=get_args(InputChoice),
     )
     batch: int = option("frames in one run, fixed", default=1, type=int, metavar="N")
     opset: int = option("version of the ONNX operators, 17 to 20", default=17, type=int, metavar="N")

@@ -251,8 +251,10 @@ def _example(spec: InputSpec, image_bgr: NDArray[Any]) -> NDArray[Any]:
         first, _ = input_from_frame(image_bgr, stretched)
     else:
         first = np.concatenate(list(_planes(stretched, image_bgr)), axis=1)
-    axis = 2 if spec.layout == "NHWC" else 3
-    others = [np.roll(np.flip(first, axis), 7 * index, axis) for index in range(1, spec.batch)]
+    axis = -2 if spec.layout == "NHWC" else -1
+    # Of NV12, U and V must stay in their places.
+    mirrored, step = (first, 14) if spec.layout == "NV12" else (np.flip(first, axis), 7)
+    others = [np.roll(mirrored, step * index, axis) for index in range(1, spec.batch)]
     return np.ascontiguousarray(np.concatenate([first, *others]))
 
 

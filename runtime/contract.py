@@ -23,7 +23,8 @@ METADATA_KEY = "sfpp.contract"
 SCHEMA_VERSION = 1
 
 Task = Literal["segmentation", "pose"]
-Layout = Literal["NHWC", "NCHW"]
+Layout = Literal["NHWC", "NCHW", "NV12"]
+Matrix = Literal["bt601", "bt709"]
 InputDtype = Literal["uint8", "float32"]
 ColorOrder = Literal["RGB", "BGR"]
 ResizeRule = Literal["letterbox", "pad", "stretch"]
@@ -49,6 +50,10 @@ _T = TypeVar("_T")
 class InputSpec:
     """The one input tensor: (batch, height, width, channels) for NHWC, (batch, channels, height, width) for NCHW.
 
+    NV12 is (batch, height * 3 / 2, width) uint8: ``height`` rows of luma above half as many in which U and V take
+    turns, of limited range. ``matrix`` says how its colors are coded; the graph makes colors of them in
+    ``color_order``. With another layout, ``matrix`` says that colors went through such NV12 before.
+
     ``mean`` and ``std``, one number a channel, are on the 0..255 scale, in ``color_order``. When
     ``normalized_in_graph`` is true the graph takes raw values 0..255 and applies them itself; otherwise the runtime
     does, which needs float32. Other than 3 ``channels`` are float32 and NCHW: of one the runtime makes a grey image,
@@ -72,6 +77,7 @@ class InputSpec:
     resize: ResizeRule = "letterbox"
     channels: int = 3
     interpolation: Interpolation = "area"
+    matrix: Matrix | None = None
 
     @property
     def size_hw(self) -> tuple[int, int]:
@@ -79,8 +85,10 @@ class InputSpec:
         return self.height, self.width
 
     @property
-    def shape(self) -> tuple[int, int, int, int]:
+    def shape(self) -> tuple[int, ...]:
         """The tensor's shape in the order of its layout."""
+        if self.layout == "NV12":
+            return self.batch, self.height * 3 // 2, self.width
         if self.layout == "NHWC":
             return self.batch, self.height, self.width, self.channels
         return self.batch, self.channels, self.height, self.width
@@ -369,6 +377,8 @@ def _check_values(contract: ModelContract) -> None:
         f"{spec.channels} input channels need float32 and NCHW; uint8 or NHWC is for the 3 of a color frame": (
             spec.channels != 3 and (spec.dtype, spec.layout) != ("float32", "NCHW")
         ),
+        "NV12 needs uint8, a matrix (bt601 or bt709), and even height and width": spec.layout == "NV12"
+        and (spec.dtype != "uint8" or spec.matrix is None or spec.height % 2 == 1 or spec.width % 2 == 1),
         "mean must be finite and std positive": not normalizes,
         "an input of type uint8 cannot hold normalized values, so the graph must normalize": (
             spec.dtype == "uint8" and not spec.normalized_in_graph

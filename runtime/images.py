@@ -6,6 +6,7 @@ differ and spoil accuracy in silence.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import io
 import os
@@ -17,11 +18,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from sfpp.runtime.contract import InputSpec, Interpolation
+from sfpp.runtime.contract import InputSpec, Interpolation, Matrix
 from sfpp.runtime.errors import MediaError, MissingDependencyError, UsageError
 from sfpp.runtime.files import whole_file
 from sfpp.runtime.imports import CV2_PIXELS, cv2_text, import_cv2
 from sfpp.runtime.limits import advice
+from sfpp.runtime.nv12 import bgr_from_nv12, nv12_from_bgr, size_of_nv12
 from sfpp.runtime.orientation import orientation_of, turned_upright
 
 Image = NDArray[np.uint8]
@@ -107,20 +109,24 @@ def input_from_frame(
     """Make the model's input from one frame.
 
     Args:
-        frame_bgr: (H, W, 3) uint8 BGR, or (H, W) grey, or (H, W, 4) BGRA; any memory layout.
+        frame_bgr: (H, W, 3) uint8 BGR, or (H, W) grey, or (H, W, 4) BGRA; any memory layout. For a spec with a matrix,
+            two dimensions are no grey but NV12, (H * 3 / 2, W) uint8.
         spec: what the model takes.
         out: where to make it, contiguous; None makes a new array.
 
     Returns:
         (1, height, width, 3) or (1, 3, height, width), of a model of one channel (1, 1, height, width), in the spec's
         type and color order: uint8 or float32 in 0..255, or float32 normalized to (x - mean) / std when the graph does
-        not do that itself. And where the frame lies.
+        not do that itself; or NV12, (1, height * 3 / 2, width) uint8, which for a frame of NV12 of the model's size is
+        the frame itself. And where the frame lies.
 
     Raises:
         MediaError: not an image of one of these kinds.
         UsageError: the model takes channels that a frame does not have.
     """
     require_frames(spec)
+    if spec.matrix is not None:
+        return _input_by_nv12(frame_bgr, spec, spec.matrix, out)
     image = bgr_from_frame(frame_bgr)
     height, width = image.shape[:2]
     placement = place_frame((height, width), spec)
@@ -136,6 +142,76 @@ def input_from_frame(
         _place(resized, placement, spec, pixels)
         _write_values(pixels, spec, target)
     return made, placement
+
+
+def bgr_for(frame: NDArray[Any], spec: InputSpec) -> Image:
+    """Return :func:`bgr_from_frame`, or for a spec with a matrix that of NV12, (H * 3 / 2, W) uint8.
+
+    Raises:
+        MediaError: not an image of these kinds.
+    """
+    if spec.matrix is None or not isinstance(frame, np.ndarray) or frame.ndim != 2:
+        return bgr_from_frame(frame)
+    size_of_nv12(frame)
+    return bgr_from_nv12(frame, spec.matrix)
+
+
+def _input_by_nv12(
+    frame: NDArray[Any], spec: InputSpec, matrix: Matrix, out: NDArray[Any] | None
+) -> tuple[NDArray[Any], Placement]:
+    """Make an input whose colors are NV12's, whatever its layout, as :func:`input_from_frame`."""
+    if isinstance(frame, np.ndarray) and frame.ndim == 2:
+        placement = _even(place_frame(size_of_nv12(frame), spec))
+        planes = _placed_nv12(frame, placement, spec, matrix)
+    else:
+        image = bgr_from_frame(frame)
+        placement = place_frame((image.shape[0], image.shape[1]), spec)
+        resized = _resized(image, placement, spec.interpolation)
+        planes = nv12_from_bgr(padded(resized, placement, spec.size_hw, color=_mean_bgr(spec)), matrix)
+    if spec.layout != "NV12":
+        plain = dataclasses.replace(spec, matrix=None)
+        return input_from_frame(bgr_from_nv12(planes, matrix), plain, out)[0], placement
+    if out is None:
+        return planes[np.newaxis], placement
+    out[0] = planes
+    return out, placement
+
+
+def _even(placement: Placement) -> Placement:
+    """Return the nearest place that begins and ends between colors, of which NV12 has one for two by two pixels."""
+    top, left, height, width = (
+        side // 2 * 2 for side in (placement.top, placement.left, placement.height + 1, placement.width + 1)
+    )
+    return Placement(placement.frame_size_hw, top=top, left=left, height=height, width=width)
+
+
+def _placed_nv12(frame: Image, placement: Placement, spec: InputSpec, matrix: Matrix) -> Image:
+    """Return NV12 of the spec's size with a frame of NV12 in its place, resized plane by plane."""
+    height, width = placement.frame_size_hw
+    if (height, width) == spec.size_hw:
+        return np.ascontiguousarray(frame)
+    luma = _resized(frame[:height], placement, spec.interpolation)
+    pairs = np.ascontiguousarray(frame[height:]).reshape(height // 2, width // 2, 2)
+    half = Placement((height // 2, width // 2), *(side // 2 for side in dataclasses.astuple(placement)[1:]))
+    chroma = _resized(pairs, half, spec.interpolation)
+    if (placement.height, placement.width) == spec.size_hw:
+        return np.concatenate([luma, chroma.reshape(-1, spec.width)])
+    empty = nv12_from_bgr(np.full((2, 2, 3), _mean_bgr(spec), np.uint8), matrix)
+    rows = padded(luma, placement, spec.size_hw, color=empty[0, 0])
+    colors = padded(chroma, half, (spec.height // 2, spec.width // 2), color=empty[2])
+    return np.concatenate([rows, colors.reshape(-1, spec.width)])
+
+
+def _mean_bgr(spec: InputSpec) -> Image:
+    """Return the color that normalizes to about 0, (3,) uint8 BGR."""
+    mean = _mean_color(spec)
+    return mean if spec.color_order == "BGR" else mean[::-1]
+
+
+def _mean_color(spec: InputSpec) -> Image:
+    """Return the color that normalizes to about 0, where to the network nothing is, in the spec's channels."""
+    color: Image = np.clip(np.rint(spec.mean), 0, 255).astype(np.uint8)
+    return color
 
 
 def takes_frames(spec: InputSpec) -> bool:
@@ -285,7 +361,7 @@ def _place(image_bgr: Image, placement: Placement, spec: InputSpec, target: Imag
     place = target[placement.top :, placement.left :][: placement.height, : placement.width]
     if place.shape != target.shape:
         # The mean color normalizes to about 0: to the network, nothing is there.
-        target[...] = np.clip(np.rint(spec.mean), 0, 255).astype(np.uint8)
+        target[...] = _mean_color(spec)
     if spec.color_order == "BGR" and spec.channels == 3:
         place[...] = image_bgr
         return
@@ -295,7 +371,7 @@ def _place(image_bgr: Image, placement: Placement, spec: InputSpec, target: Imag
 
 
 def padded(image: Image, placement: Placement, size_hw: tuple[int, int], *, color: int | Image) -> Image:
-    """Return an image, (h, w) or (h, w, 3) uint8, at its place in one of ``size_hw`` that is else of one color."""
+    """Return an image, (h, w[, channels]) uint8, at its place in one of ``size_hw`` that is else of one color."""
     if image.shape[:2] == size_hw:
         return image
     canvas = np.full((*size_hw, *image.shape[2:]), color, np.uint8)

@@ -14,7 +14,7 @@ from sfpp.runtime.backends.protocol import Arrays, Backend
 from sfpp.runtime.contract import KeypointSpec, ModelContract
 from sfpp.runtime.crops import Boxes, checked_boxes, crop_from_box, frame_from_heatmap
 from sfpp.runtime.errors import ContractError, UsageError
-from sfpp.runtime.images import Image, batch_from_frames, bgr_from_frame
+from sfpp.runtime.images import Image, batch_from_frames, bgr_for
 from sfpp.runtime.model import OpenedModel, Step, streamed
 from sfpp.runtime.people.heatmaps import Floats, average_with_mirrored, keypoints_from_heatmaps
 from sfpp.runtime.skeleton import draw_skeletons
@@ -196,7 +196,8 @@ class PoseEstimator(OpenedModel[Pose]):
         """Find the keypoints of the people in the boxes.
 
         Args:
-            frame_bgr: (H, W, 3) uint8 BGR of any size, or grey (H, W), or BGRA.
+            frame_bgr: (H, W, 3) uint8 BGR of any size, or grey (H, W), or BGRA; for a model that takes NV12 also that,
+                (H * 3 / 2, W), and no grey.
             boxes_xywh: (P, 4), left, top, width, height of each person in frame pixels; any number, also none. A box
                 may reach beyond the frame. To be given; :meth:`stream` finds people by itself.
 
@@ -207,7 +208,7 @@ class PoseEstimator(OpenedModel[Pose]):
             ModelFileError: the model's output does not fit its contract.
         """
         if boxes_xywh is None:
-            height, width = bgr_from_frame(frame_bgr).shape[:2]
+            height, width = bgr_for(frame_bgr, self.contract.input).shape[:2]
             raise UsageError(
                 "a pose model is given people's boxes too, as in model(frame_bgr, [(left, top, width, height)]); the "
                 f"whole frame is [(0, 0, {width}, {height})], and model.stream(...) finds people by itself"
@@ -245,7 +246,7 @@ class PoseEstimator(OpenedModel[Pose]):
         Raises:
             MediaError, UsageError: as for a call.
         """
-        image = bgr_from_frame(frame_bgr)
+        image = bgr_for(frame_bgr, self.contract.input)
         height, width = image.shape[:2]
         boxes = checked_boxes(boxes_xywh, (height, width))
         spec, padding = self.contract.input, self._spec.box_padding

@@ -171,6 +171,9 @@ class Segmenter(OpenedModel[Segmentation]):
     def __call__(self, frame_bgr: NDArray[Any]) -> Segmentation:
         """Segment one frame: (H, W, 3) uint8 BGR of any size, or grey (H, W), or BGRA.
 
+        A model that takes NV12 is given that, too, (H * 3 / 2, W) uint8 of its matrix, and no grey; of the model's size
+        it is not copied.
+
         Raises:
             MediaError: not an image.
             BackendError: the model failed, or gave NaN.

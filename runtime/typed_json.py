@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 import numpy as np
 
@@ -169,7 +169,7 @@ def _typed(value: Any, hint: Any, where: str) -> Any:
     if dataclasses.is_dataclass(hint):
         return dataclass_from_json(cast(type[Any], hint), value, where=where)
     origin, arguments = get_origin(hint), get_args(hint)
-    if origin is UnionType:  # the only unions here are "... | None"
+    if origin in (UnionType, Union):  # the only ones here are "... | None"; of a Literal, that is the latter
         (present,) = (argument for argument in arguments if argument is not NoneType)
         return None if value is None else _typed(value, present, where)
     if origin is Literal:

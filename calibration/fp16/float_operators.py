@@ -128,16 +128,16 @@ def norms(graph: FloatGraph) -> set[int]:
 
 
 def pixel_normalization(graph: FloatGraph) -> set[int]:
-    """Return the arithmetic between images, which are inputs of four dimensions, and the first product.
+    """Return the arithmetic between images, which are inputs of three (NV12) or four dimensions, and the first product.
 
     A mean of 123.675 and a deviation of 58.395 keep only three digits in float16, and so do their pixels.
     """
     found: set[int] = set()
-    images = {value.name for value in graph.model.graph.input if len(graph.shape(value.name)) == 4}
+    images = {value.name for value in graph.model.graph.input if len(graph.shape(value.name)) in (3, 4)}
     for index, node in enumerate(graph.nodes):
         variable = [name for name in node.input if name and name not in graph.constants]
         from_images = bool(variable) and all(name in images or graph.writer.get(name) in found for name in variable)
-        if from_images and node.op_type in {"Cast", *REARRANGING, *_ARITHMETIC}:
+        if from_images and node.op_type in {"Cast", "Clip", *REARRANGING, *_ARITHMETIC}:
             found.add(index)
     # A float32 image that is normalized already is merely cut and turned: nothing to protect.
     return found if any(graph.nodes[each].op_type in _ARITHMETIC for each in found) else set()

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 
@@ -16,8 +17,9 @@ from sfpp.export.parity.pinning import PinnedMatching
 from sfpp.export.parity.probed_model import AttentionTokens, run_with_probes
 from sfpp.export.parity.report import TOLERANCES
 from sfpp.runtime.agreement import label_agreement
-from sfpp.runtime.contract import ModelContract, OutputKind
+from sfpp.runtime.contract import InputSpec, ModelContract, OutputKind
 from sfpp.runtime.errors import CheckpointError, VerificationError
+from sfpp.runtime.nv12 import bgr_from_nv12
 
 # float32 in another order of summation stays within this part of the largest logit (measured: about 1e-5).
 MAX_ERROR = 1e-4
@@ -153,10 +155,10 @@ def _run_pytorch(model: Network, recipe: Recipe, contract: ModelContract, frames
         CheckpointError: the logits are not finite numbers, so that nothing could be compared.
     """
     spec = contract.input
-    image = torch.from_numpy(frames).to(torch.float32)
+    image = torch.from_numpy(_pixels(frames, spec)).to(torch.float32)
     if spec.normalized_in_graph:
         image = (image - torch.tensor(spec.mean)) / torch.tensor(spec.std)
-    if spec.layout == "NHWC":
+    if spec.layout != "NCHW":
         image = image.permute(0, 3, 1, 2).contiguous()
     with torch.no_grad():
         logits: torch.Tensor = model(image, recipe)
@@ -169,3 +171,11 @@ def _run_pytorch(model: Network, recipe: Recipe, contract: ModelContract, frames
         return answer_of(
             logits, output.kind, spec.size_hw, align_corners=output.align_corners, threshold=contract.threshold
         ).numpy()
+
+
+def _pixels(frames: NDArray[Any], spec: InputSpec) -> NDArray[Any]:
+    """Return an input as it is, and NV12 in colors, (batch, height, width, 3) in the spec's order."""
+    if spec.matrix is None:
+        return frames
+    images = np.stack([bgr_from_nv12(frame, spec.matrix) for frame in frames])
+    return images if spec.color_order == "BGR" else np.ascontiguousarray(images[..., ::-1])

@@ -253,6 +253,7 @@ def reference_for(
         resize=trained.resize or given.resize,
         channels=len(trained.mean),
         interpolation=trained.interpolation or given.interpolation,
+        matrix=given.matrix,  # so that both are given the same pixels
     )
     network = _network(checkpoint, expected)
     return Reference(checkpoint, network, _fitting_recipe(contract, checkpoint), spec, contract, expected)

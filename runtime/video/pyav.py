@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from sfpp.runtime.errors import MissingDependencyError
 from sfpp.runtime.images import Image, with_even_sides
 from sfpp.runtime.imports import import_cv2
+from sfpp.runtime.nv12 import usual_matrix
 from sfpp.runtime.video import hdr
 from sfpp.runtime.video.frame import Picture
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 BT709 = 1
 _UNSPECIFIED = 2
 _BT2020 = 9
-_HD_WIDTH, _SD_HEIGHT = 1280, 576  # from this width on, and above this height, colors that say nothing are BT.709
 _MOST_OBLONG = 16  # a pixel's sides, as times each other
 _BARE = ("h264", "hevc", "m4v", "mpegvideo", "vvc", "cavsvideo", "obu", "av1")
 FALLBACK_RATE = Fraction(25)
@@ -159,7 +159,7 @@ class Shown:
 
 def _matrix(frame: VideoFrame) -> int | None:
     """Return how the colors are coded, where players must guess: as FFmpeg does not, by the size."""
-    large = frame.width >= _HD_WIDTH or frame.height > _SD_HEIGHT
+    large = usual_matrix((frame.height, frame.width)) == "bt709"
     return BT709 if frame.colorspace == _UNSPECIFIED and large else None
 
 
