@@ -17,12 +17,14 @@ from sfpp.runtime.events import EventHandler
 from sfpp.runtime.imports import cv2_text, import_cv2
 from sfpp.runtime.video.frame import Picture, Source
 from sfpp.runtime.video.sources.address import Address, Options, name_from
+from sfpp.runtime.video.sources.captured import CapturedFormat
 from sfpp.runtime.video.sources.link import RECONNECT_OPTIONS, Link, Opened, open_live
 
 EXAMPLE = "camera://0?width=1280&height=720&fps=30&fourcc=MJPG"
 _OPTIONS = ("width", "height", "fps", "fourcc", *RECONNECT_OPTIONS)
 MOST_CAMERA_DIGITS = 9  # more than OpenCV's int takes
 _GONE = "no more frames came; was it unplugged?"
+_AS_ITS_SHAPE_SAYS = CapturedFormat()
 
 
 def open_camera(address: Address, *, on_event: EventHandler) -> Source:
@@ -127,10 +129,20 @@ class CaptureConnection:
         capture: opened.
         gone: the reason when no more pictures come.
         finite: its end is an end, and no loss.
+        to_bgr: makes (H, W, 3) BGR of what is captured.
     """
 
-    def __init__(self, capture: Any, *, detail: str, gone: str, finite: bool = False) -> None:
+    def __init__(
+        self,
+        capture: Any,
+        *,
+        detail: str,
+        gone: str,
+        finite: bool = False,
+        to_bgr: Callable[[NDArray[np.uint8]], NDArray[np.uint8]] = _AS_ITS_SHAPE_SAYS.to_bgr,
+    ) -> None:
         self._capture = capture
+        self._to_bgr = to_bgr
         self._gone = gone
         self.opened = Opened(detail, finite)
         self.paced = False
@@ -145,7 +157,7 @@ class CaptureConnection:
             arrived, image = self._capture.read()
             if not arrived:
                 break
-            yield Picture(as_bgr(image))
+            yield Picture(self._to_bgr(image))
             del image  # or it would stay in memory while the next one is awaited
         if not self.opened.finite:
             raise MediaError(self._gone)
@@ -153,13 +165,6 @@ class CaptureConnection:
     def close(self) -> None:
         """Release the camera."""
         self._capture.release()
-
-
-def as_bgr(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return (H, W, 3) BGR from that, from (H, W) gray, or from (H, W, 4) BGRx: pipelines deliver any of them."""
-    if image.ndim == 2:
-        return np.repeat(image[..., np.newaxis], 3, axis=2)
-    return image if image.shape[2] == 3 else np.ascontiguousarray(image[..., :3])
 
 
 @contextlib.contextmanager

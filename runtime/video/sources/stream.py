@@ -13,6 +13,7 @@ from sfpp.runtime.events import EventHandler
 from sfpp.runtime.video.frame import Picture, Source
 from sfpp.runtime.video.pyav import Shown, declared_rate, import_av, reading_options, video_track
 from sfpp.runtime.video.sources.address import Address, Options
+from sfpp.runtime.video.sources.gstreamer import open_decoded_by_jetson
 from sfpp.runtime.video.sources.link import (
     RECONNECT_OPTIONS,
     TIMEOUT_S,
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from av.container import InputContainer
 
 STREAM_SCHEMES = ("rtsp", "rtsps", "http", "https", "rtmp", "rtmps", "udp", "srt", "tcp")
-_OURS = ("transport", "every", *RECONNECT_OPTIONS)
+_OURS = ("transport", "every", "decoder", *RECONNECT_OPTIONS)
 _RTSP = ("rtsp", "rtsps")
 _WEB = ("http", "https")
 _EXAMPLE = "rtsp://USER:PASSWORD@192.168.1.20/stream1?transport=udp&timeout=10"
@@ -62,13 +63,13 @@ _NAP_S = 0.1  # within which the wish to stop is heard
 
 
 def open_stream(address: Address, *, on_event: EventHandler) -> Source:
-    """Open a stream; the options ``transport``, ``timeout``, ``reconnect``, ``wait`` and ``every`` are ours.
+    """Open a stream; the options ``transport``, ``timeout``, ``reconnect``, ``wait``, ``every``, ``decoder`` are ours.
 
     Others are the server's. ``every`` asks for a still picture again and again, after so many seconds.
+    ``decoder=hardware`` decodes ``rtsp://`` with a Jetson's decoder, by GStreamer.
 
     Raises as :func:`.open_source`.
     """
-    av = import_av(purpose=f"reading {address.shown}")
     options = Options(address, known=_OURS, example=_EXAMPLE, strict=False)
     if not address.place:
         raise UsageError(f"{address.shown} names no host; expected something like {_EXAMPLE}")
@@ -81,6 +82,14 @@ def open_stream(address: Address, *, on_event: EventHandler) -> Source:
     transport = options.choice("transport", ("tcp", "udp"), "tcp")
     playlist = address.place.lower().endswith((".m3u8", ".mpd"))
     timeout_s = options.seconds("timeout", _PLAYLIST_TIMEOUT_S if playlist else TIMEOUT_S)
+    if options.choice("decoder", ("software", "hardware"), "software") == "hardware":
+        if address.scheme not in _RTSP:
+            raise UsageError(f"{address.shown}: decoder=hardware is for rtsp:// only; leave it out")
+        url = url_without_our_options(address)
+        return open_decoded_by_jetson(
+            address, url, options=options, transport=transport, timeout_s=timeout_s, on_event=on_event
+        )
+    av = import_av(purpose=f"reading {address.shown}")
 
     def connect() -> _StreamConnection:
         return _StreamConnection(av, address, transport=transport, timeout_s=timeout_s)

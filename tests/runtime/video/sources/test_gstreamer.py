@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import ClassVar
 
 import cv2
+import numpy as np
 import pytest
 
-from sfpp.runtime import MediaError
+from sfpp.runtime import MediaError, UsageError
+from sfpp.runtime.nv12 import bgr_from_nv12, nv12_from_bgr
 from sfpp.runtime.video import open_source
 from sfpp.runtime.video.sources import gstreamer, link
 from sfpp.runtime.video.sources.gstreamer import csi_pipeline, files_in, missing_elements, pipeline_from
@@ -18,7 +20,7 @@ from tests.runtime.video.sources.fakes import live_threads
 SINK = "videoconvert ! video/x-raw,format=BGR ! appsink drop=true max-buffers=1 sync=false"
 CSI = (
     "nvarguscamerasrc sensor-id=0 ! video/x-raw(memory:NVMM),width=1920,height=1080,framerate=30/1,format=NV12 ! "
-    f"nvvidconv flip-method=0 ! video/x-raw,format=BGRx ! {SINK}"
+    "nvvidconv flip-method=0 ! video/x-raw,format=NV12 ! appsink drop=true max-buffers=1 sync=false"
 )
 
 
@@ -34,6 +36,9 @@ CSI = (
         ("a ! appsink ! b", f"a ! appsink ! b ! {SINK}"),
         ("multifilesrc location=f%05d.png", f"multifilesrc location=f%05d.png ! {SINK}"),
         ("filesrc location=h%C3%A4user.mp4", f"filesrc location=häuser.mp4 ! {SINK}"),
+        ("a ! video/x-raw,format=NV12", f"a ! video/x-raw,format=NV12 ! {SINK.rpartition(' ! ')[2]}"),
+        ("a ! video/x-raw(memory:NVMM),format=NV12", f"a ! video/x-raw(memory:NVMM),format=NV12 ! {SINK}"),
+        ("a ! video/x-raw,format=NV12 ! b", f"a ! video/x-raw,format=NV12 ! b ! {SINK}"),
     ],
 )
 def test_what_follows_gst_is_the_pipeline(place, pipeline):
@@ -50,6 +55,7 @@ def test_the_pipeline_of_a_csi_camera():
 
 class FakeCapture:
     opened: ClassVar = []
+    captured: ClassVar = picture(0)
 
     def __init__(self, pipeline, library):
         assert library == cv2.CAP_GSTREAMER
@@ -65,7 +71,7 @@ class FakeCapture:
 
     def read(self):
         self.left -= 1
-        return self.left >= 0, picture(0)
+        return self.left >= 0, FakeCapture.captured
 
     def release(self):
         pass
@@ -78,16 +84,23 @@ def with_gstreamer(monkeypatch):
     )
     monkeypatch.setattr(cv2, "VideoCapture", FakeCapture)
     monkeypatch.setattr(FakeCapture, "opened", [])
+    monkeypatch.setattr(FakeCapture, "captured", picture(0))
     monkeypatch.setattr(shutil, "which", lambda name: None)  # whatever this machine has
     return FakeCapture.opened
 
 
-def test_pipelines_that_are_opened(with_gstreamer):
+def test_pipelines_that_are_opened(with_gstreamer, monkeypatch):
+    planes = nv12_from_bgr(picture(0), "bt601")
+    monkeypatch.setattr(FakeCapture, "captured", planes)
     with open_source("csi://0?reconnect=0") as source:
         assert (source.kind, source.name, source.live, source.frames_per_second) == ("camera", "csi0", True, None)
-        assert len(list(source)) == 2
-    with open_source("csi://1?width=640&height=480&fps=15&flip=6&reconnect=0") as source:
+        frames = list(source)
+        assert len(frames) == 2
+        np.testing.assert_array_equal(frames[0].image_bgr, bgr_from_nv12(planes, "bt601"))
+    with open_source("csi://1?width=640&height=480&fps=15&flip=6&matrix=bt709&reconnect=0") as source:
         assert source.name == "csi1"
+        np.testing.assert_array_equal(next(iter(source)).image_bgr, bgr_from_nv12(planes, "bt709"))
+    monkeypatch.setattr(FakeCapture, "captured", picture(0))
     with open_source("gst://videotestsrc num-buffers=2 ! queue") as source:
         assert (source.kind, source.name, source.live) == ("camera", "gst-videotestsrc-num-buffers-2", True)
         assert len(list(source)) == 2  # whoever counts buffers means the end
@@ -217,3 +230,45 @@ def test_a_pipeline_s_file_is_a_file_of_the_source(with_gstreamer, tmp_path, mon
     Path("clip.mp4").touch()
     with open_source("gst://filesrc location=clip.mp4 ! decodebin") as source:
         assert source.paths == (Path("clip.mp4"),)
+
+
+def test_a_pipeline_s_planes_become_a_picture(with_gstreamer, monkeypatch):
+    planes = nv12_from_bgr(picture(0), "bt601")
+    monkeypatch.setattr(FakeCapture, "captured", planes)
+    with open_source("gst://v4l2src ! video/x-raw,format=NV12,width=64 ! appsink") as source:
+        np.testing.assert_array_equal(next(iter(source)).image_bgr, bgr_from_nv12(planes, "bt601"))
+    with open_source("gst://v4l2src ! video/x-raw,format=NV12,colorimetry=bt709 ! queue ! appsink") as source:
+        np.testing.assert_array_equal(next(iter(source)).image_bgr, bgr_from_nv12(planes, "bt709"))
+
+
+def test_planes_that_nothing_names_are_refused(with_gstreamer, monkeypatch):
+    monkeypatch.setattr(FakeCapture, "captured", nv12_from_bgr(picture(0), "bt601"))
+    with (
+        open_source("gst://v4l2src ! nvvidconv ! appsink") as source,
+        pytest.raises(
+            MediaError, match=r"gives uint8 of shape \(72, 64\), and its caps do not say what that is; write "
+        ),
+    ):
+        next(iter(source))
+
+
+def test_a_stream_decoded_by_a_jetson(with_gstreamer):
+    events = []
+    uri = "rtsp://u:s3cr3t@cam/street?channel=1&decoder=hardware&transport=udp&reconnect=0"
+    with open_source(uri, on_event=events.append) as source:
+        assert (source.kind, source.live) == ("stream", True)
+        assert next(iter(source)).image_bgr.shape == (48, 64, 3)
+    assert with_gstreamer == [
+        'rtspsrc location="rtsp://u:s3cr3t@cam/street?channel=1" protocols=udp latency=100 ! '
+        "application/x-rtp,media=video ! decodebin ! video/x-raw(memory:NVMM) ! nvvidconv ! "
+        f"video/x-raw,format=BGRx ! {SINK}"
+    ]
+    assert "rtspsrc location=" in events[0].detail
+    assert "s3cr3t" not in events[0].detail
+
+
+def test_only_rtsp_is_decoded_by_hardware(with_gstreamer):
+    with pytest.raises(UsageError, match="decoder=hardware is for rtsp:// only"):
+        open_source("http://cam/x.mp4?decoder=hardware")
+    with pytest.raises(UsageError, match="decoder is 'hard'"):
+        open_source("rtsp://cam/x?decoder=hard")
