@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from sfpp.runtime.contract import InputSpec
-from sfpp.runtime.nv12 import BITS, FIXED_POINT, LEAST_LUMA
+from sfpp.runtime.pixels.nv12 import BITS, FIXED_POINT, LEAST_LUMA
 
 # A sum of 30 bits is computed as two of 21 at most: OpenVINO divides int32 as float32, which is exact up to 24 bits.
 _LOW_BITS = 10
 
 
 class ColorFromNv12(nn.Module):
-    """What :func:`sfpp.runtime.nv12.bgr_from_nv12` computes, to the bit, for the input of a graph.
+    """What :func:`sfpp.runtime.pixels.nv12.bgr_from_nv12` computes, to the bit, for the input of a graph.
 
     Args:
         spec: height, width, matrix and color order.

@@ -23,8 +23,8 @@ from sfpp.runtime.errors import MediaError, MissingDependencyError, UsageError
 from sfpp.runtime.files import whole_file
 from sfpp.runtime.imports import CV2_PIXELS, cv2_text, import_cv2
 from sfpp.runtime.limits import advice
-from sfpp.runtime.nv12 import bgr_from_nv12, nv12_from_bgr, size_of_nv12
-from sfpp.runtime.orientation import orientation_of, turned_upright
+from sfpp.runtime.pixels.nv12 import bgr_from_nv12, nv12_from_bgr, size_of_nv12
+from sfpp.runtime.pixels.orientation import orientation_of, turned_upright
 
 Image = NDArray[np.uint8]
 

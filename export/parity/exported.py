@@ -19,7 +19,7 @@ from sfpp.export.parity.report import TOLERANCES
 from sfpp.runtime.agreement import label_agreement
 from sfpp.runtime.contract import InputSpec, ModelContract, OutputKind
 from sfpp.runtime.errors import CheckpointError, VerificationError
-from sfpp.runtime.nv12 import bgr_from_nv12
+from sfpp.runtime.pixels.nv12 import bgr_from_nv12
 
 # float32 in another order of summation stays within this part of the largest logit (measured: about 1e-5).
 MAX_ERROR = 1e-4

@@ -20,6 +20,7 @@ from sfpp.runtime.contract import METADATA_KEY, ModelContract, contract_from_jso
 from sfpp.runtime.errors import UsageError
 from sfpp.runtime.images import Image, read_image
 from sfpp.runtime.imports import import_cv2
+from sfpp.runtime.pixels.nv12 import nv12_from_bgr
 from sfpp.runtime.pose import PoseEstimator
 from sfpp.runtime.segmentation import Segmenter
 
@@ -139,14 +140,15 @@ class BenchFrame:
     fitted: bool
 
     def for_model(self, contract: ModelContract) -> Image:
-        """Return the frame that this model is timed with, (H, W, 3) uint8 BGR."""
+        """Return the frame that this model is timed with, (H, W, 3) uint8 BGR, or NV12 where its camera gives that."""
         height, width = contract.input.size_hw
         if not self.fitted or contract.task != "segmentation":
             return self.frame_bgr
         # A model for 4K gets a 4K frame, as its camera would give: the labels' time is that of the frame's size.
         cv2 = import_cv2(purpose="preparing images")
         frame: Image = cv2.resize(self.frame_bgr, (width, height), interpolation=cv2.INTER_LINEAR)
-        return frame
+        spec = contract.input
+        return nv12_from_bgr(frame, spec.matrix) if spec.layout == "NV12" and spec.matrix else frame
 
 
 def open_frame(path: Path | None) -> BenchFrame:

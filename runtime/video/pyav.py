@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sfpp.runtime.errors import MissingDependencyError
 from sfpp.runtime.images import Image, with_even_sides
 from sfpp.runtime.imports import import_cv2
-from sfpp.runtime.nv12 import usual_matrix
+from sfpp.runtime.pixels.nv12 import usual_matrix
 from sfpp.runtime.video import hdr
 from sfpp.runtime.video.frame import Picture
 

@@ -7,6 +7,7 @@ import onnxruntime
 import pytest
 import torch
 
+from sfpp.calibration.fp16.fp16_model import fp16_model
 from sfpp.export import export_onnx
 from sfpp.export.demo import demo_frame
 from sfpp.export.lowering.passes import lowered
@@ -17,8 +18,8 @@ from sfpp.runtime import load
 from sfpp.runtime.contract import InputSpec
 from sfpp.runtime.errors import MediaError, UsageError
 from sfpp.runtime.images import read_image
-from sfpp.runtime.nv12 import bgr_from_nv12, nv12_from_bgr
-from tests.runtime.test_nv12 import every_color
+from sfpp.runtime.pixels.nv12 import bgr_from_nv12, nv12_from_bgr
+from tests.runtime.pixels.test_nv12 import every_color
 from tests.tensorrt_rtx import build_engine
 
 RES = "96x64"  # width x height
@@ -85,6 +86,17 @@ def test_few_nodes_that_every_target_knows(report, demo_export):
 
 def test_tensorrt_rtx_builds_it(report):
     assert build_engine(report.path)
+
+
+def test_in_float16_colors_are_computed_as_before(report):
+    """Whole numbers are, and what stands before them and the mean behind them would not fit into float16."""
+    model = onnx.load(report.path)
+    converted = fp16_model(model)
+    types = {value.name: value.type.tensor_type.elem_type for value in converted.graph.value_info}
+    before = [node for node in converted.graph.node if node.name.startswith("color/") or node.name in ("Sub", "Div")]
+    assert len(before) > 10
+    assert onnx.TensorProto.FLOAT16 not in {types[name] for node in before for name in node.output}
+    assert onnx.TensorProto.FLOAT16 in types.values()
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,18 @@ def test_facts_of_preparation_are_kept():
     assert contract.input.shape == (1, 4, 64, 96)
 
 
+@pytest.mark.parametrize("matrix", ["bt601", "bt709"])
+def test_nv12_is_kept_and_one_and_a_half_times_as_high(matrix):
+    spec = dataclasses.replace(CONTRACT.input, layout="NV12", matrix=matrix)
+    contract = dataclasses.replace(CONTRACT, input=spec)
+    assert contract_from_json(contract.to_json()) == contract
+    assert spec.shape == (2, 1620, 1920)
+    fields = json.loads(contract.to_json())
+    assert fields["input"].pop("matrix") == matrix
+    with pytest.raises(ContractError, match="NV12 needs"):
+        contract_from_json(json.dumps(fields))
+
+
 def test_a_self_test_is_kept_as_well_and_may_be_missing():
     contract = dataclasses.replace(CONTRACT, self_test=SelfTest("frame", "answer", "ab" * 32, 0.98))
     assert contract_from_json(contract.to_json()) == contract
@@ -150,7 +162,11 @@ def with_input(**fields):
         ({"outputs": ["logits"]}, "outputs must be a JSON object, not 'logits'"),
         ({"input": None}, "input must be a JSON object"),
         (with_input(height="tall"), "input: height is 'tall', expected int"),
-        (with_input(layout="HWC"), "layout is 'HWC', expected one of 'NHWC', 'NCHW'"),
+        (with_input(layout="HWC"), "layout is 'HWC', expected one of 'NHWC', 'NCHW', 'NV12'"),
+        (with_input(matrix="bt2020"), "matrix is 'bt2020', expected one of 'bt601', 'bt709'"),
+        (with_input(layout="NV12"), r"NV12 needs uint8, a matrix \(bt601 or bt709\), and even height and width"),
+        (with_input(layout="NV12", matrix="bt601", height=1081), "NV12 needs .* even height"),
+        (with_input(layout="NV12", matrix="bt709", dtype="float32"), "NV12 needs uint8"),
         (with_input(interpolation="cubic"), "interpolation is 'cubic', expected one of 'area', 'linear', 'antialias'"),
         (with_input(channels=True), "channels is True, expected int"),
         (with_input(mean=[1, 2, "x"]), "mean is 'x', expected float"),

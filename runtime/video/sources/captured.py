@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sfpp.runtime.contract import Matrix
 from sfpp.runtime.errors import MediaError, UsageError
 from sfpp.runtime.imports import import_cv2
-from sfpp.runtime.nv12 import bgr_from_nv12, bgr_from_planes, usual_matrix
+from sfpp.runtime.pixels.nv12 import bgr_from_nv12, bgr_from_planes, usual_matrix
 
 Bytes = NDArray[np.uint8]
 # By GStreamer's names: OpenCV's conversion, how many times as many rows as the picture an array has, and its channels.

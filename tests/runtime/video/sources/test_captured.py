@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from sfpp.runtime.errors import MediaError, UsageError
-from sfpp.runtime.nv12 import bgr_from_nv12, nv12_from_bgr
+from sfpp.runtime.pixels.nv12 import bgr_from_nv12, nv12_from_bgr
 from sfpp.runtime.video.sources.captured import CapturedFormat, captured_format
 from tests.runtime.video.clips import picture
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from sfpp.runtime import MediaError, UsageError
-from sfpp.runtime.nv12 import bgr_from_nv12, nv12_from_bgr
+from sfpp.runtime.pixels.nv12 import bgr_from_nv12, nv12_from_bgr
 from sfpp.runtime.video import open_source
 from sfpp.runtime.video.sources import gstreamer, link
 from sfpp.runtime.video.sources.gstreamer import csi_pipeline, files_in, missing_elements, pipeline_from

@@ -7,7 +7,7 @@ import pytest
 from sfpp.runtime.contract import InputSpec
 from sfpp.runtime.errors import MediaError
 from sfpp.runtime.images import input_from_frame
-from sfpp.runtime.nv12 import BITS, FIXED_POINT, bgr_from_nv12, nv12_from_bgr, size_of_nv12
+from sfpp.runtime.pixels.nv12 import BITS, FIXED_POINT, bgr_from_nv12, nv12_from_bgr, size_of_nv12
 
 SPEC = InputSpec(name="frame", height=48, width=64, layout="NV12", matrix="bt601")
 ALL = np.arange(256)
