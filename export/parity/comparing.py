@@ -253,6 +253,8 @@ class Comparison:
             yield f"warning: {note}{'' if is_same_file else '; harmless if it was only converted'}"
         for each in self._sides.reference.checkpoint.preparation.notes:
             yield f"warning: {each}"
+        if self.contract.input.matrix is not None:
+            yield "both were given the colors that NV12 keeps; what that loses against BGR is in docs/export.md"
         if probed is None:
             yield "the insides of this file cannot be seen, so only its outputs were compared"
         elif self._blind is not None:

@@ -14,6 +14,7 @@ import pytest
 
 from sfpp.export.demo import demo_frame, demo_person
 from sfpp.runtime import contract, load_pose, load_segmenter
+from sfpp.runtime.pixels.nv12 import nv12_from_bgr
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/model-file.md").read_text(encoding="utf-8")
@@ -49,6 +50,14 @@ def test_the_example_is_what_an_export_writes(model):
         assert shown[name] == written[name]
     for name in ("classes", "palette"):
         assert shown[name] == written[name][: len(shown[name])]
+
+
+def test_the_snippet_makes_the_runtimes_nv12(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cv2.imwrite("photo.jpg", cv2.imread(str(demo_frame())))
+    scope = {}
+    exec(re.search(r"```python\n(.*?)```", PAGE, re.DOTALL)[1], scope)
+    np.testing.assert_array_equal(scope["nv12"], nv12_from_bgr(scope["frame_bgr"], "bt601"))
 
 
 @pytest.mark.parametrize("size_hw", [(192, 320), (270, 480), (540, 300), (97, 801), (30, 50)])

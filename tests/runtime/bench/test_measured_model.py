@@ -1,3 +1,5 @@
+import dataclasses
+
 import cv2
 import numpy as np
 import pytest
@@ -6,6 +8,7 @@ from sfpp.runtime.backends import TensorInfo
 from sfpp.runtime.bench.measured_model import ANY_INPUT, BenchFrame, open_frame, random_inputs
 from sfpp.runtime.bench.settings import input_shape
 from sfpp.runtime.errors import MediaError, UsageError
+from sfpp.runtime.pixels.nv12 import bgr_from_nv12
 from tests.runtime.bench.models import CONTRACT, POSE
 
 
@@ -14,6 +17,16 @@ def test_the_shipped_picture_is_brought_to_a_segmentation_models_size():
     assert picture.frame_bgr.shape == (540, 960, 3)
     assert picture.for_model(CONTRACT).shape == (24, 32, 3)
     assert picture.for_model(POSE).shape == (540, 960, 3)
+
+
+def test_a_model_that_takes_nv12_is_timed_with_it():
+    """As its camera gives it; a picture of one's own is converted by the model."""
+    contract = dataclasses.replace(CONTRACT, input=dataclasses.replace(CONTRACT.input, layout="NV12", matrix="bt601"))
+    frame = open_frame(None).for_model(contract)
+    assert frame.shape == contract.input.shape[1:]
+    np.testing.assert_allclose(
+        bgr_from_nv12(frame, "bt601").mean(axis=(0, 1)), open_frame(None).for_model(CONTRACT).mean(axis=(0, 1)), atol=3
+    )
 
 
 def test_ones_own_picture_is_left_as_it_is(tmp_path):
