@@ -64,6 +64,15 @@ def test_a_pipeline(environment):
     assert said["mean"] == pytest.approx([255, 0, 0], abs=8)
 
 
+@pytest.mark.parametrize("form", ["NV12", "I420", "YUY2", "UYVY", "BGRx"])
+@pytest.mark.parametrize("end", ["", " ! appsink"])
+def test_a_pipeline_whose_caps_say_its_pixels(environment, form, end):
+    caps = f"video/x-raw,format={form},width=320,height=192,framerate=30/1"
+    said = run(environment, f"gst://videotestsrc is-live=true pattern=blue ! {caps}{end}", 3)
+    assert said["shape"] == [192, 320, 3]
+    assert said["mean"] == pytest.approx([255, 0, 0], abs=8)
+
+
 def test_a_pipeline_that_ends_is_started_anew_and_one_that_counts_is_not(environment):
     said = run(environment, "gst://videotestsrc is-live=true ! identity eos-after=5", 10)
     assert said["frames"] == 10
