@@ -115,7 +115,7 @@ COMMANDS = {
     "export": ("sfpp.export.cli", "command", "--res", "64x64", "-o", "out.onnx"),
     "calibrate": (
         *("sfpp.calibration.cli", "command", "MODEL", "--images", "FRAMES", "--frames", "4"),
-        *("--backend", "onnxruntime", "--report"),
+        *("--backend", "onnxruntime"),
     ),
     "engine": (
         "sfpp.export.engine",

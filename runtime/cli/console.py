@@ -284,9 +284,9 @@ def _worked(command: str, work: Callable[[], int]) -> int:
         _flush_nowhere()
         return _BROKEN_PIPE
     except Exception as error:
-        if (line := _foreseen(error)) is None:
+        if (reason := _foreseen(error)) is None:
             raise
-        print(f"{command}: error: {_one_line(line)}", file=sys.stderr)
+        print(f"{command}: error: {_one_line(reason)}", file=sys.stderr)
         return SfppError.exit_code
     return code
 

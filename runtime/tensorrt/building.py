@@ -35,7 +35,7 @@ _WITHOUT_PRECISION = ("CONSTANT", "SHAPE", "CAST", "IDENTITY", "QUANTIZE", "DEQU
 CURRENT = "current"
 _CAPABILITY = re.compile(r"sm(\d{2,3})")
 _UNITS = {"": 1, "B": 1, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
-_AMOUNT = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)", re.IGNORECASE)
+_AMOUNT = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)\s*([a-z]*)", re.IGNORECASE)
 
 
 def engine_bytes(
@@ -342,6 +342,6 @@ def bytes_from(text: str) -> int:
     """
     match = _AMOUNT.fullmatch(text.strip())
     unit = _UNITS.get(match[2].upper()) if match else None
-    if match is None or unit is None:
+    if match is None or unit is None :
         raise UsageError(f"{text!r} is no amount of memory; expected for example 2GiB, 512MiB or 1.5GB")
     return int(float(match[1]) * unit)

@@ -14,7 +14,7 @@ def test_amounts_of_memory(text, expected):
     assert bytes_from(text) == expected
 
 
-@pytest.mark.parametrize("text", ["", "lots", "2 parsecs", "-1GiB", "1,5GB"])
+@pytest.mark.parametrize("text", ["", "lots", "2 parsecs", "-1GiB", "1,5GB", "9" * 400])
 def test_what_is_no_amount_of_memory(text):
     with pytest.raises(UsageError, match="expected for example 2GiB"):
         bytes_from(text)
