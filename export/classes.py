@@ -28,7 +28,7 @@ _RGB = r"(?P<red>\d{1,3})[ \t,]+(?P<green>\d{1,3})[ \t,]+(?P<blue>\d{1,3})"
 _NAME_AND_COLOR = re.compile(rf"(?P<name>.*[^\s,;:=])(?<![\s,;:=]\d)(?<!\d\d)[\s,;:=]+{_RGB}[\s:]*")
 _COLOR_AND_NAME = re.compile(rf"{_RGB}[\s,;:=]+(?P<name>\S*[^\W\d].*)")
 _COLOR_WITHIN = re.compile(r"\d[\s,;:/]+[\d.]+[\s,;:/]+\d")
-_NUMBERED = re.compile(r"\s*(\d+)[\s,;:=.)]+\S")
+_NUMBERED = re.compile(r"\s*(\d{1,4})[\s,;:=.)]+\S")
 # Saturation and value taken in turns, so that hues which come close after many classes still differ.
 _TONES = ((0.85, 1.0), (0.55, 0.75), (1.0, 0.6), (0.4, 1.0), (0.9, 0.8))
 

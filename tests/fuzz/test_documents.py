@@ -117,6 +117,7 @@ def test_classes(folder, data):
 
 
 @fuzzed(1.0, data=lines_of("sky 1 2 3", "road", "# a comment", "1 2 3 car", "\u0663 \u0663 \u0663 bus", "1. car"))
+@example(b"9" * 5001 + b") a\n")
 def test_classes_as_text(folder, data):
     path = folder / "classes.txt"
     path.write_bytes(data)
