@@ -91,6 +91,7 @@ class OnnxRuntimeBackend:
         self.precision: Final[Precision] = options.precision if options.precision and started else "fp32"
         if not started:
             _warn_of_fallback(path, device, used, failure, notify)
+        self._arrays = KeptArrays()
         try:
             self.metadata: Final[Mapping[str, str]] = dict(self._session.get_modelmeta().custom_metadata_map)
             self.inputs: Final = tuple(map(_info, self._session.get_inputs()))
@@ -98,7 +99,6 @@ class OnnxRuntimeBackend:
         except UnicodeDecodeError as error:
             self.close()
             raise not_an_onnx_model(path, "a name or a text in it is not UTF-8") from error
-        self._arrays = KeptArrays()
 
     def lend(self, tensor: TensorInfo) -> NDArray[Any] | None:
         """Lend an array for an input; see :class:`.Lends`."""
