@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -124,11 +124,19 @@ def bounds_of(model: str | os.PathLike[str], *, measured: Sequence[str | os.Path
     works = tuple(works_of(graph))
     sizes = bytes_of(graph.graph)
     stored = {each.name for each in graph.graph.initializer}
-    ends = [each for each in (*graph.graph.input, *graph.graph.output) if each.name not in stored]
-    end_bytes = sum(sizes[each.name] for each in ends)
-    frames = max(1, graph.graph.input[0].type.tensor_type.shape.dim[0].dim_value)
+    inputs = [each for each in graph.graph.input if each.name not in stored]  # old files name their weights here, too
+    end_bytes = sum(sizes[each.name] for each in (*inputs, *graph.graph.output))
+    first_axes = [each.type.tensor_type.shape.dim[:1] for each in inputs]
+    frames = max([1, *(axis.dim_value for axes in first_axes[:1] for axis in axes)])
     bounds = tuple(bound_on(gpu, works, end_bytes, frames=frames) for gpu in gpus())
-    return Bounds(path, works, end_bytes, frames, bounds, tuple(m for file in measured for m in _measured(file, path)))
+    return Bounds(
+        path,
+        works,
+        end_bytes,
+        frames,
+        bounds,
+        tuple(m for file in measured for m in _measured(file, path, frames=frames)),
+    )
 
 
 def bound_on(gpu: Gpu, works: Sequence[Work], end_bytes: int, *, frames: int = 1) -> Bound:
@@ -282,29 +290,44 @@ def _is_quantized(name: str, writers: Mapping[str, onnx.NodeProto]) -> bool:
     return False
 
 
-def _measured(file: str | os.PathLike[str], model: Path) -> Iterator[Measured]:
-    """Yield what a JSON of ``sfpp-bench`` says of a model, by the name that comes before the suffix."""
+def _measured(file: str | os.PathLike[str], model: Path, *, frames: int) -> Iterator[Measured]:
+    """Yield all that a JSON of ``sfpp-bench`` says of a model, by the name that comes before the suffix."""
     where = Path(file).name
     content = json_from_file(Path(file), where=where, raising=UsageError)
     try:
         rows = [each for each in content["rows"] if each["network"]]
-        named = {Path(each["model"]).stem: each for each in rows}
-        machine: Mapping[str, Any] = content["machine"]
-        row = named.get(model.stem)
-        found = row and Measured(
-            1e3 / row["network"]["p50_ms"],
-            1e3 / row["whole"]["p50_ms"] if row["whole"] else None,
-            f"{row['description']} ({where})",
-            _gpu_in(f"{machine.get('board', '')} {machine.get('gpu', '')} {row['description']}"),
-        )
-    except (KeyError, TypeError, ZeroDivisionError) as error:
+        names = [Path(each["model"]).stem for each in rows]
+        machine = " ".join(str(content["machine"].get(name, "")) for name in ("board", "gpu"))
+        found = [
+            Measured(
+                # A run takes a whole batch, and sfpp-bench gives it one frame.
+                frames * _per_s(row["network"]),
+                _per_s(row["whole"]) if row["whole"] and frames == 1 else None,
+                f"{row['description']} ({where})",
+                _gpu_in(f"{machine} {row['description']}"),
+            )
+            for row, name in zip(rows, names, strict=True)
+            if name == model.stem
+        ]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UsageError(f"{where} is no JSON of sfpp-bench (sfpp-bench MODEL.engine --json FILE)") from error
     if not found:
-        names = ", ".join(sorted(named)) or "nothing"
+        shown = ", ".join(sorted(set(names))) or "nothing"
         raise UsageError(
-            f"{where} has figures of {names}, and the model is {model.stem}; measure an engine of this name"
+            f"{where} has figures of {shown}, and the model is {model.stem}; measure an engine of this name"
         )
-    yield found
+    yield from found
+
+
+def _per_s(times: Mapping[str, float]) -> float:
+    """Return runs a second.
+
+    Raises:
+        ValueError: it is no time.
+    """
+    if not 0 < times["p50_ms"] < math.inf:
+        raise ValueError(times["p50_ms"])
+    return 1e3 / times["p50_ms"]
 
 
 def _gpu_in(text: str) -> str:

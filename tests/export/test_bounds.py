@@ -16,13 +16,13 @@ HALF, FLOAT, INT8 = TensorProto.FLOAT16, TensorProto.FLOAT, TensorProto.INT8
 SMALL = Gpu("small", "small", "8.7", 4e-6, 2e-6, 1e-6)  # 4e6 INT8, 2e6 FP16 operations and 1000 bytes a second
 
 
-def saved(folder, nodes, kind, *stored, between=()):
-    """A graph of 4x8 values to 4x2."""
+def saved(folder, nodes, kind, *stored, between=(), frames=4):
+    """A graph of 8 values to 2 for each frame."""
     graph = helper.make_graph(
         nodes,
         "g",
-        [helper.make_tensor_value_info("x", kind, (4, 8))],
-        [helper.make_tensor_value_info("y", kind, (4, 2))],
+        [helper.make_tensor_value_info("x", kind, (frames, 8))],
+        [helper.make_tensor_value_info("y", kind, (frames, 2))],
         [numpy_helper.from_array(values, name) for name, values in stored],
         value_info=between,
     )
@@ -31,13 +31,13 @@ def saved(folder, nodes, kind, *stored, between=()):
     return path
 
 
-def product(folder, kind, dtype):
+def product(folder, kind, dtype, *, frames=4):
     nodes = [
         helper.make_node("MatMul", ["x", "w"], ["p"], name="encoder/stages.1/blocks.0/product"),
         helper.make_node("Relu", ["p"], ["r"], name="encoder/stages.1/blocks.0/relu"),
         helper.make_node("Softmax", ["r"], ["y"], name="head/softmax"),
     ]
-    return saved(folder, nodes, kind, ("w", np.ones((8, 2), dtype)))
+    return saved(folder, nodes, kind, ("w", np.ones((8, 2), dtype)), frames=frames)
 
 
 @pytest.mark.parametrize(("kind", "dtype", "precision"), [(FLOAT, np.float32, "fp32"), (HALF, np.float16, "fp16")])
@@ -100,6 +100,26 @@ def test_a_bound_is_what_peaks_allow():
     assert bound_on(SMALL, works, 50, frames=2).compute == pytest.approx(2 * bound.compute)
 
 
+def test_frames_are_counted_by_the_first_input_that_is_no_weight(tmp_path):
+    path = product(tmp_path, HALF, np.float16, frames=1)
+    model = onnx.load(path)
+    model.graph.input.insert(0, helper.make_tensor_value_info("w", HALF, (8, 2)))  # as files of before 2019 have it
+    onnx.save(model, path)
+    assert bounds_of(path).frames == 1
+    scalar = [helper.make_tensor_value_info(name, FLOAT, ()) for name in "xy"]
+    for inputs in ([], scalar[:1]):
+        node = (
+            helper.make_node("Relu", ["x"], ["y"]) if inputs else helper.make_node("Constant", [], ["y"], value_float=1)
+        )
+        onnx.save(helper.make_model(helper.make_graph([node], "g", inputs, scalar[1:])), path)
+        assert bounds_of(path).frames == 1
+
+
+def row_json(time_ms, machine="{}"):
+    row = f'{{"model": "m", "description": "d", "network": {{"p50_ms": {time_ms}}}, "whole": null}}'
+    return f'{{"rows": [{row}], "machine": {machine}}}'
+
+
 def bench_json(path, model, *, board="NVIDIA Jetson Orin NX Engineering Reference Developer Kit", whole=True):
     row = {
         "model": model,
@@ -114,7 +134,7 @@ def bench_json(path, model, *, board="NVIDIA Jetson Orin NX Engineering Referenc
 
 
 def test_a_measurement_stands_against_the_bound_of_its_board(tmp_path):
-    model = product(tmp_path, HALF, np.float16)
+    model = product(tmp_path, HALF, np.float16, frames=1)
     found = bounds_of(model, measured=[bench_json(tmp_path / "nx.json", "/elsewhere/m.engine")])
     (measured,) = found.measured
     assert (measured.network, measured.whole) == (200, 50)
@@ -129,10 +149,28 @@ def test_a_measurement_stands_against_the_bound_of_its_board(tmp_path):
     assert (unknown.gpu, unknown.whole) == ("", None)
 
 
+def test_a_run_counts_all_frames_of_a_batch(tmp_path):
+    (measured,) = bounds_of(
+        product(tmp_path, HALF, np.float16), measured=[bench_json(tmp_path / "nx.json", "m")]
+    ).measured
+    assert (measured.network, measured.whole) == (4 * 200, None)
+
+
+def test_a_model_in_several_backends_has_several_figures(tmp_path):
+    file = bench_json(tmp_path / "both.json", "m.engine")
+    content = json.loads(file.read_text())
+    slower = {**content["rows"][-1], "model": "m.onnx", "network": {"p50_ms": 50.0}}
+    file.write_text(json.dumps({**content, "rows": [*content["rows"], slower]}))
+    found = bounds_of(product(tmp_path, HALF, np.float16, frames=1), measured=[file]).measured
+    assert [each.network for each in found] == [200, 20]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         ("{}", "no JSON of sfpp-bench"),
+        (row_json("5.0", machine="null"), "no JSON of sfpp-bench"),
+        *((row_json(time), "no JSON of sfpp-bench") for time in ("-5", "0", "NaN", "Infinity", '"5"')),
         ('{"rows": [{"network": 3}], "machine": {}}', "no JSON of sfpp-bench"),
         ("[", "not valid JSON"),
     ],
