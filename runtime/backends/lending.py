@@ -61,10 +61,14 @@ class Pool(Generic[T]):
         if self._closed:
             self._free_waiting()
 
-    def close(self) -> None:
-        """Free all pieces: those that are lent once they come back."""
+    def end(self) -> None:
+        """Lend nothing more, and make nothing more: what pieces are made with may go now."""
         with self._lock:
             self._closed = True
+
+    def close(self) -> None:
+        """Free all pieces: those that are lent once they come back."""
+        self.end()
         self._free_waiting()
 
     def _free_waiting(self) -> None:

@@ -186,6 +186,7 @@ class TensorRtBackend:
         """Free the engine and all its memory; what is still lent is freed with the last array over it."""
         with self._lock:
             stream, self._stream = self._stream, None
+            self._pool.end()
             if self._store is not None:
                 self._store()
             # In this order: a context must go before its engine, and both before the memory that they use.

@@ -342,6 +342,6 @@ def bytes_from(text: str) -> int:
     """
     match = _AMOUNT.fullmatch(text.strip())
     unit = _UNITS.get(match[2].upper()) if match else None
-    if match is None or unit is None :
+    if match is None or unit is None:
         raise UsageError(f"{text!r} is no amount of memory; expected for example 2GiB, 512MiB or 1.5GB")
     return int(float(match[1]) * unit)

@@ -107,11 +107,10 @@ def test_frames_are_counted_by_the_first_input_that_is_no_weight(tmp_path):
     onnx.save(model, path)
     assert bounds_of(path).frames == 1
     scalar = [helper.make_tensor_value_info(name, FLOAT, ()) for name in "xy"]
-    for inputs in ([], scalar[:1]):
-        node = (
-            helper.make_node("Relu", ["x"], ["y"]) if inputs else helper.make_node("Constant", [], ["y"], value_float=1)
-        )
-        onnx.save(helper.make_model(helper.make_graph([node], "g", inputs, scalar[1:])), path)
+    constant = helper.make_node("Constant", [], ["y"], value_float=1.0)
+    for node, inputs in ((constant, []), (helper.make_node("Relu", ["x"], ["y"]), scalar[:1])):
+        graph = helper.make_graph([node], "g", inputs, scalar[1:])
+        onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9), path)
         assert bounds_of(path).frames == 1
 
 

@@ -34,7 +34,7 @@ _CONVERSIONS = {
 _PACKED = {"YUY2": (0, 1, 3), "UYVY": (1, 0, 2), "YVYU": (0, 3, 1)}  # where Y, U and V are in the bytes of two pixels
 _FIELD = r"\b{}\s*=\s*(?:\(\w+\)\s*)?[\"']?([\w:-]+)"
 _FORMAT, _COLORIMETRY = (re.compile(_FIELD.format(name)) for name in ("format", "colorimetry"))
-_RAW = re.compile(r"\bvideo/x-raw\b(?!\s*\(memory:NVMM)")
+_RAW = re.compile(r"(?:^|\bcaps\s*=)\s*[\"']?\s*video/x-raw\b(?!\s*\(\s*memory:NVMM)")
 # What passes pictures on as they are.
 _PASSING = re.compile(r"\s*(?:queue2?|identity|tee|videorate|capsfilter)\b")
 _ADVICE = "write video/x-raw,format=NV12 or format=BGR directly before the appsink"
@@ -102,7 +102,7 @@ def captured_format(pipeline: str) -> CapturedFormat:
 
 def _format_of(caps: str) -> CapturedFormat:
     found, colors = _FORMAT.search(caps), _COLORIMETRY.search(caps)
-    if found is None:
+    if found is None or ";" in caps:  # of several alternatives nobody knows which one it became
         return CapturedFormat()
     name, colorimetry = found.group(1), colors.group(1) if colors else None
     if name not in _CONVERSIONS:

@@ -198,6 +198,21 @@ def test_nothing_is_lent_for_another_input(card, engine):
     assert backend.lend(TensorInfo("x", (2, 3), "float32")) is None
 
 
+def test_nothing_is_lent_while_the_engine_is_closed(card, engine, monkeypatch):
+    """A frame may be prepared in another thread just then, and what its memory would be made with is gone."""
+    backend, lent = opened(engine), []
+    release = backend._cuda.release
+
+    def releasing(**handles):
+        lent.append(backend.lend(TensorInfo("x", (2, 3), "float32")))
+        return release(**handles)
+
+    monkeypatch.setattr(backend._cuda, "release", releasing)
+    backend.close()
+    assert lent
+    assert all(each is None for each in lent)
+
+
 @pytest.mark.parametrize(("schedule", "flag"), [("spin", 1), ("blocking", 4)])
 def test_how_the_card_is_waited_for(engine, fakes, schedule, flag):
     opened(engine, schedule=schedule).close()

@@ -20,6 +20,13 @@ from tests.runtime.video.clips import picture
         ("a ! video/x-raw(memory:NVMM),format=NV12 ! nvvidconv ! appsink", "", None),
         ("a ! video/x-raw,width=64 ! appsink", "", None),
         ("a ! appsink", "", None),
+        ('a ! "video/x-raw, format=(string)NV12" ! appsink', "NV12", None),
+        ("a ! capsfilter caps=video/x-raw,format=I420 ! appsink", "I420", None),
+        ("a ! video/x-raw,format=NV12;video/x-raw,format=I420 ! appsink", "", None),  # either of them
+        ("a ! video/x-raw,width=64;video/x-raw,format=NV12 ! appsink", "", None),
+        ("a ! video/x-raw,format={NV12,I420} ! appsink", "", None),
+        ("a ! video/x-raw( memory:NVMM ),format=NV12 ! appsink", "", None),
+        ("filesrc location=/clips/video/x-raw,format=I420.yuv", "", None),  # a file of this name
         ("a ! image/jpeg ! appsink", "", None),
     ],
 )
