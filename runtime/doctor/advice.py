@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from sfpp.runtime.doctor.looking import Machine, numbers
+from sfpp.runtime.doctor.looking import MODULES, Machine, numbers
 from sfpp.runtime.tensorrt.facts import Board, JetPack, boards, jetpacks
 
 _GIB = 1 << 30
@@ -111,7 +111,11 @@ def _tensorrt(machine: Machine) -> Iterator[Advice]:
         yield Advice("mend", text, f"sudo apt-get install -y python3-libnvinfer && {_ENVIRONMENT}")
         return
     found, jetpack = tuple(numbers(library.version, 3)), jetpack_of(machine)
-    if (11,) <= found < _FIRST_ON_JETSON:
+    newer = next(each for each in jetpacks() if numbers(each.tensorrt, 1) == [11])
+    if jetpack is not None and found >= (11,) and numbers(jetpack.name, 3) < numbers(newer.name, 3):
+        text = f"TensorRT {library.version} needs JetPack {newer.name}; {jetpack.name} stays with {jetpack.tensorrt}"
+        yield Advice("mend", text, _without_tensorrt(machine))
+    elif (11,) <= found < _FIRST_ON_JETSON:
         text = f"TensorRT {library.version} does not support Jetson; 11.4.1 is the first of 11 that does"
         yield Advice("mend", text, "pip install 'tensorrt-cu13>=11.4.1'")
     elif jetpack is not None and found and _is_another(found, jetpack.tensorrt):
@@ -125,6 +129,12 @@ def _is_another(found: tuple[int, ...], own: str) -> bool:
     """Whether a TensorRT is not that of the image; what is only to be installed is in no image."""
     is_in_image = all(part.isdecimal() for part in own.split("."))
     return is_in_image and found[0] < _FIRST_ON_JETSON[0] and found[:2] != tuple(numbers(own))
+
+
+def _without_tensorrt(machine: Machine) -> str:
+    """Return how what pip installed goes, so that the system's own is found again."""
+    names = [name for name in MODULES["tensorrt"] if name in machine.packages] or ["tensorrt-cu13"]
+    return " ".join(["pip uninstall -y", *(f"{name} {name}-bindings {name}-libs" for name in names)])
 
 
 def _pip_tensorrt(machine: Machine) -> str:

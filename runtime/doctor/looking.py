@@ -172,8 +172,13 @@ class Place:
             return "", None
         there = next((each for each in (folder, *folder.parents) if each.exists()), folder)
         usable = os.access(there, os.W_OK)
-        shown = "$SFPP_CACHE" if os.environ.get("SFPP_CACHE") else without_names(str(folder))
-        return shown, shutil.disk_usage(there).free if usable else None
+        shown = str(folder)
+        for name in ("SFPP_CACHE", "XDG_CACHE_HOME"):  # who chose a folder may have any name in it
+            chosen = os.environ.get(name)
+            if chosen and folder.is_relative_to(chosen):
+                shown = str(Path(f"${name}") / folder.relative_to(chosen))
+                break
+        return without_names(shown), shutil.disk_usage(there).free if usable else None
 
 
 def _printed(**options: Any) -> str | None:

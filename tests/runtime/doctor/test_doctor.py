@@ -4,6 +4,7 @@ import json
 import os
 import stat
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -72,6 +73,17 @@ def test_tensorrt_11_before_11_4_1_is_not_for_a_jetson(tmp_path):
         "TensorRT 11.4.0.106 does not support Jetson; 11.4.1 is the first of 11 that does"
     ]
     assert next_command(machine, advice_for(machine)) == "pip install 'tensorrt-cu13>=11.4.1'"
+
+
+@pytest.mark.parametrize("version", ["11.2.0", "11.4.1.20"])
+def test_tensorrt_11_is_not_for_an_older_jetpack(tmp_path, version):
+    place = orin_nano(tmp_path)
+    place.modules["tensorrt"] = {"version": version}
+    place.packages.update({"cuda-python": "12.6.2", "tensorrt-cu13": version})
+    machine = look(place)
+    assert texts(machine, "mend") == [f"TensorRT {version} needs JetPack 7.2.2; 6.2 stays with 10.3.0"]
+    command = "pip uninstall -y tensorrt-cu13 tensorrt-cu13-bindings tensorrt-cu13-libs"
+    assert next_command(machine, advice_for(machine)) == command
 
 
 def test_the_images_own_tensorrt_fits_where_11_is_only_to_be_installed(tmp_path):
@@ -189,6 +201,9 @@ def test_nobodys_name_is_in_a_report(tmp_path, monkeypatch):
     shown, free = Place().free()
     assert shown == "$SFPP_CACHE"
     assert free > 0
+    monkeypatch.delenv("SFPP_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "carol"))
+    assert Place().free()[0] == str(Path("$XDG_CACHE_HOME") / "sfpp")
     assert "carol" not in text
     assert "~/sfpp-venv/lib/av.so" in text
 
