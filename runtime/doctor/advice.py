@@ -86,7 +86,7 @@ def _jetpack(machine: Machine) -> Iterator[Advice]:
         yield Advice("note", f"{shown} is not among those that sfpp knows; --check says which TensorRT takes a file")
     elif jetpack.support == "no":
         text = (
-            f"JetPack {jetpack.name} (TensorRT {jetpack.tensorrt}) cannot read the graphs; install JetPack 6.2 or later"
+            f"JetPack {jetpack.name} (TensorRT {jetpack.tensorrt}) cannot read the graphs; install JetPack 6.1 or later"
         )
         yield Advice("mend", text, "sudo apt-cache policy nvidia-jetpack   # on a Xavier: docs/jetson.md, JetPack 5")
     elif jetpack.support != "yes":

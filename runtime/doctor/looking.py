@@ -147,7 +147,8 @@ class Place:
         text = _printed(**python_module(_IMPORTED, module))
         if text is None:
             return {"error": "the process that imported it ended at once, or took too long"}
-        found: dict[str, Any] = json.loads(text.splitlines()[-1])
+        # A library may print when it ends, too.
+        found: dict[str, Any] = next(json.loads(line) for line in reversed(text.splitlines()) if line[:2] == '{"')
         return found
 
     def package(self, name: str) -> str:
@@ -205,7 +206,7 @@ def look(place: Place | None = None) -> Machine:
         python=place.python(),
         linux=f"{release[1]}.{release[2]}".removesuffix(".0") if release else "",
         jetpack=re.split(r"[-+]", place.output("dpkg-query", "-W", "-f", "${Version}", "nvidia-jetpack") or "")[0],
-        cards=tuple(_cards(place)),
+        cards=tuple(_cards(place)) if smi else (),  # where it hangs, it does so once
         cuda="".join(re.findall(r"CUDA Version:\s*([\d.]+)", smi)[:1]),
         power=_power(place),
         gpu_mhz=_gpu_mhz(place),

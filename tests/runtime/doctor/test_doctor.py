@@ -215,6 +215,13 @@ def test_no_command_can_change_the_machine(tmp_path):
     assert ("nvpmodel", "-q") in place.asked
 
 
+def test_a_driver_that_does_not_answer_is_asked_once(tmp_path):
+    place = desktop(tmp_path)
+    place.commands.clear()
+    assert look(place).cards == ()
+    assert [command[0] for command in place.asked].count("nvidia-smi") == 1
+
+
 def test_a_machine_that_tells_nothing_is_no_error(tmp_path):
     class Silent(Place):
         def output(self, *command):
@@ -248,10 +255,12 @@ def test_a_command_that_hangs_or_fails_is_nothing(tmp_path, monkeypatch):
 
 def test_a_library_that_crashes_is_an_error_of_its_own(tmp_path, monkeypatch):
     (tmp_path / "crashing_library.py").write_text("import os\nos.kill(os.getpid(), 9)\n")
+    (tmp_path / "talking_library.py").write_text("import atexit\natexit.register(print, 'bye')\n__version__ = '3'\n")
     (tmp_path / "failing_library.py").write_text("print('hello')\nraise OSError('one\\nlibnvinfer.so.10: not there')\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     assert "ended at once" in Place().imported("crashing_library")["error"]
     assert Place().imported("failing_library")["error"] == "OSError: libnvinfer.so.10: not there"
+    assert Place().imported("talking_library") == {"version": "3"}
     assert Place().imported("no_library_of_this_name") is None
 
 
