@@ -52,7 +52,7 @@ def markdown_table(rows: Sequence[Counted]) -> str:
             f"`{row.variant}`, {row.size}, {row.precision.upper()}",
             f"{sum(sum(each.multiply_adds.values()) for each in row.works) / 1e9:.1f}",
             *(
-                f"{bound.at_most:.0f}, {bound.usual:.0f}"
+                f"{bound.compute:.0f}, {bound.usual:.0f}"
                 for bound in (bound_on(card, row.works, row.end_bytes) for card in cards)
             ),
         ]

@@ -61,7 +61,8 @@ class Bound:
     Attributes:
         gpu: whose peaks they are.
         compute: where only its tensor cores count; no engine passes it.
-        fused: where only its memory counts, and a run moves nothing but weights, input and output; none passes it.
+        fused: where only its memory counts, and a run moves nothing but weights, input and output; none passes it where
+            no cache keeps these from one run to the next.
         usual: likewise, where operators read and write their tensors and only elementwise ones are fused, which is
             nearer to what engines do, and no bound.
     """
@@ -70,11 +71,6 @@ class Bound:
     compute: float
     fused: float
     usual: float
-
-    @property
-    def at_most(self) -> float:
-        """What no engine passes."""
-        return min(self.compute, self.fused)
 
 
 @dataclass(frozen=True)
@@ -205,8 +201,8 @@ def bounds_text(found: Bounds) -> str:
 
 
 _MEANING = (
-    "frames a second of the network alone: no engine passes the first two columns; the third is what memory allows",
-    "where only elementwise operators are fused: near to what engines do, and no bound where a cache is large",
+    "frames a second of the network alone: no engine passes the first column, nor the second where no cache keeps the",
+    "weights; the third is what memory allows where only elementwise operators are fused, near to what engines do",
 )
 _ADVICE = (
     "measure first, on the device and in its power mode:",
@@ -221,7 +217,7 @@ def _measured_lines(each: Measured, bounds: Sequence[Bound]) -> Iterator[str]:
     yield f"measured: {_rate(each.network)} frames a second of the network alone{whole}, {each.where}"
     for bound in bounds:
         if bound.gpu.name == each.gpu:
-            yield f"  {each.network / bound.at_most:.0%} of what {each.gpu} cannot pass ({_rate(bound.at_most)})"
+            yield f"  {each.network / bound.compute:.0%} of what {each.gpu} cannot pass ({_rate(bound.compute)})"
 
 
 def _part(work: Work) -> tuple[str, ...]:

@@ -277,7 +277,7 @@ class EngineSettings:
         "let any card from sm80 on run it, which may be slower (TensorRT)", default=False
     )
     same_capability: bool = option(
-        "let any card of the same compute capability run it, such as every Orin, which may be a little slower "
+        "let any card of the same compute capability run it, which may be a little slower; not known of a Jetson "
         "(TensorRT from 10.9 on)",
         default=False,
     )
