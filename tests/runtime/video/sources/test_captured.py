@@ -71,6 +71,16 @@ def test_every_form_of_yuv_is_the_same_picture(matrix, name):
     assert np.abs(image.astype(int) - picture(0)).mean() < 40
 
 
+@pytest.mark.parametrize("matrix", ["bt601", "bt709"])
+@pytest.mark.parametrize("name", ["NV12", "NV21", "I420", "YV12", "YUY2", "UYVY", "YVYU"])
+def test_odd_sides_of_yuv_are_refused(matrix, name):
+    """Where OpenCV, or NumPy, would fail with an error of its own."""
+    wide, high = ((48, 65, 2), None) if name in ("YUY2", "UYVY", "YVYU") else ((72, 65), (73, 64))
+    for shape in filter(None, (wide, high, (0, *wide[1:]))):
+        with pytest.raises(MediaError, match=f"its caps say {name}"):
+            CapturedFormat(name, matrix).to_bgr(np.zeros(shape, np.uint8))
+
+
 def test_without_a_matrix_the_size_says_it():
     """As players and GStreamer guess it."""
     planes = np.random.default_rng(0).integers(0, 256, (1080, 1280), np.uint8)
