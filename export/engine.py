@@ -67,6 +67,8 @@ def _check_usage(arguments: argparse.Namespace) -> None:
     """
     if arguments.model is None and not arguments.doctor:
         raise UsageError("MODEL is missing; give the .onnx file, or --doctor to look at this machine")
+    if arguments.doctor + arguments.bounds + arguments.check > 1:
+        raise UsageError("--check, --bounds and --doctor each print something of their own; give one of them")
     if arguments.measured and not arguments.bounds:
         raise UsageError("--measured is compared with bounds; give --bounds too")
     if arguments.json and not arguments.doctor:

@@ -280,7 +280,12 @@ def test_the_command_looks_at_this_machine(capsys, monkeypatch, tmp_path):
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [([], "MODEL is missing; give the .onnx file, or --doctor"), (["m.onnx", "--json"], "--json is for --doctor")],
+    [
+        ([], "MODEL is missing; give the .onnx file, or --doctor"),
+        (["m.onnx", "--json"], "--json is for --doctor"),
+        (["m.onnx", "--doctor", "--bounds"], "each print something of their own; give one of them"),
+        (["m.onnx", "--check", "--bounds"], "each print something of their own; give one of them"),
+    ],
 )
 def test_wrong_usage_is_named(arguments, message, capsys):
     assert main(arguments) == 2
