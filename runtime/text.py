@@ -16,9 +16,11 @@ SECRET = (
     r"signature|sig|session\w*|cookies?|extra-headers|(?:api|access|stream|private)?[-_]?key"
 )
 # An address within a message: pathlib leaves one slash of two, and a password may hold a space or a quote; what follows
-# the colon is none where it is a port.
+# the colon is none where it is a port, or the colon an IPv6 address's.
+_PORT = r"\d{1,5}(?:[/?#\s,;)\]]|[\"'>](?![^\s,;:.)\]}])|$)"
 _ADDRESS = re.compile(
-    r"(?<![\w+.-])([A-Za-z][A-Za-z0-9+.-]+:/{1,2})((?:[^\s/@:]+:(?!\d+[/?#\s]|[/\s])(?:(?!:/)[^@\n]){1,100}@)?[^\s\"'<>]+)"
+    r"(?<![\w+.-])([A-Za-z][A-Za-z0-9+.-]+:/{1,2})"
+    rf"((?:(?!\[[\da-fA-F:.]+(?:%[\w.-]+)?\])[^\s/@:]+:(?!{_PORT}|[/\s])(?:(?!:/)[^@\n]){{1,100}}@)?[^\s\"'<>]+)"
 )
 _SECRET_VALUE = re.compile(rf"(?i)((?:{SECRET})=)[^/&;#]*")
 _SECRET_IN_QUERY = re.compile(rf"(?i)([?&](?:{SECRET})=)[^\s&;#\"']+")  # also of the end of an address

@@ -51,6 +51,9 @@ def test_no_message_holds_a_secret(text, shown):
         "rtsp://10.0.0.5:554/street cannot be opened; write USER:PASSWORD@ before the host",
         "rtsp://host/street: 401; write USER:PASSWORD@ before the host",
         "expected something like camera://0?width=1280&fps=30, or a@b.png",
+        '{"source": "rtsp://camera:8554", "label": "me@home"}',
+        "cannot open rtsp://camera:8554, ask me@home",
+        "rtsp://[fe80::1%eth0]:8554/street is gone, ask me@home",
     ],
 )
 def test_what_is_no_secret_stays(text):
