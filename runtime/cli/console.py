@@ -325,14 +325,21 @@ class _SafeStream:
 
 @contextlib.contextmanager
 def _safe_streams() -> Iterator[None]:
-    """Within the block, all that Python prints is text; a bug's traceback, which comes later, is so too."""
+    """Within the block, all that Python prints is text; the traceback of a bug that leaves it is so too.
+
+    Within another such block nothing changes, or of two threads' blocks one would leave its streams behind.
+    """
     _prepare_standard_streams()
-    sys.excepthook = _print_bug
+    if isinstance(sys.stderr, _SafeStream):
+        yield
+        return
+    before, sys.excepthook = sys.excepthook, _print_bug
     with (
         contextlib.redirect_stdout(cast(TextIO, _SafeStream(sys.stdout))),
         contextlib.redirect_stderr(cast(TextIO, _SafeStream(sys.stderr))),
     ):
         yield
+    sys.excepthook = before  # not where an error passes: a bug's traceback is still to come
 
 
 def _print_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -3,6 +3,7 @@ import logging
 import platform
 import subprocess
 import sys
+import threading
 from importlib import metadata
 
 import numpy as np
@@ -283,3 +284,30 @@ def test_a_warning_of_the_cache_is_printed_and_what_others_print_is_not(capsys):
 
     assert run_command("sfpp-x", command_parser("sfpp-x", description="", epilog="").parse_args(["-q"]), work) == 0
     assert capsys.readouterr().err == "warning: unused\n"
+
+
+def test_a_command_leaves_the_process_as_it_was(monkeypatch):
+    monkeypatch.setattr(sys, "excepthook", print)  # as a program has it that reports its own bugs
+    before = sys.stdout, sys.stderr, sys.excepthook
+    assert run_shared() == 0
+    assert (sys.stdout, sys.stderr, sys.excepthook) == before
+
+
+def test_so_do_two_in_threads_of_which_the_first_ends_first():
+    before = sys.stdout, sys.stderr, sys.excepthook
+    second_works, first_is_done = threading.Event(), threading.Event()
+
+    def outlasts():
+        second_works.set()
+        return int(not first_is_done.wait(60))
+
+    second = threading.Thread(target=exit_code_of, args=("sfpp-y", outlasts))
+
+    def begins():
+        second.start()
+        return int(not second_works.wait(60))
+
+    assert exit_code_of("sfpp-x", begins) == 0
+    first_is_done.set()
+    second.join()
+    assert (sys.stdout, sys.stderr, sys.excepthook) == before
