@@ -62,4 +62,4 @@ def _read(path: Path) -> str:
     # Windows tells by other means who may read a file.
     if os.name == "posix" and stat.S_ISREG(mode) and mode & (stat.S_IRGRP | stat.S_IROTH):
         _LOGGER.warning("warning: other users of this machine may read the token in %s; chmod 600 keeps it", path)
-    return data.decode("ascii", "replace").strip()
+    return data.decode("utf-8-sig", "replace").strip()

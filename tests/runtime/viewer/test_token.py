@@ -32,6 +32,11 @@ def test_a_file_goes_before_the_environment(token_file, monkeypatch, caplog):
     assert caplog.text == ""
 
 
+def test_a_file_may_be_one_of_windows(token_file):
+    token_file.write_bytes(f"\ufeff{TOKEN}\r\n".encode())
+    assert token_given(None, token_file) == TOKEN
+
+
 def test_a_file_and_a_token_are_one_too_many(token_file):
     with pytest.raises(UsageError, match="leave one of them out"):
         token_given(TOKEN, token_file)
