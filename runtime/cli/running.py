@@ -285,7 +285,8 @@ class _Runs:
             warn(line)
         state = self._opened.self_test if alone else None
         self._reporter.finish(pipeline, found_by=self._found_by, self_test=state, advice=advice, file=self._file)
-        print_written((text for text in outputs if text not in failed), file=self._file)
+        if any(each.name in self._reporter.seen for each in shown):
+            print_written((text for text in outputs if text not in failed), file=self._file)
         if signal_number:
             return SIGNALED + signal_number
         return 1 if failed else 0

@@ -12,10 +12,12 @@ import urllib.request
 import numpy as np
 import pytest
 
+from sfpp.runtime.cli.reporter import Reporter
 from sfpp.runtime.cli.run import main
 from sfpp.runtime.video.sinks.records import RecordLines
 from tests.runtime.cli.test_run import write_model
 from tests.runtime.video.clips import read_clip, write_clip
+from tests.runtime.video.sinks.receiving import free_port
 
 SCENE = "test://?width=64&height=48&fps=50"
 
@@ -203,6 +205,20 @@ def test_nothing_but_frames_goes_to_standard_output(here, capfd):
     assert code == 0
     assert len(out.encode("utf-8", "surrogateescape")) % 5 == 0
     assert "frames of clip" not in out
+
+
+def test_where_no_frame_came_nothing_is_called_written(here, capsys, monkeypatch):
+    event = Reporter.event
+
+    def then_stops(self, each):
+        event(self, each)
+        if each.kind == "lost":
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Reporter, "event", then_stops)
+    code, out, _ = run(capsys, f"http://127.0.0.1:{free_port()}/?wait=1", "-o", "scene.mp4")
+    assert (code, out) == (143, "no frame came\n")
+    assert not (here / "scene.mp4").exists()
 
 
 def test_what_could_not_be_written_is_not_called_written(here, capsys):
