@@ -23,7 +23,8 @@ _ADDRESS = re.compile(
     rf"((?:(?!\[[\da-fA-F:.]+(?:%[\w.-]+)?\])[^\s/@:]+:(?!{_PORT}|[/\s])(?:(?!:/)[^@\n]){{1,100}}@)?[^\s\"'<>]+)"
 )
 _SECRET_VALUE = re.compile(rf"(?i)((?:{SECRET})=)[^/&;#]*")
-_SECRET_IN_QUERY = re.compile(rf"(?i)([?&](?:{SECRET})=)[^\s&;#\"']+")  # also of the end of an address
+# Also of the end of an address; and of a pipeline, whose values may be quoted.
+_SECRET_IN_QUERY = re.compile(rf"(?i)([?&\s](?:{SECRET})=)(?:\"[^\"\n]*\"|'[^'\n]*'|[^\s&;#\"']+)")
 
 
 def clean_text(text: str) -> str:

@@ -38,6 +38,10 @@ SECRET = "s3cr3t"
             f"http://h/user=a&password={SECRET}/x and rtsp://a:{SECRET}@b/",
             "http://h/user=***&password=*** and rtsp://b/",
         ),
+        (
+            f'rtspsrc location=rtsp://h/x user-id={SECRET} user-pw="a {SECRET}" ! x',
+            "rtspsrc location=rtsp://h/x user-id=*** user-pw=*** ! x",
+        ),
     ],
 )
 def test_no_message_holds_a_secret(text, shown):
