@@ -18,7 +18,8 @@ from pathlib import Path
 # Which machine and process made it, so that it can be told whether that still works.
 _NAME = re.compile(r"(\..*\.)?sfpp-(?P<machine>[0-9a-f]{8})-(?P<process>\d{1,10})-[0-9a-f]{8}(\..*)?", re.DOTALL)
 _STEM = 40  # characters of a file's name: it may have 255 bytes, and the temporary one is longer
-_LEFT_S = 86_400.0  # of another machine's processes nothing is known but how old their files are
+# Of processes of another machine, or of this one before it started anew, nothing is known but how old their files are.
+_LEFT_S = 86_400.0
 
 _ours: set[Path] = set()
 _swept: set[str] = set()
@@ -120,12 +121,15 @@ def _is_running(process: int) -> bool:
 
 @functools.cache
 def _this_machine() -> str:
-    """Return what is the same for processes that can see each other: containers count their own."""
-    try:
+    """Return what is the same for processes that can see each other: containers count their own.
+
+    Devices made from one image have one name, and may share a folder; what no two have is when they were started.
+    """
+    start = space = ""
+    with contextlib.suppress(OSError):
+        start = Path("/proc/sys/kernel/random/boot_id").read_text()
         space = str(Path("/proc/self/ns/pid").readlink())
-    except OSError:
-        space = ""
-    return hashlib.sha256(f"{platform.node()} {space}".encode()).hexdigest()[:8]
+    return hashlib.sha256(f"{platform.node()} {start} {space}".encode()).hexdigest()[:8]
 
 
 def _remove(path: Path) -> None:

@@ -80,6 +80,20 @@ def test_what_killed_processes_left_is_removed(tmp_path):
     discard_all()
 
 
+@pytest.mark.skipif(not Path("/proc/sys/kernel/random/boot_id").exists(), reason="Linux tells machines apart so")
+def test_machines_of_one_name_are_told_apart(monkeypatch):
+    scratch._this_machine.cache_clear()
+    here = scratch._this_machine()
+    scratch._this_machine.cache_clear()
+    assert scratch._this_machine() == here
+    scratch._this_machine.cache_clear()
+    with monkeypatch.context() as patch:
+        read_text = Path.read_text
+        patch.setattr(Path, "read_text", lambda path: f"another {read_text(path)}")
+        assert scratch._this_machine() != here
+    scratch._this_machine.cache_clear()
+
+
 @pytest.mark.skipif(os.name != "posix", reason="links need rights on Windows")
 def test_a_link_in_the_place_of_a_folder_leads_to_no_harm(tmp_path):
     treasure = tmp_path / "treasure"
