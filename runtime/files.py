@@ -32,6 +32,7 @@ _DISK_ERRORS = {
     errno.EDQUOT: "the disk quota is used up",
     errno.EFBIG: "the file would exceed the allowed file size",
     errno.EACCES: "permission denied",
+    errno.EPERM: "what has this name may not be replaced, as another user's in a shared folder",
     errno.ENAMETOOLONG: "the name is too long",
     errno.EROFS: "the file system is read-only",
     errno.EBUSY: "it is in use, as a file that is mounted is",

@@ -79,7 +79,12 @@ def test_nothing_is_left_when_the_block_fails(tmp_path, error):
 
 @pytest.mark.parametrize(
     ("number", "reason"),
-    [(errno.ENOSPC, "the disk is full"), (errno.EDQUOT, "quota"), (errno.EROFS, "read-only")],
+    [
+        (errno.ENOSPC, "the disk is full"),
+        (errno.EDQUOT, "quota"),
+        (errno.EROFS, "read-only"),
+        (errno.EPERM, "replaced"),
+    ],
 )
 def test_disk_errors_are_told_in_words(tmp_path, number, reason):
     with pytest.raises(SfppError, match=rf"cannot write .*a\.onnx: .*{reason}.*nothing was left"):
