@@ -37,7 +37,7 @@ def dataclass_from_json(cls: type[_T], fields: Any, *, where: str) -> _T:
         ContractError: not an object, a missing field, or a value of the wrong type.
     """
     if not isinstance(fields, Mapping):
-        raise ContractError(f"{where} must be a JSON object, not {fields!r}")
+        raise ContractError(f"{where} must be a JSON object, not {_shown(fields)}")
     hints = get_type_hints(cls)
     values: dict[str, Any] = {}
     for field in dataclasses.fields(cast(Any, cls)):
@@ -174,23 +174,32 @@ def _typed(value: Any, hint: Any, where: str) -> Any:
         return None if value is None else _typed(value, present, where)
     if origin is Literal:
         if value not in arguments:
-            raise ContractError(f"{where} is {value!r}, expected one of {', '.join(map(repr, arguments))}")
+            raise ContractError(f"{where} is {_shown(value)}, expected one of {', '.join(map(repr, arguments))}")
         return value
     if origin is tuple:
         return _typed_tuple(value, arguments, where)
     if origin is dict:
         if not isinstance(value, dict):
-            raise ContractError(f"{where} is {value!r}, expected a JSON object")
+            raise ContractError(f"{where} is {_shown(value)}, expected a JSON object")
         return _with_texts(value, where)
     accepted = (int, float) if hint is float else hint
     if not isinstance(value, accepted) or (isinstance(value, bool) and hint is not bool):
-        raise ContractError(f"{where} is {value!r}, expected {hint.__name__}")
+        raise ContractError(f"{where} is {_shown(value)}, expected {hint.__name__}")
     if hint is not float:
         return _with_texts(value, where)
     try:
         return float(value)
     except OverflowError as error:  # JSON has integers of any length
         raise ContractError(f"{where} is too large to be a number of this model") from error
+
+
+def _shown(value: Any) -> str:
+    """Return a value's repr, or its beginning: an error is a line, whatever the file holds."""
+    try:
+        text = repr(value)
+    except RecursionError:
+        return f"a deep {type(value).__name__}"
+    return text if len(text) <= 2 * _SHOWN else f"{text[: 2 * _SHOWN]}..."
 
 
 def _with_texts(value: _T, where: str) -> _T:
@@ -201,7 +210,7 @@ def _with_texts(value: _T, where: str) -> _T:
 
 def _typed_tuple(value: Any, arguments: tuple[Any, ...], where: str) -> tuple[Any, ...]:
     if not isinstance(value, list):
-        raise ContractError(f"{where} is {value!r}, expected a list")
+        raise ContractError(f"{where} is {_shown(value)}, expected a list")
     if arguments[-1] is Ellipsis:
         return tuple(_typed(item, arguments[0], where) for item in value)
     if len(value) != len(arguments):

@@ -52,6 +52,17 @@ def test_what_is_no_text_is_refused_wherever_it_stands(fields, words):
     assert text_fault(fields) is not None
 
 
+@pytest.mark.parametrize("length", [10, 1_000_000])
+@pytest.mark.parametrize("value", [[], ["x"], {"x": 1}], ids=["deep", "list", "object"])
+def test_an_error_is_a_line_whatever_the_file_holds(length, value):
+    value = value * length if isinstance(value, list) else {"x" * length: 1}
+    for _ in range(0 if value else min(length, 5000)):
+        value = [value]
+    with pytest.raises(ContractError, match=r"^a thing: name is .*, expected str$") as error:
+        dataclass_from_json(Named, {"name": value, "more": {}}, where="a thing")
+    assert len(str(error.value)) < 200
+
+
 def test_all_other_text_is_taken():
     deep = "end"
     for _ in range(5000):  # further than calls go
