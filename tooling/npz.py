@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 import zipfile
 from pathlib import Path
@@ -39,11 +40,22 @@ def arrays_from_npz(path: Path, *names: str, where: str, raising: type[SfppError
             if not all(isinstance(array, np.ndarray) for array in arrays):
                 raise TypeError("not all of these are arrays")
             for array in arrays:
-                if array.dtype.kind == "U":
-                    array.tolist()  # raises where a number is no character
+                _check_items(array)
             return arrays
     except SfppError:
         raise
     except Exception as error:  # damaged bytes surface as almost any exception
         reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {first_line(error)}"
         raise raising(f"{where} cannot be read as an .npz with {', '.join(names)}: {reason}") from error
+
+
+def _check_items(array: NDArray[Any]) -> None:
+    """Raise ValueError where there are more items than bytes, or a text whose numbers are no characters."""
+    # Items of no bytes cost the file nothing, and whoever makes others of them all memory.
+    if array.size and not array.dtype.itemsize:
+        raise ValueError(f"{array.size} items have no bytes")
+    if array.size and array.dtype.kind == "U":
+        # As numbers: as Python's, each text would take twenty times the memory.
+        numbers = array.ravel().view(f"{array.dtype.str[0]}u4")
+        if numbers.max() > sys.maxunicode:
+            raise ValueError("a number in a text is no character")

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from sfpp.runtime.errors import MediaError, UsageError
+from sfpp.tooling.npz import arrays_from_npz
 from sfpp.tooling.truth import KeypointTruth
+from tests.fuzz.inputs import npy, zipped
 
 
 def test_keypoints_of_crops(tmp_path):
@@ -55,3 +57,25 @@ def test_an_archive_of_something_else_is_refused(tmp_path):
         KeypointTruth(tmp_path / "c.npz", keypoints=3)
     with pytest.raises(MediaError, match="No such file"):
         KeypointTruth(tmp_path / "d.npz", keypoints=3)
+
+
+@pytest.mark.parametrize("kind", ["<U0", "|S0", "|V0"])
+def test_items_that_take_no_bytes_of_an_archive_take_no_memory(tmp_path, kind):
+    path = tmp_path / "a.npz"
+    header = f"{{'descr': '{kind}', 'fortran_order': False, 'shape': ({2**40},), }}"
+    path.write_bytes(zipped({"a.npy": npy(header)}))
+    with pytest.raises(MediaError, match="items have no bytes"):
+        arrays_from_npz(path, "a", where="it", raising=MediaError)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_texts_of_an_archive_are_characters(tmp_path, order):
+    texts = np.array([["a", "\U0010ffff"], ["", "道"]], f"{order}U2").T
+    nothing = np.empty((2**40, 0), f"{order}U1")  # rows that would take all memory, one by one
+    np.savez(tmp_path / "a.npz", texts=texts, nothing=nothing, one=texts[0, 0])
+    arrays = arrays_from_npz(tmp_path / "a.npz", "texts", "nothing", "one", where="it", raising=MediaError)
+    np.testing.assert_array_equal(arrays[0], texts)
+    assert (arrays[1].shape, str(arrays[2])) == (nothing.shape, "a")
+    np.savez(tmp_path / "b.npz", texts=np.array([0x110000], f"{order}u4").view(f"{order}U1"))
+    with pytest.raises(MediaError, match="no character"):
+        arrays_from_npz(tmp_path / "b.npz", "texts", where="it", raising=MediaError)
