@@ -32,6 +32,11 @@ def clean_text(text: str) -> str:
     return _NO_TEXT.sub("\ufffd", text)
 
 
+def escaped_in_json(text: str) -> str:
+    """Return JSON that says the same, and in which each character that cannot be shown is an escape."""
+    return _NO_TEXT.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
 def without_secrets(text: str, *, values: bool = True) -> str:
     """Return a message without the users and passwords of the addresses in it, and their values named like secrets.
 

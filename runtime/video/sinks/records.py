@@ -19,6 +19,7 @@ from sfpp.runtime.events import Event, EventHandler, ignore
 from sfpp.runtime.files import check_destinations, open_number, whole_file
 from sfpp.runtime.model import Result, SelfTestState
 from sfpp.runtime.motion.options import carried_s
+from sfpp.runtime.text import escaped_in_json
 from sfpp.runtime.typed_json import json_ready
 from sfpp.runtime.video.frame import Frame
 from sfpp.runtime.video.sinks.raw import STANDARD_OUTPUT, ByteStream
@@ -98,9 +99,8 @@ class RecordLines:
             MediaError: the disk is full, or similar.
         """
         if not self._stream.ended:
-            # A source's name may hold bytes that are no text; JSON has the same escapes as Python for them.
-            line = json.dumps(json_ready(dict(record)), ensure_ascii=False).encode("utf-8", errors="backslashreplace")
-            self._stream.write(line + b"\n")
+            line = escaped_in_json(json.dumps(json_ready(dict(record)), ensure_ascii=False))
+            self._stream.write(line.encode() + b"\n")
 
 
 def frame_record(

@@ -11,6 +11,7 @@ import pytest
 
 from sfpp.runtime import KEYPOINT_SETS, MediaError, Pose, Segmentation, SfppError, UsageError
 from sfpp.runtime.motion.options import FromKey
+from sfpp.runtime.text import clean_text
 from sfpp.runtime.video import Frame
 from sfpp.runtime.video.sinks.records import (
     frame_record,
@@ -193,12 +194,14 @@ def test_what_holds_something_else_is_left_alone(tmp_path, held):
     assert path.read_bytes() == held
 
 
-def test_names_that_are_no_text_are_escaped(tmp_path):
+def test_what_is_no_text_in_names_is_escaped(tmp_path):
+    name = "caf\udce9 ä \x1b[2J \x9b2J \x7f \u202egpj"  # lines may go to a terminal
     with record_lines(tmp_path / "out.jsonl") as lines:
-        lines.write_record(frame_record(frame(source="caf\udce9 ä")))
+        lines.write_record(frame_record(frame(source=name)))
     text = (tmp_path / "out.jsonl").read_text(encoding="utf-8")
-    assert json.loads(text)["source"] == "caf\udce9 ä"
+    assert json.loads(text)["source"] == name
     assert "ä" in text
+    assert clean_text(text) == text
 
 
 def test_a_file_in_place_of_a_folder_is_told_before_any_frame(tmp_path):
