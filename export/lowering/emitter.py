@@ -15,12 +15,12 @@ class Emitter:
 
     What was written once is used again: a matching and a merge both gather the sources, which is then one node.
 
-    Args:
+    Attributes:
         graph: receives the nodes.
     """
 
     def __init__(self, graph: gs.Graph) -> None:
-        self._graph = graph
+        self.graph = graph
         self._constants: dict[str, gs.Constant] = {}
         self._outputs: dict[tuple[Any, ...], list[gs.Variable]] = {}  # by what computes them
         self._paths: Counter[str] = Counter()
@@ -29,7 +29,7 @@ class Emitter:
     @property
     def takes_float(self) -> bool:
         """Whether the graph takes float32 images, as converters to other formats want it."""
-        return bool(self._graph.inputs[0].dtype == np.float32)
+        return bool(self.graph.inputs[0].dtype == np.float32)
 
     def replace(self, name: str) -> None:
         """Go on with the node that is spelled out next, such as ``stages.0/blocks.0/attention/MatchBipartite_1``.
@@ -70,7 +70,7 @@ class Emitter:
                 for number, (dtype, shape) in zip(numbers, outputs, strict=True)
             ]
             node = gs.Node(op=op, name=path, inputs=inputs, outputs=results, attrs=attributes, domain=domain)
-            self._graph.nodes.append(node)
+            self.graph.nodes.append(node)
             self._outputs[key] = results
         return self._outputs[key]
 
