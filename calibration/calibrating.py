@@ -29,7 +29,7 @@ from sfpp.runtime.resources import memory_for
 from sfpp.runtime.scratch import scratch_folder
 from sfpp.runtime.timing import StepClock
 from sfpp.tooling import tasks
-from sfpp.tooling.graph import check_contract, contract_in, read_model, write_model
+from sfpp.tooling.graph import check_contract, contract_in, for_one_frame, read_model, write_model
 from sfpp.tooling.label_images import LabelFolder, TruthSummary
 from sfpp.tooling.truth import annotations_for
 
@@ -134,7 +134,9 @@ def _prepared(
     """Read the model, choose the frames, and run the float32 file."""
     with clock.step("reading the model"):
         model = read_model(settings.model)
-        contract = _contract_of(settings, model)
+        of_file = _contract_of(settings, model)
+        contract = for_one_frame(of_file)
+        check_contract(model, contract, origin=settings.model.name)
         annotations = annotations_for(contract, labels=settings.labels, boxes=settings.boxes, rules=settings)
         if settings.latency:
             check_backends(settings.backends)
@@ -167,6 +169,7 @@ def _prepared(
         settings=settings,
         model=model,
         contract=contract,
+        file_input=of_file.input,
         model_sha256=sha256_of([settings.model]),
         chosen=chosen,
         evaluator=evaluator,
@@ -218,7 +221,7 @@ def _contract_of(settings: CalibrationSettings, model: Any) -> ModelContract:
 
     Raises:
         UsageError: the file is of lower precision already.
-        ContractError: there is none, or it is another model's.
+        ContractError: there is none.
     """
     if settings.contract is not None:
         contract = read_contract_file(settings.contract)
@@ -228,7 +231,6 @@ def _contract_of(settings: CalibrationSettings, model: Any) -> ModelContract:
         raise UsageError(
             f"{settings.model.name} is in {contract.precision} already; give the float32 file that sfpp-export wrote"
         )
-    check_contract(model, contract, origin=settings.model.name)
     return contract
 
 

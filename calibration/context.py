@@ -18,11 +18,11 @@ from sfpp.calibration.int8.quantizable import Int8Form, form_for
 from sfpp.calibration.int8.ranges import Range
 from sfpp.calibration.results import FileResult
 from sfpp.calibration.settings import CalibrationSettings
-from sfpp.runtime.contract import CalibrationRecord, FloatType, ModelContract, SelfTest
+from sfpp.runtime.contract import CalibrationRecord, FloatType, InputSpec, ModelContract, SelfTest
 from sfpp.runtime.model_file import load
 from sfpp.runtime.self_test import self_test, threshold_for
 from sfpp.runtime.timing import StepClock
-from sfpp.tooling.graph import opset_of, write_model
+from sfpp.tooling.graph import opened_batch, opset_of, write_model
 from sfpp.tooling.label_images import TruthSummary
 
 Notify = Callable[[str], object]
@@ -37,7 +37,8 @@ class CalibrationContext:
     Attributes:
         settings: what was asked for.
         model: the float32 graph, with the shape of every tensor.
-        contract: its contract.
+        contract: its contract; of a file for any number of frames, that for one.
+        file_input: what the file takes, and so what is made of it.
         model_sha256: of its file.
         chosen: the frames.
         evaluator: evaluates files on the held-out frames.
@@ -51,6 +52,7 @@ class CalibrationContext:
     settings: CalibrationSettings
     model: onnx.ModelProto
     contract: ModelContract
+    file_input: InputSpec
     model_sha256: str
     chosen: ChosenFrames
     evaluator: Evaluator
@@ -85,6 +87,8 @@ class CalibrationContext:
         path = self.settings.path_of(precision)
         contract = replace(self.contract, precision=precision, calibration=record, opset=opset_of(model))
         contract = replace(contract, self_test=fitted_self_test(model, contract, self.folder))
+        if self.file_input.open_batch:
+            model, contract = opened_batch(model), replace(contract, input=self.file_input)
         write_model(model, contract, path)
         return path
 

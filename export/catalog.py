@@ -359,7 +359,7 @@ def export_command(contract: ModelContract, *more: str, weights: str) -> str:
     options += ["--multi-label"] * contract.multi_label
     options += [f"--threshold {contract.threshold}"] * (contract.threshold is not None)
     options += [f"--input {input_choice(contract.input)}"] * (input_choice(contract.input) != "uint8")
-    options += [f"--batch {contract.input.batch}"] * (contract.input.batch != 1)
+    options += [f"--batch {'1..' * contract.input.open_batch}{contract.input.batch}"] * (contract.input.batch != 1)
     options += _preparation_options(contract)
     stated = " ".join(more)
     if contract.target != "portable" and "--target" not in stated:

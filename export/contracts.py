@@ -29,7 +29,7 @@ from sfpp.export.classes import class_set
 from sfpp.export.models.edaformer import EdaFormerConfig
 from sfpp.export.models.recipe import GridHw, IsrRecipe, MergingRecipe, Recipe, matches_locally, tokens_after
 from sfpp.export.models.segformer import SegFormerConfig, reduced_grid
-from sfpp.export.settings import ExportSettings, OutputChoice, Resolution, input_choice, resolution_from
+from sfpp.export.settings import ExportSettings, OutputChoice, Resolution, batch_from, input_choice, resolution_from
 from sfpp.runtime.contract import (
     MOST_CLASSES,
     InputSpec,
@@ -97,7 +97,8 @@ def input_spec(
         UsageError: the size is no multiple of what the network was trained with, or frames are none of its input.
     """
     width, height = _input_size(settings, task, preparation)
-    usual = InputSpec(name="frame", height=height, width=width, batch=settings.batch)
+    batch, open_batch = batch_from(settings.batch)
+    usual = InputSpec(name="frame", height=height, width=width, batch=batch, open_batch=open_batch)
     spec = dataclasses.replace(
         usual,
         channels=len(preparation.mean),
@@ -201,7 +202,7 @@ def default_name(contract: ModelContract) -> str:
     if (given := input_choice(spec)) != "uint8":
         parts.append(given)
     if spec.batch > 1:
-        parts.append(f"batch{spec.batch}")
+        parts.append(f"batch{'1to' * spec.open_batch}{spec.batch}")
     return "-".join(parts) + ".onnx"
 
 

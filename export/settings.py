@@ -18,6 +18,7 @@ from sfpp.runtime.options import check_choices, option
 OutputChoice = Literal["logits", "labels", "heatmaps"]
 InputChoice = Literal["uint8", "float32", "nv12", "nv12-bt709"]
 MAX_SIDE = 16384
+_MOST_FRAMES = 64
 OPSETS = (17, 18, 19, 20)  # below 17 layer normalization is not one node; above 20 the tracing exporter does not write
 
 
@@ -61,6 +62,20 @@ def input_choice(spec: InputSpec) -> InputChoice:
     if spec.layout == "NV12":
         return "nv12" if spec.matrix == "bt601" else "nv12-bt709"
     return spec.dtype
+
+
+def batch_from(value: int | str) -> tuple[int, bool]:
+    """Read ``4``, or ``"1..4"``: the largest number of frames of a run, and whether smaller ones will do.
+
+    Raises:
+        UsageError: something else, or more than 64.
+    """
+    match = re.fullmatch(r"(1\.\.)?([0-9]{1,2})", str(value)) if type(value) in (int, str) else None
+    if match is None or not 1 <= int(match[2]) <= _MOST_FRAMES or (match[1] and int(match[2]) == 1):
+        raise UsageError(
+            f"batch is {value!r}, expected a whole number from 1 to {_MOST_FRAMES}, or a range such as 1..8"
+        )
+    return int(match[2]), bool(match[1])
 
 
 def check_threshold(value: float | None) -> None:
@@ -244,7 +259,9 @@ class ExportSettings(PreparationOptions):
         default="uint8",
         choices=get_args(InputChoice),
     )
-    batch: int = option("frames in one run, fixed", default=1, type=int, metavar="N")
+    batch: int | str = option(
+        "frames in one run: N, or 1..N for any number up to N, which one file then takes", default=1, metavar="N|1..N"
+    )
     opset: int = option("version of the ONNX operators, 17 to 20", default=17, type=int, metavar="N")
     classes: str | Path | None = option(
         "class names and colors: cityscapes, ade20k, camvid, voc, or a file (default: what the checkpoint says)",
@@ -270,8 +287,7 @@ class ExportSettings(PreparationOptions):
         super().__post_init__()
         if self.res is not None:
             resolution_from(self.res)
-        if isinstance(self.batch, bool) or not isinstance(self.batch, int) or not 1 <= self.batch <= 64:
-            raise UsageError(f"batch is {self.batch!r}, expected a whole number from 1 to 64")
+        batch_from(self.batch)
         check_threshold(self.threshold)
         share = self.share_matching
         if isinstance(share, bool) or not isinstance(share, int) or share < 0:

@@ -29,6 +29,7 @@ from sfpp.export.contracts import (
 from sfpp.export.costs import ADVICE, activation_bytes, live_bytes, multiply_adds
 from sfpp.export.demo import demo_checkpoint, demo_image, demo_pose_checkpoint
 from sfpp.export.deployable import Deployable, Network
+from sfpp.export.lowering.batches import FEW, with_open_batch
 from sfpp.export.lowering.passes import lowered
 from sfpp.export.lowering.symbolic import trace_to_onnx
 from sfpp.export.models.edaformer import EdaFormer, EdaFormerConfig
@@ -55,6 +56,7 @@ from sfpp.runtime.scratch import scratch_folder
 from sfpp.runtime.self_test import self_test_for, threshold_for
 from sfpp.runtime.self_test_data import unpacked
 from sfpp.runtime.timing import StepClock
+from sfpp.tooling.graph import fixed_batch
 
 # Mean error, in parts of the largest logit, from which on float32's own rounding moves a network's answers. Where near
 # ties were met, the trained demonstration network has 2.4e-5 at most, and networks of random weights, whose labels are
@@ -134,11 +136,12 @@ def export_onnx(
     model = learned_model(checkpoint)
     with clock.step(f"tracing at {contract.input.width}x{contract.input.height}"):
         graph = graph_from_model(model, chosen.recipe, contract, frames)
+        counted = fixed_batch(graph, 1)
         contract = dataclasses.replace(
             contract,
-            multiply_adds=multiply_adds(graph).total(),
-            activation_bytes=activation_bytes(graph),
-            live_bytes=live_bytes(graph),
+            multiply_adds=multiply_adds(counted).total(),
+            activation_bytes=activation_bytes(counted),
+            live_bytes=live_bytes(counted),
         )
     needed_bytes = check_bytes(model, chosen.recipe, contract)
     # Away from the file's place until it is known to agree: of a process that is killed nothing is left there.
@@ -194,9 +197,16 @@ def graph_from_model(model: Network, recipe: Recipe, contract: ModelContract, ex
         align_corners=output.align_corners,
         threshold=contract.threshold,
     ).eval()
-    names = (contract.input.name, output.name)
-    traced = trace_to_onnx(deployable, torch.from_numpy(example), names=names, opset=contract.opset)
-    return lowered(traced, cast(Target, contract.target))
+    names, target = (contract.input.name, output.name), cast(Target, contract.target)
+
+    def graph_for(frames: int) -> onnx.ModelProto:
+        rows = torch.from_numpy(np.resize(example, (frames, *example.shape[1:])))
+        traced = trace_to_onnx(deployable, rows, names=names, opset=contract.opset)
+        return lowered(traced, target, frames=contract.input.batch)
+
+    if not contract.input.open_batch:
+        return graph_for(len(example))
+    return with_open_batch(graph_for(FEW), graph_for(max(contract.input.batch, FEW + 1)))
 
 
 def with_contract(graph: onnx.ModelProto, contract: ModelContract) -> onnx.ModelProto:

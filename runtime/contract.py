@@ -62,6 +62,8 @@ class InputSpec:
     ``resize`` says where a frame lies in the input, ``interpolation`` how it is resized to that: ``area`` is OpenCV's
     bilinear, or the mean over the area from half the size on; ``linear`` OpenCV's bilinear at every size, as mmcv has
     it; ``antialias`` a triangle filter as wide as the frame is shrunk, as Pillow and torchvision have it.
+
+    With ``open_batch`` a run takes any number of frames from 1 to ``batch``, else exactly ``batch``.
     """
 
     name: str
@@ -78,6 +80,15 @@ class InputSpec:
     channels: int = 3
     interpolation: Interpolation = "area"
     matrix: Matrix | None = None
+    open_batch: bool = False
+
+    def rows(self, frames: int) -> int:
+        """Return how many frames a run takes in, of which so many are wanted: with a fixed batch, all of it."""
+        return frames if self.open_batch else self.batch
+
+    def is_batch(self, rows: int) -> bool:
+        """Whether a run may take so many frames."""
+        return 1 <= rows <= self.batch and self.rows(rows) == rows
 
     @property
     def size_hw(self) -> tuple[int, int]:
@@ -86,7 +97,7 @@ class InputSpec:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The tensor's shape in the order of its layout."""
+        """The tensor's shape in the order of its layout, with the largest batch."""
         if self.layout == "NV12":
             return self.batch, self.height * 3 // 2, self.width
         if self.layout == "NHWC":

@@ -236,16 +236,16 @@ def require_frames(spec: InputSpec) -> None:
 def batch_from_frames(
     frames_bgr: Sequence[NDArray[Any]], spec: InputSpec, out: NDArray[Any] | None = None
 ) -> tuple[NDArray[Any], tuple[Placement, ...]]:
-    """Make one batch from 1 to ``spec.batch`` frames, filled up by repeating the last one.
+    """Make one batch from 1 to ``spec.batch`` frames, filled up by repeating the last one where it is fixed.
 
     Args:
         frames_bgr: as for :func:`input_from_frame`, each of its own size.
         spec: what the model takes.
-        out: where to make it, contiguous and of the spec's shape and type, such as memory that a backend lends; None
+        out: where to make it, contiguous and of the batch's shape and type, such as memory that a backend lends; None
             makes a new array.
 
     Returns:
-        The array in ``spec.shape``, and one placement for each frame given.
+        The array in ``spec.shape``, with an open batch of as many rows as frames, and one placement for each frame.
 
     Raises:
         UsageError: no frame, or more frames than the batch holds.
@@ -254,7 +254,8 @@ def batch_from_frames(
     if not 1 <= len(frames_bgr) <= spec.batch:
         raise UsageError(f"{len(frames_bgr)} frames given, but the model takes 1 to {spec.batch} at a time")
     require_frames(spec)
-    batch = np.empty(spec.shape, spec.dtype) if out is None else out
+    rows = spec.rows(len(frames_bgr))
+    batch = np.empty((rows, *spec.shape[1:]), spec.dtype) if out is None else out
     made = (input_from_frame(frame, spec, batch[row : row + 1]) for row, frame in enumerate(frames_bgr))
     placements = tuple(placement for _, placement in made)
     batch[len(placements) :] = batch[len(placements) - 1]

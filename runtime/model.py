@@ -204,12 +204,12 @@ class OpenedModel(Generic[ResultT]):
             )
         return outputs[self.output.name]
 
-    def lent_input(self) -> NDArray[Any] | None:
-        """Return memory of the backend's to make an input in; None where any other does as well."""
+    def lent_input(self, frames: int) -> NDArray[Any] | None:
+        """Return memory of the backend's to make an input of so many frames in; None where any other does as well."""
         if not isinstance(self._backend, Lends):
             return None
         spec = self.contract.input
-        return self._backend.lend(TensorInfo(spec.name, spec.shape, spec.dtype))
+        return self._backend.lend(TensorInfo(spec.name, (spec.rows(frames), *spec.shape[1:]), spec.dtype))
 
     def close(self) -> None:
         """Release the model."""

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -105,6 +106,8 @@ def load(
         try:
             facts = contract or contract_from_metadata(opened.metadata, origin=file.name, instead=_INSTEAD)
             _check_input(opened.inputs, facts.input, file)
+            if facts.input.open_batch and opened.inputs[0].shape[0] is not None:  # an engine is of one size
+                facts = replace(facts, input=replace(facts.input, open_batch=False))
             return _model(opened, facts, flip_test=flip_test), reason
         except BaseException:
             opened.close()

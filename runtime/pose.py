@@ -256,7 +256,8 @@ class PoseEstimator(OpenedModel[Pose]):
             crops += [crop[:, ::-1] for crop in crops]
         # A crop has the input's size already, so this only changes types, color order and layout.
         groups = (crops[start : start + spec.batch] for start in range(0, len(crops), spec.batch))
-        return PreparedPeople(tuple(batch_from_frames(group, spec, self.lent_input())[0] for group in groups), boxes)
+        batches = (batch_from_frames(group, spec, self.lent_input(len(group)))[0] for group in groups)
+        return PreparedPeople(tuple(batches), boxes)
 
     def infer(self, prepared: PreparedPeople) -> list[dict[str, NDArray[Any]]]:
         """Run the model: its outputs by name for each batch of ``prepared``; nothing for nobody.
@@ -297,7 +298,8 @@ class PoseEstimator(OpenedModel[Pose]):
         """Return the heatmaps of one batch, once their shape and type are what the contract promises."""
         spec, values = self.contract.input, self.named_output(outputs)
         leading = spec.batch, len(self._spec.names)
-        fits = np.issubdtype(values.dtype, np.floating) and values.shape[:2] == leading
+        fits = np.issubdtype(values.dtype, np.floating) and values.ndim == 4 and values.shape[1] == leading[1]
+        fits = fits and spec.is_batch(len(values))
         if not fits or not self._size_fits(values.shape[2:]):
             shape = "x".join(map(str, (*leading, *self.cells_hw)))
             raise self._misfit(values, f"{shape} (batch, keypoints, rows, columns) floating point")

@@ -187,6 +187,11 @@ class Segmenter(OpenedModel[Segmentation]):
         """How many frames :meth:`steps` takes at a time, at most."""
         return self.contract.input.batch
 
+    @property
+    def takes_one(self) -> bool:
+        """Whether the network takes a single frame as it is, and does not compute a batch for it."""
+        return self.contract.input.rows(1) == 1
+
     def steps(self, *, motion: Motion | None = None, ahead: Collection[str] = ()) -> Sequence[Step]:
         """Return preparing, inference and labels, as a pipeline runs them; see :class:`sfpp.runtime.model.Model`.
 
@@ -250,7 +255,7 @@ class Segmenter(OpenedModel[Segmentation]):
             MediaError: not an image.
             UsageError: no frame or too many.
         """
-        return PreparedFrames(*batch_from_frames(frames_bgr, self.contract.input, self.lent_input()))
+        return PreparedFrames(*batch_from_frames(frames_bgr, self.contract.input, self.lent_input(len(frames_bgr))))
 
     def infer(self, prepared: PreparedFrames) -> dict[str, NDArray[Any]]:
         """Run the model: its outputs by name.
@@ -324,10 +329,11 @@ class Segmenter(OpenedModel[Segmentation]):
         name, kind = self.output.name, self.output.kind
         values = self.named_output(outputs)
         classes = len(self.contract.classes)
-        leading = (self.contract.input.batch, classes)[: 1 if kind == "labels" else 2]
+        leading = (classes,) * (kind != "labels")
         most = classes - 1 if kind == "labels" else 1  # of masks
         number = np.floating if kind == "logits" else np.integer
-        fits = np.issubdtype(values.dtype, number) and values.shape[:-2] == leading
+        fits = np.issubdtype(values.dtype, number) and values.ndim == len(leading) + 3
+        fits = fits and self.contract.input.is_batch(len(values)) and values.shape[1:-2] == leading
         if not fits or not self._size_fits(values.shape[-2:]):
             raise self._misfit(values, self._expected_output())
         if kind != "logits" and (values.max() > most or values.min() < 0):

@@ -7,6 +7,7 @@ import math
 import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -31,11 +32,12 @@ _Value = TypeVar("_Value", int, float, str, list[int])
 _KINDS = {int: AttributeProto.INT, float: AttributeProto.FLOAT, str: AttributeProto.STRING, list: AttributeProto.INTS}
 # How onnx says that it cannot make sense of a file; a name that is not UTF-8 is a ValueError.
 BROKEN = (DecodeError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError, RuntimeError)
+BATCH = "batch"  # what the first axis is called in files for any number of frames
 _BLOCK = re.compile(r"stages\.\d+/blocks\.\d+|blocks\.\d+|stages\.\d+")
 
 
 def read_model(path: str | os.PathLike[str]) -> onnx.ModelProto:
-    """Read an ONNX file with the type and shape of every tensor.
+    """Read an ONNX file with the type and shape of every tensor; one for any number of frames as for one.
 
     Raises:
         ModelFileError: no such file, not an ONNX model, or one whose shapes are not fixed.
@@ -47,6 +49,7 @@ def read_model(path: str | os.PathLike[str]) -> onnx.ModelProto:
         model = onnx.load(str(file))
         check_calls(model)
         onnx.checker.check_model(model)
+        model = fixed_batch(model, 1)
         model = onnx.shape_inference.infer_shapes(model, check_type=True, data_prop=True)
     except BROKEN as error:
         raise not_an_onnx_model(file, str(error)) from error
@@ -55,6 +58,49 @@ def read_model(path: str | os.PathLike[str]) -> onnx.ModelProto:
             f"{file.name}: the shape of {open_sizes!r} is not fixed; export the model for one size, as sfpp-export does"
         )
     return model
+
+
+def fixed_batch(model: onnx.ModelProto, frames: int) -> onnx.ModelProto:
+    """Return the graph of a file for any number of frames, for so many; another graph is returned as it is."""
+    if not _has_open_batch(model):
+        return model
+    fixed = onnx.ModelProto()
+    fixed.CopyFrom(model)
+    _set_batch(fixed, frames)
+    tables = {each.name: each for each in fixed.graph.initializer}
+    for node in fixed.graph.node:
+        # Their length is computed, which inference does not follow.
+        if node.op_type == "Slice" and node.name.startswith(f"{BATCH}/"):
+            table = tables[node.input[0]]
+            shape = [frames, *table.dims[1:]]
+            fixed.graph.value_info.append(helper.make_tensor_value_info(node.output[0], table.data_type, shape))
+    return onnx.shape_inference.infer_shapes(fixed, strict_mode=True, data_prop=True)
+
+
+def opened_batch(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a graph that :func:`fixed_batch` gave, or what was made of it, for any number of frames again."""
+    opened = onnx.ModelProto()
+    opened.CopyFrom(model)
+    _set_batch(opened, BATCH)
+    return onnx.shape_inference.infer_shapes(opened, strict_mode=True, data_prop=True)
+
+
+def _set_batch(model: onnx.ModelProto, frames: int | str) -> None:
+    for each in (*model.graph.input, *model.graph.output):
+        first = each.type.tensor_type.shape.dim[0]
+        if isinstance(frames, str):
+            first.dim_param = frames
+        else:
+            first.dim_value = frames
+    del model.graph.value_info[:]
+
+
+def _has_open_batch(model: onnx.ModelProto) -> bool:
+    """Whether all that the graph takes and gives has the first axis that ``sfpp-export`` leaves open."""
+    weights = {each.name for each in model.graph.initializer}
+    ends = [each for each in (*model.graph.input, *model.graph.output) if each.name not in weights]
+    shapes = [each.type.tensor_type.shape.dim for each in ends]
+    return bool(shapes) and all(len(shape) > 0 and shape[0].dim_param == BATCH for shape in shapes)
 
 
 def check_calls(model: onnx.ModelProto) -> None:
@@ -81,6 +127,12 @@ def contract_in(model: onnx.ModelProto, *, origin: str) -> ModelContract:
     """
     texts = {each.key: each.value for each in model.metadata_props}
     return contract_from_metadata(texts, origin=origin, instead="with --contract FILE.json")
+
+
+def for_one_frame(contract: ModelContract) -> ModelContract:
+    """Return the contract of what :func:`read_model` gives of a file for any number of frames; others stay."""
+    spec = contract.input
+    return replace(contract, input=replace(spec, batch=1, open_batch=False)) if spec.open_batch else contract
 
 
 def check_contract(model: onnx.ModelProto, contract: ModelContract, *, origin: str) -> None:

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from sfpp.export.lowering.emitter import Emitter
 from sfpp.export.lowering.passes import share_constants
+from sfpp.tooling.graph import BATCH
 
-BATCH = "batch"  # the axis's name in the file
 FEW = 2  # frames: for one alone, the trace leaves out what tells frames apart
 
 
@@ -30,7 +30,7 @@ def with_open_batch(few: onnx.ModelProto, most: onnx.ModelProto) -> onnx.ModelPr
     """
     graph, other = gs.import_onnx(few), gs.import_onnx(most)
     emit = Emitter(graph)
-    emit.replace(f"{BATCH}/")
+    emit.replace(f"{BATCH}/frames")
     for node, twin in zip(list(graph.nodes), other.nodes, strict=True):
         assert (node.op, node.attrs.keys()) == (twin.op, twin.attrs.keys()), (node.name, twin.name)
         for index, (tensor, larger) in enumerate(zip(node.inputs, twin.inputs, strict=True)):
@@ -55,7 +55,7 @@ def _opened(emit: Emitter, node: gs.Node, index: int, most: NDArray[Any]) -> gs.
     if node.op == "Reshape" and index == 1:
         return emit.shape(*_open_shape(few, most, keeps_first=node.inputs[0].shape[0] == FEW))
     if node.op in ("Resize", "Expand"):
-        assert few[0] == FEW and np.array_equal(few[1:], most[1:]), (node.name, few, most)
+        assert np.array_equal([FEW, *few[1:]], [few[0], *most[1:]]), (node.name, few, most)
         sizes = [_frames(emit), emit.shape(*few[1:])]
         return emit.output("Concat", sizes, "sizes", few.shape, dtype=np.int64, axis=0)
     assert np.array_equal(few, most[:FEW]), (node.name, few.shape, most.shape)
@@ -73,6 +73,6 @@ def _frames(emit: Emitter) -> gs.Variable:
 def _open_shape(few: NDArray[Any], most: NDArray[Any], *, keeps_first: bool) -> list[int]:
     """Return the shape that a Reshape is given: 0 leaves the first axis as it is, -1 is what remains."""
     (place,) = np.flatnonzero(few != most)
-    shape = few.tolist()
+    shape: list[int] = few.tolist()
     shape[place] = 0 if keeps_first and place == 0 and few[0] == FEW else -1
     return shape

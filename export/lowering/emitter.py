@@ -17,10 +17,12 @@ class Emitter:
 
     Attributes:
         graph: receives the nodes.
+        frames: how many the graph may be given at once.
     """
 
-    def __init__(self, graph: gs.Graph) -> None:
+    def __init__(self, graph: gs.Graph, *, frames: int = 1) -> None:
         self.graph = graph
+        self.frames = frames
         self._constants: dict[str, gs.Constant] = {}
         self._outputs: dict[tuple[Any, ...], list[gs.Variable]] = {}  # by what computes them
         self._paths: Counter[str] = Counter()

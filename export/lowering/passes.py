@@ -25,15 +25,17 @@ LOWERINGS: dict[Target, Mapping[str, Lowering]] = {
 }
 
 
-def lowered(model: onnx.ModelProto, target: Target) -> onnx.ModelProto:
+def lowered(model: onnx.ModelProto, target: Target, *, frames: int = 1) -> onnx.ModelProto:
     """Return a traced model with every node of the domain ``sfpp`` spelled out for ``target``.
+
+    ``frames`` is how many at once it must fit into memory for, if more than it was traced with.
 
     The result has static shapes on every tensor, no foldable arithmetic on shapes, readable names, equal constants
     stored once, and only standard operators of the model's opset, or the target's own; it has passed ONNX's checker.
     """
     graph = gs.import_onnx(model)
     graph.fold_constants(error_ok=False).cleanup()
-    _replace_nodes(graph, LOWERINGS[target])
+    _replace_nodes(graph, LOWERINGS[target], frames)
     graph.cleanup().toposort()
     graph.import_domains = [each for each in graph.import_domains if each.domain != DOMAIN]
     used = sorted({node.domain for node in graph.nodes if node.domain})
@@ -69,8 +71,8 @@ def _with_shapes(graph: gs.Graph) -> onnx.ModelProto:
     return onnx.shape_inference.infer_shapes(gs.export_onnx(graph), strict_mode=True)
 
 
-def _replace_nodes(graph: gs.Graph, lowerings: Mapping[str, Lowering]) -> None:
-    emit = Emitter(graph)
+def _replace_nodes(graph: gs.Graph, lowerings: Mapping[str, Lowering], frames: int) -> None:
+    emit = Emitter(graph, frames=frames)
     for node in [each for each in graph.nodes if each.domain == DOMAIN]:
         for index, tensor in enumerate(node.inputs):
             if tensor.shape is None:

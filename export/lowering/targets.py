@@ -62,7 +62,7 @@ def _heads(emit: Emitter, tensor: gs.Tensor, name: str, heads: int, axes: tuple[
 def _query_parts(emit: Emitter, queries: gs.Variable, context: int) -> list[tuple[gs.Variable, str]]:
     """Split the queries so that no part's score matrix exceeds the limit."""
     batch, heads, tokens, width = queries.shape
-    count = -(-batch * heads * tokens * context * 4 // SCORE_BYTES_LIMIT)
+    count = -(-max(batch, emit.frames) * heads * tokens * context * 4 // SCORE_BYTES_LIMIT)
     if count == 1:
         return [(queries, "")]
     sizes = [len(part) for part in np.array_split(np.arange(tokens), count)]

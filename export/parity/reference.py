@@ -244,6 +244,7 @@ def reference_for(
         height=given.height,
         width=given.width,
         batch=given.batch,
+        open_batch=given.open_batch,
         layout="NCHW",
         dtype="float32",
         color_order=trained.color_order,

@@ -21,6 +21,7 @@ from sfpp.runtime.backends import Backend, BackendOptions, open_backend
 from sfpp.runtime.backends.openvino import OpenVinoBackend
 from sfpp.runtime.contract import ModelContract, contract_from_metadata, read_contract_file
 from sfpp.runtime.resources import memory_for
+from sfpp.tooling.graph import for_one_frame
 from sfpp.tooling.tasks import Predictor, predictor_of
 
 Notify = Callable[[str], object]
@@ -74,8 +75,8 @@ def opened_sides(settings: ParitySettings, notify: Notify) -> Iterator[Sides]:
         )
         stack.callback(backend.close)
         notify(f"{model.name} runs in {reason}")
-        contract = given or contract_from_metadata(
-            backend.metadata, origin=model.name, instead="with --contract FILE.json"
+        contract = for_one_frame(
+            given or contract_from_metadata(backend.metadata, origin=model.name, instead="with --contract FILE.json")
         )
         reference = reference_for(contract, settings.weights, settings)
         for note in reference.checkpoint.notes:

@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sfpp.runtime.errors import BackendError, ModelFileError, UsageError
+from sfpp.runtime.contract import contract_from_metadata
+from sfpp.runtime.errors import BackendError, ModelFileError, SfppError, UsageError
 from sfpp.runtime.files import whole_file
+from sfpp.runtime.onnx_file import metadata_of
 from sfpp.runtime.options import option
 from sfpp.runtime.tensorrt.library import (
     Library,
@@ -100,14 +102,26 @@ def _parse(library: Library, network: Any, logger: Any, model: Path, settings: E
             f"the parser of {library.title} {library.version} does not take {model.name}: "
             f"{'; '.join(errors[:_SHOWN_ERRORS])}; `sfpp-engine --check` says which versions do"
         )
+    most = _most_frames(model)
     for index in range(network.num_inputs):
         tensor = network.get_input(index)
+        if most is not None and tensor.shape[0] < 0:
+            tensor.shape = (most, *tuple(tensor.shape)[1:])
         if any(size < 0 for size in tensor.shape):
             sizes = ", ".join("?" if size < 0 else str(size) for size in tensor.shape)
             raise UsageError(
                 f"the input {tensor.name!r} of {model.name} has no fixed size ({sizes}); export the model for one "
                 "size, as sfpp-export does"
             )
+
+
+def _most_frames(model: Path) -> int | None:
+    """Return the largest batch of a file for any number of frames, for which its engine is built; None of others."""
+    try:
+        spec = contract_from_metadata(metadata_of(model), origin=model.name, instead="").input
+    except SfppError:  # another tool's
+        return None
+    return spec.batch if spec.open_batch else None
 
 
 def _parser_error(error: Any) -> str:

@@ -113,7 +113,8 @@ def build_engine(
             library, file, temporary, settings, precision=contract.precision, progress=progress, shown=engine
         )
         size = temporary.stat().st_size
-        contract = replace(contract, engine=_record(library, card, settings, file))
+        spec = replace(contract.input, open_batch=False)
+        contract = replace(contract, input=spec, engine=_record(library, card, settings, file))
         sidecar.write_text(contract.to_json() + "\n", encoding="utf-8")
     return EngineReport(engine, contract, sidecar_of(engine), size, time.perf_counter() - start, command)
 

@@ -241,6 +241,10 @@ class FitsSources(Protocol):
 class Follows(Protocol):
     """A model whose answers can be carried to later frames, so that each is shown at once."""
 
+    @property
+    def takes_one(self) -> bool:
+        """Whether the network takes a single frame as it is, and does not compute a batch for it."""
+
     def following_steps(
         self, motion: Motion, ask: Callable[[Frame], Future[Any]], give_up: Callable[[str], object] | None
     ) -> Sequence[Step]:

@@ -320,7 +320,7 @@ def _paced(stages: Sequence[Stage], pacer: Pacer) -> list[Stage]:
 
 def _can_follow(model: Model) -> bool:
     """Whether labels can be carried to later frames, and a model takes one frame at a time."""
-    if not isinstance(model, Follows) or model.batch > 1:
+    if not isinstance(model, Follows) or not model.takes_one:
         return False
     try:
         model.following_steps(Motion(), lambda _: Future(), None)
