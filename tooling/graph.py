@@ -64,9 +64,11 @@ def fixed_batch(model: onnx.ModelProto, frames: int) -> onnx.ModelProto:
     """Return the graph of a file for any number of frames, for so many; another graph is returned as it is."""
     if not _has_open_batch(model):
         return model
-    fixed = onnx.ModelProto()
-    fixed.CopyFrom(model)
-    _set_batch(fixed, frames)
+    fixed = copy_of(model)
+    for each in (*fixed.graph.input, *fixed.graph.output, *fixed.graph.value_info):
+        for size in each.type.tensor_type.shape.dim:
+            if size.dim_param == BATCH:
+                size.dim_value = frames
     tables = {each.name: each for each in fixed.graph.initializer}
     for node in fixed.graph.node:
         # Their length is computed, which inference does not follow.
@@ -79,20 +81,11 @@ def fixed_batch(model: onnx.ModelProto, frames: int) -> onnx.ModelProto:
 
 def opened_batch(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return a graph that :func:`fixed_batch` gave, or what was made of it, for any number of frames again."""
-    opened = onnx.ModelProto()
-    opened.CopyFrom(model)
-    _set_batch(opened, BATCH)
+    opened = copy_of(model)
+    for each in (*opened.graph.input, *opened.graph.output):
+        each.type.tensor_type.shape.dim[0].dim_param = BATCH
+    del opened.graph.value_info[:]
     return onnx.shape_inference.infer_shapes(opened, strict_mode=True, data_prop=True)
-
-
-def _set_batch(model: onnx.ModelProto, frames: int | str) -> None:
-    for each in (*model.graph.input, *model.graph.output):
-        first = each.type.tensor_type.shape.dim[0]
-        if isinstance(frames, str):
-            first.dim_param = frames
-        else:
-            first.dim_value = frames
-    del model.graph.value_info[:]
 
 
 def _has_open_batch(model: onnx.ModelProto) -> bool:

@@ -36,17 +36,20 @@ def with_open_batch(few: onnx.ModelProto, most: onnx.ModelProto) -> onnx.ModelPr
         for index, (tensor, larger) in enumerate(zip(node.inputs, twin.inputs, strict=True)):
             if isinstance(tensor, gs.Constant) and not np.array_equal(tensor.values, larger.values):
                 node.inputs[index] = _opened(emit, node, index, larger.values)
-    ends = [*zip(graph.inputs, few.graph.input, strict=True), *zip(graph.outputs, few.graph.output, strict=True)]
-    for tensor in graph.tensors().values():
-        if isinstance(tensor, gs.Variable):
-            tensor.shape = None
-    for tensor, before in ends:
-        tensor.shape = (BATCH, *(size.dim_value for size in before.type.tensor_type.shape.dim[1:]))
+        for tensor, larger in zip(node.outputs, twin.outputs, strict=True):
+            tensor.shape = _open_sizes(tensor.shape, larger.shape)
+    for tensor, larger in zip(graph.inputs, other.inputs, strict=True):
+        tensor.shape = _open_sizes(tensor.shape, larger.shape)
     share_constants(graph)
     opened = gs.export_onnx(graph.cleanup().toposort())
     finished = onnx.shape_inference.infer_shapes(opened, strict_mode=True, data_prop=True)
     onnx.checker.check_model(finished, full_check=True)
     return finished
+
+
+def _open_sizes(few: list[int], most: list[int]) -> list[int | str | None]:
+    """Return a tensor's shape for any number of frames: which of its axes counts them, alone or with something else."""
+    return [a if a == b else BATCH if a == FEW else None for a, b in zip(few, most, strict=True)]
 
 
 def _opened(emit: Emitter, node: gs.Node, index: int, most: NDArray[Any]) -> gs.Tensor:
@@ -61,12 +64,13 @@ def _opened(emit: Emitter, node: gs.Node, index: int, most: NDArray[Any]) -> gs.
     assert np.array_equal(few, most[:FEW]), (node.name, few.shape, most.shape)
     table = emit.constant(f"{BATCH}/table_{sha256(most.tobytes()).hexdigest()[:8]}", most)
     zero = emit.shape(0)
-    return emit.output("Slice", [table, zero, _frames(emit), zero], "rows", few.shape, dtype=few.dtype)
+    return emit.output("Slice", [table, zero, _frames(emit), zero], "rows", (BATCH, *few.shape[1:]), dtype=few.dtype)
 
 
 def _frames(emit: Emitter) -> gs.Variable:
     """Return how many frames there are, (1,) int64."""
-    shape = emit.output("Shape", [emit.graph.inputs[0]], "shape", (4,), dtype=np.int64)
+    frames = emit.graph.inputs[0]
+    shape = emit.output("Shape", [frames], "shape", (len(frames.shape),), dtype=np.int64)
     return emit.output("Gather", [shape, emit.shape(0)], "frames", (1,), dtype=np.int64, axis=0)
 
 

@@ -57,7 +57,7 @@ class Emitter:
         op: str,
         inputs: list[Any],
         name: str,
-        *outputs: tuple[DTypeLike, tuple[int, ...]],
+        *outputs: tuple[DTypeLike, tuple[int | str, ...]],
         domain: str | None = None,
         **attributes: Any,
     ) -> list[gs.Variable]:
@@ -86,7 +86,7 @@ class Emitter:
         op: str,
         inputs: list[Any],
         name: str,
-        shape: tuple[int, ...],
+        shape: tuple[int | str, ...],
         *,
         dtype: DTypeLike = np.float32,
         **attributes: Any,

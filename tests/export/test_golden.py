@@ -74,6 +74,19 @@ def test_golden_case_everywhere(case, tmp_path):
     case.assert_close(run_in_onnxruntime(tmp_path / "onnxruntime.onnx", case.frame_rgb))
 
 
+@pytest.mark.parametrize("case", cases(WHOLE, slow=lambda name: not name.startswith(QUICK_EVERYWHERE)))
+def test_golden_case_in_any_batch(case, tmp_path):
+    """One file, and the frame in the last place of one, two, three and eight: the others are other frames."""
+    weights, variant = case.save_checkpoint(tmp_path), case.variant(tmp_path)
+    path = export_onnx(weights, tmp_path / "model.onnx", res=size_of(case), batch="1..8", **variant).path
+    for frames in (1, 2, 3, 8):
+        batch = np.stack([np.roll(case.frame_rgb, 7 * index, axis=1) for index in reversed(range(frames))])
+        for run in (run_in_onnxruntime, run_in_openvino):
+            answers = run(path, batch)
+            assert len(answers) == frames
+            case.assert_close(answers[-1:])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("case", cases(WHOLE, slow=lambda name: False))
 def test_tensorrt_rtx_builds_golden_cases(case, tmp_path):
@@ -89,14 +102,14 @@ def recipe_of(checkpoint, variant):
     return variant_for(checkpoint.family, variant.get("variant", "original"), variant.get("isr")).recipe
 
 
-def run_in_onnxruntime(path, frame_rgb):
+def run_in_onnxruntime(path, frames_rgb):
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return session.run(None, {"frame": frame_rgb[None]})[0]
+    return session.run(None, {"frame": frames_rgb.reshape(-1, *frames_rgb.shape[-3:])})[0]
 
 
-def run_in_openvino(path, frame_rgb):
+def run_in_openvino(path, frames_rgb):
     backend = OpenVinoBackend(path, BackendOptions(precision="fp32", cache=False))
-    return next(iter(backend.run({"frame": frame_rgb[None]}).values()))
+    return next(iter(backend.run({"frame": frames_rgb.reshape(-1, *frames_rgb.shape[-3:])}).values()))
 
 
 def test_golden_cases_tell_a_wrong_merge(tmp_path):
