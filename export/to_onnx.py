@@ -136,7 +136,7 @@ def export_onnx(
     model = learned_model(checkpoint)
     with clock.step(f"tracing at {contract.input.width}x{contract.input.height}"):
         graph = graph_from_model(model, chosen.recipe, contract, frames)
-        counted = fixed_batch(graph, 1)
+        counted = fixed_batch(graph, 1) if contract.input.open_batch else graph
         contract = dataclasses.replace(
             contract,
             multiply_adds=multiply_adds(counted).total(),

@@ -49,7 +49,7 @@ def read_model(path: str | os.PathLike[str]) -> onnx.ModelProto:
         model = onnx.load(str(file))
         check_calls(model)
         onnx.checker.check_model(model)
-        model = fixed_batch(model, 1)
+        model = graph_for_one_frame(model)
         model = onnx.shape_inference.infer_shapes(model, check_type=True, data_prop=True)
     except BROKEN as error:
         raise not_an_onnx_model(file, str(error)) from error
@@ -61,9 +61,7 @@ def read_model(path: str | os.PathLike[str]) -> onnx.ModelProto:
 
 
 def fixed_batch(model: onnx.ModelProto, frames: int) -> onnx.ModelProto:
-    """Return the graph of a file for any number of frames, for so many; another graph is returned as it is."""
-    if not _has_open_batch(model):
-        return model
+    """Return the graph that ``sfpp-export`` makes for any number of frames, for so many."""
     fixed = copy_of(model)
     for each in (*fixed.graph.input, *fixed.graph.output, *fixed.graph.value_info):
         for size in each.type.tensor_type.shape.dim:
@@ -88,12 +86,14 @@ def opened_batch(model: onnx.ModelProto) -> onnx.ModelProto:
     return onnx.shape_inference.infer_shapes(opened, strict_mode=True, data_prop=True)
 
 
-def _has_open_batch(model: onnx.ModelProto) -> bool:
-    """Whether all that the graph takes and gives has the first axis that ``sfpp-export`` leaves open."""
-    weights = {each.name for each in model.graph.initializer}
-    ends = [each for each in (*model.graph.input, *model.graph.output) if each.name not in weights]
-    shapes = [each.type.tensor_type.shape.dim for each in ends]
-    return bool(shapes) and all(len(shape) > 0 and shape[0].dim_param == BATCH for shape in shapes)
+def graph_for_one_frame(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the graph for one frame of a file whose contract says that it takes any number; others as they are."""
+    texts = {each.key: each.value for each in model.metadata_props}
+    try:
+        is_open = contract_from_metadata(texts, origin="", instead="").input.open_batch
+    except ContractError:  # another tool's
+        is_open = False
+    return fixed_batch(model, 1) if is_open else model
 
 
 def check_calls(model: onnx.ModelProto) -> None:

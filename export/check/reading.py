@@ -15,7 +15,16 @@ from sfpp.export.check.graph import CheckedGraph, Node, is_external, location_of
 from sfpp.runtime.errors import ModelFileError
 from sfpp.runtime.onnx_file import metadata_of, not_an_onnx_model
 from sfpp.runtime.text import first_line
-from sfpp.tooling.graph import BROKEN, check_calls, copy_of, fixed_batch, graphs_in, infos_of, nodes_within, opset_of
+from sfpp.tooling.graph import (
+    BROKEN,
+    check_calls,
+    copy_of,
+    graph_for_one_frame,
+    graphs_in,
+    infos_of,
+    nodes_within,
+    opset_of,
+)
 
 _MOST_BYTES = (1 << 31) - 1  # of a protocol buffer message, and so of an ONNX file
 _MOST_SIZE = 1 << 62  # of weights: beyond any disk, and still a number that can be printed
@@ -45,7 +54,7 @@ def read_graph(path: str | os.PathLike[str]) -> tuple[CheckedGraph, dict[str, st
         if not _is_text(model):
             raise ValueError("a name in it is not UTF-8")
         check_calls(model)
-        model = fixed_batch(model, 1)
+        model = graph_for_one_frame(model)
         notes = _checked(model)
     except BROKEN as error:
         raise not_an_onnx_model(file, first_line(error)[:300].rstrip(".")) from error

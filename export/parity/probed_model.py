@@ -22,7 +22,7 @@ from sfpp.runtime.backends.onnxruntime import import_onnxruntime
 from sfpp.runtime.contract import ModelContract
 from sfpp.runtime.errors import BackendError, ModelFileError, VerificationError
 from sfpp.runtime.onnx_file import not_an_onnx_model
-from sfpp.tooling.graph import GraphIndex, bytes_of, fixed_batch, opened_graph
+from sfpp.tooling.graph import GraphIndex, bytes_of, graph_for_one_frame, opened_graph
 
 # What conversions to lower precision put before or behind a value without meaning another one; and what makes labels of
 # logits.
@@ -89,7 +89,7 @@ def read_graph(path: Path) -> onnx.ModelProto:
         ModelFileError: it is not an ONNX model.
     """
     try:
-        return fixed_batch(onnx.load(str(path)), 1)
+        return graph_for_one_frame(onnx.load(str(path)))
     except (DecodeError, OSError) as error:
         raise not_an_onnx_model(path, str(error)) from error
 

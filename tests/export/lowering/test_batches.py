@@ -14,7 +14,7 @@ from sfpp.runtime import UsageError, load, load_segmenter, read_image
 from sfpp.runtime.contract import contract_from_json
 from sfpp.runtime.tensorrt import build_engine
 from sfpp.runtime.video import Pipeline
-from sfpp.tooling.graph import BATCH, fixed_batch, opened_batch, read_model
+from sfpp.tooling.graph import BATCH, graph_for_one_frame, opened_batch, read_model
 
 SIZE = {"res": "160x128"}
 OPEN = {**SIZE, "batch": "1..4"}
@@ -89,7 +89,7 @@ def test_a_graph_is_fixed_and_opened_again(demo_export):
     session = onnxruntime.InferenceSession(opened_batch(fixed).SerializeToString(), providers=["CPUExecutionProvider"])
     assert session.run(None, {"frame": np.zeros((3, 128, 160, 3), np.uint8)})[0].shape[0] == 3
     closed = onnx.load(demo_export(**SIZE, variant="hq").path)
-    assert fixed_batch(closed, 3) is closed
+    assert graph_for_one_frame(closed) is closed
 
 
 def test_lower_precisions_keep_it_open(demo_export, frames, tmp_path):
