@@ -64,6 +64,11 @@ def input_choice(spec: InputSpec) -> InputChoice:
     return spec.dtype
 
 
+def _frames(text: str) -> int | str:
+    """Read ``4`` as a number; a range stays what it is."""
+    return int(text) if re.fullmatch("[0-9]{1,4}", text) else text
+
+
 def batch_from(value: int | str) -> tuple[int, bool]:
     """Read ``4``, or ``"1..4"``: the largest number of frames of a run, and whether smaller ones will do.
 
@@ -260,7 +265,10 @@ class ExportSettings(PreparationOptions):
         choices=get_args(InputChoice),
     )
     batch: int | str = option(
-        "frames in one run: N, or 1..N for any number up to N, which one file then takes", default=1, metavar="N|1..N"
+        "frames in one run: N, or 1..N for any number up to N, which one file then takes",
+        default=1,
+        type=_frames,
+        metavar="N|1..N",
     )
     opset: int = option("version of the ONNX operators, 17 to 20", default=17, type=int, metavar="N")
     classes: str | Path | None = option(

@@ -26,6 +26,8 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="Windows has no such 
 SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129, signal.SIGKILL: -9}
 SEED = random.Random().randrange(1 << 32)
 FIRST_FRAGMENT = 4000  # bytes
+# Where the tests themselves run in the background, or go on without a terminal.
+HEARS_ALL = "signal.signal(signal.SIGHUP, signal.SIG_DFL); signal.signal(signal.SIGINT, signal.default_int_handler)"
 RUN = ("sfpp.runtime.cli.run", "main")
 
 
@@ -48,7 +50,9 @@ def place(tmp_path):
 
 def begin(place, module, function, *arguments):
     """Start a command as its script does, in its own folder and session."""
-    script = f"import sys, functools\nfrom sfpp.commands import _begun\nsys.exit(_begun({module!r}, {function!r}))"
+    script = (
+        f"import signal, sys\n{HEARS_ALL}\nfrom sfpp.commands import _begun\nsys.exit(_begun({module!r}, {function!r}))"
+    )
     environment = {
         **os.environ,
         "TMPDIR": str(place.parent / "temporary"),

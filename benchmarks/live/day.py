@@ -123,8 +123,8 @@ class _Sources:
 
 @contextmanager
 def _restless(url: str) -> Iterator[subprocess.Popen[str]]:
-    pages = python_module("benchmarks.live.restless", url, str(_PAGES))
-    with subprocess.Popen(**pages, stdout=subprocess.PIPE, text=True) as process:
+    arguments = ("benchmarks.live.restless", url, str(_PAGES))
+    with subprocess.Popen(**python_module(*arguments), stdout=subprocess.PIPE, text=True) as process:
         try:
             yield process
         finally:

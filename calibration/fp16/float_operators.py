@@ -127,13 +127,18 @@ def norms(graph: FloatGraph) -> set[int]:
     return found
 
 
+def _is_image(value: onnx.ValueInfoProto, dimensions: int) -> bool:
+    is_bytes = value.type.tensor_type.elem_type == onnx.TensorProto.UINT8
+    return dimensions == 4 or (dimensions == 3 and is_bytes)
+
+
 def pixel_normalization(graph: FloatGraph) -> set[int]:
-    """Return the arithmetic between images, which are inputs of three (NV12) or four dimensions, and the first product.
+    """Return the arithmetic between images and the first product; images are inputs of four dimensions, or of NV12.
 
     A mean of 123.675 and a deviation of 58.395 keep only three digits in float16, and so do their pixels.
     """
     found: set[int] = set()
-    images = {value.name for value in graph.model.graph.input if len(graph.shape(value.name)) in (3, 4)}
+    images = {value.name for value in graph.model.graph.input if _is_image(value, len(graph.shape(value.name)))}
     for index, node in enumerate(graph.nodes):
         variable = [name for name in node.input if name and name not in graph.constants]
         from_images = bool(variable) and all(name in images or graph.writer.get(name) in found for name in variable)

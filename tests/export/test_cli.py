@@ -202,7 +202,7 @@ def test_the_next_command_can_be_pasted(here, capsys):
         (["--variant", "text.json"], "text.json is not valid JSON"),
         (["--variant", "nowhere.json"], "does not exist"),
         (["--output", "mask"], "argument --output: invalid choice: 'mask'"),
-        (["--batch", "many"], "argument --batch: invalid int value: 'many'"),
+        (["--batch", "many"], "batch is 'many'"),
         (["--batch", "0"], "batch is 0"),
         (["--opset", "12"], "opset is 12, expected 17 to 20"),
         (["--classes", "voc"], "'voc' names 21 classes, but the model has 11"),

@@ -19,7 +19,8 @@ ROOT = Path(__file__).parents[2]
 # What children import first, and what more they need; each would tell of itself.
 HIJACKED = ("json", "runpy", "linecache", "tokenize", "encodings", "sfpp", "numpy", "av", "cv2", "sitecustomize", "os")
 # Other programs than Python may be started elsewhere.
-OTHER_PROGRAMS = {  # GStreamer, nvidia-smi, a converter's own environment
+OTHER_PROGRAMS = {  # GStreamer, nvidia-smi and what else tells of a machine, a converter's own environment
+    "runtime/doctor/looking.py",
     "runtime/video/sources/gstreamer.py",
     "benchmarks/gpu/contestants.py",
     "benchmarks/other_runtimes.py",

@@ -126,5 +126,5 @@ def test_file_that_does_not_describe_keypoints(tmp_path, fields, message):
 def test_file_that_is_not_json(tmp_path, content):
     path = tmp_path / "set.json"
     path.write_bytes(content)
-    with pytest.raises(UsageError, match=r"set\.json is not valid JSON"):
+    with pytest.raises(UsageError, match=r"set\.json (is not valid JSON|cannot be read as UTF-8 text)"):
         keypoint_set(path)

@@ -115,15 +115,26 @@ def test_what_asks_the_command_to_end_ends_the_work(begin, tmp_path, pause):
 @pytest.mark.parametrize("both", [False, True])
 def test_ctrl_c_is_the_works_to_answer(begin, tmp_path, both):
     """A terminal sends it to both; somebody else, to the command alone."""
-    work = "\n    try: time.sleep(100)\n    except KeyboardInterrupt: time.sleep(0.2); print('cleaned'); return 130"
+    work = """
+    from sfpp.runtime.cli.console import exit_code_of
+
+    def sleep():
+        print("ready", flush=True)
+        try:
+            time.sleep(100)
+        finally:
+            time.sleep(0.2)
+            print("cleaned")
+
+    return exit_code_of("sfpp-test", sleep)"""
     process, _ = begin(work, start_new_session=True)
-    time.sleep(0.2)
+    assert process.stdout.readline() == "ready\n"
     if both:
         os.killpg(process.pid, signal.SIGINT)
     else:
         process.send_signal(signal.SIGINT)
     output, errors = process.communicate()
-    assert (process.returncode, output, errors) == (130, "cleaned\n", "")
+    assert (process.returncode, output, errors) == (130, "cleaned\n", "sfpp-test: stopped\n")
     assert list(tmp_path.iterdir()) == []
 
 

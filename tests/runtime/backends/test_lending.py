@@ -193,7 +193,7 @@ def test_libraries_read_what_they_lend_where_it_lies(library, folders, tmp_path,
 
     def answers():
         with load(path, contract=CONTRACT, backend=library, self_test=False) as model:
-            assert (model.lent_input() is not None) == lends
+            assert (model.lent_input(1) is not None) == lends
             with Pipeline(model, folders) as pipeline:
                 return {(each.frame.source, each.frame.index): each.result.labels for each in pipeline}
 

@@ -72,6 +72,7 @@ from sfpp.runtime.cli import stopping
 from sfpp.runtime.cli.console import exit_code_of
 from sfpp.runtime.scratch import make_folder
 
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # where the tests themselves go on without a terminal
 stopping._PATIENCE_S, stopping._ONE_S = 0.3, 0.0
 made = make_folder()
 
