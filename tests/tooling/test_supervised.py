@@ -119,8 +119,8 @@ def test_ctrl_c_is_the_works_to_answer(begin, tmp_path, both):
     from sfpp.runtime.cli.console import exit_code_of
 
     def sleep():
-        print("ready", flush=True)
         try:
+            print("ready", flush=True)
             time.sleep(100)
         finally:
             time.sleep(0.2)
