@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import re
 import socket
 import threading
 from urllib.parse import urlsplit
@@ -307,9 +308,16 @@ def answer_to(viewer, says):
     with socket.create_connection(address_of(viewer), timeout=20) as raw:
         raw.sendall(says)
         answer = b""
-        while (b"\r\n\r\n" not in answer or not answer.endswith(b"\n")) and (more := raw.recv(65536)):
+        while not is_whole(answer) and (more := raw.recv(65536)):
             answer += more
     return answer.decode()
+
+
+def is_whole(answer):
+    """Whether all is there that its own head announces; connections of who may look stay open."""
+    head, end, body = answer.partition(b"\r\n\r\n")
+    length = re.search(rb"(?i)content-length: *(\d+)", head)
+    return bool(end) and (length is None or len(body) >= int(length[1]))
 
 
 def assert_discreet(answer, status):
