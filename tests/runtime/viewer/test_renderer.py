@@ -25,6 +25,26 @@ async def drawing(**limits):
         renderer.close()
 
 
+class HeldUp:
+    """A picture that is being drawn until it is released."""
+
+    def __init__(self):
+        self.release, self._begun = threading.Event(), threading.Event()
+
+    def _draw(self, image):
+        self._begun.set()
+        self.release.wait(20)
+        return image.copy()
+
+    async def begin(self, renderer):
+        """Return the task of a page that waits for it, once it is being drawn."""
+        renderer.advance({"front": update(labels=None, draw=self._draw)})
+        waiting = asyncio.create_task(renderer.live(ViewSetting("front")))
+        while not self._begun.is_set():
+            await asyncio.sleep(0.001)
+        return waiting
+
+
 def settings(count):
     return [ViewSetting("front", opacity=number % 101, hidden=frozenset({number})) for number in range(count)]
 
@@ -60,19 +80,11 @@ def test_a_view_larger_than_all_that_is_kept_is_shown_all_the_same():
 
 def test_what_waits_holds_no_frame_and_shows_the_newest():
     """While a picture is drawn, a hundred frames pass that another page waits for."""
-    begun, release, alive = threading.Event(), threading.Event(), weakref.WeakSet()
-
-    def held_up(image):
-        begun.set()
-        release.wait(20)
-        return image.copy()
+    held, alive = HeldUp(), weakref.WeakSet()
 
     async def look():
         async with drawing() as renderer:
-            renderer.advance({"front": update(labels=None, draw=held_up)})
-            slow = asyncio.create_task(renderer.live(ViewSetting("front")))
-            while not begun.is_set():
-                await asyncio.sleep(0.001)
+            slow = await held.begin(renderer)
             others = [asyncio.create_task(renderer.live(setting)) for setting in settings(20)]
             for index in range(100):
                 alive.add(frame := update(index))
@@ -81,7 +93,7 @@ def test_what_waits_holds_no_frame_and_shows_the_newest():
                 await asyncio.sleep(0)
             gc.collect()
             assert len(alive) == 1
-            release.set()
+            held.release.set()
             assert {each.update.index for each in await asyncio.gather(*others)} == {99}
             assert (await slow).update.index == 0
             assert set(renderer._kept) == set(settings(20))
@@ -90,26 +102,18 @@ def test_what_waits_holds_no_frame_and_shows_the_newest():
 
 
 def test_what_pages_that_have_gone_waited_for_is_not_drawn():
-    begun, release = threading.Event(), threading.Event()
-
-    def held_up(image):
-        begun.set()
-        release.wait(20)
-        return image.copy()
+    held = HeldUp()
 
     async def look():
         async with drawing() as renderer:
-            renderer.advance({"front": update(labels=None, draw=held_up)})
-            first = asyncio.create_task(renderer.live(ViewSetting("front")))
-            while not begun.is_set():
-                await asyncio.sleep(0.001)
+            first = await held.begin(renderer)
             gone = [asyncio.create_task(renderer.live(setting)) for setting in settings(50)]
             both = [asyncio.create_task(renderer.live(settings(60)[-1])) for _ in range(2)]
             await asyncio.sleep(0)
             for task in (*gone, both[0]):
                 task.cancel()
             await asyncio.gather(*gone, return_exceptions=True)
-            release.set()
+            held.release.set()
             assert await first
             assert await both[1]  # another page waited for the same view
             assert renderer.count == 2
