@@ -96,7 +96,8 @@ class KeptArrays:
         def make() -> NDArray[Any]:
             return np.empty([size or 0 for size in tensor.shape], tensor.dtype)
 
-        loan = self._pools.setdefault(tensor, Pool(make)).lend()
+        pool = self._pools.get(tensor) or self._pools.setdefault(tensor, Pool(make))
+        loan = pool.lend()
         return None if loan is None else loan.array(loan.piece)
 
     def close(self) -> None:

@@ -119,19 +119,22 @@ def sources() -> dict[str, Source]:
     return {key: dataclass_from_json(Source, each, where=key) for key, each in facts()["sources"].items()}
 
 
-def jetpacks() -> list[JetPack]:
+@functools.cache
+def jetpacks() -> tuple[JetPack, ...]:
     """Return the versions of JetPack, the oldest first."""
-    return [dataclass_from_json(JetPack, each, where="a JetPack") for each in facts()["jetpacks"]]
+    return tuple(dataclass_from_json(JetPack, each, where="a JetPack") for each in facts()["jetpacks"])
 
 
-def boards() -> list[Board]:
+@functools.cache
+def boards() -> tuple[Board, ...]:
     """Return the families of boards."""
-    return [dataclass_from_json(Board, each, where="a board") for each in facts()["boards"]]
+    return tuple(dataclass_from_json(Board, each, where="a board") for each in facts()["boards"])
 
 
-def gpus() -> list[Gpu]:
+@functools.cache
+def gpus() -> tuple[Gpu, ...]:
     """Return the GPUs whose peaks are known, the smallest first."""
-    return [dataclass_from_json(Gpu, each, where="a GPU") for each in facts()["gpus"]]
+    return tuple(dataclass_from_json(Gpu, each, where="a GPU") for each in facts()["gpus"])
 
 
 def trtexec_path(version: str) -> str:

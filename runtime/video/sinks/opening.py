@@ -158,8 +158,8 @@ def output_from(path: str | os.PathLike[str]) -> Output:
     """
     text = os.fspath(path)
     if not is_uri(text):
-        check_name(text)  # before it is asked what is there
-        return Output(_kind_of_file(text), text, _standard_output_or_path(text))
+        place = _standard_output_or_path(text)  # which checks the name before it is asked what is there
+        return Output(_kind_of_file(text), text, place)
     scheme = text.partition(":")[0].lower()
     if scheme in PROTOCOLS:
         return Output("receiver", Receiver.from_uri(text).name, text)
