@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from sfpp.export import export_onnx
 from sfpp.export.demo import demo_frame
-from sfpp.runtime.images import input_from_frame, read_image
+from sfpp.runtime.images import input_from_frame
+from sfpp.runtime.pixels.pictures import read_image
 
 # Without a sample of its own at hand the converter would fetch one.
 _LITERT = """

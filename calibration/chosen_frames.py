@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from sfpp.calibration.settings import CalibrationSettings
 from sfpp.runtime.errors import MediaError
-from sfpp.runtime.images import Image, read_image
+from sfpp.runtime.images import Image
 from sfpp.runtime.imports import import_cv2
+from sfpp.runtime.pixels.pictures import read_image
 from sfpp.runtime.scratch import scratch_folder
 from sfpp.tooling.frames import FrameSource, NamedFrame
 

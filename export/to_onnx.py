@@ -49,8 +49,9 @@ from sfpp.runtime.backends import Notify
 from sfpp.runtime.contract import METADATA_KEY, InputSpec, ModelContract, SelfTest, Target
 from sfpp.runtime.errors import SfppError, UsageError
 from sfpp.runtime.files import check_destinations, check_utf8, made_folder, whole_file
-from sfpp.runtime.images import Image, batch_from_frames, input_from_frame, read_image, takes_frames
+from sfpp.runtime.images import Image, batch_from_frames, input_from_frame, takes_frames
 from sfpp.runtime.model_file import load
+from sfpp.runtime.pixels.pictures import read_image
 from sfpp.runtime.resources import memory_for, thread_limit
 from sfpp.runtime.scratch import scratch_folder
 from sfpp.runtime.self_test import self_test_for, threshold_for

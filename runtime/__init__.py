@@ -33,7 +33,6 @@ if TYPE_CHECKING:
         SfppError as SfppError,
         UsageError as UsageError,
     )
-    from sfpp.runtime.images import read_image as read_image, write_image as write_image
     from sfpp.runtime.keypoints import KEYPOINT_SETS as KEYPOINT_SETS, keypoint_set as keypoint_set
     from sfpp.runtime.model import SelfTestState as SelfTestState
     from sfpp.runtime.model_file import (
@@ -41,6 +40,7 @@ if TYPE_CHECKING:
         load_pose as load_pose,
         load_segmenter as load_segmenter,
     )
+    from sfpp.runtime.pixels.pictures import read_image as read_image, write_image as write_image
     from sfpp.runtime.pose import Pose as Pose, PoseEstimator as PoseEstimator
     from sfpp.runtime.segmentation import Segmentation as Segmentation, Segmenter as Segmenter
 
@@ -52,7 +52,7 @@ __getattr__, __all__ = lazy_names(
             "BackendError ContractError MediaError MissingDependencyError ModelFileError SelfTestError SfppError "
             "UsageError"
         ),
-        "sfpp.runtime.images": "read_image write_image",
+        "sfpp.runtime.pixels.pictures": "read_image write_image",
         "sfpp.runtime.keypoints": "KEYPOINT_SETS keypoint_set",
         "sfpp.runtime.model": "SelfTestState",
         "sfpp.runtime.model_file": "load load_pose load_segmenter",

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from sfpp.runtime.contract import InputSpec, ModelContract, SelfTest
 from sfpp.runtime.errors import ContractError
-from sfpp.runtime.images import Image, claimed_bytes
+from sfpp.runtime.images import Image
 from sfpp.runtime.imports import import_cv2
+from sfpp.runtime.pixels.pictures import claimed_bytes
 
 # Pixels of a stored frame's longer side: the first with which the PNG, before base64, has few enough bytes.
 _SIDES = (160, 144, 128, 112, 96, 80, 64, 48, 32)

@@ -13,7 +13,8 @@ from typing import TypeVar
 import numpy as np
 
 from sfpp.runtime.errors import MediaError
-from sfpp.runtime.images import Image, read_image
+from sfpp.runtime.images import Image
+from sfpp.runtime.pixels.pictures import read_image
 from sfpp.runtime.typed_json import text_from_file
 from sfpp.runtime.video.sources.opening import open_source
 

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from sfpp.runtime.backends import Backend, Choice, TensorInfo
 from sfpp.runtime.contract import METADATA_KEY, ModelContract, contract_from_json
 from sfpp.runtime.errors import UsageError
-from sfpp.runtime.images import Image, read_image
+from sfpp.runtime.images import Image
 from sfpp.runtime.imports import import_cv2
 from sfpp.runtime.pixels.nv12 import nv12_from_bgr
+from sfpp.runtime.pixels.pictures import read_image
 from sfpp.runtime.pose import PoseEstimator
 from sfpp.runtime.segmentation import Segmenter
 

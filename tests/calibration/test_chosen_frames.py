@@ -7,7 +7,7 @@ from sfpp.calibration import chosen_frames as choosing
 from sfpp.calibration.settings import CalibrationSettings
 from sfpp.runtime.demo import demo_clip
 from sfpp.runtime.errors import MediaError, UsageError
-from sfpp.runtime.images import read_image, write_image
+from sfpp.runtime.pixels.pictures import read_image, write_image
 
 
 @pytest.fixture

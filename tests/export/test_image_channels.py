@@ -13,7 +13,8 @@ from sfpp.export.to_onnx import learned_model
 from sfpp.runtime import load_segmenter
 from sfpp.runtime.cli.run import main
 from sfpp.runtime.errors import CheckpointError, UsageError
-from sfpp.runtime.images import place_frame, read_image
+from sfpp.runtime.images import place_frame
+from sfpp.runtime.pixels.pictures import read_image
 from sfpp.runtime.segmentation import PreparedFrames
 
 transformers = pytest.importorskip("transformers", reason="the Transformers library is not installed")

@@ -17,8 +17,8 @@ from sfpp.export.parity import parity
 from sfpp.runtime import load
 from sfpp.runtime.contract import InputSpec
 from sfpp.runtime.errors import MediaError, UsageError
-from sfpp.runtime.images import read_image
 from sfpp.runtime.pixels.nv12 import bgr_from_nv12, nv12_from_bgr
+from sfpp.runtime.pixels.pictures import read_image
 from tests.runtime.pixels.test_nv12 import every_color
 from tests.tensorrt_rtx import build_engine
 

@@ -13,7 +13,8 @@ from torch import from_numpy
 from sfpp.export.catalog import VARIANTS
 from sfpp.export.demo import demo_frame
 from sfpp.runtime.contract import METADATA_KEY
-from sfpp.runtime.images import input_from_frame, read_image
+from sfpp.runtime.images import input_from_frame
+from sfpp.runtime.pixels.pictures import read_image
 
 FORMS = {
     **{name: {"variant": name} for name in VARIANTS},

@@ -27,7 +27,8 @@ from sfpp.export.settings import ExportSettings, PreparationOptions
 from sfpp.runtime import load_segmenter
 from sfpp.runtime.contract import METADATA_KEY, contract_from_json
 from sfpp.runtime.errors import CheckpointError, MediaError, MemoryShortageError, RecipeError, SfppError, UsageError
-from sfpp.runtime.images import input_from_frame, read_image
+from sfpp.runtime.images import input_from_frame
+from sfpp.runtime.pixels.pictures import read_image
 
 RES = "160x128"
 CAMVID = ["sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist"]

@@ -7,8 +7,8 @@ import numpy as np
 from hypothesis import example, strategies as st
 from PIL import Image
 
-from sfpp.runtime.images import read_picture
 from sfpp.runtime.imports import import_cv2
+from sfpp.runtime.pixels.pictures import read_picture
 from sfpp.tooling.label_images import LabelFolder
 from tests.fuzz.inputs import changed_bytes, chunk, png, pngs
 from tests.fuzz.judging import fuzzed

@@ -26,7 +26,7 @@ from sfpp.calibration.int8.observe import observe
 from sfpp.calibration.int8.quantizable import PORTABLE
 from sfpp.calibration.int8.ranges import range_of
 from sfpp.export.demo import demo_frame, demo_person
-from sfpp.runtime.images import read_image
+from sfpp.runtime.pixels.pictures import read_image
 from sfpp.tooling.graph import contract_in, read_model, write_model
 
 pytest.importorskip("openvino", reason="OpenVINO is not installed")

@@ -5,7 +5,7 @@ import pytest
 
 from sfpp.runtime.demo import demo_clip
 from sfpp.runtime.errors import MediaError
-from sfpp.runtime.images import write_image
+from sfpp.runtime.pixels.pictures import write_image
 from sfpp.tooling.frames import FrameSource, evenly_spaced, in_batches
 
 

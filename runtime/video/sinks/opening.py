@@ -14,7 +14,6 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sfpp.runtime import images
 from sfpp.runtime.errors import MediaError, UsageError, did_you_mean
 from sfpp.runtime.events import EventHandler, ignore
 from sfpp.runtime.files import (
@@ -25,6 +24,7 @@ from sfpp.runtime.files import (
     open_number,
     settle_all,
 )
+from sfpp.runtime.pixels import pictures
 from sfpp.runtime.video.frame import Frame, Origin
 from sfpp.runtime.video.sinks.h264 import VIDEO_SUFFIXES, recording_sink, video_sink
 from sfpp.runtime.video.sinks.push import PROTOCOLS, PushSink, Receiver
@@ -253,7 +253,7 @@ class _Image:
             raise MediaError(
                 f"{self._path} holds one picture, and {frame.name} is the second; give a folder or a video"
             )
-        images.write_image(self._path, image)
+        pictures.write_image(self._path, image)
         self._written = True
 
 
@@ -264,7 +264,7 @@ class _Folder:
 
     def write(self, frame: Frame, image: NDArray[np.uint8]) -> None:
         path = self._path / f"{frame.name}{FOLDER_SUFFIX}"
-        images.write_image(free_path(path) if self._keep_older else path, image, settled=False)
+        pictures.write_image(free_path(path) if self._keep_older else path, image, settled=False)
 
 
 class _Snapshot:
@@ -281,7 +281,7 @@ class _Snapshot:
 
     def save(self) -> None:
         if self._image is not None:
-            images.write_image(self._path, self._image)
+            pictures.write_image(self._path, self._image)
 
     def _wanted(self) -> bool:
         if self._count is not None:

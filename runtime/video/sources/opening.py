@@ -14,11 +14,11 @@ from fractions import Fraction
 from pathlib import Path
 from urllib.parse import quote
 
-from sfpp.runtime import images
 from sfpp.runtime.demo import demo_clip
 from sfpp.runtime.errors import MediaError, MissingDependencyError, UsageError, did_you_mean
 from sfpp.runtime.events import EventHandler, ignore
 from sfpp.runtime.files import check_name, identity
+from sfpp.runtime.pixels import pictures
 from sfpp.runtime.video.frame import Decoded, Source
 from sfpp.runtime.video.sources.address import address_from, is_uri, name_from, without_credentials
 from sfpp.runtime.video.sources.camera import MOST_CAMERA_DIGITS, open_camera, open_webcam
@@ -188,7 +188,7 @@ def _open_file(path: Path, *, on_event: EventHandler) -> Source:
     if not stat.S_ISREG(mode):
         return open_moving(path)
     with path.open("rb") as file:
-        kind = images.picture_format(file.read(_HEAD))
+        kind = pictures.picture_format(file.read(_HEAD))
     # Pictures that follow one another in a GIF have their times.
     is_picture = kind is not None or path.suffix.lower() in IMAGE_SUFFIXES
     return _open_image(path) if is_picture and not (kind == "GIF" and has_av) else open_moving(path)
@@ -294,7 +294,7 @@ def _pictures_source(files: tuple[Path, ...], *, name: str) -> Source:
 
 
 def _picture(path: Path) -> Generator[Decoded, None, None]:
-    image_bgr, note = images.read_picture(path)
+    image_bgr, note = pictures.read_picture(path)
     yield Decoded(image_bgr, 0.0, note=note)
 
 
@@ -302,7 +302,7 @@ def _pictures(files: Sequence[Path], names: Sequence[str], warnings: list[str]) 
     index = 0
     for file, name in zip(files, names, strict=True):
         try:
-            image_bgr, note = images.read_picture(file)
+            image_bgr, note = pictures.read_picture(file)
         except (MediaError, MissingDependencyError) as error:
             warnings.append(f"skipped: {error}")
             continue

@@ -11,7 +11,8 @@ import onnxruntime
 
 from sfpp.calibration.fp16.fp16_model import fp16_model, rounded_in_float32
 from sfpp.export.demo import demo_frame, demo_person
-from sfpp.runtime.images import batch_from_frames, read_image
+from sfpp.runtime.images import batch_from_frames
+from sfpp.runtime.pixels.pictures import read_image
 from sfpp.tooling.graph import contract_in
 
 FLOAT, FLOAT16 = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16

@@ -14,7 +14,8 @@ from sfpp.calibration.int8.quantizable import ONNXRUNTIME, PORTABLE, quantizable
 from sfpp.calibration.int8.ranges import Range, range_of
 from sfpp.export import export_onnx
 from sfpp.export.demo import demo_frame
-from sfpp.runtime.images import batch_from_frames, read_image
+from sfpp.runtime.images import batch_from_frames
+from sfpp.runtime.pixels.pictures import read_image
 from sfpp.tooling.graph import contract_in, read_model
 from tests.calibration.int8.int8_graphs import (
     assert_valid,

@@ -19,7 +19,7 @@ from sfpp.export.checkpoints import read_checkpoint
 from sfpp.export.demo import demo_checkpoint
 from sfpp.export.models.recipe import NO_MERGING
 from sfpp.export.models.segformer import SegFormer
-from sfpp.runtime.images import read_image
+from sfpp.runtime.pixels.pictures import read_image
 
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 State = dict[str, Tensor]

@@ -8,7 +8,7 @@ from sfpp.export.parity import parity
 from sfpp.export.parity.comparing import _frames
 from sfpp.export.parity.settings import ParitySettings
 from sfpp.runtime.errors import MediaError, UsageError
-from sfpp.runtime.images import write_image
+from sfpp.runtime.pixels.pictures import write_image
 from sfpp.tooling.frames import FrameSource
 
 

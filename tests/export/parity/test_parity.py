@@ -23,8 +23,9 @@ from sfpp.export.to_onnx import learned_model
 from sfpp.runtime.contract import METADATA_KEY, CalibrationRecord
 from sfpp.runtime.demo import demo_clip
 from sfpp.runtime.errors import BackendError, ContractError, MediaError, UsageError
-from sfpp.runtime.images import batch_from_frames, read_image, write_image
+from sfpp.runtime.images import batch_from_frames
 from sfpp.runtime.model_file import load_segmenter
+from sfpp.runtime.pixels.pictures import read_image, write_image
 from sfpp.tooling.graph import read_model
 from sfpp.tooling.metrics import ConfusionMatrix
 from tests.calibration.int8.int8_graphs import symmetric

@@ -16,7 +16,7 @@ from sfpp.export.parity.report import PointReport
 from sfpp.export.parity.report_text import percent, shown_points
 from sfpp.runtime.contract import OutputSpec
 from sfpp.runtime.files import sha256_of
-from sfpp.runtime.images import write_image
+from sfpp.runtime.pixels.pictures import write_image
 from tests.export.parity.planted import with_contract, with_scaled_layer
 
 NODE = "encoder/stages.1/blocks.0/ffn/depthwise/Conv"

@@ -11,7 +11,7 @@ from sfpp.runtime import load
 from sfpp.runtime.backends import TensorInfo
 from sfpp.runtime.backends.lending import KeptArrays, Pool, held_by
 from sfpp.runtime.backends.protocol import Lends
-from sfpp.runtime.images import write_image
+from sfpp.runtime.pixels.pictures import write_image
 from sfpp.runtime.segmentation import Segmenter
 from sfpp.runtime.video import Pipeline
 from tests.runtime.backends.graphs import write_sampled

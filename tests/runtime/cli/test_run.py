@@ -20,7 +20,7 @@ from onnx import TensorProto, helper
 
 from sfpp.runtime.cli.run import main, parsed
 from sfpp.runtime.contract import METADATA_KEY
-from sfpp.runtime.images import write_image
+from sfpp.runtime.pixels.pictures import write_image
 from sfpp.runtime.segmentation import Segmenter
 from tests.runtime.video.clips import CONTRACT, index_of, picture, read_clip, rgb_segmenter, write_clip
 

@@ -370,17 +370,17 @@ def test_no_frame_of_a_file_is_dropped_beside_a_camera(here, capsys, monkeypatch
 
 def test_a_file_that_breaks_does_not_end_the_others(here, capsys, monkeypatch):
     cv2.imwrite("bad.png", picture(0))
-    from sfpp.runtime import images
     from sfpp.runtime.errors import MediaError
+    from sfpp.runtime.pixels import pictures
 
-    read = images.read_picture
+    read = pictures.read_picture
 
     def fails(path):
         if path.name == "bad.png":
             raise MediaError("bad.png is broken")
         return read(path)
 
-    monkeypatch.setattr(images, "read_picture", fails)
+    monkeypatch.setattr(pictures, "read_picture", fails)
     code, out, err = run(capsys, "a.mp4", "bad.png", "b.mp4")
     assert code == 1
     assert "error: bad.png is broken; the others go on" in err

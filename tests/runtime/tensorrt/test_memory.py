@@ -13,8 +13,8 @@ import pytest
 from sfpp.runtime import load
 from sfpp.runtime.backends import BackendOptions, TensorInfo, open_backend
 from sfpp.runtime.errors import BackendError, UsageError
-from sfpp.runtime.images import write_image
 from sfpp.runtime.labels import labels_from_logits
+from sfpp.runtime.pixels.pictures import write_image
 from sfpp.runtime.video import Pipeline
 from tests.runtime.backends.graphs import write_sampled, write_sums
 from tests.runtime.video.clips import CONTRACT, picture

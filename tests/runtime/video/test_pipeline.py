@@ -7,7 +7,7 @@ import pytest
 
 from sfpp.runtime.backends import FunctionBackend
 from sfpp.runtime.errors import BackendError, MediaError, UsageError
-from sfpp.runtime.images import write_image
+from sfpp.runtime.pixels.pictures import write_image
 from sfpp.runtime.segmentation import Segmenter
 from sfpp.runtime.video.frame import Decoded, Source
 from sfpp.runtime.video.pipeline import Pipeline
