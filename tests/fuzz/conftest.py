@@ -65,7 +65,7 @@ def _watched(request, _stderr):
     assert growth < _MOST_GROWTH_MB, f"the peak memory grew by {growth:.0f} MB"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A folder to write inputs to, in which the process stands: a name among the inputs leads nowhere else."""
     place = tmp_path_factory.mktemp("fuzz")
